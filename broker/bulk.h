@@ -1,0 +1,26 @@
+/* bulk.h - the bulk endpoint: one thread, its own context and I/O threads, the vault behind it.
+ *
+ * A peer opens with a pass; what it may read and write follows from that. Requests go to the vault
+ * and answers come back in any order. Bytes held for all peers are bounded by memory_bytes: past
+ * it, the socket is not read; a peer that reads nothing holds at most its own share.
+ */
+#pragma once
+
+#include <broker/vault/vault.h>
+#include <proto/identity.h>
+
+struct bulk_config {
+    const char *endpoint;
+    const struct link_keypair *keys;
+    const struct identity_signer *signer;
+    struct vault *vault;
+    link_allow *allow; /* from the bulk context's own ZAP thread */
+    void *allow_user;
+    size_t memory_bytes;
+    int io_threads;
+};
+
+struct bulk;
+int bulk_start(const struct bulk_config *config, struct bulk **ret_bulk);
+void bulk_stop(struct bulk *bulk);
+const char *bulk_endpoint(const struct bulk *bulk); /* as bound */

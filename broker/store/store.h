@@ -1,0 +1,78 @@
+/* store.h - the seam to the database: transactions in order, and reads of what was committed.
+ *
+ * The idea: one writer thread takes whole batches; each batch is one transaction, synced before
+ * its completion is given. A batch commits entirely or the process ends: a failed sync is never
+ * retried, because Linux marks the pages clean.
+ *
+ * Shape:   SQLite, WAL, synchronous FULL, checkpoints run by the checkpointer thread only.
+ * Owns:    store_submit copies the records' blobs; rows borrow until the next call.
+ * Errors:  -errno; STORE_E_* (positive). A commit that fails is fatal unless it is a full disk
+ *          (STORE_E_FULL in the completion).
+ * Fence:   store_open raises the epoch and syncs it; every commit asserts it.
+ * Source:  ../README.md "The store"; sqlite.org/wal.html, sqlite.org/pragma.html.
+ */
+#pragma once
+
+#include <broker/core/core.h>
+#include <proto/base/bytes.h>
+#include <proto/base/err.h>
+
+enum {
+    STORE_E_NEWER = 1,   /* written by a newer version */
+    STORE_E_CORRUPT = 2,
+    STORE_E_FULL = 3,
+    STORE_E_LOCKED = 4,  /* another broker runs on it */
+    STORE_E_NONE = 5,    /* no such row */
+};
+
+struct store;
+/* `folder` must exist; store_why gives the sentence after an error. */
+int store_open(const char *folder, struct store **ret_store);
+void store_close(struct store *store);
+const char *store_why(const struct store *store);
+uint32_t store_epoch(const struct store *store);
+
+/* ---- recovery ---- */
+/* Calls back with every record in sequence order. A RECORD_JOB's spec holds ids, priority, name and
+ * blob but no steps: the callee makes those from the blob, because the store knows no protobuf. */
+typedef int store_each(void *user, const struct record *record);
+int store_recover(struct store *store, store_each *each, void *user);
+
+/* ---- writing ---- */
+/* One batch, one transaction. Completions come in order through store_completed. */
+int store_submit(struct store *store, uint64_t batch, const struct record *records, size_t n_records);
+int store_fd(struct store *store); /* an eventfd, readable when completions wait */
+/* Newest completed batch in *ret_batch; 0, STORE_E_FULL, or negative and fatal. */
+int store_completed(struct store *store, uint64_t *ret_batch);
+
+/* ---- reading: any thread, each with a reader of its own ---- */
+struct store_reader;
+int store_reader_new(const char *folder, struct store_reader **ret_reader);
+void store_reader_free(struct store_reader *reader);
+struct attempt_row {
+    uint64_t sequence;
+    struct record record; /* kind RECORD_ATTEMPT */
+};
+/* Committed results of a job after `after`, in order; stops when `each` returns non-zero. */
+typedef int store_row(void *user, const struct attempt_row *row);
+int store_results(struct store_reader *reader, const struct job_id *job, uint64_t after, size_t limit, store_row *each, void *user);
+/* Results of one task range of one step with the newest sequence of each task. */
+int store_step_results(struct store_reader *reader, const struct job_id *job, uint32_t step, uint64_t first, uint64_t last, size_t limit, store_row *each, void *user);
+int store_attempts(struct store_reader *reader, const struct job_id *job, struct task_id task, uint64_t after, size_t limit, store_row *each, void *user);
+
+/* ---- the registry of keys; also written by `westlight-broker allow` from another process ---- */
+struct key_row {
+    struct worker_key key;
+    enum role role;
+    struct studio_id studio;
+    char studio_name[LIMIT_NAME_BYTES + 1];
+    char name[LIMIT_NAME_BYTES + 1]; /* the person or the node */
+    uint32_t weight;
+};
+int store_key(struct store_reader *reader, const struct worker_key *key, struct key_row *ret_row); /* STORE_E_NONE */
+typedef int store_key_each(void *user, const struct key_row *row);
+int store_keys(struct store_reader *reader, store_key_each *each, void *user);
+/* Opens the database by itself; makes the studio where it is new. A key that is there with another
+ * role or studio is changed. */
+int store_allow(const char *folder, const struct key_row *row, struct bytes *why);
+int store_forbid(const char *folder, const struct worker_key *key, struct bytes *why);

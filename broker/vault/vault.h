@@ -1,0 +1,63 @@
+/* vault.h - the seam to the store of sealed blocks; asynchronous.
+ *
+ * Blocks are kept per studio: a name asked in one namespace is never answered from another. A put
+ * is acknowledged when the block, and its name, are durable; syncs are shared by what arrives
+ * together. A block read back is checked against its name: a damaged one is never served.
+ *
+ * Shape:   N worker threads; requests by vault_submit from one thread (the bulk thread, or the
+ *          control thread: each has a queue of completions of its own, see struct vault_port).
+ * Owns:    a request is the caller's until its completion; `data` is taken over and freed.
+ * Errors:  in the completion: 0, VAULT_E_*; negative and fatal where a sync failed.
+ */
+#pragma once
+
+#include <broker/core/core.h>
+#include <proto/base/list.h>
+#include <proto/seal.h>
+
+enum {
+    VAULT_E_MISSING = 1,
+    VAULT_E_CORRUPT = 2, /* of the block on disk */
+    VAULT_E_FULL = 3,
+    VAULT_E_ID = 4,      /* the bytes put are not those of the name */
+    VAULT_E_DENIED = 5,  /* outside of what the pass's job refers to */
+};
+
+enum vault_kind {
+    VAULT_PUT,
+    VAULT_GET,
+    VAULT_HAVE,
+    VAULT_PIN, /* refs blocks and all they name are there: pinned; otherwise which are missing */
+};
+
+struct vault_request {
+    struct list node; /* the vault's while it has the request */
+    enum vault_kind kind;
+    struct studio_id studio;
+    struct job_id job;      /* GET: not all zero, reads limited to what this job refers to */
+    struct vault_port *port;
+    void *user;
+    struct block_id *ids;   /* HAVE, PIN (refs blocks), GET and PUT (one) */
+    size_t n_ids;
+    bool plain;             /* PUT of a refs block */
+    uint8_t *data;          /* PUT: taken over. GET: the answer, the caller's to free */
+    size_t size;
+    uint8_t *missing;       /* HAVE: bits, the caller's, (n_ids + 7) / 8 bytes */
+    struct block_id *absent; /* PIN: up to LIMIT_MISSING_IDS of them, the caller's to free */
+    size_t n_absent;
+    int result;
+};
+
+struct vault;
+struct vault_port; /* where completions wait for one thread */
+int vault_open(const char *folder, unsigned threads, struct vault **ret_vault);
+void vault_close(struct vault *vault);
+int vault_port_new(struct vault *vault, struct vault_port **ret_port);
+void vault_port_free(struct vault_port *port);
+int vault_port_fd(struct vault_port *port); /* an eventfd */
+void vault_submit(struct vault *vault, struct vault_request *request);
+struct vault_request *vault_completed(struct vault_port *port); /* NULL: none waits */
+/* What a job (its submission and its results) refers to, for reads by its workers: refs blocks by
+ * name. Told at acceptance, at each commit, and for every job at recovery. Any thread. */
+void vault_job_refs(struct vault *vault, struct studio_id studio, const struct job_id *job,
+                    const struct block_id *refs, size_t n_refs);

@@ -1,0 +1,40 @@
+/* bytes.h - a growable buffer, hexadecimal, wiping, and whole-file reads and writes.
+ *
+ * Owns:    a struct bytes owns `data`; bytes_deinit frees it (bytes_wipe_deinit clears it first).
+ * Errors:  -ENOMEM; file calls return -errno.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <proto/base/err.h>
+
+struct bytes {
+    uint8_t *data;
+    size_t size;
+    size_t capacity;
+};
+
+void bytes_deinit(struct bytes *bytes); /* also _cleanup_(bytes_deinit) */
+void bytes_wipe_deinit(struct bytes *bytes);
+int bytes_reserve(struct bytes *bytes, size_t capacity);
+int bytes_append(struct bytes *bytes, const void *data, size_t size);
+int bytes_printf(struct bytes *bytes, const char *format, ...) _printf_(2, 3); /* keeps a NUL after */
+
+/* `text` holds 2 * size + 1 bytes. Lower case. */
+char *hex_encode(const void *data, size_t size, char *text);
+int hex_decode(const char *text, void *ret_data, size_t size); /* -EINVAL unless exactly 2 * size */
+
+void wipe(void *data, size_t size); /* not removed by the optimiser */
+bool bytes_equal_secret(const void *a, const void *b, size_t size); /* in constant time */
+int random_bytes(void *ret_data, size_t size);                       /* getrandom */
+
+/* Whole files. The write goes to a temporary name, is synced, renamed, and the folder synced. */
+int file_read(const char *path, size_t limit_bytes, struct bytes *ret_bytes); /* -EFBIG past it */
+int file_write(const char *path, const void *data, size_t size, unsigned mode);
+int folder_make(const char *path, unsigned mode); /* with its parents; an existing one is fine */
+int folder_sync(const char *path);
+int folder_remove(const char *path); /* and all below it; never follows a link */
+int fd_write_all(int fd, const void *data, size_t size);
+int fd_read_all(int fd, void *ret_data, size_t size, size_t *ret_read);

@@ -1,0 +1,47 @@
+/* list.h - an intrusive doubly linked list; a node that is not linked points to itself. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct list {
+    struct list *next, *previous;
+};
+
+static inline void list_init(struct list *list)
+{
+    list->next = list->previous = list;
+}
+
+static inline bool list_empty(const struct list *list)
+{
+    return list->next == list;
+}
+
+static inline void list_insert_before(struct list *position, struct list *node)
+{
+    node->previous = position->previous;
+    node->next = position;
+    position->previous->next = node;
+    position->previous = node;
+}
+
+/* `list_push` adds at the end. */
+static inline void list_push(struct list *list, struct list *node)
+{
+    list_insert_before(list, node);
+}
+
+static inline void list_unlink(struct list *node)
+{
+    node->previous->next = node->next;
+    node->next->previous = node->previous;
+    list_init(node);
+}
+
+#define list_entry(node, type, member) ((type *)((char *)(node)-offsetof(type, member)))
+#define list_for_each(node, list)                                                                  \
+    for (struct list *node = (list)->next; node != (list); node = node->next)
+#define list_for_each_safe(node, after, list)                                                      \
+    for (struct list *node = (list)->next, *after = node->next; node != (list);                    \
+         node = after, after = node->next)

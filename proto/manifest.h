@@ -1,0 +1,67 @@
+/* manifest.h - a file tree to sealed blocks and back.
+ *
+ * Pack:    walks a list of files (or a folder), fills blocks (small files share one, in path order;
+ *          a larger file is cut at LIMIT_BLOCK_BYTES), and yields each block once by a callback.
+ * Unpack:  recreates files below a folder from a manifest, getting blocks by a callback. It writes
+ *          only below that folder: an absolute path, "..", an empty part, a link out, a special
+ *          file or a duplicate path is MANIFEST_E_PATH and nothing of that file is written.
+ * Owns:    struct manifest owns its protobuf; manifest_deinit frees it.
+ * Errors:  -errno; MANIFEST_E_*; `why` (a struct bytes, may be NULL) gets the thing and the reason.
+ */
+#pragma once
+
+#include <proto/seal.h>
+#include <proto/westlight.pb-c.h>
+
+enum {
+    MANIFEST_E_PATH = 1,    /* a path that may not be */
+    MANIFEST_E_FORM = 2,    /* not a manifest, or it contradicts itself */
+    MANIFEST_E_LIMIT = 3,
+    MANIFEST_E_CHANGED = 4, /* a file changed while it was read */
+};
+
+/* A file to pack. `path` is relative to the root and becomes the entry's. */
+struct manifest_file {
+    const char *path;
+    uint32_t root;
+};
+
+/* Seen once for each distinct block, before the manifest is complete. The sealed bytes are valid
+ * for the call only. */
+typedef int manifest_emit(void *user, const struct block_key *key, const void *sealed, size_t size);
+
+/* Everything regular, and links that stay inside, below `folder`, sorted by path; hidden files are
+ * left out unless `hidden`. *ret_paths (of *ret_n) and each path are the caller's to free. */
+int manifest_walk(const char *folder, bool hidden, char ***ret_paths, size_t *ret_n,
+                  struct bytes *why);
+
+/* Packs files (of roots, given as absolute folders) under `secret`; emits file blocks. *ret_packed
+ * is the serialised Manifest; the caller seals it with manifest_seal. */
+int manifest_pack(struct sealer *sealer, const uint8_t secret[32], const char *const *roots,
+                  size_t n_roots, const struct manifest_file *files, size_t n_files,
+                  manifest_emit *emit, void *user, struct bytes *ret_packed, uint64_t *ret_bytes,
+                  struct bytes *why);
+/* Cuts a serialised manifest (or recipe) into blocks, seals and emits them. *ret_keys is an array
+ * of *ret_n, the caller's to free. Empty data gives one block. */
+int manifest_seal(struct sealer *sealer, const uint8_t secret[32], const void *data, size_t size,
+                  manifest_emit *emit, void *user, struct block_key **ret_keys, size_t *ret_n);
+
+/* Gets one block, opened, into `out`. */
+typedef int manifest_fetch(void *user, const struct block_key *key, struct bytes *out);
+/* The inverse of manifest_seal; the result is unpacked and every limit and path checked. */
+int manifest_load(const struct block_key *keys, size_t n, manifest_fetch *fetch, void *user,
+                  Wl__Manifest **ret_manifest, struct bytes *why);
+int manifest_parse(const void *data, size_t size, Wl__Manifest **ret_manifest, struct bytes *why);
+
+/* Distinct blocks the manifest refers to, in order of first use; the caller's to free. */
+int manifest_blocks(const Wl__Manifest *manifest, struct block_key **ret_keys, size_t *ret_n);
+
+/* Whether a path may be written below a folder: relative, no "..", no empty part, within limits. */
+bool manifest_path_ok(const char *path);
+/* Creates the file of one entry below `folder` (an open directory), through a temporary name, and
+ * renames it; `sync` syncs it first. An existing file is replaced; a folder in its way, or a link
+ * among its parents, is MANIFEST_E_PATH. */
+int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
+                        bool sync, struct bytes *why);
+/* Pattern of a RootUse: '*', '?', and '#' runs, which hold the frame number with leading zeros. */
+bool manifest_match(const char *pattern, const char *path, int64_t frame);

@@ -1,0 +1,97 @@
+/* state.h - the names of states: C, wire number and string from one list each.
+ *
+ * Shape:   X-macros. X(C name, wire number, string a person reads).
+ * Source:  ../README.md; westlight.proto says where each number travels.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#define TASK_STATES(X)                                                                             \
+    X(TASK_WAITING, 0, "waiting")     /* for other tasks */                                        \
+    X(TASK_READY, 1, "ready")         /* for a worker */                                           \
+    X(TASK_LEASED, 2, "leased")       /* a worker has it, not started */                           \
+    X(TASK_RUNNING, 3, "running")                                                                  \
+    X(TASK_DONE, 4, "done")           /* has a current committed result */                         \
+    X(TASK_FAILED, 5, "failed")       /* parked after too many failed attempts */                  \
+    X(TASK_CANCELLED, 6, "cancelled")
+
+/* Durable states of a job; done, failed and running are counted from its tasks. */
+#define JOB_STATES(X)                                                                              \
+    X(JOB_ACTIVE, 0, "active")                                                                     \
+    X(JOB_PAUSED, 1, "paused")                                                                     \
+    X(JOB_CANCELLED, 2, "cancelled")
+
+/* How an attempt ended. 0 is the only success. */
+#define CLASSES(X)                                                                                 \
+    X(CLASS_OK, 0, "ok")                                                                           \
+    X(CLASS_RENDERER, 1, "renderer failed")                                                        \
+    X(CLASS_MISSING_INPUT, 2, "missing input")                                                     \
+    X(CLASS_LICENCE, 3, "no licence")                                                              \
+    X(CLASS_OUT_OF_MEMORY, 4, "out of memory")                                                     \
+    X(CLASS_TIMEOUT, 5, "timeout")                                                                 \
+    X(CLASS_NO_OUTPUT, 6, "no output")                                                             \
+    X(CLASS_WORKER_LOST, 7, "worker lost")                                                         \
+    X(CLASS_CANCELLED, 8, "cancelled")                                                             \
+    X(CLASS_TRANSFER, 9, "transfer failed") /* blocks could not be had or sent */
+
+#define ROLES(X)                                                                                   \
+    X(ROLE_NONE, 0, "none")                                                                        \
+    X(ROLE_OPERATOR, 1, "operator")                                                                \
+    X(ROLE_STUDIO, 2, "studio")                                                                    \
+    X(ROLE_WORKER, 3, "worker")
+
+/* What a request is answered with. 0 is the only yes. */
+#define CODES(X)                                                                                   \
+    X(CODE_OK, 0, "ok")                                                                            \
+    X(CODE_UNKNOWN, 1, "unknown")         /* no such thing, or not yours: never told apart */      \
+    X(CODE_REFUSED, 2, "refused")         /* your role may not */                                  \
+    X(CODE_INVALID, 3, "invalid")         /* past a limit, or contradicts itself */                \
+    X(CODE_CONFLICT, 4, "conflict")       /* the same request id with another body */              \
+    X(CODE_MISSING, 5, "blocks missing")  /* send them and repeat the request */                   \
+    X(CODE_BUSY, 6, "busy")               /* full: come back later */                              \
+    X(CODE_STATE, 7, "wrong state")       /* the job is not in a state that allows it */           \
+    X(CODE_PROTOCOL, 8, "protocol")       /* versions do not meet */                               \
+    X(CODE_STALE, 9, "stale")             /* older floor, epoch, session or ticket */              \
+    X(CODE_ALREADY, 10, "already committed")                                                       \
+    X(CODE_INTERNAL, 11, "internal")
+
+/* What the broker says of each lease a returning worker lists. */
+#define VERDICTS(X)                                                                                \
+    X(VERDICT_KEEP, 0, "keep") /* go on running it */                                              \
+    X(VERDICT_SEND, 1, "send") /* send its result */                                               \
+    X(VERDICT_DROP, 2, "drop") /* stop it, delete it */
+
+#define STATE_ENUM(name, number, string) name = number,
+enum task_state { TASK_STATES(STATE_ENUM) };
+enum job_state { JOB_STATES(STATE_ENUM) };
+enum attempt_class { CLASSES(STATE_ENUM) };
+enum role { ROLES(STATE_ENUM) };
+enum code { CODES(STATE_ENUM) };
+enum verdict { VERDICTS(STATE_ENUM) };
+#undef STATE_ENUM
+
+#define STATE_COUNT(name, number, string) +1
+enum { TASK_STATES_COUNT = 0 TASK_STATES(STATE_COUNT) };
+enum { JOB_STATES_COUNT = 0 JOB_STATES(STATE_COUNT) };
+enum { CLASSES_COUNT = 0 CLASSES(STATE_COUNT) };
+enum { ROLES_COUNT = 0 ROLES(STATE_COUNT) };
+enum { CODES_COUNT = 0 CODES(STATE_COUNT) };
+enum { VERDICTS_COUNT = 0 VERDICTS(STATE_COUNT) };
+#undef STATE_COUNT
+
+#define STATE_STRING(name, number, string) [number] = string,
+#define STATE_LOOKUP(function, LIST, count)                                                        \
+    static inline const char *function(unsigned value)                                             \
+    {                                                                                              \
+        static const char *const names[] = {LIST(STATE_STRING)};                                   \
+        return value < (count) ? names[value] : "unknown";                                         \
+    }
+STATE_LOOKUP(task_state_name, TASK_STATES, TASK_STATES_COUNT)
+STATE_LOOKUP(job_state_name, JOB_STATES, JOB_STATES_COUNT)
+STATE_LOOKUP(class_name, CLASSES, CLASSES_COUNT)
+STATE_LOOKUP(role_name, ROLES, ROLES_COUNT)
+STATE_LOOKUP(code_name, CODES, CODES_COUNT)
+STATE_LOOKUP(verdict_name, VERDICTS, VERDICTS_COUNT)
+#undef STATE_LOOKUP
+#undef STATE_STRING

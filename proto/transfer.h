@@ -1,0 +1,64 @@
+/* transfer.h - get and put of blocks over one bulk link, windowed by bytes in flight.
+ *
+ * The idea: the asker holds the window. It knows each block's sealed size, so it never has more
+ * than window_bytes asked for (get) or unacknowledged (put); nothing waits for a round trip, and
+ * nothing more than the window is sent twice after a break.
+ *
+ * Calls block the calling thread, up to their deadline of silence: `patience_ns` without a single
+ * answer is -ETIMEDOUT. They survive a lost connection by opening again and asking anew for what
+ * is missing. `stop`, where not NULL, is polled; a true value ends the call with -ECANCELED.
+ * Errors:  -errno; TRANSFER_E_*; transfer_why says the rest in words.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <proto/link.h>
+#include <proto/seal.h>
+
+enum {
+    TRANSFER_E_REFUSED = 1, /* the pass was refused, or has expired */
+    TRANSFER_E_MISSING = 2, /* the vault has no such block */
+    TRANSFER_E_FULL = 3,    /* the vault, the quota or the pass's limit is full */
+    TRANSFER_E_CORRUPT = 4, /* bytes that are not those of their id */
+};
+
+struct transfer_config {
+    void *context;             /* link_context_new */
+    const char *endpoint;
+    struct link_key server;
+    const struct link_keypair *keys;
+    const void *pass;
+    size_t pass_size;
+    size_t window_bytes;       /* 0: LIMIT_WINDOW_BYTES */
+    int64_t patience_ns;       /* 0: 30 s */
+    const atomic_bool *stop;   /* may be NULL */
+};
+
+struct transfer;
+int transfer_new(const struct transfer_config *config, struct transfer **ret_transfer);
+void transfer_free(struct transfer *transfer);
+DEFINE_CLEANUP(struct transfer *, transfer_free)
+/* What went wrong, as "what: why: next", for a person. */
+const char *transfer_why(const struct transfer *transfer);
+uint64_t transfer_bytes_sent(const struct transfer *transfer);
+uint64_t transfer_bytes_received(const struct transfer *transfer);
+
+/* ret_missing[i] is set where the vault lacks ids[i]; any number of ids. "Have" is said only of
+ * durable blocks. */
+int transfer_have(struct transfer *transfer, const struct block_id *ids, size_t n_ids,
+                  bool *ret_missing);
+
+/* Produces block `i` as sealed bytes, on demand and once unless the link broke. Returns 0 or an
+ * error that ends the call. `out` is reused. */
+typedef int transfer_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id);
+/* Puts n blocks; 0 only when every one is durable. `plain` marks refs blocks. */
+int transfer_put(struct transfer *transfer, size_t n, bool plain, transfer_source *source, void *user);
+
+struct transfer_want {
+    struct block_id id;
+    uint32_t sealed_bytes;
+};
+/* Called in any order, each index once; the bytes match their id. An error ends the call. */
+typedef int transfer_sink(void *user, size_t i, const void *sealed, size_t size);
+int transfer_get(struct transfer *transfer, const struct transfer_want *wants, size_t n,
+                 transfer_sink *sink, void *user);
