@@ -1,0 +1,248 @@
+/* Buffers, hexadecimal, whole files, folders, time stamps. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include <proto/base/bytes.h>
+#include <proto/base/clock.h>
+#include <proto/base/list.h>
+#include <proto/base/log.h>
+
+static char folder[64];
+
+static const char *below(const char *name)
+{
+    static char path[4][256];
+    static unsigned turn;
+    char *at = path[turn++ % 4];
+
+    snprintf(at, sizeof(path[0]), "%s/%s", folder, name);
+    return at;
+}
+
+static int setup(void **state)
+{
+    snprintf(folder, sizeof(folder), "/tmp/westlight-unit-base-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    return folder_remove(folder);
+}
+
+static void a_buffer_grows_and_keeps_what_it_had(void **state)
+{
+    _cleanup_(bytes_deinit) struct bytes bytes = {0};
+
+    for (unsigned i = 0; i < 1000; i++)
+        assert_int_equal(bytes_printf(&bytes, "%03u,", i), 0);
+    assert_int_equal(bytes.size, 4000);
+    assert_memory_equal(bytes.data, "000,001,", 8);
+    assert_memory_equal(bytes.data + 3996, "999,", 5);
+    assert_int_equal(bytes_append(&bytes, NULL, 0), 0);
+    assert_int_equal(bytes_append(&bytes, "x", SIZE_MAX), -ENOMEM);
+    assert_int_equal(bytes.size, 4000);
+}
+
+static void hexadecimal_goes_there_and_back_and_refuses_the_rest(void **state)
+{
+    uint8_t data[3] = {0x00, 0x9f, 0xff}, back[3];
+    char text[7];
+
+    assert_string_equal(hex_encode(data, 3, text), "009fff");
+    assert_int_equal(hex_decode("009FfF", back, 3), 0);
+    assert_memory_equal(data, back, 3);
+    assert_int_equal(hex_decode("009ff", back, 3), -EINVAL);
+    assert_int_equal(hex_decode("009fff0", back, 3), -EINVAL);
+    assert_int_equal(hex_decode("009fg0", back, 3), -EINVAL);
+    assert_memory_equal(data, back, 3);
+}
+
+static void secrets_compare_by_every_byte(void **state)
+{
+    uint8_t a[32], b[32];
+
+    assert_int_equal(random_bytes(a, 32), 0);
+    memcpy(b, a, 32);
+    assert_true(bytes_equal_secret(a, b, 32));
+    for (size_t i = 0; i < 32; i++) {
+        b[i] ^= 0x80;
+        assert_false(bytes_equal_secret(a, b, 32));
+        b[i] ^= 0x80;
+    }
+    wipe(a, 32);
+    assert_memory_equal(a, (uint8_t[32]){0}, 32);
+}
+
+static void a_written_file_is_read_back_whole_with_its_mode(void **state)
+{
+    _cleanup_(bytes_deinit) struct bytes bytes = {0};
+    const char *path = below("file");
+    struct stat status;
+
+    assert_int_equal(file_write(path, "one", 3, 0640), 0);
+    assert_int_equal(file_write(path, "three", 5, 0600), 0);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 07777, 0600);
+    assert_int_equal(file_read(path, SIZE_MAX, &bytes), 0);
+    assert_int_equal(bytes.size, 5);
+    assert_string_equal((char *)bytes.data, "three");
+}
+
+static void a_file_past_its_limit_is_refused_and_at_its_limit_is_not(void **state)
+{
+    _cleanup_(bytes_deinit) struct bytes bytes = {0}, big = {0};
+    const char *path = below("limit");
+
+    assert_int_equal(bytes_reserve(&big, 100000), 0);
+    memset(big.data, 'x', 100000);
+    assert_int_equal(file_write(path, big.data, 100000, 0600), 0);
+    assert_int_equal(file_read(path, 99999, &bytes), -EFBIG);
+    assert_null(bytes.data);
+    assert_int_equal(file_read(path, 100000, &bytes), 0);
+    assert_int_equal(bytes.size, 100000);
+    assert_int_equal(file_read(below("none"), 10, &bytes), -ENOENT);
+}
+
+static void a_failed_write_leaves_no_temporary_file(void **state)
+{
+    const char *path = below("taken");
+
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(file_write(path, "x", 1, 0600), -EISDIR);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(file_write(below("none/file"), "x", 1, 0600), -ENOENT);
+}
+
+static void a_folder_is_made_with_its_parents_and_again(void **state)
+{
+    struct stat status;
+
+    assert_int_equal(folder_make(below("a/b/c"), 0700), 0);
+    assert_int_equal(folder_make(below("a/b/c"), 0700), 0);
+    assert_int_equal(stat(below("a/b/c"), &status), 0);
+    assert_int_equal(file_write(below("a/file"), "", 0, 0600), 0);
+    assert_int_equal(folder_make(below("a/file"), 0700), -ENOTDIR);
+    assert_int_equal(folder_make(below("a/file/d"), 0700), -ENOTDIR);
+}
+
+static void removing_a_folder_never_follows_a_link(void **state)
+{
+    assert_int_equal(folder_make(below("keep"), 0700), 0);
+    assert_int_equal(file_write(below("keep/file"), "x", 1, 0600), 0);
+    assert_int_equal(folder_make(below("gone/locked/in"), 0700), 0);
+    assert_int_equal(symlink(below("keep"), below("gone/link")), 0);
+    assert_int_equal(chmod(below("gone/locked"), 0), 0);
+    assert_int_equal(folder_remove(below("gone")), 0);
+    assert_int_equal(access(below("gone"), F_OK), -1);
+    assert_int_equal(access(below("keep/file"), F_OK), 0);
+    assert_int_equal(folder_remove(below("gone")), -ENOENT);
+}
+
+static void a_tree_deeper_than_any_path_is_removed(void **state)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    for (unsigned i = 0; i < 3000; i++) {
+        int next;
+
+        assert_int_equal(mkdirat(fd, "deep", 0700), 0);
+        next = openat(fd, "deep", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_true(next >= 0);
+        close(fd);
+        fd = next;
+    }
+    close(fd);
+    assert_int_equal(folder_remove(below("deep")), 0);
+}
+
+static void time_stamps_are_utc(void **state)
+{
+    char text[32];
+
+    assert_string_equal(clock_format(1764000979LL * NS_PER_S, text), "2025-11-24T16:16:19Z");
+    assert_string_equal(clock_format(-1, text), "1969-12-31T23:59:59Z");
+    assert_true(clock_monotonic_ns() > 0);
+}
+
+static void log_levels_parse_by_name_only(void **state)
+{
+    enum log_level level = LOG_INFO;
+
+    assert_int_equal(log_level_parse("debug", &level), 0);
+    assert_int_equal(level, LOG_DEBUG);
+    assert_int_equal(log_level_parse("loud", &level), -EINVAL);
+    assert_int_equal(level, LOG_DEBUG);
+}
+
+/* What one call prints on standard error. */
+static void logged(const char *text, char line[4096])
+{
+    int pipes[2], saved = dup(STDERR_FILENO);
+    ssize_t got;
+
+    assert_int_equal(pipe(pipes), 0);
+    dup2(pipes[1], STDERR_FILENO);
+    log_warn("event", "text=%s", text);
+    dup2(saved, STDERR_FILENO);
+    close(pipes[1]);
+    close(saved);
+    got = read(pipes[0], line, 4095);
+    close(pipes[0]);
+    line[got > 0 ? got : 0] = '\0';
+}
+
+static void a_log_line_is_one_line_whatever_it_is_given(void **state)
+{
+    char line[4096], big[4000];
+
+    logged("a\nb\x1b", line);
+    assert_string_equal(strstr(line, "Z "), "Z warn event text=a?b?\n");
+    memset(big, 'x', sizeof(big) - 1);
+    big[sizeof(big) - 1] = '\0';
+    logged(big, line);
+    assert_true(strlen(line) <= 2048);
+    assert_string_equal(line + strlen(line) - 5, "x...\n");
+}
+
+static void a_limited_line_passes_once_a_second_and_counts_the_rest(void **state)
+{
+    struct log_limit limit = {0};
+    unsigned held = 9;
+
+    assert_true(log_limit_pass(&limit, &held));
+    assert_int_equal(held, 0);
+    assert_false(log_limit_pass(&limit, &held));
+    assert_false(log_limit_pass(&limit, &held));
+    limit.last_ns -= NS_PER_S;
+    assert_true(log_limit_pass(&limit, &held));
+    assert_int_equal(held, 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_buffer_grows_and_keeps_what_it_had),
+        cmocka_unit_test(hexadecimal_goes_there_and_back_and_refuses_the_rest),
+        cmocka_unit_test(secrets_compare_by_every_byte),
+        cmocka_unit_test(a_written_file_is_read_back_whole_with_its_mode),
+        cmocka_unit_test(a_file_past_its_limit_is_refused_and_at_its_limit_is_not),
+        cmocka_unit_test(a_failed_write_leaves_no_temporary_file),
+        cmocka_unit_test(a_folder_is_made_with_its_parents_and_again),
+        cmocka_unit_test(removing_a_folder_never_follows_a_link),
+        cmocka_unit_test(a_tree_deeper_than_any_path_is_removed),
+        cmocka_unit_test(time_stamps_are_utc),
+        cmocka_unit_test(log_levels_parse_by_name_only),
+        cmocka_unit_test(a_log_line_is_one_line_whatever_it_is_given),
+        cmocka_unit_test(a_limited_line_passes_once_a_second_and_counts_the_rest),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
