@@ -61,6 +61,13 @@ void digest(const void *data, size_t size, struct block_id *ret_id); /* SHA-256 
 void mac2(const uint8_t key[32], const void *a, size_t a_size, const void *b, size_t b_size,
           uint8_t ret_mac[32]);
 
+/* AES-256-GCM for a key at rest; a nonce is used once under a key. Sealed is size + 16 bytes. */
+int aead_seal(const uint8_t key[32], const uint8_t nonce[12], const void *aad, size_t aad_size,
+              const void *data, size_t size, uint8_t *ret_sealed);
+/* `size` is that of the sealed bytes; 0 or SEAL_E_TAG, then nothing is written. */
+int aead_open(const uint8_t key[32], const uint8_t nonce[12], const void *aad, size_t aad_size,
+              const void *sealed, size_t size, uint8_t *ret_data);
+
 /* Collects ids, sorted and without duplicates, into refs blocks. */
 int refs_pack(const struct block_id *ids, size_t n_ids, struct bytes *ret_blocks /* of LIMIT_REFS_BLOCKS */,
               struct block_id *ret_names, size_t *ret_n_blocks);
