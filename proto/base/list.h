@@ -40,8 +40,9 @@ static inline void list_unlink(struct list *node)
 }
 
 #define list_entry(node, type, member) ((type *)((char *)(node)-offsetof(type, member)))
-#define list_for_each(node, list)                                                                  \
-    for (struct list *node = (list)->next; node != (list); node = node->next)
-#define list_for_each_safe(node, after, list)                                                      \
-    for (struct list *node = (list)->next, *after = node->next; node != (list);                    \
+/* `head` is evaluated more than once; a parameter called `list` would rename the type. */
+#define list_for_each(node, head)                                                                  \
+    for (struct list *node = (head)->next; node != (head); node = node->next)
+#define list_for_each_safe(node, after, head)                                                      \
+    for (struct list *node = (head)->next, *after = node->next; node != (head);                    \
          node = after, after = node->next)

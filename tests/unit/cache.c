@@ -1,0 +1,248 @@
+/* cache.c - the block cache: what stays, what goes, and what a damaged file does. */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include <worker/cache.h>
+
+static char folder[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    strcpy(folder, "/tmp/westlight-cache-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return folder_remove(folder);
+}
+
+static void block(unsigned number, size_t size, uint8_t *data, struct block_id *ret_id)
+{
+    memset(data, (int)(number * 7 + 1), size);
+    memcpy(data, &number, sizeof(number));
+    digest(data, size, ret_id);
+}
+
+static struct block_id put(struct cache *cache, unsigned number)
+{
+    uint8_t data[1000];
+    struct block_id id;
+
+    block(number, sizeof(data), data, &id);
+    assert_int_equal(cache_put(cache, &id, data, sizeof(data)), 0);
+    return id;
+}
+
+static int get(struct cache *cache, const struct block_id *id)
+{
+    _cleanup_(bytes_deinit) struct bytes out = {0};
+    int r = cache_get(cache, id, &out);
+
+    if (r == 0)
+        assert_int_equal(out.size, 1000);
+    return r;
+}
+
+static void block_file(const struct block_id *id, char path[256])
+{
+    char hex[65];
+
+    hex_encode(id->bytes, 32, hex);
+    snprintf(path, 256, "%s/%.2s/%s", folder, hex, hex);
+}
+
+static void what_was_put_is_read_back(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct block_id id, unknown = {{1}};
+
+    assert_int_equal(cache_new(folder, 10000, &cache), 0);
+    id = put(cache, 1);
+    assert_int_equal(get(cache, &id), 0);
+    assert_int_equal(get(cache, &unknown), CACHE_E_ABSENT);
+    assert_int_equal(cache_bytes(cache), 1000);
+    put(cache, 1);
+    assert_int_equal(cache_bytes(cache), 1000);
+}
+
+static void least_recently_used_goes_first(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct block_id a, b, c, d;
+
+    assert_int_equal(cache_new(folder, 3000, &cache), 0);
+    a = put(cache, 1);
+    b = put(cache, 2);
+    c = put(cache, 3);
+    assert_int_equal(get(cache, &a), 0); /* now b is the oldest */
+    d = put(cache, 4);
+    assert_int_equal(get(cache, &b), CACHE_E_ABSENT);
+    assert_int_equal(get(cache, &a), 0);
+    assert_int_equal(get(cache, &c), 0);
+    assert_int_equal(get(cache, &d), 0);
+    assert_int_equal(cache_bytes(cache), 3000);
+}
+
+static void pinned_blocks_stay_past_the_limit_and_go_after(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct block_id a, b, c;
+    uint8_t data[1000];
+
+    assert_int_equal(cache_new(folder, 1000, &cache), 0);
+    block(1, sizeof(data), data, &a);
+    assert_int_equal(cache_pin(cache, &a), 0); /* before it has come */
+    put(cache, 1);
+    b = put(cache, 2);
+    assert_int_equal(get(cache, &a), 0);
+    assert_int_equal(get(cache, &b), CACHE_E_ABSENT);
+    assert_int_equal(cache_pin(cache, &a), 0);
+    cache_unpin(cache, &a);
+    c = put(cache, 3);
+    assert_int_equal(get(cache, &a), 0);
+    assert_int_equal(get(cache, &c), CACHE_E_ABSENT);
+    cache_unpin(cache, &a);
+    put(cache, 4);
+    assert_int_equal(get(cache, &a), CACHE_E_ABSENT);
+    assert_int_equal(cache_blocks(cache), 1);
+}
+
+static void a_damaged_block_is_absent_and_can_be_put_again(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct block_id id;
+    char path[256];
+    int fd;
+
+    assert_int_equal(cache_new(folder, 10000, &cache), 0);
+    id = put(cache, 1);
+    block_file(&id, path);
+    fd = open(path, O_WRONLY);
+    assert_int_equal(pwrite(fd, "x", 1, 500), 1);
+    close(fd);
+    assert_int_equal(get(cache, &id), CACHE_E_ABSENT);
+    assert_int_equal(cache_bytes(cache), 0);
+    assert_int_not_equal(access(path, F_OK), 0);
+    put(cache, 1);
+    assert_int_equal(get(cache, &id), 0);
+}
+
+static void a_file_that_went_away_is_absent(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct block_id id;
+    char path[256];
+
+    assert_int_equal(cache_new(folder, 10000, &cache), 0);
+    id = put(cache, 1);
+    block_file(&id, path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(get(cache, &id), CACHE_E_ABSENT);
+    assert_int_equal(cache_blocks(cache), 0);
+}
+
+static void restart_keeps_the_order_of_use_and_the_limit(void **state)
+{
+    struct cache *cache = NULL;
+    struct block_id ids[4];
+    char path[256];
+
+    assert_int_equal(cache_new(folder, 10000, &cache), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        struct timespec times[2] = {{.tv_sec = 1000 + (i ^ 1)}, {.tv_sec = 1000 + (i ^ 1)}};
+
+        ids[i] = put(cache, i);
+        block_file(&ids[i], path);
+        assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    }
+    cache_free(cache);
+    snprintf(path, sizeof(path), "%s/ab/new-7", folder);
+    close(open(path, O_WRONLY | O_CREAT, 0600));
+
+    assert_int_equal(cache_new(folder, 2000, &cache), 0); /* ages: 1, 0, 3, 2 */
+    assert_int_equal(get(cache, &ids[0]), CACHE_E_ABSENT);
+    assert_int_equal(get(cache, &ids[1]), CACHE_E_ABSENT);
+    assert_int_equal(get(cache, &ids[2]), 0);
+    assert_int_equal(get(cache, &ids[3]), 0);
+    assert_int_not_equal(access(path, F_OK), 0);
+    cache_free(cache);
+}
+
+static void many_blocks_outgrow_the_table(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct block_id first, id;
+
+    assert_int_equal(cache_new(folder, 1 << 30, &cache), 0);
+    first = put(cache, 0);
+    for (unsigned i = 1; i < 2500; i++)
+        id = put(cache, i);
+    assert_int_equal(cache_blocks(cache), 2500);
+    assert_int_equal(get(cache, &first), 0);
+    assert_int_equal(get(cache, &id), 0);
+}
+
+static void *hammer(void *user)
+{
+    struct cache *cache = user;
+
+    for (unsigned i = 0; i < 300; i++) {
+        uint8_t data[1000];
+        struct block_id id;
+
+        block(i % 20, sizeof(data), data, &id);
+        cache_pin(cache, &id);
+        if (get(cache, &id) == CACHE_E_ABSENT)
+            put(cache, i % 20);
+        if (get(cache, &id) != 0)
+            return cache;
+        cache_unpin(cache, &id);
+    }
+    return NULL;
+}
+
+static void threads_share_it(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    pthread_t threads[4];
+
+    assert_int_equal(cache_new(folder, 5000, &cache), 0);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, hammer, cache), 0);
+    for (int i = 0; i < 4; i++) {
+        void *wrong;
+
+        pthread_join(threads[i], &wrong);
+        assert_null(wrong);
+    }
+    assert_true(cache_bytes(cache) <= 5000);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(what_was_put_is_read_back),
+        CASE(least_recently_used_goes_first),
+        CASE(pinned_blocks_stay_past_the_limit_and_go_after),
+        CASE(a_damaged_block_is_absent_and_can_be_put_again),
+        CASE(a_file_that_went_away_is_absent),
+        CASE(restart_keeps_the_order_of_use_and_the_limit),
+        CASE(many_blocks_outgrow_the_table),
+        CASE(threads_share_it),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
