@@ -13,12 +13,13 @@
 #define LIMIT_BLOCK_OVERHEAD_BYTES   (64)
 #define LIMIT_SEALED_BYTES           (LIMIT_BLOCK_BYTES + LIMIT_BLOCK_OVERHEAD_BYTES)
 #define LIMIT_BULK_BYTES             (LIMIT_SEALED_BYTES)
-#define LIMIT_BULK_HEADER_BYTES      (16 * 1024)
 #define LIMIT_WIRE_FRAMES            (2) /* after the routing id: a header, and on bulk its data */
 #define LIMIT_HAVE_IDS               (16384) /* 512 KiB of ids in one question */
+#define LIMIT_BULK_HEADER_BYTES      (LIMIT_HAVE_IDS * 32 + 16 * 1024)
 #define LIMIT_REFS_PER_BLOCK         (32760) /* plain ids that fit one refs block */
 #define LIMIT_REFS_BLOCKS            (256)   /* 8 million blocks: 8 TiB under one job */
 #define LIMIT_MANIFEST_BLOCKS        (256)   /* 256 MiB of manifest: about two million files */
+#define LIMIT_MANIFEST_FILES         (1u << 21)
 #define LIMIT_MISSING_IDS            (1024)  /* how many missing ids one reply names */
 #define LIMIT_INLINE_BYTES           (1024)  /* a small sealed manifest rides in the record */
 #define LIMIT_RECIPE_INLINE_BYTES    (16 * 1024) /* a small sealed recipe rides in SUBMIT, ASSIGN */
@@ -46,6 +47,7 @@
 #define LIMIT_ATTRIBUTE_VALUES       (50)
 #define LIMIT_ROOTS                  (64)
 #define LIMIT_OUTPUTS                (64)
+#define LIMIT_PATTERNS               (256)  /* of one root that a step reads in part */
 #define LIMIT_FILES_EMBEDDED         (64)
 #define LIMIT_ENVIRONMENTS           (16)
 #define LIMIT_VARIABLES              (256)

@@ -1,1 +1,476 @@
-typedef int westlight_empty; /* to be written */
+/* wire.c - the idea: limits are one table of (message, field) and one walk over what was unpacked,
+ * so that a new field without a rule is found by a test, and no other code checks lengths.
+ */
+#include <proto/wire.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <proto/base/check.h>
+#include <proto/limits.h>
+
+/* `max` bounds the bytes of a string or bytes field, the value of a number, and the inline bytes of
+ * a BlockRef; `min` likewise, and 1 on a singular message says that it must be there. */
+struct rule {
+    const char *message; /* NULL: in every message */
+    const char *field;
+    size_t min, max;
+    size_t count; /* of a repeated field */
+    size_t unit;  /* the size is a multiple of it */
+    bool empty;   /* may also be empty */
+};
+
+#define EXACT(n)      .min = (n), .max = (n)
+#define INLINE(n)     .max = (n) + LIMIT_BLOCK_OVERHEAD_BYTES
+#define MANIFEST_PARTS ((size_t)LIMIT_REFS_PER_BLOCK * LIMIT_REFS_BLOCKS)
+
+/* A rule for a message comes before the one for every message. */
+static const struct rule RULES[] = {
+    /* ids and keys */
+    {"Fault", "id", EXACT(32), .empty = true},
+    {NULL, "id", EXACT(32)},
+    {NULL, "ids", .min = 32, .max = LIMIT_HAVE_IDS * 32, .unit = 32},
+    {NULL, "bits", .min = 1, .max = LIMIT_HAVE_IDS / 8},
+    {"Notice", "job", EXACT(16), .empty = true},
+    {NULL, "job", EXACT(16)},
+    {NULL, "request_id", EXACT(16)},
+    {NULL, "boot", EXACT(16), .empty = true},
+    {NULL, "prefix", .max = 16},
+    {"WorkerRow", "key", EXACT(32), .empty = true},
+    {NULL, "key", EXACT(32)},
+    {NULL, "wrapped_key", EXACT(32)},
+    {NULL, "key_in", EXACT(32)},
+    {NULL, "key_out", EXACT(32)},
+    {"Show", "job_key", EXACT(32), .empty = true},
+    {NULL, "job_key", EXACT(32)},
+    {NULL, "ticket", EXACT(32)},
+    {NULL, "pass", .min = 1, .max = PASS_BYTES},
+    {NULL, "refs", EXACT(32), .count = LIMIT_REFS_BLOCKS},
+    {NULL, "missing", EXACT(32), .count = LIMIT_MISSING_IDS},
+    /* blocks */
+    {NULL, "sealed_bytes", .max = LIMIT_SEALED_BYTES},
+    {NULL, "body_bytes", .max = LIMIT_BLOCK_BYTES},
+    {NULL, "inline_sealed", INLINE(LIMIT_LOG_SEGMENT_BYTES)}, /* less where the referrer says so */
+    {NULL, "recipe", .min = 1, INLINE(LIMIT_RECIPE_INLINE_BYTES)},
+    {"Root", "manifest", .count = LIMIT_MANIFEST_BLOCKS},
+    {"Result", "manifest", INLINE(LIMIT_INLINE_BYTES)}, /* none where the attempt failed */
+    {NULL, "manifest", .min = 1, INLINE(LIMIT_INLINE_BYTES)},
+    {"Progress", "log", .max = 0}, /* a segment: see its text */
+    {NULL, "log", INLINE(LIMIT_LOG_SEGMENT_BYTES),
+     .count = LIMIT_LOG_BYTES / LIMIT_LOG_SEGMENT_BYTES},
+    {"LogSegment", "text", .min = 1, INLINE(LIMIT_LOG_SEGMENT_BYTES)},
+    {NULL, "block", .min = 1},
+    {NULL, "lease", .min = 1},
+    {"Show", "row", .min = 1},
+    /* texts */
+    {"EmbeddedFile", "filename", .max = LIMIT_NAME_BYTES},
+    {"EmbeddedFile", "data", .max = LIMIT_TEXT_BYTES},
+    {"Done", "text", .max = LIMIT_NOTE_BYTES},
+    {"WorkerRow", "state", .max = LIMIT_NAME_BYTES},
+    {NULL, "name", .max = LIMIT_NAME_BYTES},
+    {NULL, "job_name", .max = LIMIT_NAME_BYTES},
+    {NULL, "person", .max = LIMIT_NAME_BYTES},
+    {NULL, "studio", .max = LIMIT_NAME_BYTES},
+    {NULL, "worker", .max = LIMIT_NAME_BYTES},
+    {NULL, "program", .max = LIMIT_NAME_BYTES},
+    {NULL, "software", .max = LIMIT_NAME_BYTES},
+    {NULL, "model", .max = LIMIT_NAME_BYTES},
+    {NULL, "uuid", .max = LIMIT_NAME_BYTES},
+    {NULL, "bulk", .max = LIMIT_NAME_BYTES},
+    {NULL, "note", .max = LIMIT_NOTE_BYTES},
+    {NULL, "reason", .max = LIMIT_NOTE_BYTES},
+    {NULL, "what", .max = LIMIT_NOTE_BYTES},
+    {"Notice", "why", .max = LIMIT_NOTE_BYTES, .count = LIMIT_STEPS},
+    {NULL, "why", .max = LIMIT_NOTE_BYTES},
+    {"DependencyResults", "next", .max = 0}, /* a number */
+    {NULL, "next", .max = LIMIT_NOTE_BYTES},
+    {NULL, "message", .max = LIMIT_MESSAGE_BYTES},
+    {NULL, "status", .max = LIMIT_MESSAGE_BYTES},
+    {NULL, "path", .max = LIMIT_PATH_BYTES},
+    {NULL, "link", .max = LIMIT_PATH_BYTES},
+    {NULL, "value", .max = LIMIT_TEXT_BYTES},
+    {NULL, "command", .max = LIMIT_TEXT_BYTES},
+    /* lists */
+    {NULL, "tags", .max = LIMIT_NAME_BYTES, .count = LIMIT_TAGS},
+    {NULL, "any_of", .max = LIMIT_NAME_BYTES, .count = LIMIT_ATTRIBUTE_VALUES},
+    {NULL, "all_of", .max = LIMIT_NAME_BYTES, .count = LIMIT_ATTRIBUTE_VALUES},
+    {NULL, "texts", .max = LIMIT_PATH_BYTES, .count = LIMIT_SPACE_VALUES},
+    {NULL, "arguments", .max = LIMIT_TEXT_BYTES, .count = LIMIT_ARGUMENTS},
+    {NULL, "patterns", .max = LIMIT_PATH_BYTES, .count = LIMIT_PATTERNS},
+    {NULL, "ranges", .count = LIMIT_SPACE_RANGES},
+    {NULL, "space", .count = LIMIT_SPACE_PARAMETERS},
+    {NULL, "amounts", .count = LIMIT_AMOUNTS},
+    {NULL, "attributes", .count = LIMIT_ATTRIBUTES},
+    {NULL, "dependencies", .count = LIMIT_DEPENDENCIES},
+    {NULL, "steps", .count = LIMIT_STEPS},
+    {NULL, "parameters", .count = LIMIT_PARAMETERS},
+    {NULL, "roots", .count = LIMIT_ROOTS},
+    {NULL, "environments", .count = LIMIT_ENVIRONMENTS},
+    {NULL, "variables", .count = LIMIT_VARIABLES},
+    {"Manifest", "files", .count = LIMIT_MANIFEST_FILES},
+    {"Root", "files", .max = 0}, /* a number */
+    {NULL, "files", .count = LIMIT_FILES_EMBEDDED},
+    {NULL, "on_run", .min = 1},
+    {NULL, "inputs", .count = LIMIT_ROOTS},
+    {NULL, "outputs", .count = LIMIT_OUTPUTS},
+    {NULL, "parts", .count = MANIFEST_PARTS},
+    {NULL, "gpus", .count = LIMIT_GPUS},
+    {NULL, "slots", .max = LIMIT_SLOTS},
+    {NULL, "prefetch", .max = LIMIT_PREFETCH},
+    {"Jobs", "jobs", .count = LIMIT_PAGE},
+    {NULL, "live", .count = LIMIT_PAGE},
+    {NULL, "failed_tasks", .count = LIMIT_SPACE_RANGES},
+    {NULL, "done_tasks", .count = LIMIT_SPACE_RANGES},
+    {"Verb", "tasks", .count = LIMIT_RANGES_VERB},
+    {NULL, "frames", .count = LIMIT_RANGES_VERB},
+    {NULL, "results", .count = LIMIT_PAGE},
+    {NULL, "attempts", .count = LIMIT_PAGE},
+    {NULL, "segments", .count = LIMIT_LOG_BYTES / LIMIT_LOG_SEGMENT_BYTES},
+    {NULL, "workers", .count = LIMIT_PAGE},
+    {NULL, "items", .count = LIMIT_INVENTORY},
+    {NULL, "leases", .count = LIMIT_INVENTORY},
+};
+
+/* ---- finding the rule of a field ---- */
+
+enum { SLOTS = 2048 }; /* a power of two, well above the number of fields */
+
+static struct slot {
+    const ProtobufCFieldDescriptor *field;
+    const struct rule *rule;
+} slots[SLOTS];
+static pthread_once_t slots_once = PTHREAD_ONCE_INIT;
+
+static const struct rule *rule_find(const char *message, const char *field)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(RULES); i++)
+        if (strcmp(RULES[i].field, field) == 0 &&
+            (!RULES[i].message || strcmp(RULES[i].message, message) == 0))
+            return &RULES[i];
+    return NULL;
+}
+
+/* Descriptors are static, so their address is the key. */
+static struct slot *slot_of(const ProtobufCFieldDescriptor *field)
+{
+    size_t i = (size_t)((uintptr_t)field / 8 * 0x9e3779b97f4a7c15u >> 40) % SLOTS;
+
+    while (slots[i].field && slots[i].field != field)
+        i = (i + 1) % SLOTS;
+    return &slots[i];
+}
+
+static void slots_fill(const ProtobufCMessageDescriptor *descriptor)
+{
+    for (unsigned i = 0; i < descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
+        struct slot *slot = slot_of(field);
+
+        if (slot->field)
+            return; /* this message has been here */
+        *slot = (struct slot){field, rule_find(descriptor->short_name, field->name)};
+        if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+            slots_fill(field->descriptor);
+    }
+}
+
+static void slots_make(void)
+{
+    slots_fill(&wl__envelope__descriptor);
+    slots_fill(&wl__bulk__descriptor);
+    slots_fill(&wl__recipe__descriptor);
+    slots_fill(&wl__manifest__descriptor);
+}
+
+static bool rule_covers(const struct rule *rule, const ProtobufCFieldDescriptor *field)
+{
+    bool sized = field->type == PROTOBUF_C_TYPE_STRING || field->type == PROTOBUF_C_TYPE_BYTES ||
+                 (field->type == PROTOBUF_C_TYPE_MESSAGE &&
+                  field->descriptor == &wl__block_ref__descriptor);
+    bool repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
+
+    if (!sized && !repeated)
+        return true;
+    return rule && (!sized || rule->max) && (!repeated || rule->count);
+}
+
+static _Thread_local char why_text[256];
+
+const char *wire_schema_gap(const ProtobufCMessageDescriptor *root)
+{
+    for (unsigned i = 0; i < root->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &root->fields[i];
+        const char *gap = NULL;
+
+        if (!rule_covers(rule_find(root->short_name, field->name), field)) {
+            snprintf(why_text, sizeof(why_text), "%s.%s", root->short_name, field->name);
+            return why_text;
+        }
+        if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+            gap = wire_schema_gap(field->descriptor);
+        if (gap)
+            return gap;
+    }
+    return NULL;
+}
+
+/* ---- the walk ---- */
+
+typedef int visitor(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+                  const void *values, size_t n);
+
+/* *ret_values is an array of what the field holds. */
+static size_t field_values(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+                           const void **ret_values)
+{
+    const char *base = (const char *)message;
+
+    *ret_values = base + field->offset;
+    if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+        *ret_values = *(void *const *)(base + field->offset);
+        return *(const size_t *)(base + field->quantifier_offset);
+    }
+    if ((field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) &&
+        *(const uint32_t *)(base + field->quantifier_offset) != field->id)
+        return 0;
+    if (field->type == PROTOBUF_C_TYPE_MESSAGE || field->type == PROTOBUF_C_TYPE_STRING)
+        return *(void *const *)*ret_values != NULL;
+    return 1;
+}
+
+/* As deep as the schema, which has no recursive type. */
+static int walk(const ProtobufCMessage *message, visitor *visit)
+{
+    const ProtobufCMessageDescriptor *descriptor = message->descriptor;
+
+    for (unsigned i = 0; i < descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
+        const void *values;
+        size_t n = field_values(message, field, &values);
+
+        int r = visit(message, field, values, n);
+        for (size_t k = 0; r == 0 && k < n && field->type == PROTOBUF_C_TYPE_MESSAGE; k++)
+            r = walk(((ProtobufCMessage *const *)values)[k], visit);
+        if (r)
+            return r;
+    }
+    return 0;
+}
+
+static int refuse(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+                  const char *says, size_t got, size_t limit)
+{
+    snprintf(why_text, sizeof(why_text), "%s.%s: ", message->descriptor->short_name, field->name);
+    size_t used = strlen(why_text);
+    snprintf(why_text + used, sizeof(why_text) - used, "%s (%zu, limit %zu)", says, got, limit);
+    return WIRE_E_LIMIT;
+}
+
+static int check_size(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+                      const struct rule *rule, size_t size)
+{
+    if (size == 0 && rule->empty)
+        return 0;
+    if (size > rule->max)
+        return refuse(message, field, "too many bytes", size, rule->max);
+    if (size < rule->min)
+        return refuse(message, field, "too few bytes", size, rule->min);
+    if (rule->unit && size % rule->unit)
+        return refuse(message, field, "bytes do not divide", size, rule->unit);
+    return 0;
+}
+
+static int check_value(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+                       const struct rule *rule, const void *values, size_t i)
+{
+    uint64_t number;
+
+    switch (field->type) {
+    case PROTOBUF_C_TYPE_STRING:
+        return check_size(message, field, rule, strlen(((char *const *)values)[i]));
+    case PROTOBUF_C_TYPE_BYTES:
+        return check_size(message, field, rule, ((const ProtobufCBinaryData *)values)[i].len);
+    case PROTOBUF_C_TYPE_MESSAGE:
+        if (field->descriptor == &wl__block_ref__descriptor) {
+            size_t size = ((Wl__BlockRef *const *)values)[i]->inline_sealed.len;
+
+            if (size > rule->max)
+                return refuse(message, field, "too many bytes inline", size, rule->max);
+        }
+        return 0;
+    case PROTOBUF_C_TYPE_UINT32:
+    case PROTOBUF_C_TYPE_UINT64:
+        number = field->type == PROTOBUF_C_TYPE_UINT32 ? ((const uint32_t *)values)[i]
+                                                       : ((const uint64_t *)values)[i];
+        return rule->max && number > rule->max
+                   ? refuse(message, field, "too large", number, rule->max)
+                   : 0;
+    default:
+        return 0;
+    }
+}
+
+static int visit_check(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+                       const void *values, size_t n)
+{
+    const struct rule *rule = slot_of(field)->rule;
+    int r = 0;
+
+    if (!rule_covers(rule, field))
+        return refuse(message, field, "has no limit", n, 0);
+    if (!rule)
+        return 0;
+
+    if (field->label == PROTOBUF_C_LABEL_REPEATED && n > rule->count)
+        return refuse(message, field, "too many entries", n, rule->count);
+    if (field->type == PROTOBUF_C_TYPE_MESSAGE && field->label != PROTOBUF_C_LABEL_REPEATED &&
+        rule->min && n == 0)
+        return refuse(message, field, "is not there", 0, 1);
+    for (size_t i = 0; r == 0 && i < n; i++)
+        r = check_value(message, field, rule, values, i);
+    return r;
+}
+
+static int visit_wipe(const ProtobufCMessage *message _unused_,
+                      const ProtobufCFieldDescriptor *field, const void *values, size_t n)
+{
+    if (field->type != PROTOBUF_C_TYPE_BYTES || !strstr(field->name, "key"))
+        return 0;
+
+    for (size_t i = 0; i < n; i++) {
+        const ProtobufCBinaryData *data = &((const ProtobufCBinaryData *)values)[i];
+        if (data->len)
+            wipe(data->data, data->len);
+    }
+    return 0;
+}
+
+/* ---- bytes to messages and back ---- */
+
+/* An empty entry is two bytes on the wire and a hundred in memory; real messages take about three
+ * times their size. What is allocated here is freed by the plain allocator. */
+enum { MEMORY_FACTOR = 16, MEMORY_BASE_BYTES = 64 * 1024 };
+
+static void *budget_alloc(void *user, size_t size)
+{
+    size_t *left = user;
+
+    if (size > *left)
+        return NULL;
+
+    *left -= size;
+    return malloc(size);
+}
+
+static void budget_free(void *user _unused_, void *data)
+{
+    free(data);
+}
+
+int wire_message_unpack(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t size,
+                        ProtobufCMessage **ret_message, const char **ret_why)
+{
+    size_t left = size * MEMORY_FACTOR + MEMORY_BASE_BYTES;
+    ProtobufCAllocator allocator = {budget_alloc, budget_free, &left};
+    ProtobufCMessage *message;
+    int r;
+
+    CHECK(pthread_once(&slots_once, slots_make) == 0);
+    message = protobuf_c_message_unpack(descriptor, &allocator, size, data);
+    if (!message) {
+        snprintf(why_text, sizeof(why_text), "%s: not a message of the protocol",
+                 descriptor->short_name);
+        *ret_why = why_text;
+        return WIRE_E_FORM;
+    }
+
+    r = walk(message, visit_check);
+    if (r) {
+        protobuf_c_message_free_unpacked(message, NULL);
+        *ret_why = why_text;
+        return r;
+    }
+    *ret_message = message;
+    return 0;
+}
+
+static int unpack_bounded(const ProtobufCMessageDescriptor *descriptor, const void *data,
+                          size_t size, size_t limit, ProtobufCMessage **ret_message,
+                          const char **ret_why)
+{
+    if (size <= limit)
+        return wire_message_unpack(descriptor, data, size, ret_message, ret_why);
+
+    snprintf(why_text, sizeof(why_text), "%s: too many bytes (%zu, limit %zu)",
+             descriptor->short_name, size, limit);
+    *ret_why = why_text;
+    return WIRE_E_LIMIT;
+}
+
+static int pack_bounded(const ProtobufCMessage *message, size_t limit, zmq_msg_t *ret_message)
+{
+    size_t size = protobuf_c_message_get_packed_size(message);
+
+    if (size > limit)
+        return -EMSGSIZE;
+    if (zmq_msg_init_size(ret_message, size) < 0)
+        return -ENOMEM;
+
+    protobuf_c_message_pack(message, zmq_msg_data(ret_message));
+    return 0;
+}
+
+int wire_pack(const Wl__Envelope *envelope, zmq_msg_t *ret_message)
+{
+    return pack_bounded(&envelope->base, LIMIT_CONTROL_BYTES, ret_message);
+}
+
+int wire_unpack(const void *data, size_t size, Wl__Envelope **ret_envelope, const char **ret_why)
+{
+    ProtobufCMessage *message;
+    int r = unpack_bounded(&wl__envelope__descriptor, data, size, LIMIT_CONTROL_BYTES, &message,
+                           ret_why);
+
+    if (r == 0)
+        *ret_envelope = (Wl__Envelope *)message;
+    return r;
+}
+
+void wire_free(Wl__Envelope *envelope)
+{
+    if (!envelope)
+        return;
+
+    walk(&envelope->base, visit_wipe);
+    wl__envelope__free_unpacked(envelope, NULL);
+}
+
+int wire_bulk_pack(const Wl__Bulk *bulk, zmq_msg_t *ret_message)
+{
+    return pack_bounded(&bulk->base, LIMIT_BULK_HEADER_BYTES, ret_message);
+}
+
+int wire_bulk_unpack(const void *data, size_t size, Wl__Bulk **ret_bulk, const char **ret_why)
+{
+    ProtobufCMessage *message;
+    int r = unpack_bounded(&wl__bulk__descriptor, data, size, LIMIT_BULK_HEADER_BYTES, &message,
+                           ret_why);
+
+    if (r == 0)
+        *ret_bulk = (Wl__Bulk *)message;
+    return r;
+}
+
+int wire_recipe_unpack(const void *data, size_t size, Wl__Recipe **ret_recipe, const char **ret_why)
+{
+    ProtobufCMessage *message;
+    int r = unpack_bounded(&wl__recipe__descriptor, data, size,
+                           (size_t)LIMIT_MANIFEST_BLOCKS * LIMIT_BLOCK_BYTES, &message, ret_why);
+
+    if (r == 0)
+        *ret_recipe = (Wl__Recipe *)message;
+    return r;
+}

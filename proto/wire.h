@@ -24,6 +24,14 @@ DEFINE_CLEANUP(Wl__Envelope *, wire_free)
 
 int wire_bulk_pack(const Wl__Bulk *bulk, zmq_msg_t *ret_message);
 int wire_bulk_unpack(const void *data, size_t size, Wl__Bulk **ret_bulk, const char **ret_why);
+/* Any message of the schema: the checks of wire.c's table; it also bounds the memory that unpacking
+ * may take by a multiple of `size`. `*ret_why` is valid until the thread's next call. Singular
+ * messages that the table requires (every lease, recipe, manifest, block) are not NULL afterwards. */
+int wire_message_unpack(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t size,
+                        ProtobufCMessage **ret_message, const char **ret_why);
+/* The first field reachable from `root` that has no rule in the table, "Message.field" (valid until
+ * the thread's next call); NULL: none. */
+const char *wire_schema_gap(const ProtobufCMessageDescriptor *root);
 /* A recipe, after it was opened: the same checks. */
 int wire_recipe_unpack(const void *data, size_t size, Wl__Recipe **ret_recipe, const char **ret_why);
 
