@@ -1,1 +1,262 @@
-typedef int westlight_empty; /* to be written */
+/* options.c - one table of long options serves render and submit; every value is checked here, so
+ * that what comes after never sees a bad one.
+ */
+#include <client/options.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void complain(const char *format, ...)
+{
+    va_list arguments;
+
+    fputs("westlight: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+}
+
+int complain_library(int result, const char *why)
+{
+    if (why && *why)
+        complain("%s", why);
+    else
+        complain("%s", result < 0 ? strerror(-result) : "the request failed");
+
+    switch (result) {
+    case WESTLIGHT_E_USAGE:
+    case WESTLIGHT_E_MISSING:
+    case WESTLIGHT_E_UNKNOWN:
+        return EXIT_USAGE;
+    case WESTLIGHT_E_UNREACHABLE:
+    case WESTLIGHT_E_REFUSED:
+    case WESTLIGHT_E_BUSY:
+        return EXIT_UNREACHABLE;
+    case WESTLIGHT_E_STATE:
+        return EXIT_FAILED;
+    default:
+        return EXIT_PARTIAL;
+    }
+}
+
+bool options_number(const char *text, long min, long max, long *ret_number)
+{
+    char *end = NULL;
+    long number;
+
+    errno = 0;
+    number = strtol(text, &end, 10);
+    if (errno || end == text || *end || number < min || number > max)
+        return false;
+
+    *ret_number = number;
+    return true;
+}
+
+bool options_mebibytes(const char *text, double *ret_mib)
+{
+    char *end = NULL;
+    double number = strtod(text, &end);
+    double scale = 1;
+
+    if (end == text || !(number > 0) || number > 1e12)
+        return false;
+    if (*end == 'K' || *end == 'k')
+        scale = 1.0 / 1024, end++;
+    else if (*end == 'M' || *end == 'm')
+        end++;
+    else if (*end == 'G' || *end == 'g')
+        scale = 1024, end++;
+    else if (*end == 'T' || *end == 't')
+        scale = 1024.0 * 1024, end++;
+    if (end[0] == 'i' && end[1] == 'B')
+        end += 2;
+    else if (end[0] == 'B')
+        end++;
+    if (*end)
+        return false;
+
+    *ret_mib = number * scale;
+    return true;
+}
+
+int options_frames(const char *option, const char *text, struct westlight_range **ret_frames, size_t *ret_n)
+{
+    const char *why = NULL;
+    size_t at = 0;
+    int r = westlight_frames(text, ret_frames, ret_n, &at, &why);
+
+    if (r == 0)
+        return 0;
+    complain("%s %s: %s\n  %s\n  %*s^\n  frames look like 1-240, 1-240:2, 5,10-20 or -3--1", option,
+             text, why ? why : "is no frame range", text, (int)at, "");
+    return EXIT_USAGE;
+}
+
+const char *options_param(const struct options *options, const char *name, const char *otherwise)
+{
+    for (size_t i = options->n_params; i-- > 0;)
+        if (strcmp(options->params[i].name, name) == 0)
+            return options->params[i].value;
+    return otherwise;
+}
+
+static int pair_add(const char *option, const char *text, struct option_pair **pairs, size_t *n)
+{
+    const char *equals = strchr(text, '=');
+    struct option_pair *grown;
+
+    if (!equals || equals == text) {
+        complain("%s %s: it has no name and value: write %s NAME=VALUE", option, text, option);
+        return EXIT_USAGE;
+    }
+    grown = realloc(*pairs, (*n + 1) * sizeof(**pairs));
+    if (!grown)
+        abort();
+
+    *pairs = grown;
+    grown[*n].name = strndup(text, (size_t)(equals - text));
+    grown[*n].value = equals + 1;
+    (*n)++;
+    return 0;
+}
+
+static int size_parse(const char *text, struct options *options)
+{
+    char *end = NULL;
+    long width = strtol(text, &end, 10), height = 0;
+
+    if (end != text && (*end == 'x' || *end == 'X'))
+        height = strtol(end + 1, &end, 10);
+    if (*end || width < 1 || height < 1 || width > 65536 || height > 65536) {
+        complain("--size %s: it is no size: write WIDTHxHEIGHT, such as 1920x1080", text);
+        return EXIT_USAGE;
+    }
+
+    options->width = (unsigned)width;
+    options->height = (unsigned)height;
+    return 0;
+}
+
+static int count_parse(const char *option, const char *text, long max, unsigned *ret_count)
+{
+    long number;
+
+    if (!options_number(text, 1, max, &number)) {
+        complain("%s %s: it is no number from 1 to %ld", option, text, max);
+        return EXIT_USAGE;
+    }
+    *ret_count = (unsigned)number;
+    return 0;
+}
+
+static int priority_parse(const char *text, int *ret_priority)
+{
+    long number;
+
+    if (!options_number(text, -1000000, 1000000, &number)) {
+        complain("--priority %s: it is no number from -1000000 to 1000000", text);
+        return EXIT_USAGE;
+    }
+    *ret_priority = (int)number;
+    return 0;
+}
+
+enum { LONG_LOCAL = 256, LONG_WORKERS, LONG_SLOTS, LONG_CHUNK, LONG_SIZE, LONG_PRESET, LONG_ENV,
+       LONG_FARM, LONG_JSON, LONG_NAME, LONG_NOTE, LONG_PRIORITY, LONG_FORCE };
+
+static const struct option long_options[] = {
+    {"frames", required_argument, NULL, 'f'},
+    {"output", required_argument, NULL, 'o'},
+    {"param", required_argument, NULL, 'p'},
+    {"local", no_argument, NULL, LONG_LOCAL},
+    {"workers", required_argument, NULL, LONG_WORKERS},
+    {"slots", required_argument, NULL, LONG_SLOTS},
+    {"chunk", required_argument, NULL, LONG_CHUNK},
+    {"size", required_argument, NULL, LONG_SIZE},
+    {"preset", required_argument, NULL, LONG_PRESET},
+    {"env", required_argument, NULL, LONG_ENV},
+    {"farm", required_argument, NULL, LONG_FARM},
+    {"json", no_argument, NULL, LONG_JSON},
+    {"name", required_argument, NULL, LONG_NAME},
+    {"note", required_argument, NULL, LONG_NOTE},
+    {"priority", required_argument, NULL, LONG_PRIORITY},
+    {"force", no_argument, NULL, LONG_FORCE},
+    {NULL, 0, NULL, 0},
+};
+
+static int option_take(struct options *options, int option, const char *value)
+{
+    switch (option) {
+    case 'f':
+        free(options->frames);
+        options->frames = NULL;
+        options->frames_text = value;
+        return options_frames("--frames", value, &options->frames, &options->n_frames);
+    case 'o': options->out = value; return 0;
+    case 'p': return pair_add("-p", value, &options->params, &options->n_params);
+    case LONG_ENV: return pair_add("--env", value, &options->env, &options->n_env);
+    case LONG_LOCAL: options->local = true; return 0;
+    case LONG_WORKERS: return count_parse("--workers", value, 64, &options->workers);
+    case LONG_SLOTS: return count_parse("--slots", value, 256, &options->slots);
+    case LONG_CHUNK: return count_parse("--chunk", value, 1000000, &options->chunk);
+    case LONG_SIZE: return size_parse(value, options);
+    case LONG_PRESET: options->preset = value; return 0;
+    case LONG_FARM: options->farm = value; return 0;
+    case LONG_JSON: options->json = true; return 0;
+    case LONG_NAME: options->name = value; return 0;
+    case LONG_NOTE: options->note = value; return 0;
+    case LONG_PRIORITY: return priority_parse(value, &options->priority);
+    case LONG_FORCE: options->force = true; return 0;
+    default: return EXIT_USAGE; /* getopt has said why */
+    }
+}
+
+int options_parse(struct options *options, int argc, char **argv)
+{
+    const char *command = argv[0];
+    char program[64];
+    int option, r = 0;
+
+    *options = (struct options){.chunk = 1};
+    snprintf(program, sizeof(program), "westlight %s", command);
+    argv[0] = program; /* getopt puts it before its own messages */
+    optind = 0;
+    while (r == 0 && (option = getopt_long(argc, argv, "f:o:p:", long_options, NULL)) != -1)
+        r = option_take(options, option, optarg);
+    argv[0] = (char *)(uintptr_t)command;
+    if (r)
+        return r;
+    if (optind == argc) {
+        complain("%s: no scene was named: write westlight %s SCENE, see westlight help %s", command, command, command);
+        return EXIT_USAGE;
+    }
+    if (optind + 1 < argc) {
+        complain("%s: one scene at a time: %s and %s were named", command, argv[optind], argv[optind + 1]);
+        return EXIT_USAGE;
+    }
+    if (!options->local && (options->workers || options->slots)) {
+        complain("%s: --workers and --slots shape a private farm: add --local", command);
+        return EXIT_USAGE;
+    }
+
+    options->scene = argv[optind];
+    return 0;
+}
+
+void options_deinit(struct options *options)
+{
+    for (size_t i = 0; i < options->n_params; i++)
+        free((void *)(uintptr_t)options->params[i].name);
+    for (size_t i = 0; i < options->n_env; i++)
+        free((void *)(uintptr_t)options->env[i].name);
+    free(options->params);
+    free(options->env);
+    free(options->frames);
+    *options = (struct options){0};
+}

@@ -1,1 +1,360 @@
-typedef int westlight_empty; /* to be written */
+/* preset.c - what every preset shares: the scene's folder taken as input, the common resources, and
+ * the check that a parameter exists before a byte is sent.
+ */
+#include <client/preset.h>
+
+#include <ctype.h>
+#include <errno.h>
+#include <fts.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <pwd.h>
+#include <unistd.h>
+
+static const struct preset *const presets[] = {&preset_povray, &preset_blender, &preset_command};
+static const char *const common_params[] = {"vcpus", "memory", "gpus", "gpu-memory", "timeout", NULL};
+
+#define N_PRESETS (sizeof(presets) / sizeof(presets[0]))
+
+void preset_list(void)
+{
+    for (size_t i = 0; i < N_PRESETS; i++) {
+        printf("  %-8s %s\n           -p", presets[i]->name, presets[i]->help);
+        for (const char *const *name = presets[i]->params; *name; name++)
+            printf(" %s", *name);
+        printf("\n");
+    }
+    printf("  every one -p vcpus memory gpus gpu-memory timeout\n");
+}
+
+static const struct preset *preset_find(const struct options *options, const char *ending)
+{
+    for (size_t i = 0; i < N_PRESETS; i++) {
+        if (options->preset) {
+            if (strcmp(options->preset, presets[i]->name) == 0)
+                return presets[i];
+            continue;
+        }
+        for (size_t k = 0; k < 4 && presets[i]->endings[k]; k++)
+            if (strcmp(ending, presets[i]->endings[k]) == 0)
+                return presets[i];
+    }
+
+    if (options->preset)
+        complain("--preset %s: there is no such preset: choose povray, blender or command", options->preset);
+    else
+        complain("%s: no preset takes files ending in '.%s': name one with --preset povray, blender or command",
+                 options->scene, ending);
+    return NULL;
+}
+
+static bool named(const char *const *names, const char *name)
+{
+    for (; *names; names++)
+        if (strcmp(*names, name) == 0)
+            return true;
+    return false;
+}
+
+static int params_check(const struct preset *preset, const struct options *options)
+{
+    for (size_t i = 0; i < options->n_params; i++) {
+        const char *name = options->params[i].name;
+        char known[512] = "";
+
+        if (named(preset->params, name) || named(common_params, name))
+            continue;
+        for (const char *const *k = preset->params; *k; k++)
+            snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s, ", *k);
+        complain("-p %s: the preset %s has no such parameter: it knows %svcpus, memory, gpus, gpu-memory and timeout",
+                 name, preset->name, known);
+        return EXIT_USAGE;
+    }
+    return 0;
+}
+
+int preset_resources(const struct preset_scene *scene, struct westlight_step *step, uint32_t *ret_timeout_s)
+{
+    static const struct { const char *param, *amount; bool bytes; } amounts[] = {
+        {"vcpus", "amount.worker.vcpu", false},
+        {"memory", "amount.worker.memory", true},
+        {"gpus", "amount.worker.gpu", false},
+        {"gpu-memory", "amount.worker.gpu.memory", true},
+    };
+    const char *text = options_param(scene->options, "timeout", NULL);
+    long timeout_s = 0;
+
+    for (size_t i = 0; i < sizeof(amounts) / sizeof(amounts[0]); i++) {
+        const char *value = options_param(scene->options, amounts[i].param, NULL);
+        double amount = 0;
+        long number = 0;
+
+        if (!value)
+            continue;
+        if (amounts[i].bytes ? !options_mebibytes(value, &amount) : !options_number(value, 1, 65536, &number)) {
+            complain("-p %s=%s: it is no amount: write %s", amounts[i].param, value,
+                     amounts[i].bytes ? "mebibytes, or 8G" : "a whole number");
+            return EXIT_USAGE;
+        }
+        westlight_step_amount(step, amounts[i].amount, amounts[i].bytes ? amount : (double)number);
+    }
+    if (text && !options_number(text, 1, 7 * 86400, &timeout_s)) {
+        complain("-p timeout=%s: it is no number of seconds from 1 to 604800", text);
+        return EXIT_USAGE;
+    }
+
+    *ret_timeout_s = (uint32_t)timeout_s;
+    return 0;
+}
+
+void preset_frames(const struct preset_scene *scene, struct westlight_step *step)
+{
+    if (scene->n_frames)
+        westlight_step_ints(step, "Frame", scene->frames, scene->n_frames, scene->options->chunk);
+}
+
+/* ---- the scene and its folder ---- */
+
+static int scene_open(const struct options *options, struct preset_scene *ret_scene)
+{
+    const char *slash, *name, *dot;
+    struct stat status;
+
+    if (!realpath(options->scene, ret_scene->path)) {
+        complain("%s: %s: check the path of the scene", options->scene, strerror(errno));
+        return EXIT_USAGE;
+    }
+    if (stat(ret_scene->path, &status) < 0 || access(ret_scene->path, R_OK) < 0) {
+        complain("%s: %s: make the scene readable", options->scene, strerror(errno));
+        return EXIT_USAGE;
+    }
+
+    if (S_ISDIR(status.st_mode)) {
+        snprintf(ret_scene->folder, sizeof(ret_scene->folder), "%s", ret_scene->path);
+        slash = strrchr(ret_scene->path, '/');
+        snprintf(ret_scene->base, sizeof(ret_scene->base), "%.255s", slash && slash[1] ? slash + 1 : "root");
+        return 0;
+    }
+    if (!S_ISREG(status.st_mode)) {
+        complain("%s: it is not a file: name a scene file", options->scene);
+        return EXIT_USAGE;
+    }
+
+    slash = strrchr(ret_scene->path, '/');
+    name = slash + 1;
+    snprintf(ret_scene->folder, sizeof(ret_scene->folder), "%.*s", (int)(slash == ret_scene->path ? 1 : slash - ret_scene->path), ret_scene->path);
+    dot = strrchr(name, '.');
+    snprintf(ret_scene->base, sizeof(ret_scene->base), "%.*s", dot && dot > name ? (int)(dot - name) : 255, name);
+    for (size_t i = 0; dot && dot[i + 1] && i + 1 < sizeof(ret_scene->ending); i++)
+        ret_scene->ending[i] = (char)tolower((unsigned char)dot[i + 1]);
+    return 0;
+}
+
+static int folder_check(const struct preset_scene *scene)
+{
+    const struct passwd *user = getpwuid(getuid());
+    const char *home = getenv("HOME");
+    char real[PATH_MAX];
+
+    if (!home && user)
+        home = user->pw_dir;
+    if (strcmp(scene->folder, "/") == 0 || (home && realpath(home, real) && strcmp(real, scene->folder) == 0)) {
+        complain("%s: its folder %s would travel with the scene, and that is %s: put the scene in a folder of its own",
+                 scene->options->scene, scene->folder, scene->folder[1] ? "your whole home" : "the whole disk");
+        return EXIT_USAGE;
+    }
+    return 0;
+}
+
+/* An absolute path without "." and "..", by its letters alone: the folder need not exist. */
+static int path_absolute(const char *path, char *ret_path, size_t size)
+{
+    char joined[PATH_MAX * 2], *save = NULL;
+    size_t length = 0;
+
+    if (path[0] == '/') {
+        snprintf(joined, sizeof(joined), "%s", path);
+    } else {
+        char cwd[PATH_MAX];
+
+        if (!getcwd(cwd, sizeof(cwd)))
+            return -errno;
+        snprintf(joined, sizeof(joined), "%s/%s", cwd, path);
+    }
+
+    for (char *part = strtok_r(joined, "/", &save); part; part = strtok_r(NULL, "/", &save)) {
+        if (strcmp(part, ".") == 0)
+            continue;
+        if (strcmp(part, "..") == 0) {
+            while (length && ret_path[--length] != '/')
+                ;
+            continue;
+        }
+        if (length + strlen(part) + 2 > size)
+            return -ENAMETOOLONG;
+        ret_path[length++] = '/';
+        memcpy(ret_path + length, part, strlen(part));
+        length += strlen(part);
+    }
+    if (length == 0)
+        ret_path[length++] = '/';
+    ret_path[length] = 0;
+    return 0;
+}
+
+/* A pattern's last part holds '#': "out/beauty.####.png". The renderer decides the ending. */
+static void pattern_take(struct preset_scene *scene, char *path)
+{
+    char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *dot;
+
+    if (!strchr(name, '#'))
+        return;
+    snprintf(scene->pattern, sizeof(scene->pattern), "%.200s", name);
+    dot = strrchr(scene->pattern, '.');
+    if (dot && !strchr(dot, '#'))
+        *dot = 0;
+    if (!slash)
+        strcpy(path, ".");
+    else
+        slash[slash == path] = 0;
+}
+
+static int out_open(struct preset_scene *scene)
+{
+    const char *out = scene->options->out;
+    char path[PATH_MAX];
+
+    if (out && (!*out || strlen(out) >= sizeof(path))) {
+        complain("-o: the path is %s: name a folder or a pattern such as out/beauty.####", *out ? "too long" : "empty");
+        return EXIT_USAGE;
+    }
+    if (out)
+        strcpy(path, out);
+    else
+        snprintf(path, sizeof(path), "%s-frames", scene->base);
+    pattern_take(scene, path);
+    if (path_absolute(path, scene->out, sizeof(scene->out)) < 0) {
+        complain("-o %s: the path is too long: name a shorter folder", path);
+        return EXIT_USAGE;
+    }
+    if (strcmp(scene->out, scene->folder) == 0) {
+        complain("-o %s: it is the scene's own folder: name another, or leave -o out for %s-frames", path, scene->base);
+        return EXIT_USAGE;
+    }
+    if (!*scene->pattern)
+        snprintf(scene->pattern, sizeof(scene->pattern), scene->options->frames ? "%.200s.####" : "%.200s", scene->base);
+    return 0;
+}
+
+/* ---- inputs: the scene's folder, without what never travels ---- */
+
+struct file_list { char **names; size_t n; uint64_t bytes; };
+
+static bool name_travels(const char *name)
+{
+    size_t length = strlen(name);
+
+    if (name[0] == '.')
+        return false;
+    /* Blender's backups: scene.blend1 and on. */
+    return !(length > 7 && strncmp(name + length - 7, ".blend", 6) == 0 && isdigit((unsigned char)name[length - 1]));
+}
+
+static void list_add(struct file_list *list, const char *name)
+{
+    if ((list->n & (list->n - 1)) == 0) {
+        list->names = realloc(list->names, (list->n ? list->n * 2 : 1) * sizeof(*list->names));
+        if (!list->names)
+            abort();
+    }
+    list->names[list->n] = strdup(name);
+    if (!list->names[list->n++])
+        abort();
+}
+
+static void list_deinit(struct file_list *list)
+{
+    for (size_t i = 0; i < list->n; i++)
+        free(list->names[i]);
+    free(list->names);
+}
+
+static int folder_list(const struct preset_scene *scene, struct file_list *list)
+{
+    char *paths[] = {(char *)(uintptr_t)scene->folder, NULL};
+    size_t skip = strlen(scene->folder) + (scene->folder[1] ? 1 : 0);
+    FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+    FTSENT *entry;
+    int r = 0;
+
+    if (!tree)
+        return -errno;
+    while (r == 0 && (entry = fts_read(tree))) {
+        if (entry->fts_level > 0 && (!name_travels(entry->fts_name) || strcmp(entry->fts_path, scene->out) == 0)) {
+            fts_set(tree, entry, FTS_SKIP);
+            continue;
+        }
+        if (entry->fts_info == FTS_F || entry->fts_info == FTS_SL)
+            list_add(list, entry->fts_path + skip);
+        else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR) {
+            complain("%s: %s: make it readable, or move it out of the scene's folder", entry->fts_path, strerror(entry->fts_errno));
+            r = EXIT_USAGE;
+        }
+    }
+    fts_close(tree);
+    return r;
+}
+
+static int inputs_add(const struct preset_scene *scene, struct westlight_job *job)
+{
+    struct file_list list = {0};
+    int r = folder_list(scene, &list);
+
+    if (r < 0)
+        complain("%s: %s", scene->folder, strerror(-r));
+    if (r == 0 && list.n)
+        westlight_job_root(job, scene->folder, (const char *const *)list.names, list.n);
+    list_deinit(&list);
+    return r < 0 ? EXIT_USAGE : r;
+}
+
+int preset_job(const struct options *options, struct westlight_job **ret_job, char *ret_out)
+{
+    struct preset_scene scene = {.options = options, .frames = options->frames, .n_frames = options->n_frames};
+    struct westlight_job *job;
+    const struct preset *preset;
+    const struct passwd *user = getpwuid(getuid());
+    struct stat status;
+    int r = scene_open(options, &scene);
+
+    if (r)
+        return r;
+    preset = preset_find(options, scene.ending);
+    if (!preset)
+        return EXIT_USAGE;
+    if (stat(scene.path, &status) == 0 && S_ISDIR(status.st_mode) && !preset->folder_ok) {
+        complain("%s: it is a folder, and %s renders a file: name the scene in it", options->scene, preset->name);
+        return EXIT_USAGE;
+    }
+    if ((r = params_check(preset, options)) || (r = folder_check(&scene)) || (r = out_open(&scene)))
+        return r;
+
+    job = westlight_job_new(options->name ? options->name : strrchr(scene.path, '/') + 1);
+    westlight_job_describe(job, options->note, user ? user->pw_name : "", options->priority);
+    for (size_t i = 0; i < options->n_env; i++)
+        westlight_job_variable(job, options->env[i].name, options->env[i].value);
+    r = inputs_add(&scene, job);
+    if (r == 0)
+        r = preset->build(&scene, job);
+    if (r) {
+        westlight_job_free(job);
+        return r;
+    }
+
+    strcpy(ret_out, scene.out);
+    *ret_job = job;
+    return 0;
+}

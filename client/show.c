@@ -1,1 +1,265 @@
-typedef int westlight_empty; /* to be written */
+/* show.c - tables, the progress bar, JSON. Nothing here asks the broker anything. */
+#include <client/show.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+const char *show_bytes(uint64_t bytes, char text[32])
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+
+    while (value >= 999.5 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        value /= 1000;
+        unit++;
+    }
+    snprintf(text, 32, unit && value < 99.95 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return text;
+}
+
+const char *show_seconds(double seconds, char text[32])
+{
+    if (seconds < 60)
+        snprintf(text, 32, "%.1f s", seconds);
+    else if (seconds < 3600)
+        snprintf(text, 32, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
+    else
+        snprintf(text, 32, "%d h %02d min", (int)(seconds / 3600), (int)seconds / 60 % 60);
+    return text;
+}
+
+const char *show_time(int64_t wall_s, char text[32])
+{
+    time_t time = (time_t)wall_s;
+    struct tm local;
+
+    if (wall_s == 0 || !localtime_r(&time, &local))
+        snprintf(text, 32, "-");
+    else
+        strftime(text, 32, "%Y-%m-%d %H:%M", &local);
+    return text;
+}
+
+bool show_colour(void)
+{
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+
+    return isatty(STDOUT_FILENO) && !(no && *no) && term && strcmp(term, "dumb") != 0;
+}
+
+const char *show_phase_colour(const char *phase)
+{
+    static const struct { const char *phase, *colour; } colours[] = {
+        {"done", "\033[32m"}, {"failed", "\033[31m"}, {"running", "\033[36m"}, {"paused", "\033[33m"}, {"cancelled", "\033[90m"}};
+
+    for (size_t i = 0; show_colour() && i < sizeof(colours) / sizeof(colours[0]); i++)
+        if (strcmp(phase, colours[i].phase) == 0)
+            return colours[i].colour;
+    return "";
+}
+
+const char *show_plain(void)
+{
+    return show_colour() ? "\033[0m" : "";
+}
+
+/* ---- tables ---- */
+
+void show_row_head(void)
+{
+    printf("%-8s  %-9s  %11s  %6s  %-16s  %s\n", "JOB", "STATE", "DONE", "FAILED", "SUBMITTED", "NAME");
+}
+
+void show_row(const struct westlight_row *row)
+{
+    char done[32], time[32];
+
+    snprintf(done, sizeof(done), "%" PRIu64 "/%" PRIu64, row->counts.done, row->counts.tasks);
+    printf("%.8s  %s%-9s%s  %11s  %6" PRIu64 "  %-16s  %.60s\n", row->id, show_phase_colour(row->phase), row->phase,
+           show_plain(), done, row->counts.failed, show_time(row->submitted_wall_s, time), row->name);
+}
+
+static void show_counts(const char *label, const struct westlight_counts *counts)
+{
+    const struct { const char *name; uint64_t n; } parts[] = {
+        {"done", counts->done}, {"running", counts->running}, {"leased", counts->leased}, {"ready", counts->ready},
+        {"waiting", counts->waiting}, {"failed", counts->failed}, {"cancelled", counts->cancelled}};
+
+    printf("%-10s %" PRIu64 " tasks:", label, counts->tasks);
+    for (size_t i = 0, shown = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        if (parts[i].n)
+            printf("%s %" PRIu64 " %s", shown++ ? "," : "", parts[i].n, parts[i].name);
+    printf("\n");
+}
+
+void show_job(const struct westlight_shown *shown)
+{
+    const struct westlight_row *row = &shown->row;
+    char text[32], in[32], out[32];
+
+    printf("job        %s\nname       %s\nstate      %s%s%s%s%s\n", row->id, row->name, show_phase_colour(row->phase), row->phase,
+           show_plain(), *row->reason ? ": " : "", row->reason);
+    if (*row->note)
+        printf("note       %s\n", row->note);
+    printf("submitted  %s by %s of %s, priority %d\n", show_time(row->submitted_wall_s, text), *row->person ? row->person : "?",
+           row->studio, row->priority);
+    for (size_t i = 0; i < shown->n_steps; i++) {
+        const struct westlight_step_row *step = &shown->steps[i];
+
+        show_counts(step->name, &step->counts);
+        if (*step->frames)
+            printf("  frames   %s\n", step->frames);
+        if (*step->frames_done)
+            printf("  done     %s\n", step->frames_done);
+        if (*step->frames_failed)
+            printf("  failed   %s\n", step->frames_failed);
+        if (*step->why)
+            printf("  waits    %s\n", step->why);
+    }
+    for (size_t i = 0; i < shown->n_live; i++) {
+        const struct westlight_live *live = &shown->live[i];
+
+        printf("%-10s %s on %s, %u.%u %%%s%s\n", live->state, live->task_name, live->worker, live->permille / 10,
+               live->permille % 10, *live->status ? ": " : "", live->status);
+    }
+    printf("used       %s of rendering, %.1f CPU-seconds", show_seconds((double)shown->usage.wall_ns / 1e9, text),
+           (double)shown->usage.cpu_ns / 1e9);
+    printf(", %s to workers, %s from them\n", show_bytes(shown->usage.bytes_in, in), show_bytes(shown->usage.bytes_out, out));
+}
+
+void show_worker_head(void)
+{
+    printf("%-20s  %-12s  %5s  %7s  %6s  %6s  %s\n", "WORKER", "STATE", "SLOTS", "RUNNING", "DONE", "FAILED", "OFFERS");
+}
+
+void show_worker(const struct westlight_worker *worker)
+{
+    printf("%-20.20s  %-12.12s  %5u  %7u  %6" PRIu64 "  %6" PRIu64 "  ", worker->name, worker->state, worker->slots,
+           worker->running, worker->done, worker->failed);
+    for (size_t i = 0; i < worker->n_amounts; i++)
+        printf("%s ", strncmp(worker->amounts[i], "amount.worker.", 14) == 0 ? worker->amounts[i] + 14 : worker->amounts[i]);
+    for (size_t i = 0; i < worker->n_attributes; i++)
+        if (strncmp(worker->attributes[i], "attr.software.", 14) == 0)
+            printf("%s ", worker->attributes[i] + 14);
+    printf("\n");
+}
+
+/* ---- JSON ---- */
+
+static json_t *counts_json(const struct westlight_counts *c)
+{
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "tasks", (json_int_t)c->tasks, "waiting", (json_int_t)c->waiting,
+                     "ready", (json_int_t)c->ready, "leased", (json_int_t)c->leased, "running", (json_int_t)c->running, "done",
+                     (json_int_t)c->done, "failed", (json_int_t)c->failed, "cancelled", (json_int_t)c->cancelled);
+}
+
+static json_t *usage_json(const struct westlight_usage *u)
+{
+    return json_pack("{s:f,s:f,s:I,s:I,s:I,s:f}", "wall_seconds", (double)u->wall_ns / 1e9, "cpu_seconds", (double)u->cpu_ns / 1e9,
+                     "memory_bytes", (json_int_t)u->memory_bytes, "bytes_in", (json_int_t)u->bytes_in, "bytes_out",
+                     (json_int_t)u->bytes_out, "card_seconds", (double)u->card_ns / 1e9);
+}
+
+static json_t *strings_json(const char *const *texts, size_t n)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(array, json_string(texts[i]));
+    return array;
+}
+
+json_t *show_row_json(const struct westlight_row *row)
+{
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:I,s:o,s:I,s:b,s:o}", "id", row->id, "name", row->name, "person",
+                     row->person, "studio", row->studio, "note", row->note, "state", row->state, "phase", row->phase, "reason",
+                     row->reason, "priority", row->priority, "submitted", (json_int_t)row->submitted_wall_s, "counts",
+                     counts_json(&row->counts), "attempts_failed", (json_int_t)row->attempts_failed, "finished", row->finished,
+                     "tags", strings_json(row->tags, row->n_tags));
+}
+
+json_t *show_job_json(const struct westlight_shown *shown)
+{
+    json_t *json = show_row_json(&shown->row), *steps = json_array(), *live = json_array();
+
+    for (size_t i = 0; i < shown->n_steps; i++) {
+        const struct westlight_step_row *step = &shown->steps[i];
+
+        json_array_append_new(steps, json_pack("{s:s,s:s,s:o,s:s,s:s,s:s}", "name", step->name, "why", step->why, "counts",
+                                               counts_json(&step->counts), "frames", step->frames, "frames_done",
+                                               step->frames_done, "frames_failed", step->frames_failed));
+    }
+    for (size_t i = 0; i < shown->n_live; i++) {
+        const struct westlight_live *l = &shown->live[i];
+
+        json_array_append_new(live, json_pack("{s:i,s:I,s:s,s:s,s:s,s:s,s:f,s:I}", "step", (int)l->step, "task", (json_int_t)l->task,
+                                              "name", l->task_name, "state", l->state, "worker", l->worker, "status", l->status,
+                                              "percent", l->permille / 10.0, "started", (json_int_t)l->started_wall_s));
+    }
+    json_object_set_new(json, "steps", steps);
+    json_object_set_new(json, "live", live);
+    json_object_set_new(json, "usage", usage_json(&shown->usage));
+    return json;
+}
+
+json_t *show_worker_json(const struct westlight_worker *w)
+{
+    return json_pack("{s:i,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:I,s:I,s:I,s:o,s:o,s:o}", "id", (int)w->id, "name", w->name, "state", w->state,
+                     "key", w->key, "connected", w->connected, "slots", (int)w->slots, "running", (int)w->running, "queued",
+                     (int)w->queued, "done", (json_int_t)w->done, "failed", (json_int_t)w->failed, "seen",
+                     (json_int_t)w->seen_wall_s, "amounts", strings_json(w->amounts, w->n_amounts), "attributes",
+                     strings_json(w->attributes, w->n_attributes), "gpus", strings_json(w->gpus, w->n_gpus));
+}
+
+json_t *show_attempt_json(const struct westlight_attempt *a)
+{
+    return json_pack("{s:i,s:i,s:s,s:s,s:s,s:i,s:I,s:I,s:o}", "number", (int)a->number, "floor", (int)a->floor, "class",
+                     a->class_name, "message", a->message, "worker", a->worker, "exit_status", (int)a->exit_status, "started",
+                     (json_int_t)a->started_wall_s, "ended", (json_int_t)a->ended_wall_s, "usage", usage_json(&a->usage));
+}
+
+void show_json(json_t *json, bool line)
+{
+    if (json)
+        json_dumpf(json, stdout, line ? JSON_COMPACT : JSON_INDENT(2));
+    printf("\n");
+    fflush(stdout);
+    json_decref(json);
+}
+
+/* ---- the bar ---- */
+
+static bool bar_shown;
+
+void show_bar(const struct westlight_counts *counts, double seconds, const char *note)
+{
+    struct winsize size = {.ws_col = 80};
+    char bar[41], time[32], line[512];
+    uint64_t filled;
+
+    if (!isatty(STDOUT_FILENO))
+        return;
+    ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+    filled = counts->tasks ? counts->done * 30 / counts->tasks : 0;
+    for (unsigned i = 0; i < 30; i++)
+        bar[i] = i < filled ? '#' : '.';
+    bar[30] = 0;
+    snprintf(line, sizeof(line), "[%s] %" PRIu64 "/%" PRIu64 " done, %" PRIu64 " running  %s  %s", bar, counts->done,
+             counts->tasks, counts->running, show_seconds(seconds, time), note);
+    printf("\r\033[K%.*s", size.ws_col > 1 ? size.ws_col - 1 : 79, line);
+    fflush(stdout);
+    bar_shown = true;
+}
+
+void show_bar_clear(void)
+{
+    if (bar_shown)
+        printf("\r\033[K");
+    bar_shown = false;
+}

@@ -1,0 +1,33 @@
+/* show.h - how things read on a terminal and as JSON. Widths fit 80 columns; colour only on a
+ * terminal, and never with NO_COLOR.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <client/westlight.h>
+
+/* "1.2 MB", "3 min 12 s", "2026-11-24 03:16": text holds at least 32 bytes; returned. */
+const char *show_bytes(uint64_t bytes, char text[32]);
+const char *show_seconds(double seconds, char text[32]);
+const char *show_time(int64_t wall_s, char text[32]);
+
+bool show_colour(void); /* standard output */
+const char *show_phase_colour(const char *phase);
+const char *show_plain(void); /* ends a colour */
+
+void show_row_head(void);
+void show_row(const struct westlight_row *row);
+void show_job(const struct westlight_shown *shown);
+void show_worker_head(void);
+void show_worker(const struct westlight_worker *worker);
+
+json_t *show_row_json(const struct westlight_row *row);
+json_t *show_job_json(const struct westlight_shown *shown);
+json_t *show_worker_json(const struct westlight_worker *worker);
+json_t *show_attempt_json(const struct westlight_attempt *attempt);
+/* Prints and releases. One line per document where `line`. */
+void show_json(json_t *json, bool line);
+
+/* The last line of a terminal: a bar that other lines push down. On no terminal: nothing. */
+void show_bar(const struct westlight_counts *counts, double seconds, const char *note);
+void show_bar_clear(void);
