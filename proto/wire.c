@@ -327,7 +327,7 @@ static int visit_check(const ProtobufCMessage *message, const ProtobufCFieldDesc
     if (field->label == PROTOBUF_C_LABEL_REPEATED && n > rule->count)
         return refuse(message, field, "too many entries", n, rule->count);
     if (field->type == PROTOBUF_C_TYPE_MESSAGE && field->label != PROTOBUF_C_LABEL_REPEATED &&
-        rule->min && n == 0)
+        !(field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) && rule->min && n == 0)
         return refuse(message, field, "is not there", 0, 1);
     for (size_t i = 0; r == 0 && i < n; i++)
         r = check_value(message, field, rule, values, i);
@@ -352,7 +352,7 @@ static int visit_wipe(const ProtobufCMessage *message _unused_,
 
 /* An empty entry is two bytes on the wire and a hundred in memory; real messages take about three
  * times their size. What is allocated here is freed by the plain allocator. */
-enum { MEMORY_FACTOR = 16, MEMORY_BASE_BYTES = 64 * 1024 };
+enum { MEMORY_FACTOR = 16, MEMORY_BASE_BYTES = 256 * 1024 };
 
 static void *budget_alloc(void *user, size_t size)
 {

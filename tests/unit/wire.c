@@ -1,0 +1,480 @@
+/* Every limit, from a list of its own: just inside is taken, just past is refused by name. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <proto/limits.h>
+#include <proto/wire.h>
+
+/* ---- a valid instance of any message: one entry in every list, every submessage there ---- */
+
+/* Kept reachable until the process ends. */
+static void *keep(size_t size)
+{
+    static struct kept {
+        struct kept *next;
+        max_align_t data[];
+    } *all;
+    struct kept *kept = calloc(1, sizeof(*kept) + size);
+
+    kept->next = all;
+    all = kept;
+    return kept->data;
+}
+
+static size_t plain_size(const char *message, const char *field)
+{
+    static const char *const sixteen[] = {"job", "request_id", "boot", "prefix"};
+
+    (void)message;
+    for (size_t i = 0; i < ARRAY_SIZE(sixteen); i++)
+        if (strcmp(field, sixteen[i]) == 0)
+            return 16;
+    return 32;
+}
+
+static void *fill_value(const ProtobufCMessage *parent, const ProtobufCFieldDescriptor *field);
+
+static ProtobufCMessage *fill(const ProtobufCMessageDescriptor *descriptor)
+{
+    ProtobufCMessage *message = keep(descriptor->sizeof_message);
+
+    protobuf_c_message_init(descriptor, message);
+    for (unsigned i = 0; i < descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
+        char *at = (char *)message + field->offset;
+
+        if (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
+            continue; /* bodies are tested one by one */
+        if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+            *(size_t *)((char *)message + field->quantifier_offset) = 1;
+            *(void **)at = fill_value(message, field);
+        } else if (field->type == PROTOBUF_C_TYPE_BYTES) {
+            ProtobufCBinaryData *data = fill_value(message, field);
+            *(ProtobufCBinaryData *)at = *data;
+        } else if (field->type == PROTOBUF_C_TYPE_STRING ||
+                   field->type == PROTOBUF_C_TYPE_MESSAGE) {
+            void **pointer = fill_value(message, field);
+            *(void **)at = *pointer;
+        }
+    }
+    return message;
+}
+
+/* An array of one. */
+static void *fill_value(const ProtobufCMessage *parent, const ProtobufCFieldDescriptor *field)
+{
+    if (field->type == PROTOBUF_C_TYPE_BYTES) {
+        ProtobufCBinaryData *data = keep(sizeof(*data));
+
+        data->len = plain_size(parent->descriptor->short_name, field->name);
+        data->data = keep(data->len);
+        return data;
+    }
+    void **pointer = keep(sizeof(*pointer));
+    if (field->type == PROTOBUF_C_TYPE_STRING)
+        *pointer = strcpy(keep(2), "x");
+    else
+        *pointer = fill(field->descriptor);
+    return pointer;
+}
+
+static int round_trip(const ProtobufCMessage *message, const char **ret_why)
+{
+    size_t size = protobuf_c_message_get_packed_size(message);
+    uint8_t *data = malloc(size + 1);
+    ProtobufCMessage *again = NULL;
+
+    protobuf_c_message_pack(message, data);
+    int r = wire_message_unpack(message->descriptor, data, size, &again, ret_why);
+    if (r == 0)
+        protobuf_c_message_free_unpacked(again, NULL);
+    free(data);
+    return r;
+}
+
+/* ---- the limits ---- */
+
+enum what { COUNT, MAX, MIN, UNIT };
+
+static const struct limit {
+    const ProtobufCMessageDescriptor *message;
+    const char *field;
+    enum what what;
+    size_t limit;
+} LIMITS[] = {
+    {&wl__submit__descriptor, "job", MAX, 16},
+    {&wl__submit__descriptor, "job", MIN, 16},
+    {&wl__submit__descriptor, "request_id", MAX, 16},
+    {&wl__submit__descriptor, "request_id", MIN, 16},
+    {&wl__submit__descriptor, "job_key", MAX, 32},
+    {&wl__submit__descriptor, "job_key", MIN, 32},
+    {&wl__submit__descriptor, "name", MAX, LIMIT_NAME_BYTES},
+    {&wl__submit__descriptor, "note", MAX, LIMIT_NOTE_BYTES},
+    {&wl__submit__descriptor, "person", MAX, LIMIT_NAME_BYTES},
+    {&wl__submit__descriptor, "tags", COUNT, LIMIT_TAGS},
+    {&wl__submit__descriptor, "tags", MAX, LIMIT_NAME_BYTES},
+    {&wl__submit__descriptor, "steps", COUNT, LIMIT_STEPS},
+    {&wl__submit__descriptor, "refs", COUNT, LIMIT_REFS_BLOCKS},
+    {&wl__submit__descriptor, "refs", MAX, 32},
+    {&wl__step__descriptor, "space", COUNT, LIMIT_SPACE_PARAMETERS},
+    {&wl__step__descriptor, "amounts", COUNT, LIMIT_AMOUNTS},
+    {&wl__step__descriptor, "attributes", COUNT, LIMIT_ATTRIBUTES},
+    {&wl__step__descriptor, "dependencies", COUNT, LIMIT_DEPENDENCIES},
+    {&wl__space_parameter__descriptor, "name", MAX, LIMIT_NAME_BYTES},
+    {&wl__space_parameter__descriptor, "ranges", COUNT, LIMIT_SPACE_RANGES},
+    {&wl__space_parameter__descriptor, "texts", COUNT, LIMIT_SPACE_VALUES},
+    {&wl__space_parameter__descriptor, "texts", MAX, LIMIT_PATH_BYTES},
+    {&wl__attribute__descriptor, "any_of", COUNT, LIMIT_ATTRIBUTE_VALUES},
+    {&wl__attribute__descriptor, "all_of", COUNT, LIMIT_ATTRIBUTE_VALUES},
+    {&wl__block_ref__descriptor, "id", MAX, 32},
+    {&wl__block_ref__descriptor, "id", MIN, 32},
+    {&wl__block_ref__descriptor, "wrapped_key", MIN, 32},
+    {&wl__block_ref__descriptor, "inline_sealed", MAX,
+     LIMIT_LOG_SEGMENT_BYTES + LIMIT_BLOCK_OVERHEAD_BYTES},
+    {&wl__block_key__descriptor, "key", MAX, 32},
+    {&wl__block_key__descriptor, "id", MIN, 32},
+    {&wl__hello__descriptor, "program", MAX, LIMIT_NAME_BYTES},
+    {&wl__hello__descriptor, "boot", MAX, 16},
+    {&wl__offer__descriptor, "gpus", COUNT, LIMIT_GPUS},
+    {&wl__offer__descriptor, "amounts", COUNT, LIMIT_AMOUNTS},
+    {&wl__refusal__descriptor, "missing", COUNT, LIMIT_MISSING_IDS},
+    {&wl__refusal__descriptor, "what", MAX, LIMIT_NOTE_BYTES},
+    {&wl__jobs_request__descriptor, "prefix", MAX, 16},
+    {&wl__jobs__descriptor, "jobs", COUNT, LIMIT_PAGE},
+    {&wl__show__descriptor, "live", COUNT, LIMIT_PAGE},
+    {&wl__step_row__descriptor, "done_tasks", COUNT, LIMIT_SPACE_RANGES},
+    {&wl__results__descriptor, "results", COUNT, LIMIT_PAGE},
+    {&wl__attempt_row__descriptor, "message", MAX, LIMIT_MESSAGE_BYTES},
+    {&wl__verb__descriptor, "tasks", COUNT, LIMIT_RANGES_VERB},
+    {&wl__verb__descriptor, "frames", COUNT, LIMIT_RANGES_VERB},
+    {&wl__notice__descriptor, "job", MAX, 16},
+    {&wl__workers__descriptor, "workers", COUNT, LIMIT_PAGE},
+    {&wl__inventory__descriptor, "items", COUNT, LIMIT_INVENTORY},
+    {&wl__verdict__descriptor, "leases", COUNT, LIMIT_INVENTORY},
+    {&wl__inventory_item__descriptor, "ticket", MIN, 32},
+    {&wl__progress__descriptor, "status", MAX, LIMIT_MESSAGE_BYTES},
+    {&wl__result__descriptor, "message", MAX, LIMIT_MESSAGE_BYTES},
+    {&wl__result__descriptor, "refs", COUNT, LIMIT_REFS_BLOCKS},
+    {&wl__result__descriptor, "log", COUNT, LIMIT_LOG_BYTES / LIMIT_LOG_SEGMENT_BYTES},
+    {&wl__assign__descriptor, "key_in", MIN, 32},
+    {&wl__assign__descriptor, "key_out", MAX, 32},
+    {&wl__assign__descriptor, "pass", MAX, PASS_BYTES},
+    {&wl__assign__descriptor, "pass", MIN, 1},
+    {&wl__committed__descriptor, "missing", COUNT, LIMIT_MISSING_IDS},
+    {&wl__have__descriptor, "ids", MAX, LIMIT_HAVE_IDS * 32},
+    {&wl__have__descriptor, "ids", UNIT, 32},
+    {&wl__get__descriptor, "ids", UNIT, 32},
+    {&wl__missing__descriptor, "bits", MAX, LIMIT_HAVE_IDS / 8},
+    {&wl__put__descriptor, "id", MIN, 32},
+    {&wl__fault__descriptor, "id", MAX, 32},
+    {&wl__recipe__descriptor, "parameters", COUNT, LIMIT_PARAMETERS},
+    {&wl__recipe__descriptor, "roots", COUNT, LIMIT_ROOTS},
+    {&wl__recipe__descriptor, "environments", COUNT, LIMIT_ENVIRONMENTS},
+    {&wl__recipe__descriptor, "variables", COUNT, LIMIT_VARIABLES},
+    {&wl__root__descriptor, "manifest", COUNT, LIMIT_MANIFEST_BLOCKS},
+    {&wl__root__descriptor, "path", MAX, LIMIT_PATH_BYTES},
+    {&wl__step_recipe__descriptor, "outputs", COUNT, LIMIT_OUTPUTS},
+    {&wl__step_recipe__descriptor, "inputs", COUNT, LIMIT_ROOTS},
+    {&wl__step_recipe__descriptor, "files", COUNT, LIMIT_FILES_EMBEDDED},
+    {&wl__root_use__descriptor, "patterns", COUNT, LIMIT_PATTERNS},
+    {&wl__action__descriptor, "arguments", COUNT, LIMIT_ARGUMENTS},
+    {&wl__action__descriptor, "arguments", MAX, LIMIT_TEXT_BYTES},
+    {&wl__embedded_file__descriptor, "data", MAX, LIMIT_TEXT_BYTES},
+    {&wl__variable__descriptor, "value", MAX, LIMIT_TEXT_BYTES},
+    {&wl__file_entry__descriptor, "path", MAX, LIMIT_PATH_BYTES},
+    {&wl__file_entry__descriptor, "link", MAX, LIMIT_PATH_BYTES},
+};
+
+static const ProtobufCFieldDescriptor *field_named(const ProtobufCMessageDescriptor *message,
+                                                   const char *name)
+{
+    const ProtobufCFieldDescriptor *field =
+        protobuf_c_message_descriptor_get_field_by_name(message, name);
+
+    assert_non_null(field);
+    return field;
+}
+
+static void set_size(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, size_t size)
+{
+    char *at = (char *)message + field->offset;
+    char *value = keep(size + 1);
+
+    memset(value, 'y', size);
+    value[size] = 0;
+    if (field->label == PROTOBUF_C_LABEL_REPEATED)
+        at = *(char **)at;
+    if (field->type == PROTOBUF_C_TYPE_BYTES)
+        *(ProtobufCBinaryData *)at = (ProtobufCBinaryData){size, (uint8_t *)value};
+    else
+        *(char **)at = value;
+}
+
+static void set_count(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, size_t n)
+{
+    char *at = (char *)message + field->offset;
+    size_t each = field->type == PROTOBUF_C_TYPE_BYTES ? sizeof(ProtobufCBinaryData)
+                                                       : sizeof(void *);
+    char *array = keep(n * each);
+
+    for (size_t i = 0; i < n; i++)
+        memcpy(array + i * each, *(char **)at, each);
+    *(char **)at = array;
+    *(size_t *)((char *)message + field->quantifier_offset) = n;
+}
+
+static int with(const struct limit *limit, size_t value, const char **ret_why)
+{
+    ProtobufCMessage *message = fill(limit->message);
+    const ProtobufCFieldDescriptor *field = field_named(limit->message, limit->field);
+
+    if (limit->what == COUNT)
+        set_count(message, field, value);
+    else
+        set_size(message, field, value);
+    return round_trip(message, ret_why);
+}
+
+static void just_inside_a_limit_is_taken_just_past_it_refused_by_name(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(LIMITS); i++) {
+        const struct limit *limit = &LIMITS[i];
+        size_t past = limit->what == MIN ? limit->limit - 1 : limit->limit + 1;
+        char name[128];
+        const char *why = "";
+
+        if (limit->message == &wl__have__descriptor && limit->what == MAX)
+            past = limit->limit + 32;
+        if (with(limit, limit->limit, &why) != 0)
+            fail_msg("%s.%s inside: %s", limit->message->short_name, limit->field, why);
+        snprintf(name, sizeof(name), "%s.%s: ", limit->message->short_name, limit->field);
+        if (with(limit, past, &why) != WIRE_E_LIMIT || strncmp(why, name, strlen(name)) != 0)
+            fail_msg("%s past its limit of %zu: %s", name, limit->limit, why);
+    }
+}
+
+static void inline_bytes_are_limited_by_who_refers_to_them(void **state)
+{
+    Wl__Result *result = (Wl__Result *)fill(&wl__result__descriptor);
+    Wl__Submit *submit = (Wl__Submit *)fill(&wl__submit__descriptor);
+    uint8_t bytes[LIMIT_RECIPE_INLINE_BYTES + 100] = {0};
+    const char *why = "";
+
+    (void)state;
+    result->manifest->inline_sealed =
+        (ProtobufCBinaryData){LIMIT_INLINE_BYTES + LIMIT_BLOCK_OVERHEAD_BYTES, bytes};
+    assert_int_equal(round_trip(&result->base, &why), 0);
+    result->manifest->inline_sealed.len++;
+    assert_int_equal(round_trip(&result->base, &why), WIRE_E_LIMIT);
+    submit->recipe->inline_sealed =
+        (ProtobufCBinaryData){LIMIT_RECIPE_INLINE_BYTES + LIMIT_BLOCK_OVERHEAD_BYTES, bytes};
+    assert_int_equal(round_trip(&submit->base, &why), 0);
+    submit->recipe->inline_sealed.len++;
+    assert_int_equal(round_trip(&submit->base, &why), WIRE_E_LIMIT);
+}
+
+static void a_message_without_what_it_needs_is_refused(void **state)
+{
+    Wl__Started *started = (Wl__Started *)fill(&wl__started__descriptor);
+    Wl__Submit *submit = (Wl__Submit *)fill(&wl__submit__descriptor);
+    Wl__Result *result = (Wl__Result *)fill(&wl__result__descriptor);
+    const char *why = "";
+
+    (void)state;
+    assert_int_equal(round_trip(&started->base, &why), 0);
+    started->lease = NULL;
+    assert_int_equal(round_trip(&started->base, &why), WIRE_E_LIMIT);
+    assert_non_null(strstr(why, "Started.lease"));
+    submit->recipe = NULL;
+    assert_int_equal(round_trip(&submit->base, &why), WIRE_E_LIMIT);
+    result->manifest = NULL; /* it failed */
+    assert_int_equal(round_trip(&result->base, &why), 0);
+}
+
+static void every_field_with_a_size_has_a_rule(void **state)
+{
+    const ProtobufCMessageDescriptor *roots[] = {&wl__envelope__descriptor, &wl__bulk__descriptor,
+                                                 &wl__recipe__descriptor, &wl__manifest__descriptor};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(roots); i++) {
+        const char *gap = wire_schema_gap(roots[i]);
+        if (gap)
+            fail_msg("%s has no rule in proto/wire.c", gap);
+    }
+}
+
+static void a_field_without_a_rule_is_seen(void **state)
+{
+    ProtobufCMessageDescriptor changed = wl__submit__descriptor;
+    ProtobufCFieldDescriptor fields[32];
+
+    (void)state;
+    assert_true(changed.n_fields <= 32);
+    memcpy(fields, changed.fields, changed.n_fields * sizeof(fields[0]));
+    changed.fields = fields;
+    for (unsigned i = 0; i < changed.n_fields; i++) {
+        if (strcmp(fields[i].name, "note") == 0)
+            fields[i].name = "novelty";
+    }
+    assert_string_equal(wire_schema_gap(&changed), "Submit.novelty");
+}
+
+static void an_envelope_comes_back_as_it_left(void **state)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT, *again = NULL;
+    zmq_msg_t message;
+    const char *why = "";
+
+    (void)state;
+    envelope.request = 7;
+    envelope.body_case = WL__ENVELOPE__BODY_SUBMIT;
+    envelope.submit = (Wl__Submit *)fill(&wl__submit__descriptor);
+    assert_int_equal(wire_pack(&envelope, &message), 0);
+    assert_int_equal(wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &again, &why), 0);
+    assert_int_equal(again->request, 7);
+    assert_int_equal(again->body_case, WL__ENVELOPE__BODY_SUBMIT);
+    assert_int_equal(again->submit->job_key.len, 32);
+    wire_free(again);
+    zmq_msg_close(&message);
+}
+
+static void a_body_needs_nothing_of_the_bodies_beside_it(void **state)
+{
+    Wl__Bulk bulk = WL__BULK__INIT, *again = NULL;
+    Wl__Stored stored = WL__STORED__INIT;
+    uint8_t id[32] = {0};
+    zmq_msg_t message;
+    const char *why = "";
+
+    (void)state;
+    stored.id = (ProtobufCBinaryData){32, id};
+    bulk.body_case = WL__BULK__BODY_STORED;
+    bulk.stored = &stored;
+    assert_int_equal(wire_bulk_pack(&bulk, &message), 0);
+    assert_int_equal(
+        wire_bulk_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &again, &why), 0);
+    wl__bulk__free_unpacked(again, NULL);
+    zmq_msg_close(&message);
+}
+
+static void what_is_too_large_for_a_frame_is_neither_sent_nor_read(void **state)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT, *again = NULL;
+    Wl__Done done = WL__DONE__INIT;
+    zmq_msg_t message;
+    const char *why = "";
+    uint8_t *data = calloc(1, LIMIT_CONTROL_BYTES + 1);
+    char *text = malloc(LIMIT_CONTROL_BYTES + 1);
+
+    (void)state;
+    memset(text, 'x', LIMIT_CONTROL_BYTES);
+    text[LIMIT_CONTROL_BYTES] = 0;
+    done.text = text;
+    envelope.body_case = WL__ENVELOPE__BODY_DONE;
+    envelope.done = &done;
+    assert_int_equal(wire_pack(&envelope, &message), -EMSGSIZE);
+    assert_int_equal(wire_unpack(data, LIMIT_CONTROL_BYTES + 1, &again, &why), WIRE_E_LIMIT);
+    assert_int_equal(wire_unpack("\377\377\377", 3, &again, &why), WIRE_E_FORM);
+    free(data);
+    free(text);
+}
+
+static void empty_entries_cannot_take_memory_without_bound(void **state)
+{
+    size_t size = 8u << 20;
+    uint8_t *data = calloc(1, size);
+    ProtobufCMessage *message;
+    const char *why;
+
+    (void)state;
+    for (size_t i = 0; i < size; i += 2)
+        data[i] = 0x0a; /* Manifest.files, 0 bytes */
+    assert_int_equal(
+        wire_message_unpack(&wl__manifest__descriptor, data, size, &message, &why), WIRE_E_FORM);
+    free(data);
+}
+
+static void a_space_survives_the_wire(void **state)
+{
+    const struct space_range ranges[] = {{1, 9, 2}, {-5, -1, 1}};
+    const char *texts[] = {"left", "right"};
+    Wl__SpaceParameter **parameters;
+    struct space space, again;
+    size_t n;
+
+    (void)state;
+    space_init(&space);
+    assert_int_equal(space_add_ints(&space, "Frame", 0, 3, true, ranges, 2), 0);
+    assert_int_equal(space_add_texts(&space, "Eye", 1, SPACE_STRING, texts, 2), 0);
+    assert_int_equal(space_seal(&space), 0);
+    assert_int_equal(wire_space_set(&space, &parameters, &n), 0);
+    assert_int_equal(n, 2);
+    assert_int_equal(wire_space(parameters, n, &again), 0);
+    assert_int_equal(space_size(&again), space_size(&space));
+    assert_int_equal(again.parameters[0].chunk, 3);
+    assert_true(again.parameters[0].contiguous);
+    assert_int_equal(again.parameters[0].ranges[0].step, 2);
+    assert_string_equal(again.parameters[1].texts[1], "right");
+    parameters[0]->type = 9;
+    struct space refused;
+    assert_int_equal(wire_space(parameters, n, &refused), SPACE_E_RANGE);
+    parameters[0]->type = SPACE_INT;
+    parameters[0]->ranges[0]->step = 0;
+    assert_int_equal(wire_space(parameters, n, &refused), SPACE_E_RANGE);
+    free(parameters);
+    space_deinit(&again);
+    space_deinit(&space);
+}
+
+static void leases_and_block_references_survive_the_wire(void **state)
+{
+    struct lease lease = {{1}, 2, 3, 4, 5, 6}, lease_again;
+    struct block_key key = {.id = {{7}}, .key = {8}, .sealed_bytes = 9, .body_bytes = 10}, again;
+    uint8_t secret[32] = {11}, wrapped[32];
+    _cleanup_(sealer_freep) struct sealer *sealer = NULL;
+    Wl__Lease lease_message;
+    Wl__BlockKey key_message;
+    Wl__BlockRef ref;
+
+    (void)state;
+    assert_int_equal(sealer_new(&sealer), 0);
+    wire_lease_set(&lease_message, &lease);
+    assert_int_equal(wire_lease(&lease_message, &lease_again), 0);
+    assert_memory_equal(lease_again.job, lease.job, 16);
+    assert_int_equal(lease_again.attempt, 6);
+    wire_block_key_set(&key_message, &key);
+    assert_int_equal(wire_block_key(&key_message, &again), 0);
+    assert_memory_equal(&again, &key, sizeof(key));
+    wire_block_ref_set(sealer, secret, &key, wrapped, &ref);
+    assert_memory_not_equal(wrapped, key.key, 32);
+    assert_int_equal(wire_block_ref(sealer, secret, &ref, &again), 0);
+    assert_memory_equal(again.key, key.key, 32);
+    assert_int_equal(again.sealed_bytes, 9);
+    assert_int_equal(wire_lease(NULL, &lease_again), WIRE_E_FORM);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(just_inside_a_limit_is_taken_just_past_it_refused_by_name),
+        cmocka_unit_test(inline_bytes_are_limited_by_who_refers_to_them),
+        cmocka_unit_test(a_message_without_what_it_needs_is_refused),
+        cmocka_unit_test(every_field_with_a_size_has_a_rule),
+        cmocka_unit_test(a_field_without_a_rule_is_seen),
+        cmocka_unit_test(an_envelope_comes_back_as_it_left),
+        cmocka_unit_test(a_body_needs_nothing_of_the_bodies_beside_it),
+        cmocka_unit_test(what_is_too_large_for_a_frame_is_neither_sent_nor_read),
+        cmocka_unit_test(empty_entries_cannot_take_memory_without_bound),
+        cmocka_unit_test(a_space_survives_the_wire),
+        cmocka_unit_test(leases_and_block_references_survive_the_wire),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
