@@ -1,0 +1,35 @@
+/* probe.h - what this node offers: cores, memory, GPUs through NVML (by dlopen), software.
+ *
+ * Owns:    struct probe owns all it points to; probe_free.
+ * Errors:  -ENOMEM only. What cannot be found is not offered.
+ * Source:  NVML API reference (nvmlInit_v2, nvmlDeviceGetCount_v2, ...GetMemoryInfo, GetUUID, GetName).
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <proto/base/err.h>
+
+struct probe_gpu {
+    char model[96], uuid[96];
+    uint64_t memory_bytes;
+};
+struct probe_software {
+    char name[64];    /* "povray", "blender" */
+    char version[64]; /* "3.7.0.10", "3.4.1" */
+    char path[512];
+};
+struct probe {
+    char host[256];
+    uint32_t cores;      /* this process may use */
+    uint64_t memory_mib; /* of the machine, or of the cgroup where that is less */
+    struct probe_gpu *gpus;
+    size_t n_gpus;
+    struct probe_software *software;
+    size_t n_software;
+};
+
+/* `nvml` NULL: $WESTLIGHT_NVML, else libnvidia-ml.so.1. */
+int probe_new(const char *nvml, struct probe **ret_probe);
+void probe_free(struct probe *probe);
+DEFINE_CLEANUP(struct probe *, probe_free)

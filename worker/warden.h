@@ -1,0 +1,62 @@
+/* warden.h - a small process between the worker and one action, from which nothing escapes.
+ *
+ * The idea: the warden is a child subreaper. A process that daemonises itself becomes the warden's
+ * child when its parent goes, so "no children left" means that nothing of the action is left. It
+ * reaps, so a process id it signals is never somebody else's; and it watches its link, so that the
+ * worker's death, SIGKILL too, ends everything it keeps.
+ *
+ * Shape:   worker -> warden -> action (its own session and process group, SIGKILL when the warden
+ *          dies). One socket pair carries commands one way and reports the other.
+ * Owns:    struct warden owns the socket; warden_close ends all that is left and reaps the warden.
+ * Errors:  -errno. warden_read: WARDEN_E_AGAIN, WARDEN_E_LOST.
+ * Source:  prctl(2) PR_SET_CHILD_SUBREAPER; proc(5) /proc/PID/task/TID/children.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <proto/base/err.h>
+
+enum {
+    WARDEN_E_AGAIN = 1, /* no report yet */
+    WARDEN_E_LOST = 2,  /* the warden went without a last word */
+};
+
+struct warden {
+    pid_t pid;
+    int link; /* readable when a report waits */
+};
+
+struct warden_action {
+    const char *path;         /* the program: absolute, or from `folder` on */
+    char *const *arguments;   /* NULL-ended, as execve takes them */
+    char *const *environment;
+    const char *folder;       /* where it runs */
+    int output;               /* its stdout and stderr */
+};
+
+enum warden_event {
+    WARDEN_STARTED, /* the program runs */
+    WARDEN_REFUSED, /* it could not be run; `value` is the errno */
+    WARDEN_EXITED,  /* the action's own process; `value` is as of wait(2) */
+    WARDEN_GONE,    /* nothing is left; the last report */
+};
+
+/* Usage is of everything reaped so far: user + system time, and the largest single process. */
+struct warden_report {
+    enum warden_event event;
+    int value;
+    uint64_t cpu_ns;
+    uint64_t memory_bytes;
+};
+
+/* Everything in `action` is used before or in the fork; it need not outlive the call. */
+int warden_new(const struct warden_action *action, struct warden *ret_warden);
+void warden_terminate(const struct warden *warden); /* SIGTERM to the action's process group */
+void warden_kill(const struct warden *warden);      /* SIGKILL to everything, until it is gone */
+int warden_read(const struct warden *warden, struct warden_report *ret_report);
+void warden_close(struct warden *warden);
+/* Resident bytes of everything the warden keeps. Pages shared by several processes count once
+ * only where `exact` (which costs a walk of their page tables). */
+uint64_t warden_memory_bytes(const struct warden *warden, bool exact);
