@@ -1,1 +1,572 @@
-typedef int westlight_empty; /* to be written */
+/* link.c - CURVE sockets.
+ *
+ * The idea: a socket is made in one place from two tables, one for every socket and one for its
+ * side and kind; nobody else names a raw option. A routing id is only a token for answering; who
+ * speaks is read from the message itself.
+ *
+ * Source: libzmq 4.3.4 zmq_setsockopt(3), zmq_socket_monitor(3); ZeroMQ RFC 26, 27.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <proto/base/check.h>
+#include <proto/base/list.h>
+#include <proto/limits.h>
+#include <proto/link.h>
+
+#define ZAP_DOMAIN "westlight" /* as in link_zap.c */
+
+/* libzmq 4.3.4 has it in every build, but its header shows it to draft builds only. */
+#ifndef ZMQ_ZAP_ENFORCE_DOMAIN
+#define ZMQ_ZAP_ENFORCE_DOMAIN 93
+#endif
+
+/* The limit is applied to frames as they are on the wire, where CURVE adds "\7MESSAGE", a nonce of
+ * 8, a flag and an authenticator of 16 to every frame (RFC 26). */
+#define CURVE_BYTES 33
+
+/* ---- context ---- */
+
+/* libzmq opens a file or two for each peer; the default of 1024 would end at 500 peers. */
+static void raise_files(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int link_context_new(int io_threads, void **ret_context)
+{
+    void *context;
+    unsigned seed;
+    int r;
+
+    raise_files();
+    context = zmq_ctx_new();
+    if (!context)
+        return -errno;
+
+    /* After the context, before its first socket: libzmq draws routing ids from rand(). */
+    r = random_bytes(&seed, sizeof(seed));
+    if (r < 0) {
+        zmq_ctx_term(context);
+        return r;
+    }
+    srand(seed);
+    if (zmq_ctx_set(context, ZMQ_IO_THREADS, io_threads) < 0 ||
+        zmq_ctx_set(context, ZMQ_MAX_SOCKETS, zmq_ctx_get(context, ZMQ_SOCKET_LIMIT)) < 0) {
+        r = -errno;
+        zmq_ctx_term(context);
+        return r;
+    }
+    *ret_context = context;
+    return 0;
+}
+
+void link_context_free(void *context)
+{
+    if (!context)
+        return;
+    while (zmq_ctx_term(context) < 0 && errno == EINTR)
+        ;
+}
+
+/* ---- sockets ---- */
+
+struct option {
+    int name, value;
+};
+
+static const struct option options_all[] = {
+    {ZMQ_LINGER, 1000},          /* a farewell may still leave; a dead peer holds nobody up */
+    {ZMQ_HANDSHAKE_IVL, 5000},   /* who connects and says nothing is put out */
+    {ZMQ_RECONNECT_IVL, 100},
+    {ZMQ_RECONNECT_IVL_MAX, 5000}, /* ten thousand workers do not hammer a broker that is away */
+    {ZMQ_CONNECT_TIMEOUT, 10000},
+    {ZMQ_TCP_KEEPALIVE, 1},
+    {ZMQ_TCP_KEEPALIVE_IDLE, 30},
+    {ZMQ_TCP_KEEPALIVE_INTVL, 10},
+    {ZMQ_TCP_KEEPALIVE_CNT, 3},
+    {ZMQ_TCP_MAXRT, 30000},      /* bytes nobody acknowledges for this long: the link is dead */
+};
+
+/* A control message is small, but a burst of them is normal: a worker's slots, a list's pages. */
+static const struct option options_control[] = {
+    {ZMQ_SNDHWM, 512},
+    {ZMQ_RCVHWM, 512},
+    {ZMQ_HEARTBEAT_IVL, 5000},
+    {ZMQ_HEARTBEAT_TIMEOUT, 15000},
+    {ZMQ_HEARTBEAT_TTL, 30000}, /* under the 65 s that the wire's field holds */
+};
+
+/* No heartbeats: a block that takes long to pass would count as silence. A queue of 64 blocks is
+ * 64 MiB for one peer; the window of transfer.h keeps it at half of that. */
+static const struct option options_bulk[] = {
+    {ZMQ_SNDHWM, 64},
+    {ZMQ_RCVHWM, 64},
+};
+
+/* ENFORCE_DOMAIN: without it a ZAP handler that is missing lets everyone in. */
+static const struct option options_server[] = {
+    {ZMQ_CURVE_SERVER, 1},
+    {ZMQ_ZAP_ENFORCE_DOMAIN, 1},
+    {ZMQ_ROUTER_MANDATORY, 1},
+    {ZMQ_BACKLOG, 4096},
+};
+
+/* IMMEDIATE: nothing is queued to a link that is not up. */
+static const struct option options_client[] = {
+    {ZMQ_IMMEDIATE, 1},
+};
+
+static int set_options(void *socket, const struct option *options, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (zmq_setsockopt(socket, options[i].name, &options[i].value, sizeof(int)) < 0)
+            return -errno;
+    return 0;
+}
+
+static int set_keys(void *socket, const struct link_keypair *keys)
+{
+    if (zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, keys->public_key.bytes, LINK_KEY_BYTES) < 0 ||
+        zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, keys->secret_key.bytes, LINK_KEY_BYTES) < 0)
+        return -errno;
+    return 0;
+}
+
+/* What both sides share. IPv6 only where it is asked for: with it on, an IPv4 endpoint would be
+ * reported back in its mapped form. */
+static int set_common(void *socket, enum link_kind kind, const char *endpoint,
+                      const struct link_keypair *keys)
+{
+    const struct option *options = kind == LINK_CONTROL ? options_control : options_bulk;
+    size_t n = kind == LINK_CONTROL ? ARRAY_SIZE(options_control) : ARRAY_SIZE(options_bulk);
+    int64_t frame_bytes = (kind == LINK_CONTROL ? LIMIT_CONTROL_BYTES : LIMIT_BULK_BYTES) + CURVE_BYTES;
+    const struct option ipv6 = {ZMQ_IPV6, strchr(endpoint, '[') != NULL};
+    int r = set_options(socket, options_all, ARRAY_SIZE(options_all));
+
+    if (r == 0)
+        r = set_options(socket, options, n);
+    if (r == 0)
+        r = set_options(socket, &ipv6, 1);
+    if (r == 0 && zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &frame_bytes, sizeof(frame_bytes)) < 0)
+        r = -errno;
+    if (r == 0)
+        r = set_keys(socket, keys);
+    return r;
+}
+
+static int listen_on(void *socket, enum link_kind kind, const char *endpoint,
+                     const struct link_keypair *keys, char *ret_endpoint)
+{
+    char bound[128];
+    size_t size = sizeof(bound);
+    int r = set_common(socket, kind, endpoint, keys);
+
+    if (r == 0)
+        r = set_options(socket, options_server, ARRAY_SIZE(options_server));
+    if (r < 0)
+        return r;
+    if (zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, ZAP_DOMAIN, strlen(ZAP_DOMAIN)) < 0 ||
+        zmq_bind(socket, endpoint) < 0 ||
+        zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, bound, &size) < 0)
+        return -errno;
+
+    if (ret_endpoint)
+        memcpy(ret_endpoint, bound, size);
+    return 0;
+}
+
+int link_listen(void *context, enum link_kind kind, const char *endpoint,
+                const struct link_keypair *keys, void **ret_socket, char *ret_endpoint)
+{
+    void *socket = zmq_socket(context, ZMQ_ROUTER);
+    int r;
+
+    if (!socket)
+        return -errno;
+    r = listen_on(socket, kind, endpoint, keys, ret_endpoint);
+    if (r < 0) {
+        zmq_close(socket);
+        return r;
+    }
+    *ret_socket = socket;
+    return 0;
+}
+
+static int connect_to(void *socket, enum link_kind kind, const char *endpoint,
+                      const struct link_key *server, const struct link_keypair *keys)
+{
+    int r = set_common(socket, kind, endpoint, keys);
+
+    if (r == 0)
+        r = set_options(socket, options_client, ARRAY_SIZE(options_client));
+    if (r < 0)
+        return r;
+    if (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, server->bytes, LINK_KEY_BYTES) < 0 ||
+        zmq_connect(socket, endpoint) < 0)
+        return -errno;
+    return 0;
+}
+
+int link_connect(void *context, enum link_kind kind, const char *endpoint,
+                 const struct link_key *server, const struct link_keypair *keys, void **ret_socket)
+{
+    void *socket = zmq_socket(context, ZMQ_DEALER);
+    int r;
+
+    if (!socket)
+        return -errno;
+    r = connect_to(socket, kind, endpoint, server, keys);
+    if (r < 0) {
+        zmq_close(socket);
+        return r;
+    }
+    *ret_socket = socket;
+    return 0;
+}
+
+int link_events(void *socket)
+{
+    int events = 0;
+    size_t size = sizeof(events);
+
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) < 0 ? -errno : events;
+}
+
+int link_fd(void *socket)
+{
+    int fd = -1;
+    size_t size = sizeof(fd);
+
+    return zmq_getsockopt(socket, ZMQ_FD, &fd, &size) < 0 ? -errno : fd;
+}
+
+/* ---- messages ---- */
+
+/* The next frame, whole and at once: libzmq hands out a message only when all of it is there. */
+static int receive_frame(void *socket, zmq_msg_t *ret_frame)
+{
+    int r;
+
+    zmq_msg_init(ret_frame);
+    do
+        r = zmq_msg_recv(ret_frame, socket, ZMQ_DONTWAIT);
+    while (r < 0 && errno == EINTR);
+    if (r >= 0)
+        return 0;
+
+    r = errno == EAGAIN ? LINK_E_AGAIN : -errno;
+    zmq_msg_close(ret_frame);
+    return r;
+}
+
+static void drain(void *socket)
+{
+    bool more = true;
+
+    while (more) {
+        zmq_msg_t frame;
+
+        if (receive_frame(socket, &frame) != 0)
+            return;
+        more = zmq_msg_more(&frame);
+        zmq_msg_close(&frame);
+    }
+}
+
+static int receive_route(void *socket, struct link_route *ret_route)
+{
+    zmq_msg_t frame;
+    size_t size;
+    int r = receive_frame(socket, &frame);
+
+    if (r != 0)
+        return r;
+    size = zmq_msg_size(&frame);
+    /* One that we did not make is longer, or comes alone. */
+    if (!zmq_msg_more(&frame) || size > LINK_ROUTE_BYTES) {
+        if (zmq_msg_more(&frame))
+            drain(socket);
+        r = LINK_E_FRAMES;
+    } else {
+        memcpy(ret_route->bytes, zmq_msg_data(&frame), size);
+        ret_route->size = (uint8_t)size;
+    }
+    zmq_msg_close(&frame);
+    return r;
+}
+
+static int message_key(zmq_msg_t *message, struct link_key *ret_key)
+{
+    const char *user = zmq_msg_gets(message, "User-Id");
+
+    return user && hex_decode(user, ret_key->bytes, LINK_KEY_BYTES) == 0 ? 0 : LINK_E_ANONYMOUS;
+}
+
+static int receive_body(void *socket, zmq_msg_t *ret_header, zmq_msg_t *ret_data)
+{
+    bool more, allowed = ret_data;
+    int r = receive_frame(socket, ret_header);
+
+    if (r != 0)
+        return r;
+    more = zmq_msg_more(ret_header);
+    if (more && allowed) {
+        r = receive_frame(socket, ret_data);
+        if (r != 0) {
+            zmq_msg_close(ret_header);
+            return r;
+        }
+        more = zmq_msg_more(ret_data);
+    } else if (ret_data) {
+        zmq_msg_init(ret_data);
+    }
+    if (!more)
+        return 0;
+
+    drain(socket);
+    zmq_msg_close(ret_header);
+    if (ret_data)
+        zmq_msg_close(ret_data);
+    return LINK_E_FRAMES;
+}
+
+int link_receive(void *socket, struct link_key *ret_key, struct link_route *ret_route,
+                 zmq_msg_t *ret_header, zmq_msg_t *ret_data)
+{
+    struct link_route route;
+    struct link_key key;
+    zmq_msg_t header, data;
+    int r = ret_route ? receive_route(socket, &route) : 0;
+
+    if (r == 0)
+        r = receive_body(socket, &header, ret_data ? &data : NULL);
+    if (r != 0)
+        return r;
+    if (ret_key && message_key(&header, &key) != 0) {
+        zmq_msg_close(&header);
+        if (ret_data)
+            zmq_msg_close(&data);
+        return LINK_E_ANONYMOUS;
+    }
+
+    if (ret_key)
+        *ret_key = key;
+    if (ret_route)
+        *ret_route = route;
+    zmq_msg_init(ret_header);
+    zmq_msg_move(ret_header, &header);
+    if (ret_data) {
+        zmq_msg_init(ret_data);
+        zmq_msg_move(ret_data, &data);
+    }
+    return 0;
+}
+
+static int send_failed(void)
+{
+    if (errno == EAGAIN)
+        return LINK_E_AGAIN;
+    return errno == EHOSTUNREACH ? LINK_E_GONE : -errno;
+}
+
+static int send_frame(void *socket, zmq_msg_t *frame, int flags)
+{
+    int r;
+
+    do
+        r = zmq_msg_send(frame, socket, ZMQ_DONTWAIT | flags);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? send_failed() : 0;
+}
+
+/* The first frame decides: it is refused where the peer is gone or full, and what follows it
+ * cannot be. The header goes out as a copy (which shares its bytes), so that it is still the
+ * caller's should the link break before the data. */
+int link_send(void *socket, const struct link_route *route, zmq_msg_t *header, zmq_msg_t *data)
+{
+    zmq_msg_t copy;
+    int r;
+
+    if (route) {
+        do
+            r = zmq_send(socket, route->bytes, route->size, ZMQ_DONTWAIT | ZMQ_SNDMORE);
+        while (r < 0 && errno == EINTR);
+        if (r < 0)
+            return send_failed();
+    }
+    if (!data)
+        return send_frame(socket, header, 0);
+
+    zmq_msg_init(&copy);
+    if (zmq_msg_copy(&copy, header) < 0)
+        r = -errno;
+    else
+        r = send_frame(socket, &copy, ZMQ_SNDMORE);
+    if (r == 0)
+        r = send_frame(socket, data, 0);
+    zmq_msg_close(&copy);
+    if (r == 0)
+        zmq_msg_close(header);
+    return r;
+}
+
+/* ---- a client's view of its connection ---- */
+
+/* libzmq's I/O thread writes events to the monitor's other end and would wait for ever for a
+ * reader that has gone; so which socket a monitor belongs to is kept, and it is told first. */
+struct monitor {
+    struct list node;
+    void *pair, *socket; /* socket: NULL once closed */
+    enum link_status status;
+};
+
+static pthread_mutex_t monitors_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct list monitors = {&monitors, &monitors};
+
+/* The monitor read at `pair`, or the one of `socket`; the other is NULL. */
+static struct monitor *monitor_find(const void *pair, const void *socket)
+{
+    list_for_each(node, &monitors) {
+        struct monitor *monitor = list_entry(node, struct monitor, node);
+
+        if ((pair && monitor->pair == pair) || (socket && monitor->socket == socket))
+            return monitor;
+    }
+    return NULL;
+}
+
+/* Takes a socket that is about to be closed out of the list, whichever of the two it is. */
+static void monitor_forget(void *socket)
+{
+    struct monitor *monitor;
+    void *watched = NULL;
+
+    pthread_mutex_lock(&monitors_lock);
+    monitor = monitor_find(NULL, socket);
+    if (monitor)
+        monitor->socket = NULL;
+    monitor = monitor_find(socket, NULL);
+    if (monitor) {
+        watched = monitor->socket;
+        list_unlink(&monitor->node);
+        free(monitor);
+    }
+    pthread_mutex_unlock(&monitors_lock);
+    if (watched)
+        zmq_socket_monitor(watched, NULL, 0);
+}
+
+void link_close(void *socket)
+{
+    if (!socket)
+        return;
+    monitor_forget(socket);
+    zmq_close(socket);
+}
+
+static int monitor_start(void *socket, void *pair)
+{
+    static atomic_uint number;
+    const int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
+                       ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                       ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_DISCONNECTED |
+                       ZMQ_EVENT_CLOSED;
+    /* Unbounded, because the writer would wait: a few bytes for each reconnection. */
+    const struct option options[] = {{ZMQ_RCVHWM, 0}, {ZMQ_LINGER, 0}};
+    char endpoint[64];
+    int r = set_options(pair, options, ARRAY_SIZE(options));
+
+    if (r < 0)
+        return r;
+    snprintf(endpoint, sizeof(endpoint), "inproc://westlight-monitor-%u", atomic_fetch_add(&number, 1));
+    if (zmq_socket_monitor(socket, endpoint, events) < 0)
+        return -errno;
+    if (zmq_connect(pair, endpoint) < 0) {
+        r = -errno;
+        zmq_socket_monitor(socket, NULL, 0);
+    }
+    return r;
+}
+
+int link_monitor(void *context, void *socket, void **ret_monitor)
+{
+    struct monitor *monitor = calloc(1, sizeof(*monitor));
+    int r;
+
+    if (!monitor)
+        return -ENOMEM;
+    monitor->socket = socket;
+    monitor->pair = zmq_socket(context, ZMQ_PAIR);
+    r = monitor->pair ? monitor_start(socket, monitor->pair) : -errno;
+    if (r < 0) {
+        if (monitor->pair)
+            zmq_close(monitor->pair);
+        free(monitor);
+        return r;
+    }
+
+    *ret_monitor = monitor->pair;
+    pthread_mutex_lock(&monitors_lock);
+    list_push(&monitors, &monitor->node);
+    pthread_mutex_unlock(&monitors_lock);
+    return 0;
+}
+
+/* A refusal is followed by a disconnection, which is no news; it stands until a handshake succeeds
+ * or nobody answers any more (CLOSED comes of a connection that was never made). */
+static enum link_status status_after(enum link_status status, unsigned event)
+{
+    switch (event) {
+    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        return LINK_UP;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+    case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        return LINK_REFUSED;
+    case ZMQ_EVENT_CLOSED:
+        return LINK_DOWN;
+    default:
+        return status == LINK_UP ? LINK_DOWN : status;
+    }
+}
+
+int link_monitor_read(void *monitor_socket, enum link_status *ret_status)
+{
+    struct monitor *monitor;
+    zmq_msg_t frame;
+    int r, changed = 0;
+
+    pthread_mutex_lock(&monitors_lock);
+    monitor = monitor_find(monitor_socket, NULL);
+    pthread_mutex_unlock(&monitors_lock);
+    CHECK(monitor);
+
+    /* Frame 1: u16 event, u32 value; frame 2: the endpoint. */
+    while ((r = receive_frame(monitor_socket, &frame)) == 0) {
+        enum link_status status = monitor->status;
+        uint16_t event;
+
+        if (zmq_msg_more(&frame) && zmq_msg_size(&frame) >= sizeof(event)) {
+            memcpy(&event, zmq_msg_data(&frame), sizeof(event));
+            status = status_after(status, event);
+            drain(monitor_socket);
+        }
+        zmq_msg_close(&frame);
+        changed |= status != monitor->status;
+        monitor->status = status;
+    }
+    if (r < 0)
+        return r;
+    *ret_status = monitor->status;
+    return changed;
+}
