@@ -1,1 +1,351 @@
-typedef int westlight_empty; /* to be written */
+/* catalogue.c - a treap: ordered by job id, level by random rank. Jobs are never taken out. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <proto/base/bytes.h>
+#include <proto/wire.h>
+#include <broker/catalogue.h>
+
+void catalogue_init(struct catalogue *catalogue, const struct identity_signer *signer)
+{
+    *catalogue = (struct catalogue){.signer = signer};
+}
+
+static void entry_free(struct catalogue_job *entry)
+{
+    wl__submit__free_unpacked(entry->submit, NULL);
+    wipe(entry->key, sizeof entry->key);
+    free(entry);
+}
+
+void catalogue_deinit(struct catalogue *catalogue)
+{
+    struct catalogue_job *entry = catalogue->root;
+
+    /* Turns the tree right until the root has no left child: no stack, however deep. */
+    while (entry) {
+        struct catalogue_job *left = entry->left;
+
+        if (left) {
+            entry->left = left->right;
+            left->right = entry;
+            entry = left;
+        } else {
+            struct catalogue_job *right = entry->right;
+
+            entry_free(entry);
+            entry = right;
+        }
+    }
+    catalogue->root = NULL;
+    catalogue->n_jobs = 0;
+}
+
+int catalogue_pack(const struct catalogue *catalogue, struct studio_id studio,
+                   const Wl__Submit *submit, void **ret_blob, size_t *ret_size)
+{
+    uint8_t wrapped[WRAPPED_BYTES];
+    Wl__Submit stored = *submit;
+    uint8_t *blob;
+    int r = job_key_wrap(catalogue->signer, studio.value, submit->job.data, submit->job_key.data,
+                         wrapped);
+
+    if (r < 0)
+        return r;
+    stored.job_key = (ProtobufCBinaryData){sizeof wrapped, wrapped};
+    blob = malloc(wl__submit__get_packed_size(&stored));
+    if (!blob)
+        return -ENOMEM;
+    *ret_size = wl__submit__pack(&stored, blob);
+    *ret_blob = blob;
+    return 0;
+}
+
+static struct catalogue_job *insert(struct catalogue_job *root, struct catalogue_job *entry)
+{
+    if (!root)
+        return entry;
+    if (memcmp(&entry->job, &root->job, sizeof entry->job) < 0) {
+        struct catalogue_job *left = root->left = insert(root->left, entry);
+
+        if (left->rank <= root->rank)
+            return root;
+        root->left = left->right;
+        left->right = root;
+        return left;
+    } else {
+        struct catalogue_job *right = root->right = insert(root->right, entry);
+
+        if (right->rank <= root->rank)
+            return root;
+        root->right = right->left;
+        right->left = root;
+        return right;
+    }
+}
+
+/* Spaces and demands live in the core; here they would only be kept twice. */
+static void slim(Wl__Submit *submit)
+{
+    for (size_t i = 0; i < submit->n_steps; i++) {
+        Wl__Step *step = submit->steps[i];
+
+        for (size_t j = 0; j < step->n_space; j++)
+            wl__space_parameter__free_unpacked(step->space[j], NULL);
+        for (size_t j = 0; j < step->n_amounts; j++)
+            wl__amount__free_unpacked(step->amounts[j], NULL);
+        for (size_t j = 0; j < step->n_attributes; j++)
+            wl__attribute__free_unpacked(step->attributes[j], NULL);
+        step->n_space = step->n_amounts = step->n_attributes = 0;
+        free(TAKE_PTR(step->space));
+        free(TAKE_PTR(step->amounts));
+        free(TAKE_PTR(step->attributes));
+    }
+}
+
+int catalogue_add(struct catalogue *catalogue, const struct job_id *job, struct studio_id studio,
+                  const void *blob, size_t size, struct catalogue_job **ret_entry)
+{
+    struct catalogue_job *entry = calloc(1, sizeof *entry);
+    int r;
+
+    if (!entry)
+        return -ENOMEM;
+    r = random_bytes(&entry->rank, sizeof entry->rank);
+    if (r < 0) {
+        free(entry);
+        return r;
+    }
+    entry->submit = wl__submit__unpack(NULL, size, blob);
+    if (!entry->submit || entry->submit->job_key.len != WRAPPED_BYTES || !entry->submit->recipe ||
+        entry->submit->recipe->id.len != 32) {
+        wl__submit__free_unpacked(entry->submit, NULL);
+        free(entry);
+        return -EBADMSG;
+    }
+    slim(entry->submit);
+    entry->job = *job;
+    entry->studio = studio;
+    catalogue->root = insert(catalogue->root, entry);
+    catalogue->n_jobs++;
+    *ret_entry = entry;
+    return 0;
+}
+
+struct catalogue_job *catalogue_find(const struct catalogue *catalogue, const struct job_id *job)
+{
+    struct catalogue_job *at = catalogue->root;
+
+    while (at) {
+        int order = memcmp(job, &at->job, sizeof *job);
+
+        if (order == 0)
+            return at;
+        at = order < 0 ? at->left : at->right;
+    }
+    return NULL;
+}
+
+/* Compares the first digits only. */
+static int prefix_order(const uint8_t *prefix, unsigned nibbles, const struct job_id *job)
+{
+    int order = memcmp(prefix, job->bytes, nibbles / 2);
+
+    if (order != 0 || nibbles % 2 == 0)
+        return order;
+    return (prefix[nibbles / 2] >> 4) - (job->bytes[nibbles / 2] >> 4);
+}
+
+struct prefix_search {
+    struct studio_id studio;
+    const uint8_t *prefix;
+    unsigned nibbles;
+    struct job_id *jobs;
+    size_t n, max, left_to_look;
+};
+
+static void prefix_walk(const struct catalogue_job *at, struct prefix_search *search)
+{
+    int order;
+
+    if (!at || search->n == search->max || search->left_to_look == 0)
+        return;
+    order = prefix_order(search->prefix, search->nibbles, &at->job);
+    if (order <= 0)
+        prefix_walk(at->left, search);
+    if (order == 0 && search->n < search->max && search->left_to_look > 0) {
+        search->left_to_look--;
+        if (search->studio.value == 0 || search->studio.value == at->studio.value)
+            search->jobs[search->n++] = at->job;
+    }
+    if (order >= 0)
+        prefix_walk(at->right, search);
+}
+
+size_t catalogue_prefix(const struct catalogue *catalogue, struct studio_id studio,
+                        const uint8_t *prefix, unsigned nibbles, struct job_id *ret_jobs, size_t max)
+{
+    struct prefix_search search = {.studio = studio,
+                                   .prefix = prefix,
+                                   .nibbles = nibbles,
+                                   .jobs = ret_jobs,
+                                   .max = max,
+                                   .left_to_look = 64 * max};
+
+    prefix_walk(catalogue->root, &search);
+    return search.n;
+}
+
+int catalogue_key(struct catalogue *catalogue, struct catalogue_job *entry, const uint8_t **ret_key)
+{
+    if (!entry->unwrapped) {
+        int r = job_key_unwrap(catalogue->signer, entry->studio.value, entry->job.bytes,
+                               entry->submit->job_key.data, entry->key);
+
+        if (r != 0)
+            return r < 0 ? r : -EBADMSG;
+        entry->unwrapped = true;
+    }
+    *ret_key = entry->key;
+    return 0;
+}
+
+static int invalid(char *why, size_t why_size, size_t step, const char *reason)
+{
+    snprintf(why, why_size, "step %zu %s", step + 1, reason);
+    return CATALOGUE_E_INVALID;
+}
+
+static const char *space_reason(int error)
+{
+    switch (error) {
+    case SPACE_E_LIMIT:
+        return "has too many parameters, values or tasks";
+    case SPACE_E_LENGTH:
+        return "associates parameters of different lengths";
+    case SPACE_E_NAME:
+        return "has a parameter without a name, or two of one name";
+    case SPACE_E_RANGE:
+        return "has an empty or overlapping range";
+    default:
+        return "has a parameter space that is not one";
+    }
+}
+
+static int step_space(const Wl__Step *step, size_t index, struct step_spec *spec, char *why,
+                      size_t why_size)
+{
+    int r;
+
+    spec->space = calloc(1, sizeof *spec->space);
+    if (!spec->space)
+        return -ENOMEM;
+    space_init(spec->space);
+    r = wire_space(step->space, step->n_space, spec->space);
+    if (r > 0)
+        return invalid(why, why_size, index, space_reason(r));
+    return r;
+}
+
+static int step_demands(const Wl__Step *step, size_t index, struct step_spec *spec, char *why,
+                        size_t why_size)
+{
+    struct amount *amounts = calloc(step->n_amounts + 1, sizeof *amounts);
+    struct attribute *attributes = calloc(step->n_attributes + 1, sizeof *attributes);
+
+    spec->amounts = amounts;
+    spec->attributes = attributes;
+    if (!amounts || !attributes)
+        return -ENOMEM;
+    for (size_t i = 0; i < step->n_amounts; i++) {
+        if (!step->amounts[i]->name[0] || !isfinite(step->amounts[i]->min) ||
+            step->amounts[i]->min < 0)
+            return invalid(why, why_size, index, "asks for an amount without a name, or below 0");
+        amounts[i] = (struct amount){step->amounts[i]->name, step->amounts[i]->min};
+    }
+    for (size_t i = 0; i < step->n_attributes; i++) {
+        const Wl__Attribute *asked = step->attributes[i];
+
+        if (!asked->name[0])
+            return invalid(why, why_size, index, "asks for an attribute without a name");
+        attributes[i] = (struct attribute){.name = asked->name,
+                                           .any_of = (const char *const *)asked->any_of,
+                                           .n_any_of = asked->n_any_of,
+                                           .all_of = (const char *const *)asked->all_of,
+                                           .n_all_of = asked->n_all_of};
+    }
+    spec->n_amounts = step->n_amounts;
+    spec->n_attributes = step->n_attributes;
+    return 0;
+}
+
+/* Backward only, so that no circle can be said; and every task has at least one it waits for. */
+static int step_dependencies(const Wl__Step *step, size_t index, const struct job_spec *job,
+                             struct step_spec *spec, char *why, size_t why_size)
+{
+    struct dependency *dependencies = calloc(step->n_dependencies + 1, sizeof *dependencies);
+
+    spec->dependencies = dependencies;
+    if (!dependencies)
+        return -ENOMEM;
+    for (size_t i = 0; i < step->n_dependencies; i++) {
+        const Wl__Dependency *asked = step->dependencies[i];
+        uint64_t before;
+
+        if (asked->step >= index)
+            return invalid(why, why_size, index, "depends on itself or on a later step");
+        before = space_size(job->steps[asked->step].space);
+        if (asked->per > LIMIT_TASKS_PER_STEP ||
+            (asked->per > 0 && (space_size(spec->space) - 1) * asked->per >= before))
+            return invalid(why, why_size, index, "depends on tasks that are not there");
+        dependencies[i] = (struct dependency){asked->step, asked->per};
+    }
+    spec->n_dependencies = step->n_dependencies;
+    return 0;
+}
+
+int catalogue_spec(const Wl__Submit *submit, struct studio_id studio, struct job_spec *ret_spec,
+                   char *why, size_t why_size)
+{
+    struct job_spec spec = {.studio = studio,
+                            .priority = submit->priority,
+                            .n_steps = submit->n_steps,
+                            .name = submit->name};
+    int r = 0;
+
+    memcpy(spec.job.bytes, submit->job.data, sizeof spec.job.bytes);
+    spec.steps = calloc(submit->n_steps + 1, sizeof *spec.steps);
+    if (!spec.steps)
+        return -ENOMEM;
+    for (size_t i = 0; r == 0 && i < submit->n_steps; i++) {
+        r = step_space(submit->steps[i], i, &spec.steps[i], why, why_size);
+        if (r == 0)
+            r = step_demands(submit->steps[i], i, &spec.steps[i], why, why_size);
+        if (r == 0)
+            r = step_dependencies(submit->steps[i], i, &spec, &spec.steps[i], why, why_size);
+    }
+    if (r != 0) {
+        catalogue_spec_deinit(&spec);
+        return r;
+    }
+    *ret_spec = spec;
+    return 0;
+}
+
+void catalogue_spec_deinit(struct job_spec *spec)
+{
+    for (size_t i = 0; spec->steps && i < spec->n_steps; i++) {
+        struct step_spec *step = &spec->steps[i];
+
+        if (step->space)
+            space_deinit(step->space);
+        free(step->space);
+        free((void *)step->amounts);
+        free((void *)step->attributes);
+        free((void *)step->dependencies);
+    }
+    free(spec->steps);
+    *spec = (struct job_spec){0};
+}

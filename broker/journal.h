@@ -1,0 +1,57 @@
+/* journal.h - the durability rule in one place: what leaves, and which records must be durable
+ * before it may.
+ *
+ * Records gather in the open batch; the store takes whole batches, at most JOURNAL_IN_FLIGHT at a
+ * time, so that under load one sync covers whatever came while the last one ran. What is said to
+ * peers waits in one queue, in order, each message with the number of the batch it waits for; it
+ * leaves when that batch is durable. With no batch open or in flight it leaves at once.
+ *
+ * Shape:   one journal a broker; journal_full tells when to stop receiving.
+ * Owns:    queued messages; memory handed to journal_keep, which lives until its batch was given
+ *          to the store (records borrow from it).
+ * Errors:  of store.h, forwarded; every one of them ends the process.
+ */
+#pragma once
+
+#include <broker/store/store.h>
+#include <proto/link.h>
+
+enum {
+    JOURNAL_IN_FLIGHT = 2,
+    JOURNAL_RECORDS_MAX = 16384,  /* in the open batch: about one sync's worth at 10^6 events/s */
+    JOURNAL_MESSAGES_MAX = 16384, /* queued; the largest common one, an ASSIGN, is 17 KiB */
+};
+
+/* What is known of a message that must be told about when it cannot be sent. */
+struct journal_assign {
+    struct worker_id worker;
+    struct lease_id lease;
+};
+
+struct journal;
+int journal_new(struct store *store, struct journal **ret_journal);
+void journal_free(struct journal *journal);
+
+/* Copies the record, not what it points to. */
+int journal_record(struct journal *journal, const struct record *record);
+/* Calls `done` on `memory` once the open batch was given to the store (now, if it has no records
+ * by then). */
+int journal_keep(struct journal *journal, void *memory, void (*done)(void *));
+/* Ends one pass of the loop: gives the open batch to the store where one more may be in flight. */
+int journal_submit(struct journal *journal);
+/* Takes completions; 0, STORE_E_FULL or negative. */
+int journal_completed(struct journal *journal);
+
+/* The batch that is to be durable before something said now may leave. */
+uint64_t journal_mark(const struct journal *journal);
+/* Takes `message` over on 0. `assign` may be NULL. */
+int journal_say(struct journal *journal, uint64_t mark, const struct link_route *route,
+                zmq_msg_t *message, const struct journal_assign *assign);
+/* Sends what may leave, in order. `unsent` hears of each message that could not go, and why
+ * (LINK_E_* or -errno); it may say more. */
+typedef void journal_unsent(void *user, const struct link_route *route,
+                            const struct journal_assign *assign, int why);
+typedef int journal_send(void *user, const struct link_route *route, zmq_msg_t *message);
+void journal_flush(struct journal *journal, journal_send *send, journal_unsent *unsent, void *user);
+bool journal_full(const struct journal *journal);
+bool journal_idle(const struct journal *journal); /* nothing open, in flight or queued */

@@ -1,0 +1,223 @@
+/* peers.c - see peers.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <proto/identity.h>
+#include <proto/wire.h>
+#include <broker/peers.h>
+
+int peers_init(struct peers *peers, struct store_reader *registry, peers_forget *forget, void *user)
+{
+    struct peers made = {.registry = registry, .forget = forget, .user = user};
+    int r = table_init(&made.by_key);
+
+    if (r < 0)
+        return r;
+    r = table_init(&made.by_route);
+    if (r < 0) {
+        table_deinit(&made.by_key);
+        return r;
+    }
+    *peers = made;
+    return 0;
+}
+
+static void connection_free(struct peers *peers, struct connection *connection)
+{
+    struct peer *peer = connection->peer;
+
+    if (peers->forget)
+        peers->forget(peers->user, connection);
+    if (peer->current == connection)
+        peer->current = NULL;
+    list_unlink(&connection->in_peer);
+    peer->n_connections--;
+    table_remove(&peers->by_route, &connection->node);
+    free(connection);
+}
+
+void peers_deinit(struct peers *peers)
+{
+    table_for_each_safe(at, &peers->by_key)
+    {
+        struct peer *peer = table_entry(at, struct peer, node.node);
+
+        list_for_each_safe(held, after, &peer->connections)
+            connection_free(peers, list_entry(held, struct connection, in_peer));
+        if (peer->hello)
+            wire_free(peer->hello);
+        table_remove(&peers->by_key, &peer->node);
+        free(peer);
+    }
+    table_deinit(&peers->by_key);
+    table_deinit(&peers->by_route);
+    free(peers->by_worker);
+    *peers = (struct peers){0};
+}
+
+static bool key_match(const struct table_node *node, const void *key)
+{
+    const struct peer *peer = table_entry(node, const struct peer, node);
+
+    return memcmp(&peer->key, key, sizeof peer->key) == 0;
+}
+
+static int registry_row(struct peers *peers, const struct link_key *key, struct key_row *ret_row)
+{
+    struct worker_key name;
+
+    memcpy(name.bytes, key->bytes, sizeof name.bytes);
+    return store_key(peers->registry, &name, ret_row);
+}
+
+int peers_get(struct peers *peers, const struct link_key *key, int64_t now_ns, bool again,
+              struct peer **ret_peer)
+{
+    uint64_t hash = table_hash(&peers->by_key, key, sizeof *key);
+    struct table_node *node = table_find(&peers->by_key, hash, key_match, key);
+    struct peer *peer = node ? table_entry(node, struct peer, node) : NULL;
+    struct key_row row;
+    int r;
+
+    if (peer && !again && now_ns - peer->read_ns < PEERS_BELIEVE_NS) {
+        *ret_peer = peer;
+        return peer->enrolled ? 0 : PEERS_E_UNKNOWN;
+    }
+
+    r = registry_row(peers, key, &row);
+    if (r < 0)
+        return r;
+    if (r > 0) {
+        if (peer) {
+            peer->enrolled = false;
+            peer->read_ns = now_ns;
+        }
+        *ret_peer = peer;
+        return PEERS_E_UNKNOWN;
+    }
+    if (!peer) {
+        peer = calloc(1, sizeof *peer);
+        if (!peer)
+            return -ENOMEM;
+        peer->key = *key;
+        list_init(&peer->connections);
+        table_insert(&peers->by_key, hash, &peer->node);
+    }
+    peer->row = row;
+    peer->enrolled = true;
+    peer->read_ns = now_ns;
+    *ret_peer = peer;
+    return 0;
+}
+
+static bool route_match(const struct table_node *node, const void *key)
+{
+    const struct connection *connection = table_entry(node, const struct connection, node);
+    const struct link_route *route = key;
+
+    return connection->route.size == route->size &&
+           memcmp(connection->route.bytes, route->bytes, route->size) == 0;
+}
+
+struct connection *peers_find_route(struct peers *peers, const struct link_route *route)
+{
+    uint64_t hash = table_hash(&peers->by_route, route->bytes, route->size);
+    struct table_node *node = table_find(&peers->by_route, hash, route_match, route);
+
+    return node ? table_entry(node, struct connection, node) : NULL;
+}
+
+static void make_room(struct peers *peers, struct peer *peer)
+{
+    struct list *oldest = peer->connections.next;
+
+    if (peer->n_connections < PEERS_CONNECTIONS)
+        return;
+    list_for_each(at, &peer->connections)
+    {
+        if (list_entry(at, struct connection, in_peer)->n_watches == 0) {
+            oldest = at;
+            break;
+        }
+    }
+    connection_free(peers, list_entry(oldest, struct connection, in_peer));
+}
+
+int peers_connection(struct peers *peers, struct peer *peer, const struct link_route *route,
+                     struct connection **ret_connection)
+{
+    struct connection *connection = peers_find_route(peers, route);
+
+    if (connection && connection->peer != peer) {
+        /* libzmq gave the name of a connection that ended to a new one. */
+        connection_free(peers, connection);
+        connection = NULL;
+    }
+    if (connection) {
+        list_unlink(&connection->in_peer);
+        list_push(&peer->connections, &connection->in_peer);
+        *ret_connection = connection;
+        return 0;
+    }
+
+    make_room(peers, peer);
+    connection = calloc(1, sizeof *connection);
+    if (!connection)
+        return -ENOMEM;
+    connection->route = *route;
+    connection->peer = peer;
+    list_init(&connection->watches);
+    list_init(&connection->in_peer);
+    list_push(&peer->connections, &connection->in_peer);
+    peer->n_connections++;
+    table_insert(&peers->by_route, table_hash(&peers->by_route, route->bytes, route->size),
+                 &connection->node);
+    *ret_connection = connection;
+    return 0;
+}
+
+void peers_drop(struct peers *peers, struct connection *connection)
+{
+    connection_free(peers, connection);
+}
+
+int peers_join(struct peers *peers, struct peer *peer, struct worker_id worker)
+{
+    if (worker.value >= peers->by_worker_capacity) {
+        size_t larger = peers->by_worker_capacity ? peers->by_worker_capacity : 64;
+        struct peer **moved;
+
+        while (larger <= worker.value)
+            larger *= 2;
+        moved = reallocarray(peers->by_worker, larger, sizeof *moved);
+        if (!moved)
+            return -ENOMEM;
+        memset(moved + peers->by_worker_capacity, 0,
+               (larger - peers->by_worker_capacity) * sizeof *moved);
+        peers->by_worker = moved;
+        peers->by_worker_capacity = larger;
+    }
+    peers->by_worker[worker.value] = peer;
+    peer->worker = worker;
+    peer->joined = true;
+    return 0;
+}
+
+struct peer *peers_worker(const struct peers *peers, struct worker_id worker)
+{
+    return worker.value < peers->by_worker_capacity ? peers->by_worker[worker.value] : NULL;
+}
+
+const char *peers_name(const struct peer *peer, char text[64])
+{
+    char key[IDENTITY_Z85_SIZE];
+
+    if (peer->row.name[0])
+        return peer->row.name;
+    if (peer->hello && peer->hello->hello->offer && peer->hello->hello->offer->name[0])
+        return peer->hello->hello->offer->name;
+    identity_key_text(&peer->key, key);
+    snprintf(text, 64, "%.8s", key);
+    return text;
+}

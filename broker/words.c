@@ -1,0 +1,121 @@
+/* words.c - see words.h. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <broker/words.h>
+
+static void no_amount(const struct why *why, char *text, size_t size)
+{
+    const char *hint = "ask for less, or start a worker that has as much (westlight workers)";
+
+    if (strcmp(why->name, "amount.worker.gpu") == 0)
+        hint = "start a worker on a machine with a GPU, or ask for none (westlight workers)";
+    if (why->best > 0)
+        snprintf(text, size, "no connected worker offers %s of %.15g (the most is %.15g): %s",
+                 why->name, why->wanted, why->best, hint);
+    else
+        snprintf(text, size, "no connected worker offers any %s (%.15g wanted): %s", why->name,
+                 why->wanted, hint);
+}
+
+static void no_attribute(const struct why *why, char *text, size_t size)
+{
+    static const char software[] = "attr.software.";
+    const char *value = why->value ? why->value : "";
+    char wanted[LIMIT_NAME_BYTES + 8] = "";
+
+    if (*value)
+        snprintf(wanted, sizeof wanted, " %s", value);
+    if (strncmp(why->name, software, strlen(software)) == 0)
+        snprintf(text, size,
+                 "no connected worker has %s%s: install %s%s on a worker, or start one that has it "
+                 "(westlight workers)",
+                 why->name, wanted, why->name + strlen(software), wanted);
+    else
+        snprintf(text, size,
+                 "no connected worker has %s%s: start a worker that has it (westlight workers)",
+                 why->name, wanted);
+}
+
+void words_why(const struct why *why, const char *step_name, char *text, size_t size)
+{
+    text[0] = 0;
+    switch (why->kind) {
+    case WHY_NOTHING:
+        return;
+    case WHY_PAUSED:
+        snprintf(text, size, "the job is paused: westlight resume");
+        return;
+    case WHY_DEPENDS:
+        snprintf(text, size, "waits for step %s, whose outputs it reads", step_name);
+        return;
+    case WHY_NO_WORKER:
+        snprintf(text, size, "no worker is connected: start one (westlight-worker) or look at "
+                             "westlight workers");
+        return;
+    case WHY_NO_AMOUNT:
+        no_amount(why, text, size);
+        return;
+    case WHY_NO_ATTRIBUTE:
+        no_attribute(why, text, size);
+        return;
+    case WHY_NO_ONE_FITS:
+        snprintf(text, size, "each thing it asks for is on some worker, but no connected worker has "
+                             "all of them: compare westlight workers with what the step asks for");
+        return;
+    case WHY_BUSY:
+        snprintf(text, size, "%" PRIu32 " worker%s could run it and %s busy: it waits its turn",
+                 why->workers, why->workers == 1 ? "" : "s", why->workers == 1 ? "is" : "are");
+        return;
+    case WHY_HELD:
+        snprintf(text, size, "held for workers that are expected back after a lost link: it goes to "
+                             "others if they stay away");
+        return;
+    case WHY_RETRYING:
+        snprintf(text, size, "failed on the workers there are: it waits to be tried again "
+                             "(westlight log shows why it failed)");
+        return;
+    }
+}
+
+const char *words_reason(enum pause_reason reason)
+{
+    switch (reason) {
+    case REASON_NONE:
+        return "";
+    case REASON_USER:
+        return "paused on request: westlight resume goes on";
+    case REASON_FAILED_FIRST:
+        return "its first attempts all failed: westlight log shows why; westlight retry or resume "
+               "goes on";
+    case REASON_FAILED_MANY:
+        return "too many of its tasks failed: westlight log shows why; westlight retry or resume "
+               "goes on";
+    }
+    return "";
+}
+
+void words_done(enum verb_kind verb, uint64_t tasks, int32_t priority, char *text, size_t size)
+{
+    const char *s = tasks == 1 ? "" : "s";
+
+    text[0] = 0;
+    switch (verb) {
+    case VERB_CANCEL:
+        snprintf(text, size, "cancelled %" PRIu64 " task%s", tasks, s);
+        return;
+    case VERB_PAUSE:
+        snprintf(text, size, "paused; what runs is finished first");
+        return;
+    case VERB_RESUME:
+        snprintf(text, size, "resumed");
+        return;
+    case VERB_RETRY:
+        snprintf(text, size, "%" PRIu64 " task%s will be run again", tasks, s);
+        return;
+    case VERB_PRIORITY:
+        snprintf(text, size, "priority is %" PRId32, priority);
+        return;
+    }
+}

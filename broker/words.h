@@ -1,0 +1,13 @@
+/* words.h - the core's numbers as sentences for a person: name, reason, next step.
+ *
+ * Owns:    nothing; texts are written to the caller's, cut at its size.
+ */
+#pragma once
+
+#include <broker/core/core.h>
+
+/* Why a step's tasks wait; "" where they do not. `step_name` is of why->step. */
+void words_why(const struct why *why, const char *step_name, char *text, size_t size);
+const char *words_reason(enum pause_reason reason); /* "" where the job is not paused */
+/* What a verb did. */
+void words_done(enum verb_kind verb, uint64_t tasks, int32_t priority, char *text, size_t size);
