@@ -1,0 +1,318 @@
+/* manifest_files.c - the file system side. The idea: every path is walked one component at a time
+ * from an open folder and no link is followed, for reading as for writing, so that nothing that
+ * runs beside us can lead us out of the folder.
+ */
+#include <proto/manifest_paths.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <proto/base/err.h>
+#include <proto/block_set.h>
+#include <proto/limits.h>
+#include <proto/wire.h>
+
+enum { FOLDER_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
+
+static int open_folder(int at, const char *name, bool create)
+{
+    int fd = openat(at, name, FOLDER_FLAGS);
+
+    if (fd < 0 && errno == ENOENT && create) {
+        if (mkdirat(at, name, 0777) < 0 && errno != EEXIST)
+            return -errno;
+        fd = openat(at, name, FOLDER_FLAGS);
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+int manifest_open_parent(int root, const char *path, bool create, int *ret_fd,
+                         const char **ret_name)
+{
+    _cleanup_(closep) int folder = open_folder(root, ".", false);
+    const char *slash;
+
+    if (folder < 0)
+        return folder;
+    if (!manifest_path_ok(path))
+        return MANIFEST_E_PATH;
+
+    for (; (slash = strchr(path, '/')); path = slash + 1) {
+        char name[NAME_MAX + 1] = {0};
+
+        memcpy(name, path, (size_t)(slash - path));
+        int next = open_folder(folder, name, create);
+        if (next == -ELOOP || next == -ENOTDIR)
+            return MANIFEST_E_PATH;
+        if (next < 0)
+            return next;
+        close(folder);
+        folder = next;
+    }
+    *ret_fd = TAKE_FD(folder);
+    *ret_name = path;
+    return 0;
+}
+
+int manifest_link_read(int folder, const char *name, const char *root, const char *path,
+                       char text[LIMIT_PATH_BYTES], struct bytes *why)
+{
+    char target[LIMIT_PATH_BYTES];
+    size_t root_size = strlen(root), used = 0;
+    ssize_t size = readlinkat(folder, name, target, sizeof(target));
+
+    if (size < 0)
+        return manifest_say(why, -errno, "%s/%s: %s", root, path, strerror(errno));
+    if ((size_t)size >= sizeof(target))
+        return manifest_say(why, MANIFEST_E_LIMIT, "%s/%s: the link's target is too long", root, path);
+
+    target[size] = 0;
+    const char *rest = target;
+    if (strncmp(target, root, root_size) == 0 && target[root_size] == '/') {
+        rest = target + root_size + 1;
+        for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/'))
+            used += 3;
+    }
+    if (used + strlen(rest) >= LIMIT_PATH_BYTES)
+        return manifest_say(why, MANIFEST_E_LIMIT, "%s/%s: the link's target is too long", root, path);
+    for (size_t i = 0; i < used; i += 3)
+        memcpy(text + i, "../", 3);
+    memcpy(text + used, rest, strlen(rest) + 1);
+    if (!manifest_link_ok(path, text))
+        return manifest_say(why, MANIFEST_E_PATH,
+                            "%s/%s: a link out of the folder, to %s: put a copy in its place", root,
+                            path, target);
+    return 0;
+}
+
+/* ---- walk ---- */
+
+struct names {
+    char **paths;
+    size_t n, capacity;
+};
+
+static void names_deinit(struct names *names)
+{
+    for (size_t i = 0; i < names->n; i++)
+        free(names->paths[i]);
+    free(names->paths);
+}
+
+static int names_push(struct names *names, char *path)
+{
+    if (!path)
+        return -ENOMEM;
+    if (names->n == names->capacity) {
+        size_t capacity = names->capacity ? 2 * names->capacity : 64;
+        char **paths = realloc(names->paths, capacity * sizeof(*paths));
+        if (!paths) {
+            free(path);
+            return -ENOMEM;
+        }
+        names->paths = paths;
+        names->capacity = capacity;
+    }
+    names->paths[names->n++] = path;
+    return 0;
+}
+
+static char *path_join(const char *folder, const char *name)
+{
+    char *path = NULL;
+
+    return asprintf(&path, "%s%s%s", folder, *folder ? "/" : "", name) < 0 ? NULL : path;
+}
+
+struct walk {
+    const char *root;
+    bool hidden;
+    struct names found, folders; /* folders still to be read */
+    struct bytes *why;
+};
+
+static int walk_entry(struct walk *walk, int folder, const char *folder_path, const char *name)
+{
+    char target[LIMIT_PATH_BYTES];
+    struct stat st;
+
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || (name[0] == '.' && !walk->hidden))
+        return 0;
+    if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno; /* gone since it was listed */
+    if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+        return 0;
+
+    char *path = path_join(folder_path, name);
+    if (path && !manifest_path_ok(path)) {
+        int r = manifest_say(walk->why, MANIFEST_E_LIMIT, "%s/%s: the path is too long", walk->root,
+                             path);
+        free(path);
+        return r;
+    }
+    if (path && S_ISLNK(st.st_mode)) {
+        int r = manifest_link_read(folder, name, walk->root, path, target, walk->why);
+        if (r) {
+            free(path);
+            return r;
+        }
+    }
+    if (walk->found.n >= LIMIT_MANIFEST_FILES) {
+        free(path);
+        return manifest_say(walk->why, MANIFEST_E_LIMIT, "%s: more than %u files: make more roots",
+                            walk->root, LIMIT_MANIFEST_FILES);
+    }
+    return names_push(S_ISDIR(st.st_mode) ? &walk->folders : &walk->found, path);
+}
+
+static int walk_folder(struct walk *walk, int root, const char *path)
+{
+    _cleanup_(closep) int parent = -1;
+    const char *name = ".";
+    struct dirent *entry;
+    int r = 0;
+
+    if (*path)
+        r = manifest_open_parent(root, path, false, &parent, &name);
+    if (r)
+        return manifest_say(walk->why, r, "%s/%s: a folder that cannot be read", walk->root, path);
+    int fd = openat(*path ? parent : root, name, FOLDER_FLAGS);
+    if (fd < 0)
+        return manifest_say(walk->why, -errno, "%s/%s: %s", walk->root, path, strerror(errno));
+
+    DIR *dir = fdopendir(fd);
+    if (!dir) {
+        close(fd);
+        return -ENOMEM;
+    }
+    while (r == 0 && (errno = 0, entry = readdir(dir)))
+        r = walk_entry(walk, fd, path, entry->d_name);
+    if (r == 0 && errno)
+        r = manifest_say(walk->why, -errno, "%s/%s: %s", walk->root, path, strerror(errno));
+    closedir(dir);
+    return r;
+}
+
+static int name_compare(const void *a, const void *b)
+{
+    return manifest_path_compare(*(char *const *)a, *(char *const *)b);
+}
+
+int manifest_walk(const char *folder, bool hidden, char ***ret_paths, size_t *ret_n,
+                  struct bytes *why)
+{
+    struct walk walk = {.root = folder, .hidden = hidden, .why = why};
+    _cleanup_(closep) int root = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (root < 0)
+        return manifest_say(why, -errno, "%s: %s", folder, strerror(errno));
+
+    int r = walk_folder(&walk, root, "");
+    while (r == 0 && walk.folders.n) {
+        char *path = walk.folders.paths[--walk.folders.n];
+        r = walk_folder(&walk, root, path);
+        free(path);
+    }
+    names_deinit(&walk.folders);
+    if (r) {
+        names_deinit(&walk.found);
+        return r;
+    }
+
+    if (walk.found.n)
+        qsort(walk.found.paths, walk.found.n, sizeof(char *), name_compare);
+    *ret_paths = walk.found.paths;
+    *ret_n = walk.found.n;
+    return 0;
+}
+
+/* ---- write ---- */
+
+static int file_fill(int fd, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
+                     struct bytes *why)
+{
+    _cleanup_(bytes_deinit) struct bytes block = {0};
+    const Wl__BlockKey *held = NULL; /* what `block` is */
+
+    for (size_t i = 0; i < entry->n_parts; i++) {
+        const Wl__Part *part = entry->parts[i];
+        struct block_key key;
+
+        if (wire_block_key(part->block, &key))
+            return manifest_say(why, MANIFEST_E_FORM, "%s: a part without a block", entry->path);
+        int r = held && memcmp(held->id.data, key.id.bytes, sizeof(key.id)) == 0
+                    ? 0
+                    : fetch(user, &key, &block);
+        if (r)
+            return r;
+        held = part->block;
+        if (part->offset > block.size || part->length > block.size - part->offset)
+            return manifest_say(why, MANIFEST_E_FORM, "%s: part %zu is not inside its block",
+                                entry->path, i);
+        r = fd_write_all(fd, block.data + part->offset, part->length);
+        if (r < 0)
+            return manifest_say(why, r, "%s: %s", entry->path, strerror(-r));
+    }
+    return 0;
+}
+
+/* Under the temporary name; what is left of it on an error is the caller's to remove. */
+static int file_make(int folder, const char *name, const Wl__FileEntry *entry,
+                     manifest_fetch *fetch, void *user, bool sync, struct bytes *why)
+{
+    if (*entry->link)
+        return symlinkat(entry->link, folder, name) < 0
+                   ? manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno))
+                   : 0;
+
+    /* The mode goes through the umask, as with any program a person runs. */
+    _cleanup_(closep) int fd = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                      entry->mode & 0777);
+    if (fd < 0)
+        return manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno));
+
+    int r = file_fill(fd, entry, fetch, user, why);
+    if (r == 0 && sync && fsync(fd) < 0)
+        r = manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno));
+    return r;
+}
+
+int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
+                        bool sync, struct bytes *why)
+{
+    _cleanup_(closep) int parent = -1;
+    char temporary[] = ".westlight-0123456789abcdef";
+    uint8_t random[8];
+    const char *name;
+    struct stat st;
+
+    int r = manifest_entry_check(entry, why);
+    if (r)
+        return r;
+    r = manifest_open_parent(folder, entry->path, true, &parent, &name);
+    if (r == MANIFEST_E_PATH)
+        return manifest_say(why, r, "%s: one of its parents is a link or a file", entry->path);
+    if (r < 0)
+        return manifest_say(why, r, "%s: %s", entry->path, strerror(-r));
+    if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+        return manifest_say(why, MANIFEST_E_PATH, "%s: a folder is in its way", entry->path);
+
+    r = random_bytes(random, sizeof(random));
+    if (r < 0)
+        return r;
+    hex_encode(random, sizeof(random), temporary + strlen(".westlight-"));
+    r = file_make(parent, temporary, entry, fetch, user, sync, why);
+    if (r == 0 && renameat(parent, temporary, parent, name) < 0)
+        r = manifest_say(why, errno == EISDIR ? MANIFEST_E_PATH : -errno, "%s: %s", entry->path,
+                         strerror(errno));
+    if (r)
+        unlinkat(parent, temporary, 0);
+    return r;
+}

@@ -1,0 +1,25 @@
+/* manifest_paths.h - between manifest*.c only: what a path and a link may be.
+ *
+ * Owns:    manifest_open_below gives the caller a descriptor.
+ * Errors:  -errno; MANIFEST_E_PATH where a component is a link or no folder.
+ */
+#pragma once
+
+#include <proto/limits.h>
+#include <proto/manifest.h>
+
+/* Replaces what `why` says; NULL is fine. Returns `result`. */
+int manifest_say(struct bytes *why, int result, const char *format, ...) _printf_(3, 4);
+/* Orders a folder's contents right behind its name. */
+int manifest_path_compare(const char *a, const char *b);
+/* Whether a link at `path` may point to `target`: "..", only at the front, never leaves the root. */
+bool manifest_link_ok(const char *path, const char *target);
+/* One entry's path, mode, link, parts against each other. */
+int manifest_entry_check(const Wl__FileEntry *entry, struct bytes *why);
+/* Opens the folder that holds `path` below `root`, following no link; *ret_name points into path. */
+int manifest_open_parent(int root, const char *path, bool create, int *ret_fd,
+                         const char **ret_name);
+/* What a link at `path` says, as it may stand in a manifest: an absolute target inside the root is
+ * made relative, one out of it is MANIFEST_E_PATH. */
+int manifest_link_read(int folder, const char *name, const char *root, const char *path,
+                       char text[LIMIT_PATH_BYTES], struct bytes *why);
