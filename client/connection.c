@@ -1,1 +1,537 @@
-typedef int westlight_empty; /* to be written */
+/* connection.c - a control link that comes back by itself: see connection.h for the idea.
+ *
+ * One function waits (connection_turn): it looks at the monitor, greets when the link is up, takes
+ * a message, and otherwise polls. Everything else is a condition around it.
+ */
+#include <client/connection.h>
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <client/farm.h>
+#include <client/look.h>
+
+/* A request that has gone this long without an answer may have been lost with its link. */
+#define REPEAT_NS  (10 * NS_PER_S)
+#define OPEN_NS    (5 * NS_PER_S)
+
+int connection_fail(struct westlight *westlight, int code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(westlight->why, sizeof(westlight->why), format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+static void scratch_free(struct westlight *westlight)
+{
+    for (size_t i = 0; i < westlight->n_scratch; i++)
+        free(westlight->scratch[i]);
+    free(westlight->scratch);
+    westlight->scratch = NULL;
+    westlight->n_scratch = 0;
+    wire_free(TAKE_PTR(westlight->held));
+}
+
+void connection_begin(struct westlight *westlight)
+{
+    scratch_free(westlight);
+    westlight->why[0] = '\0';
+}
+
+void *connection_scratch(struct westlight *westlight, size_t n, size_t size)
+{
+    void **grown = reallocarray(westlight->scratch, westlight->n_scratch + 1, sizeof(*grown));
+    if (!grown)
+        return NULL;
+    westlight->scratch = grown;
+    void *memory = calloc(n ? n : 1, size);
+    if (memory)
+        westlight->scratch[westlight->n_scratch++] = memory;
+    return memory;
+}
+
+const char *westlight_why(const struct westlight *westlight)
+{
+    return westlight->why;
+}
+
+void westlight_stop(struct westlight *westlight)
+{
+    int saved = errno; /* a signal handler may be here */
+    uint64_t one = 1;
+
+    atomic_store(&westlight->stop, true);
+    if (write(westlight->stop_fd, &one, sizeof(one)) < 0) {
+        /* The counter is full: it is readable already. */
+    }
+    errno = saved;
+}
+
+/* A stop ends one call; the next begins afresh. */
+int connection_stopped(struct westlight *westlight)
+{
+    uint64_t count;
+
+    atomic_store(&westlight->stop, false);
+    if (read(westlight->stop_fd, &count, sizeof(count)) < 0) {
+        /* Nothing was written yet. */
+    }
+    return connection_fail(westlight, WESTLIGHT_E_STOPPED, "stopped");
+}
+
+/* ---- messages ---- */
+
+static int64_t remaining_ns(int64_t deadline_ns)
+{
+    return deadline_ns == 0 ? INT64_MAX : deadline_ns - clock_monotonic_ns();
+}
+
+static int send_envelope(struct westlight *westlight, const Wl__Envelope *envelope)
+{
+    zmq_msg_t message;
+
+    int r = wire_pack(envelope, &message);
+    if (r < 0)
+        return r;
+    r = link_send(westlight->socket, NULL, &message, NULL);
+    if (r != 0)
+        zmq_msg_close(&message);
+    return r;
+}
+
+static int send_hello(struct westlight *westlight)
+{
+    Wl__Hello hello = WL__HELLO__INIT;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    char program[] = "westlight " WESTLIGHT_VERSION;
+
+    hello.protocol = WIRE_PROTOCOL;
+    hello.program = program;
+    envelope.request = ++westlight->request;
+    envelope.body_case = WL__ENVELOPE__BODY_HELLO;
+    envelope.hello = &hello;
+    int r = send_envelope(westlight, &envelope);
+    if (r == 0) {
+        westlight->hello = envelope.request;
+        westlight->greeted = true;
+    }
+    return r == LINK_E_AGAIN ? 0 : r;
+}
+
+static int send_watch(struct westlight *westlight, struct westlight_watch *watch)
+{
+    Wl__Watch message = WL__WATCH__INIT;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+
+    message.job = (ProtobufCBinaryData){sizeof(watch->job), watch->job};
+    envelope.request = ++westlight->request;
+    envelope.body_case = WL__ENVELOPE__BODY_WATCH;
+    envelope.watch = &message;
+    int r = send_envelope(westlight, &envelope);
+    return r > 0 ? 0 : r; /* the link broke again: it is renewed with the next greeting */
+}
+
+static int take_welcome(struct westlight *westlight, const Wl__Welcome *welcome)
+{
+    if (welcome->protocol < WIRE_PROTOCOL_MIN || welcome->protocol > WIRE_PROTOCOL)
+        return connection_fail(westlight, WESTLIGHT_E_REFUSED,
+                               "farm %s: the broker (%s) speaks protocol %u, this program %u to %u: update the older one",
+                               westlight->farm.name, welcome->program, welcome->protocol, WIRE_PROTOCOL_MIN, WIRE_PROTOCOL);
+    bool again = westlight->generation > 0;
+    westlight->welcome = true;
+    westlight->generation++;
+    westlight->role = welcome->role;
+    westlight->epoch = welcome->epoch;
+    snprintf(westlight->studio, sizeof(westlight->studio), "%s", welcome->studio);
+    snprintf(westlight->bulk, sizeof(westlight->bulk), "%s", welcome->bulk);
+    int r = 0;
+    for (size_t i = 0; again && r == 0 && i < westlight->n_watches; i++)
+        r = send_watch(westlight, &westlight->watches[i]);
+    return r;
+}
+
+static void keep_notice(struct westlight *westlight, Wl__Envelope *envelope)
+{
+    const Wl__Notice *notice = envelope->notice;
+    const ProtobufCBinaryData *job = notice->row ? &notice->row->job : &notice->job;
+
+    for (size_t i = 0; i < westlight->n_watches; i++) {
+        struct westlight_watch *watch = &westlight->watches[i];
+        if (job->len == sizeof(watch->job) && memcmp(job->data, watch->job, sizeof(watch->job)) == 0) {
+            wire_free(watch->notice);
+            watch->notice = envelope;
+            return;
+        }
+    }
+    wire_free(envelope);
+}
+
+static int refused(struct westlight *westlight, const Wl__Refusal *refusal)
+{
+    static const int codes[CODES_COUNT] = {
+        [CODE_UNKNOWN] = WESTLIGHT_E_UNKNOWN, [CODE_REFUSED] = WESTLIGHT_E_REFUSED,
+        [CODE_INVALID] = WESTLIGHT_E_USAGE,   [CODE_CONFLICT] = WESTLIGHT_E_USAGE,
+        [CODE_MISSING] = WESTLIGHT_E_MISSING, [CODE_BUSY] = WESTLIGHT_E_BUSY,
+        [CODE_STATE] = WESTLIGHT_E_STATE,     [CODE_PROTOCOL] = WESTLIGHT_E_REFUSED,
+        [CODE_STALE] = WESTLIGHT_E_STATE,     [CODE_ALREADY] = WESTLIGHT_E_STATE,
+    };
+    int code = refusal->code < CODES_COUNT ? codes[refusal->code] : 0;
+
+    westlight->refusal = (enum code)refusal->code;
+    return connection_fail(westlight, code ? code : -EPROTO, "%s%s%s%s%s", refusal->what,
+                           refusal->what[0] ? ": " : "",
+                           refusal->why[0] ? refusal->why : code_name(refusal->code),
+                           refusal->next[0] ? ": " : "", refusal->next);
+}
+
+/* ---- the link ---- */
+
+static int key_refused(struct westlight *westlight)
+{
+    char key[IDENTITY_Z85_SIZE];
+
+    identity_key_text(&westlight->keys.public_key, key);
+    return connection_fail(westlight, WESTLIGHT_E_REFUSED,
+                           "farm %s at %s: it does not know the key %s: ask the operator to run: "
+                           "westlight-broker allow --role studio --studio NAME '%s'",
+                           westlight->farm.name, westlight->farm.control, key, key);
+}
+
+static int look_at_link(struct westlight *westlight)
+{
+    int r = link_monitor_read(westlight->monitor, &westlight->status);
+    if (r < 0)
+        return r;
+    if (r > 0) /* any change means another connection: the broker knows nothing of it yet */
+        westlight->greeted = westlight->welcome = false;
+    /* Once welcomed, a failed handshake may as well be a broker that is just going down. */
+    if (westlight->status == LINK_REFUSED && westlight->generation == 0)
+        return key_refused(westlight);
+    return westlight->status == LINK_UP && !westlight->greeted ? send_hello(westlight) : 0;
+}
+
+static int take_message(struct westlight *westlight, Wl__Envelope **ret_envelope)
+{
+    zmq_msg_t message;
+    const char *why = "";
+
+    int r = link_receive(westlight->socket, NULL, NULL, &message, NULL);
+    if (r == LINK_E_FRAMES)
+        return LINK_E_AGAIN; /* dropped */
+    if (r != 0)
+        return r;
+    r = wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), ret_envelope, &why);
+    zmq_msg_close(&message);
+    if (r > 0)
+        return connection_fail(westlight, -EPROTO, "farm %s: the broker sent what is no message (%s): update this program",
+                               westlight->farm.name, why ? why : "");
+    return r;
+}
+
+static int poll_link(struct westlight *westlight, int64_t deadline_ns)
+{
+    zmq_pollitem_t items[] = {
+        {.socket = westlight->socket, .events = ZMQ_POLLIN},
+        {.socket = westlight->monitor, .events = ZMQ_POLLIN},
+        {.fd = westlight->stop_fd, .events = ZMQ_POLLIN},
+    };
+    int64_t left_ns = remaining_ns(deadline_ns);
+
+    if (left_ns <= 0)
+        return WESTLIGHT_E_TIMEOUT;
+    if (left_ns > NS_PER_S)
+        left_ns = NS_PER_S; /* so that a lost edge costs a second at most */
+    if (zmq_poll(items, (int)ARRAY_SIZE(items), (long)((left_ns + NS_PER_MS - 1) / NS_PER_MS)) < 0 && errno != EINTR)
+        return -errno;
+    return 0;
+}
+
+/* One turn: 0 with an envelope, or with NULL when something else happened; WESTLIGHT_E_TIMEOUT at
+ * the deadline. Greetings and notices are dealt with here. */
+static int connection_turn(struct westlight *westlight, int64_t deadline_ns, Wl__Envelope **ret_envelope)
+{
+    Wl__Envelope *envelope = NULL;
+
+    if (atomic_load(&westlight->stop))
+        return connection_stopped(westlight);
+    int r = look_at_link(westlight);
+    if (r != 0)
+        return r;
+    r = take_message(westlight, &envelope);
+    if (r == LINK_E_AGAIN) {
+        *ret_envelope = NULL;
+        return poll_link(westlight, deadline_ns);
+    }
+    if (r != 0)
+        return r;
+
+    *ret_envelope = NULL;
+    if (envelope->body_case == WL__ENVELOPE__BODY_WELCOME) {
+        r = envelope->request == westlight->hello ? take_welcome(westlight, envelope->welcome) : 0;
+        wire_free(envelope);
+    } else if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL && envelope->request == westlight->hello) {
+        r = refused(westlight, envelope->refusal);
+        wire_free(envelope);
+    } else if (envelope->body_case == WL__ENVELOPE__BODY_NOTICE) {
+        keep_notice(westlight, envelope);
+    } else {
+        *ret_envelope = envelope;
+    }
+    return r;
+}
+
+static int no_answer(struct westlight *westlight)
+{
+    if (westlight->status == LINK_REFUSED)
+        return key_refused(westlight);
+    if (!westlight->welcome)
+        return connection_fail(westlight, WESTLIGHT_E_UNREACHABLE,
+                               "farm %s at %s: nobody answers: check the address, or that the broker runs",
+                               westlight->farm.name, westlight->farm.control);
+    return connection_fail(westlight, WESTLIGHT_E_TIMEOUT, "farm %s at %s: no answer in time: try again",
+                           westlight->farm.name, westlight->farm.control);
+}
+
+static int await_welcome(struct westlight *westlight, int64_t deadline_ns)
+{
+    while (!westlight->welcome) {
+        Wl__Envelope *other = NULL;
+        int r = connection_turn(westlight, deadline_ns, &other);
+        wire_free(other);
+        if (r == WESTLIGHT_E_TIMEOUT)
+            return no_answer(westlight);
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- requests ---- */
+
+/* Sends what is being waited for when the link is (again) greeted, or has been silent too long. */
+static int send_due(struct westlight *westlight, const Wl__Envelope *request, uint32_t *generation, int64_t *sent_ns)
+{
+    if (!westlight->welcome)
+        return 0;
+    int64_t now_ns = clock_monotonic_ns();
+    if (*generation == westlight->generation) {
+        if (now_ns - *sent_ns < REPEAT_NS)
+            return 0;
+        westlight->greeted = westlight->welcome = false; /* greet anew; the Welcome has it repeated */
+        return 0;
+    }
+    int r = send_envelope(westlight, request);
+    if (r == -EMSGSIZE)
+        return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                               "the request: larger than %d KiB: use fewer steps, ranges or values",
+                               LIMIT_CONTROL_BYTES / 1024);
+    if (r == 0) {
+        *generation = westlight->generation;
+        *sent_ns = now_ns;
+    }
+    return r == LINK_E_AGAIN ? 0 : r;
+}
+
+int connection_call(struct westlight *westlight, Wl__Envelope *request, Wl__Envelope__BodyCase expected,
+                    int64_t timeout_ns, Wl__Envelope **ret_answer)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + timeout_ns, sent_ns = 0;
+    uint32_t generation = 0;
+
+    request->request = ++westlight->request;
+    westlight->refusal = CODE_OK;
+    for (;;) {
+        _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+        int r = send_due(westlight, request, &generation, &sent_ns);
+        if (r == 0)
+            r = connection_turn(westlight, deadline_ns, &answer);
+        if (r == WESTLIGHT_E_TIMEOUT)
+            return no_answer(westlight);
+        if (r != 0)
+            return r;
+        if (!answer || answer->request != request->request)
+            continue;
+        if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL)
+            return refused(westlight, answer->refusal);
+        if (answer->body_case != expected)
+            return connection_fail(westlight, -EPROTO, "farm %s: the broker gave an answer of another kind: update this program",
+                                   westlight->farm.name);
+        *ret_answer = TAKE_PTR(answer);
+        return 0;
+    }
+}
+
+int connection_notice(struct westlight *westlight, int64_t deadline_ns, struct westlight_watch **ret_watch)
+{
+    for (;;) {
+        for (size_t i = 0; i < westlight->n_watches; i++)
+            if (westlight->watches[i].notice) {
+                *ret_watch = &westlight->watches[i];
+                return 0;
+            }
+        Wl__Envelope *other = NULL;
+        int r = connection_turn(westlight, deadline_ns, &other);
+        wire_free(other); /* an answer that came too late */
+        if (r == WESTLIGHT_E_TIMEOUT)
+            return connection_fail(westlight, r, "nothing happened in time");
+        if (r != 0)
+            return r;
+    }
+}
+
+int connection_watch(struct westlight *westlight, const uint8_t job[16], struct westlight_watch **ret_watch)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + CONNECTION_TIMEOUT_NS;
+    struct westlight_watch *watch = NULL;
+
+    for (size_t i = 0; i < westlight->n_watches; i++)
+        if (memcmp(westlight->watches[i].job, job, sizeof(watch->job)) == 0)
+            watch = &westlight->watches[i];
+    if (!watch && westlight->n_watches == CONNECTION_WATCHES)
+        return connection_fail(westlight, WESTLIGHT_E_BUSY, "watch: %d jobs are watched on this connection: open another",
+                               CONNECTION_WATCHES);
+    if (!watch) {
+        watch = &westlight->watches[westlight->n_watches++];
+        memset(watch, 0, sizeof(*watch));
+        memcpy(watch->job, job, sizeof(watch->job));
+    }
+    *ret_watch = watch;
+    int r = await_welcome(westlight, deadline_ns);
+    if (r == 0)
+        r = send_watch(westlight, watch);
+    if (r != 0)
+        return r;
+
+    /* The first notice answers as well as a word does; after a break the greeting renews it. */
+    for (uint64_t number = westlight->request; !watch->notice;) {
+        _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+        r = connection_turn(westlight, deadline_ns, &answer);
+        if (r == WESTLIGHT_E_TIMEOUT)
+            return no_answer(westlight);
+        if (r != 0)
+            return r;
+        if (answer && answer->body_case == WL__ENVELOPE__BODY_REFUSAL && answer->request == number)
+            return refused(westlight, answer->refusal);
+        if (answer && answer->request == number)
+            break;
+    }
+    return 0;
+}
+
+int connection_sleep(struct westlight *westlight, int64_t span_ns)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + span_ns;
+
+    for (;;) {
+        Wl__Envelope *other = NULL;
+        int r = connection_turn(westlight, deadline_ns, &other);
+        wire_free(other);
+        if (r != 0)
+            return r == WESTLIGHT_E_TIMEOUT ? 0 : r;
+    }
+}
+
+/* ---- opening ---- */
+
+static int connect_link(struct westlight *westlight)
+{
+    int r = farm_keys(&westlight->farm, &westlight->keys, &westlight->server, westlight->secret,
+                      &westlight->has_secret, westlight->why, sizeof(westlight->why));
+    if (r != 0)
+        return r;
+    if (sealer_new(&westlight->sealer) < 0)
+        return -ENOMEM;
+    r = link_context_new(1, &westlight->context);
+    if (r < 0)
+        return r;
+    r = link_connect(westlight->context, LINK_CONTROL, westlight->farm.control, &westlight->server,
+                     &westlight->keys, &westlight->socket);
+    if (r == -EINVAL || r == -ENODEV || r == -EPROTONOSUPPORT)
+        return connection_fail(westlight, WESTLIGHT_E_USAGE, "farm %s: control = %s: not an address: write tcp://HOST:7420",
+                               westlight->farm.name, westlight->farm.control);
+    if (r < 0)
+        return r;
+    return link_monitor(westlight->context, westlight->socket, &westlight->monitor);
+}
+
+int westlight_open(const struct westlight_farm *farm, int timeout_ms, struct westlight **ret_westlight,
+                   char *why, size_t why_size)
+{
+    struct westlight *westlight = calloc(1, sizeof(*westlight));
+    if (!westlight)
+        return -ENOMEM;
+    westlight->farm = *farm;
+    westlight->status = LINK_DOWN;
+    westlight->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    int r = westlight->stop_fd < 0 ? -errno : connect_link(westlight);
+    if (r == 0)
+        r = await_welcome(westlight, clock_monotonic_ns() + (timeout_ms > 0 ? timeout_ms * NS_PER_MS : OPEN_NS));
+    if (r != 0) {
+        if (westlight->why[0] == '\0')
+            connection_fail(westlight, r, "farm %s at %s: %s", farm->name, farm->control, strerror(r < 0 ? -r : EIO));
+        if (why && why_size)
+            snprintf(why, why_size, "%s", westlight->why);
+        westlight_close(westlight);
+        return r;
+    }
+    *ret_westlight = westlight;
+    return 0;
+}
+
+void westlight_close(struct westlight *westlight)
+{
+    if (!westlight)
+        return;
+    for (size_t i = 0; i < westlight->n_watches; i++) {
+        wire_free(westlight->watches[i].notice);
+        look_steps_free(westlight->watches[i].steps);
+    }
+    scratch_free(westlight);
+    link_close(westlight->monitor);
+    link_close(westlight->socket);
+    link_context_free(westlight->context);
+    sealer_free(westlight->sealer);
+    if (westlight->stop_fd >= 0)
+        close(westlight->stop_fd);
+    wipe(&westlight->keys, sizeof(westlight->keys));
+    wipe(westlight->secret, sizeof(westlight->secret));
+    free(westlight);
+}
+
+/* ---- small things that every request needs ---- */
+
+int connection_bulk(const struct westlight *westlight, char *ret_endpoint, size_t size)
+{
+    const char *control = westlight->farm.control, *said = westlight->bulk;
+    const char *colon = strrchr(control, ':'), *said_port = strrchr(said, ':');
+    int n;
+
+    if (westlight->farm.bulk[0])
+        n = snprintf(ret_endpoint, size, "%s", westlight->farm.bulk);
+    else if (said_port && strncmp(said, "tcp://*:", 8) != 0 && strncmp(said, "tcp://0.0.0.0:", 14) != 0
+             && strncmp(said, "tcp://[::]:", 11) != 0)
+        n = snprintf(ret_endpoint, size, "%s", said);
+    else if (colon && said_port) /* bound to every address: the one we know reaches it */
+        n = snprintf(ret_endpoint, size, "%.*s%s", (int)(colon - control), control, said_port);
+    else if (colon)
+        n = snprintf(ret_endpoint, size, "%.*s:%ld", (int)(colon - control), control, strtol(colon + 1, NULL, 10) + 1);
+    else
+        return -EINVAL;
+    return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
+int connection_job_id(struct westlight *westlight, const char *text, uint8_t ret_job[16])
+{
+    if (!text || strlen(text) != 2 * WESTLIGHT_ID_BYTES || hex_decode(text, ret_job, WESTLIGHT_ID_BYTES) < 0)
+        return connection_fail(westlight, WESTLIGHT_E_USAGE, "job %.40s: not a whole id of 32 digits: resolve it first",
+                               text ? text : "");
+    return 0;
+}

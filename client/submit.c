@@ -1,1 +1,545 @@
-typedef int westlight_empty; /* to be written */
+/* submit.c - a job goes out: files to blocks to the vault, then one message.
+ *
+ * Files are read once. Blocks are sealed into a batch in memory; when it is full the vault is
+ * asked which of them it lacks, and those are put. So memory is bounded by the batch, and what the
+ * vault has (from this job cut short, or from another of the studio's) is not sent again. A job
+ * without input folders never opens a bulk link.
+ */
+#include <client/blocks.h>
+#include <client/farm.h>
+#include <client/job.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <proto/base/check.h>
+#include <proto/manifest.h>
+
+#define BATCH_BYTES     (32 * 1024 * 1024) /* one transfer window */
+#define READ_AGAIN      3                  /* a file that changed while it was read */
+#define SUBMIT_ROUNDS   3                  /* blocks that went missing meanwhile */
+/* Above the files themselves: headers and tags, manifests, refs. */
+#define PASS_SPARE_BYTES (64ULL * 1024 * 1024)
+
+struct batch_block {
+    struct block_id id;
+    size_t offset, size;
+};
+
+/* What a Root message needs, kept until the recipe is sealed. */
+struct packed_root {
+    Wl__Root message;
+    char **files; /* sorted; of job_root or found by walking */
+    size_t n_files;
+    bool walked;
+    struct block_key *keys;
+    Wl__BlockKey *blocks, **pointers;
+};
+
+struct upload {
+    struct westlight *westlight;
+    struct westlight_job *job;
+    westlight_on_upload *on_upload;
+    void *user;
+    struct westlight_upload count;
+    struct blocks blocks;
+
+    struct block_id *ids; /* all that the job refers to */
+    size_t n_ids, ids_capacity;
+    struct bytes batch;
+    struct batch_block *in_batch;
+    size_t n_in_batch, in_batch_capacity;
+    size_t *missing; /* of the batch, which to put */
+
+    struct packed_root *roots;
+    Wl__Root **root_pointers;
+    size_t n_roots;
+    struct bytes refs[LIMIT_REFS_BLOCKS];
+    struct block_id ref_names[LIMIT_REFS_BLOCKS];
+    size_t n_refs;
+};
+
+static void tell(struct upload *upload)
+{
+    if (upload->on_upload)
+        upload->on_upload(upload->user, &upload->count);
+}
+
+/* ---- blocks to the vault ---- */
+
+static int put_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id)
+{
+    struct upload *upload = user;
+    const struct batch_block *block = &upload->in_batch[upload->missing[i]];
+
+    out->size = 0;
+    *ret_id = block->id;
+    return bytes_append(out, upload->batch.data + block->offset, block->size);
+}
+
+static int put_missing(struct upload *upload, const bool *missing)
+{
+    size_t n = 0, bytes = 0;
+
+    upload->missing = calloc(upload->n_in_batch, sizeof(*upload->missing));
+    if (!upload->missing)
+        return -ENOMEM;
+    for (size_t i = 0; i < upload->n_in_batch; i++)
+        if (missing[i]) {
+            upload->missing[n++] = i;
+            bytes += upload->in_batch[i].size;
+        }
+    int r = n > 0 ? blocks_put(&upload->blocks, n, false, put_source, upload) : 0;
+    free(TAKE_PTR(upload->missing));
+    if (r == 0) {
+        upload->count.blocks_sent += n;
+        upload->count.bytes_sent += bytes;
+    }
+    return r;
+}
+
+static int flush(struct upload *upload)
+{
+    _cleanup_(freep) struct block_id *ids = NULL;
+    _cleanup_(freep) bool *missing = NULL;
+    size_t n = upload->n_in_batch;
+
+    if (n == 0)
+        return 0;
+    ids = calloc(n, sizeof(*ids));
+    missing = calloc(n, sizeof(*missing));
+    if (!ids || !missing)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        ids[i] = upload->in_batch[i].id;
+    int r = blocks_have(&upload->blocks, ids, n, missing);
+    if (r == 0)
+        r = put_missing(upload, missing);
+    if (r != 0)
+        return r;
+    upload->n_in_batch = 0;
+    upload->batch.size = 0;
+    tell(upload);
+    return 0;
+}
+
+static int remember_id(struct upload *upload, const struct block_id *id)
+{
+    if (upload->n_ids == upload->ids_capacity) {
+        size_t capacity = upload->ids_capacity ? 2 * upload->ids_capacity : 256;
+        struct block_id *grown = reallocarray(upload->ids, capacity, sizeof(*grown));
+        if (!grown)
+            return -ENOMEM;
+        upload->ids = grown;
+        upload->ids_capacity = capacity;
+    }
+    upload->ids[upload->n_ids++] = *id;
+    return 0;
+}
+
+static int batch_block(void *user, const struct block_key *key, const void *sealed, size_t size)
+{
+    struct upload *upload = user;
+
+    if (atomic_load(&upload->westlight->stop))
+        return connection_stopped(upload->westlight);
+    if (upload->batch.size + size > BATCH_BYTES) {
+        int r = flush(upload);
+        if (r != 0)
+            return r;
+    }
+    if (upload->n_in_batch == upload->in_batch_capacity) {
+        size_t capacity = upload->in_batch_capacity ? 2 * upload->in_batch_capacity : 64;
+        struct batch_block *grown = reallocarray(upload->in_batch, capacity, sizeof(*grown));
+        if (!grown)
+            return -ENOMEM;
+        upload->in_batch = grown;
+        upload->in_batch_capacity = capacity;
+    }
+    size_t offset = upload->batch.size;
+    int r = bytes_append(&upload->batch, sealed, size);
+    if (r == 0)
+        r = remember_id(upload, &key->id);
+    if (r < 0)
+        return r;
+    upload->in_batch[upload->n_in_batch++] = (struct batch_block){key->id, offset, size};
+    upload->count.blocks++;
+    return 0;
+}
+
+/* ---- files to blocks ---- */
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void roots_free(struct upload *upload)
+{
+    for (size_t i = 0; i < upload->n_roots; i++) {
+        struct packed_root *root = &upload->roots[i];
+        for (size_t k = 0; root->walked && k < root->n_files; k++)
+            free(root->files[k]);
+        free(root->files);
+        free(root->keys);
+        free(root->blocks);
+        free(root->pointers);
+    }
+    free(TAKE_PTR(upload->roots));
+    free(TAKE_PTR(upload->root_pointers));
+    upload->n_roots = 0;
+}
+
+/* manifest.h answers with positive values of its own; a callback's are told apart by `why`. */
+static int pack_failed(struct upload *upload, int r, const char *folder, const struct bytes *why)
+{
+    struct westlight *westlight = upload->westlight;
+
+    if (westlight->why[0])
+        return r; /* the vault's side failed, and has said why */
+    const char *text = why->size ? (const char *)why->data : r < 0 ? strerror(-r) : "it cannot be taken";
+    int code = r == -ENOENT || r == -ENOTDIR || r == MANIFEST_E_CHANGED || r == -EACCES ? WESTLIGHT_E_MISSING
+               : r > 0                                                                  ? WESTLIGHT_E_USAGE
+                                                                                        : r;
+    return connection_fail(westlight, code, "input %s: %s%s", folder, text,
+                           r == MANIFEST_E_CHANGED ? ": wait until it is written, and submit again" : "");
+}
+
+/* Lists the files of a root, without duplicates. */
+static int find_files(struct upload *upload, const struct job_root *from, struct packed_root *root)
+{
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+
+    if (from->n_files == 0) {
+        root->walked = true;
+        int r = manifest_walk(from->folder, false, &root->files, &root->n_files, &why);
+        return r == 0 ? 0 : pack_failed(upload, r, from->folder, &why);
+    }
+    root->files = calloc(from->n_files, sizeof(*root->files));
+    if (!root->files)
+        return -ENOMEM;
+    memcpy(root->files, from->files, from->n_files * sizeof(*root->files));
+    qsort(root->files, from->n_files, sizeof(*root->files), by_text);
+    for (size_t i = 0; i < from->n_files; i++)
+        if (i == 0 || strcmp(root->files[i], root->files[root->n_files - 1]) != 0)
+            root->files[root->n_files++] = root->files[i];
+    return 0;
+}
+
+/* Every file is there before the first is sent; and the sum says how large a pass to ask for. */
+static int measure(struct upload *upload, const struct job_root *from, struct packed_root *root)
+{
+    struct westlight *westlight = upload->westlight;
+    struct stat status;
+
+    _cleanup_(closep) int folder = open(from->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return connection_fail(westlight, WESTLIGHT_E_MISSING, "input folder %s: %s: check the path", from->folder, strerror(errno));
+    for (size_t i = 0; i < root->n_files; i++) {
+        if (fstatat(folder, root->files[i], &status, AT_SYMLINK_NOFOLLOW) < 0)
+            return connection_fail(westlight, WESTLIGHT_E_MISSING, "input file %s/%s: %s: check the path", from->folder,
+                                   root->files[i], strerror(errno));
+        root->message.files++;
+        root->message.file_bytes += (uint64_t)status.st_size;
+    }
+    upload->count.files += root->message.files;
+    upload->count.file_bytes += root->message.file_bytes;
+    return 0;
+}
+
+static int pack_files(struct upload *upload, const struct job_root *from, struct packed_root *root, struct bytes *ret_packed)
+{
+    const char *folder = from->folder;
+    _cleanup_(freep) struct manifest_file *files = calloc(root->n_files + 1, sizeof(*files));
+    if (!files)
+        return -ENOMEM;
+    for (size_t i = 0; i < root->n_files; i++)
+        files[i].path = root->files[i];
+    for (int tries = 1;; tries++) {
+        _cleanup_(bytes_deinit) struct bytes why = {0};
+        uint64_t bytes = 0;
+        ret_packed->size = 0;
+        int r = manifest_pack(upload->westlight->sealer, upload->westlight->secret, &folder, 1, files, root->n_files,
+                              batch_block, upload, ret_packed, &bytes, &why);
+        if (r == MANIFEST_E_CHANGED && upload->westlight->why[0] == '\0' && tries < READ_AGAIN)
+            continue;
+        if (r != 0)
+            return pack_failed(upload, r, folder, &why);
+        root->message.file_bytes = bytes;
+        return 0;
+    }
+}
+
+static int pack_root(struct upload *upload, const struct job_root *from, struct packed_root *root)
+{
+    _cleanup_(bytes_deinit) struct bytes packed = {0};
+    uint8_t secret[32];
+    size_t n = 0;
+
+    int r = pack_files(upload, from, root, &packed);
+    if (r != 0)
+        return r;
+    mac2(upload->westlight->secret, "manifest1", strlen("manifest1"), "", 0, secret);
+    r = manifest_seal(upload->westlight->sealer, secret, packed.data, packed.size, batch_block, upload, &root->keys, &n);
+    wipe(secret, sizeof(secret));
+    if (r == 0 && n > LIMIT_MANIFEST_BLOCKS)
+        return connection_fail(upload->westlight, WESTLIGHT_E_USAGE, "input %s: %zu files are too many for one folder: split it",
+                               from->folder, root->n_files);
+    if (r != 0)
+        return r;
+    root->blocks = calloc(n, sizeof(*root->blocks));
+    root->pointers = calloc(n, sizeof(*root->pointers));
+    if (!root->blocks || !root->pointers)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        wire_block_key_set(&root->blocks[i], &root->keys[i]);
+        root->pointers[i] = &root->blocks[i];
+    }
+    root->message.path = from->folder;
+    root->message.manifest = root->pointers;
+    root->message.n_manifest = n;
+    return 0;
+}
+
+static int pack_roots(struct upload *upload)
+{
+    struct westlight_job *job = upload->job;
+    int r = 0;
+
+    roots_free(upload);
+    upload->roots = calloc(job->n_roots + 1, sizeof(*upload->roots));
+    upload->root_pointers = calloc(job->n_roots + 1, sizeof(*upload->root_pointers));
+    if (!upload->roots || !upload->root_pointers)
+        return -ENOMEM;
+    upload->n_roots = job->n_roots;
+    upload->n_ids = 0;
+    memset(&upload->count, 0, sizeof(upload->count));
+    for (size_t i = 0; r == 0 && i < job->n_roots; i++) {
+        wl__root__init(&upload->roots[i].message);
+        upload->root_pointers[i] = &upload->roots[i].message;
+        r = find_files(upload, &job->roots[i], &upload->roots[i]);
+        if (r == 0)
+            r = measure(upload, &job->roots[i], &upload->roots[i]);
+    }
+    upload->blocks.write_bytes = upload->count.file_bytes + upload->count.files * 1024 + PASS_SPARE_BYTES;
+    if (r == 0)
+        tell(upload);
+    for (size_t i = 0; r == 0 && i < job->n_roots; i++)
+        r = pack_root(upload, &job->roots[i], &upload->roots[i]);
+    return r;
+}
+
+/* ---- the recipe, the refs, the message ---- */
+
+struct sealed_recipe {
+    struct bytes sealed;
+    struct block_key key;
+    uint8_t wrapped[32];
+    Wl__BlockRef ref;
+};
+
+static int seal_recipe(struct upload *upload, const uint8_t job_key[32], struct sealed_recipe *recipe)
+{
+    struct westlight *westlight = upload->westlight;
+    Wl__Recipe *message = &upload->job->recipe;
+    _cleanup_(bytes_wipe_deinit) struct bytes packed = {0};
+    uint8_t secret[32];
+
+    message->roots = upload->root_pointers;
+    message->n_roots = upload->n_roots;
+    size_t size = wl__recipe__get_packed_size(message);
+    int r = bytes_reserve(&packed, size + 1);
+    if (r == 0)
+        packed.size = wl__recipe__pack(message, packed.data);
+    message->roots = NULL;
+    message->n_roots = 0;
+    if (r == 0 && size > LIMIT_BLOCK_BYTES)
+        return connection_fail(westlight, WESTLIGHT_E_USAGE, "job %.100s: its recipe is %zu bytes: at most %d are taken: "
+                               "put long texts into input files", message->job_name, size, LIMIT_BLOCK_BYTES);
+    job_key_in(job_key, secret);
+    if (r == 0)
+        r = seal_block(westlight->sealer, secret, packed.data, packed.size, &recipe->sealed, &recipe->key);
+    if (r == 0)
+        wire_block_ref_set(westlight->sealer, secret, &recipe->key, recipe->wrapped, &recipe->ref);
+    wipe(secret, sizeof(secret));
+    if (r != 0)
+        return r;
+    if (recipe->sealed.size <= LIMIT_RECIPE_INLINE_BYTES)
+        recipe->ref.inline_sealed = (ProtobufCBinaryData){recipe->sealed.size, recipe->sealed.data};
+    else
+        r = batch_block(upload, &recipe->key, recipe->sealed.data, recipe->sealed.size);
+    return r;
+}
+
+static int refs_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id)
+{
+    struct upload *upload = user;
+
+    out->size = 0;
+    *ret_id = upload->ref_names[i];
+    return bytes_append(out, upload->refs[i].data, upload->refs[i].size);
+}
+
+static void refs_free(struct upload *upload)
+{
+    for (size_t i = 0; i < LIMIT_REFS_BLOCKS; i++)
+        bytes_deinit(&upload->refs[i]);
+    upload->n_refs = 0;
+}
+
+/* A refs block is put last: whatever it names is in the vault. */
+static int put_refs(struct upload *upload)
+{
+    refs_free(upload);
+    if (upload->n_ids == 0)
+        return 0;
+    int r = refs_pack(upload->ids, upload->n_ids, upload->refs, upload->ref_names, &upload->n_refs);
+    if (r == SEAL_E_SIZE)
+        return connection_fail(upload->westlight, WESTLIGHT_E_USAGE, "job %.100s: its inputs are more than %d million blocks: split it",
+                               upload->job->recipe.job_name, LIMIT_REFS_BLOCKS * LIMIT_REFS_PER_BLOCK / 1000000);
+    if (r != 0)
+        return r;
+    return blocks_put(&upload->blocks, upload->n_refs, true, refs_source, upload);
+}
+
+static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_t job_key[32], const struct sealed_recipe *recipe,
+                       Wl__Envelope **ret_answer)
+{
+    struct westlight_job *job = upload->job;
+    Wl__Submit submit = WL__SUBMIT__INIT;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Step *steps[LIMIT_STEPS];
+    ProtobufCBinaryData refs[LIMIT_REFS_BLOCKS];
+    Wl__BlockRef ref = recipe->ref;
+    uint8_t job_id[16], key[32], request[32];
+
+    CHECK(job->n_steps <= LIMIT_STEPS); /* job_compile has seen to it */
+    for (size_t i = 0; i < job->n_steps; i++)
+        steps[i] = &job->steps[i]->step;
+    for (size_t i = 0; i < upload->n_refs; i++)
+        refs[i] = (ProtobufCBinaryData){32, upload->ref_names[i].bytes};
+    memcpy(job_id, id, sizeof(job_id));
+    memcpy(key, job_key, sizeof(key));
+    /* The same body gets the same request id, and files that changed between two rounds another. */
+    mac2(job_key, "request1", strlen("request1"), recipe->key.id.bytes, sizeof(recipe->key.id.bytes), request);
+
+    submit.request_id = (ProtobufCBinaryData){16, request};
+    submit.job = (ProtobufCBinaryData){sizeof(job_id), job_id};
+    submit.name = job->recipe.job_name;
+    submit.note = job->note;
+    submit.person = job->person;
+    submit.tags = job->tags;
+    submit.n_tags = job->n_tags;
+    submit.priority = job->priority;
+    submit.steps = steps;
+    submit.n_steps = job->n_steps;
+    submit.job_key = (ProtobufCBinaryData){sizeof(key), key};
+    submit.recipe = &ref;
+    submit.refs = refs;
+    submit.n_refs = upload->n_refs;
+    submit.input_bytes = upload->count.file_bytes;
+    envelope.body_case = WL__ENVELOPE__BODY_SUBMIT;
+    envelope.submit = &submit;
+    int r = connection_call(upload->westlight, &envelope, WL__ENVELOPE__BODY_ACCEPTED, CONNECTION_SUBMIT_NS, ret_answer);
+    wipe(key, sizeof(key));
+    return r;
+}
+
+static int submit_round(struct upload *upload, const uint8_t id[16], const uint8_t job_key[32])
+{
+    _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+    struct sealed_recipe recipe = {0};
+
+    int r = pack_roots(upload);
+    if (r == 0)
+        r = seal_recipe(upload, job_key, &recipe);
+    if (r == 0)
+        r = flush(upload);
+    if (r == 0)
+        r = put_refs(upload);
+    if (r == 0)
+        r = send_submit(upload, id, job_key, &recipe, &answer);
+    bytes_deinit(&recipe.sealed);
+    return r;
+}
+
+/* A convenience: the broker gives the key back as well. So it is not synced, and may fail. */
+static void keep_job(struct westlight *westlight, const char *id, const uint8_t job_key[32])
+{
+    char folder[LIMIT_PATH_BYTES - 64], path[LIMIT_PATH_BYTES], hex[65], text[256];
+
+    if (farm_state_folder("jobs", folder, sizeof(folder)) < 0)
+        return;
+    snprintf(path, sizeof(path), "%s/%s", folder, id);
+    _cleanup_(closep) int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (file < 0)
+        return;
+    int n = snprintf(text, sizeof(text), "westlight job 1\nfarm %s\nkey %s\n", westlight->farm.name,
+                     hex_encode(job_key, 32, hex));
+    if (n > 0 && fd_write_all(file, text, (size_t)n) < 0)
+        unlink(path);
+    wipe(hex, sizeof(hex));
+    wipe(text, sizeof(text));
+}
+
+static int submit_rounds(struct upload *upload, const uint8_t id[16], const uint8_t job_key[32])
+{
+    for (int round = 1;; round++) {
+        upload->westlight->refusal = CODE_OK;
+        int r = submit_round(upload, id, job_key);
+        if (r != WESTLIGHT_E_MISSING || upload->westlight->refusal != CODE_MISSING || round == SUBMIT_ROUNDS)
+            return r;
+        /* Something was swept or lost between the answer and now: ask again for all of it. */
+        upload->westlight->why[0] = '\0';
+        upload->n_in_batch = 0;
+        upload->batch.size = 0;
+    }
+}
+
+int westlight_submit(struct westlight *westlight, struct westlight_job *job, westlight_on_id *on_id,
+                     westlight_on_upload *on_upload, void *user, char ret_id[WESTLIGHT_ID_TEXT])
+{
+    uint8_t id[WESTLIGHT_ID_BYTES], job_key[32];
+    char text[WESTLIGHT_ID_TEXT];
+
+    connection_begin(westlight);
+    westlight->refusal = CODE_OK;
+    if (job_compile(job) != 0)
+        return connection_fail(westlight, WESTLIGHT_E_USAGE, "%s", job->error);
+    if (job->n_roots > 0 && !westlight->has_secret)
+        return connection_fail(westlight, WESTLIGHT_E_USAGE, "farm %s: no studio secret at \"%s\": copy it from a colleague, or "
+                               "make one: westlight key new", westlight->farm.name, westlight->farm.secret_file);
+    struct upload *upload = calloc(1, sizeof(*upload));
+    if (!upload)
+        return -ENOMEM;
+    *upload = (struct upload){.westlight = westlight, .job = job, .on_upload = on_upload, .user = user,
+                              .blocks.westlight = westlight};
+    int r = random_bytes(id, sizeof(id));
+    if (r == 0)
+        r = random_bytes(job_key, sizeof(job_key));
+    hex_encode(id, sizeof(id), text);
+    if (r == 0 && on_id)
+        on_id(user, text);
+    if (r == 0)
+        r = submit_rounds(upload, id, job_key);
+    if (r == 0) {
+        upload->count.accepted = true;
+        tell(upload);
+        keep_job(westlight, text, job_key);
+        memcpy(ret_id, text, sizeof(text));
+    }
+    roots_free(upload);
+    refs_free(upload);
+    blocks_deinit(&upload->blocks);
+    bytes_deinit(&upload->batch);
+    free(upload->in_batch);
+    free(upload->ids);
+    free(upload);
+    wipe(job_key, sizeof(job_key));
+    return r;
+}

@@ -1,0 +1,37 @@
+/* look.h - what the broker's rows are called, in a person's words.
+ *
+ * Shape:   struct look_steps is what naming a job's tasks needs: its steps' names and spaces.
+ * Owns:    rows borrow from the envelope they came in; their small texts are the connection's
+ *          scratch, and live until its next public call.
+ * Errors:  -ENOMEM; WESTLIGHT_E_* with westlight_why.
+ */
+#pragma once
+
+#include <client/connection.h>
+
+struct look_steps {
+    size_t n;
+    char **names;
+    struct space *spaces;
+};
+
+int look_steps_new(Wl__StepRow *const *rows, size_t n, struct look_steps **ret_steps);
+void look_steps_free(struct look_steps *steps);
+DEFINE_CLEANUP(struct look_steps *, look_steps_free)
+/* "frame 7", "frames 1-5", "frame 7, camera left"; without parameters the step's name. */
+void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task, char *ret_name, size_t size);
+/* The frames of tasks, as a range expression: `all` wants every task of a frame to be listed.
+ * *ret_text is the caller's to free; "" where the step has no frames. */
+int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t n_ranges, bool all, char **ret_text);
+/* What a person calls the state of a job, and whether anything of it will still run. */
+const char *look_phase(enum job_state state, const struct westlight_counts *counts, bool *ret_finished);
+
+int look_row(struct westlight *westlight, const Wl__JobRow *message, struct westlight_row *ret_row);
+int look_live(struct westlight *westlight, const struct look_steps *steps, Wl__TaskRow *const *rows, size_t n,
+              struct westlight_live **ret_live);
+/* Asks for a job. */
+int look_show(struct westlight *westlight, const uint8_t job[16], Wl__Envelope **ret_show);
+void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage);
+/* A page of the attempts of one task, after that sequence. */
+int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t step, uint64_t task, uint64_t after,
+                  Wl__Envelope **ret_answer);
