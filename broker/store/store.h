@@ -4,6 +4,7 @@
  * its completion is given. A batch commits entirely or the process ends: a failed sync is never
  * retried, because Linux marks the pages clean.
  *
+ * Files:   state.db (with its -wal and -shm) and lock, all 0600.
  * Shape:   SQLite, WAL, synchronous FULL, checkpoints run by the checkpointer thread only.
  * Owns:    store_submit copies the records' blobs; rows borrow until the next call.
  * Errors:  -errno; STORE_E_* (positive). A commit that fails is fatal unless it is a full disk
@@ -26,7 +27,8 @@ enum {
 };
 
 struct store;
-/* `folder` must exist; store_why gives the sentence after an error. */
+/* `folder` must exist; store_why gives the sentence after an error, and store_why(NULL) that of the
+ * last store_open that failed in this thread. */
 int store_open(const char *folder, struct store **ret_store);
 void store_close(struct store *store);
 const char *store_why(const struct store *store);
@@ -34,15 +36,19 @@ uint32_t store_epoch(const struct store *store);
 
 /* ---- recovery ---- */
 /* Calls back with every record in sequence order. A RECORD_JOB's spec holds ids, priority, name and
- * blob but no steps: the callee makes those from the blob, because the store knows no protobuf. */
+ * blob but no steps: the callee makes those from the blob, because the store knows no protobuf.
+ * Sequences have gaps where a note was replaced. An answer other than 0 ends it and is forwarded.
+ * Also the way on after STORE_E_FULL: what waited is given up, and work is taken again. */
 typedef int store_each(void *user, const struct record *record);
 int store_recover(struct store *store, store_each *each, void *user);
 
 /* ---- writing ---- */
-/* One batch, one transaction. Completions come in order through store_completed. */
+/* A batch is never split over two transactions; several may share one. Completions come in order
+ * through store_completed. Blocks while 64 MiB wait. */
 int store_submit(struct store *store, uint64_t batch, const struct record *records, size_t n_records);
 int store_fd(struct store *store); /* an eventfd, readable when completions wait */
-/* Newest completed batch in *ret_batch; 0, STORE_E_FULL, or negative and fatal. */
+/* Newest durable batch in *ret_batch, in every case; 0, STORE_E_FULL (every later batch is given up
+ * until store_recover), or negative and fatal. */
 int store_completed(struct store *store, uint64_t *ret_batch);
 
 /* ---- reading: any thread, each with a reader of its own ---- */
@@ -53,7 +59,8 @@ struct attempt_row {
     uint64_t sequence;
     struct record record; /* kind RECORD_ATTEMPT */
 };
-/* Committed results of a job after `after`, in order; stops when `each` returns non-zero. */
+/* Committed results of a job after `after`, in order; stops when `each` returns non-zero, and
+ * forwards that if it is negative. A read that takes longer than a second is -ETIMEDOUT. */
 typedef int store_row(void *user, const struct attempt_row *row);
 int store_results(struct store_reader *reader, const struct job_id *job, uint64_t after, size_t limit, store_row *each, void *user);
 /* Results of one task range of one step with the newest sequence of each task. */

@@ -1,0 +1,328 @@
+/* database.c - opening, schema, binding, and what SQLite's answers mean to us.
+ *
+ * The schema is a list of steps; a database's user_version is how many of them it has had. A
+ * higher number than ours is a newer program's and is left alone.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <broker/store/database.h>
+#include <proto/base/check.h>
+
+/* A writer waits this long for another program that holds the write lock (`allow`), which takes
+ * milliseconds; a checkpoint that restarts the log may take seconds. */
+#define BUSY_MS 60000
+/* A quick check reads the whole file: below this size it takes a moment, above it a start would
+ * be late, and damage is found by the read that meets it. */
+#define QUICK_CHECK_BYTES (64LL * 1024 * 1024)
+
+static const char *const schema_steps[] = {
+    "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+    "INSERT INTO meta VALUES('epoch', 0);"
+    "CREATE TABLE studios(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
+    " weight INTEGER NOT NULL);"
+    "CREATE TABLE keys(public BLOB PRIMARY KEY, role INTEGER NOT NULL, studio INTEGER NOT NULL,"
+    " name TEXT NOT NULL, added INTEGER NOT NULL) WITHOUT ROWID;"
+    /* first_priority is what was submitted, for recovery; priority, state and reason are current. */
+    "CREATE TABLE jobs(sequence INTEGER PRIMARY KEY, job BLOB NOT NULL UNIQUE,"
+    " studio INTEGER NOT NULL, name TEXT NOT NULL, submitted INTEGER NOT NULL,"
+    " first_priority INTEGER NOT NULL, priority INTEGER NOT NULL, state INTEGER NOT NULL,"
+    " reason INTEGER NOT NULL, blob BLOB NOT NULL);"
+    "CREATE TABLE attempts(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
+    " job BLOB NOT NULL, step INTEGER NOT NULL, task INTEGER NOT NULL, floor INTEGER NOT NULL,"
+    " epoch INTEGER NOT NULL, attempt INTEGER NOT NULL, worker BLOB NOT NULL,"
+    " class INTEGER NOT NULL, wall_ns INTEGER NOT NULL, cpu_ns INTEGER NOT NULL,"
+    " memory_bytes INTEGER NOT NULL, bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL,"
+    " card_ns INTEGER NOT NULL, blob BLOB NOT NULL);"
+    /* The promise "one current result per floor", kept by the database itself. */
+    "CREATE UNIQUE INDEX one_result ON attempts(job, step, task, floor) WHERE class = 0;"
+    "CREATE INDEX results_of_job ON attempts(job) WHERE class = 0;"
+    "CREATE INDEX attempts_of_task ON attempts(job, step, task);"
+    "CREATE TABLE changes(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
+    " job BLOB NOT NULL, kind INTEGER NOT NULL, step INTEGER NOT NULL, first INTEGER NOT NULL,"
+    " last INTEGER NOT NULL, floor INTEGER NOT NULL, state INTEGER NOT NULL,"
+    " reason INTEGER NOT NULL, priority INTEGER NOT NULL);"
+    "CREATE TABLE notes(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
+    " job BLOB NOT NULL, step INTEGER NOT NULL, task INTEGER NOT NULL, floor INTEGER NOT NULL,"
+    " epoch INTEGER NOT NULL, attempt INTEGER NOT NULL, worker BLOB NOT NULL,"
+    " gpu_mask INTEGER NOT NULL, UNIQUE(job, step, task));"
+    "CREATE TABLE requests(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
+    " studio INTEGER NOT NULL, request BLOB NOT NULL, digest BLOB NOT NULL,"
+    " code INTEGER NOT NULL, tasks INTEGER NOT NULL, job BLOB NOT NULL,"
+    " UNIQUE(studio, request));",
+};
+#define SCHEMA_VERSION ((int)ARRAY_SIZE(schema_steps))
+
+int database_error(struct database *database, int code, const char *what)
+{
+    const char *reason = database->handle ? sqlite3_errmsg(database->handle) : sqlite3_errstr(code);
+    int system = database->handle ? sqlite3_system_errno(database->handle) : 0;
+    int extended = database->handle ? sqlite3_extended_errcode(database->handle) : code;
+    int result;
+    const char *next;
+
+    if ((extended & 0xff) != (code & 0xff))
+        extended = code;
+    /* A failed sync is never taken for a full disk: what it lost cannot be told. */
+    bool synced = extended != SQLITE_IOERR_FSYNC && extended != SQLITE_IOERR_DIR_FSYNC;
+    bool full = (code & 0xff) == SQLITE_FULL ||
+                ((code & 0xff) == SQLITE_IOERR && synced && (system == ENOSPC || system == EDQUOT));
+    if (full) {
+        result = STORE_E_FULL;
+        next = "free space on this disk";
+    } else if ((code & 0xff) == SQLITE_CORRUPT || (code & 0xff) == SQLITE_NOTADB) {
+        result = STORE_E_CORRUPT;
+        next = "restore the folder from a backup";
+    } else if ((code & 0xff) == SQLITE_BUSY) {
+        result = -EBUSY;
+        next = "end the other program that holds it";
+    } else if ((code & 0xff) == SQLITE_INTERRUPT) {
+        result = -ETIMEDOUT;
+        next = "ask for less at once";
+    } else if ((code & 0xff) == SQLITE_NOMEM) {
+        result = -ENOMEM;
+        next = "give the broker more memory";
+    } else {
+        result = (code & 0xff) == SQLITE_IOERR && system > 0 ? -system : -EIO;
+        next = "look at the disk, then start the broker again";
+    }
+    snprintf(database->why, sizeof database->why, "%.400s: %.200s (SQLite %d): %s", what, reason, extended,
+             next);
+    return result;
+}
+
+int database_run_text(struct database *database, const char *text)
+{
+    return sqlite3_exec(database->handle, text, NULL, NULL, NULL);
+}
+
+static int read_number(struct database *database, const char *text, int64_t *ret_number)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(database->handle, text, -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        *ret_number = sqlite3_column_int64(statement, 0);
+        code = SQLITE_OK;
+    } else if (code == SQLITE_DONE) {
+        code = SQLITE_CORRUPT;
+    }
+    sqlite3_finalize(statement);
+    return code;
+}
+
+static int quick_check(struct database *database, const char *path)
+{
+    struct stat status;
+    if (stat(path, &status) < 0 || status.st_size > QUICK_CHECK_BYTES)
+        return 0;
+
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(database->handle, "PRAGMA quick_check(1)", -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    int r = 0;
+    if (code != SQLITE_ROW) {
+        r = database_error(database, code, path);
+    } else {
+        const char *text = (const char *)sqlite3_column_text(statement, 0);
+        if (!text || strcmp(text, "ok")) {
+            snprintf(database->why, sizeof database->why,
+                     "%.400s: damaged (%.200s): restore the folder from a backup", path,
+                     text ? text : "unknown");
+            r = STORE_E_CORRUPT;
+        }
+    }
+    sqlite3_finalize(statement);
+    return r;
+}
+
+/* Brings the schema up to date, under the write lock. */
+static int migrate(struct database *database, const char *path)
+{
+    int64_t version = 0;
+    int code = database_run_text(database, "BEGIN IMMEDIATE");
+    if (code == SQLITE_OK)
+        code = read_number(database, "PRAGMA user_version", &version);
+    for (int step = (int)version; code == SQLITE_OK && step < SCHEMA_VERSION; step++)
+        code = database_run_text(database, schema_steps[step]);
+    if (code == SQLITE_OK && version < SCHEMA_VERSION) {
+        char text[64];
+        snprintf(text, sizeof text, "PRAGMA user_version = %d", SCHEMA_VERSION);
+        code = database_run_text(database, text);
+    }
+    if (code == SQLITE_OK)
+        code = database_run_text(database, "COMMIT");
+    if (code == SQLITE_OK)
+        return 0;
+    int r = database_error(database, code, path);
+    (void)database_run_text(database, "ROLLBACK");
+    return r;
+}
+
+static int check_version(struct database *database, const char *path, int64_t *ret_version)
+{
+    int64_t version;
+    int code = read_number(database, "PRAGMA user_version", &version);
+    if (code != SQLITE_OK)
+        return database_error(database, code, path);
+    if (version > SCHEMA_VERSION) {
+        snprintf(database->why, sizeof database->why,
+                 "%.400s: written by a newer program (schema %lld, this one knows %d): start the newer "
+                 "one",
+                 path, (long long)version, SCHEMA_VERSION);
+        return STORE_E_NEWER;
+    }
+    *ret_version = version;
+    return 0;
+}
+
+static int prepare_connection(struct database *database, const char *path, enum database_mode mode)
+{
+    int64_t version;
+
+    sqlite3_extended_result_codes(database->handle, 1);
+    sqlite3_busy_timeout(database->handle, BUSY_MS);
+    int r = check_version(database, path, &version);
+    if (r)
+        return r;
+    if (mode == DATABASE_READ) {
+        int code = database_run_text(database, "PRAGMA query_only = 1;"
+                                               "PRAGMA wal_autocheckpoint = 0");
+        return code == SQLITE_OK ? 0 : database_error(database, code, path);
+    }
+    int code = database_run_text(database, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                                           "PRAGMA wal_autocheckpoint = 0;"
+                                           "PRAGMA foreign_keys = 0;"
+                                           "PRAGMA temp_store = MEMORY;"
+                                           "PRAGMA trusted_schema = 0");
+    if (code != SQLITE_OK)
+        return database_error(database, code, path);
+    return version < SCHEMA_VERSION ? migrate(database, path) : quick_check(database, path);
+}
+
+int database_open(struct database *database, const char *folder, enum database_mode mode)
+{
+    char path[LIMIT_PATH_BYTES];
+
+    memset(database, 0, sizeof *database);
+    int n = snprintf(path, sizeof path, "%s/state.db", folder);
+    if (n < 0 || (size_t)n >= sizeof path) {
+        snprintf(database->why, sizeof database->why,
+                 "state folder: its path is too long: choose one of at most 4000 bytes");
+        return -ENAMETOOLONG;
+    }
+    /* Made by us for its mode, which SQLite gives to the log and the index of the log as well. */
+    if (mode == DATABASE_WRITE) {
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0) {
+            int error = errno;
+            snprintf(database->why, sizeof database->why,
+                     "%.400s: %s: make the folder, writable by the broker's user", path,
+                     strerror(error));
+            return -error;
+        }
+        close(fd);
+    }
+    int code = sqlite3_open_v2(path, &database->handle,
+                               SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    int r = code == SQLITE_OK ? prepare_connection(database, path, mode)
+                              : database_error(database, code, path);
+    if (r)
+        database_close(database);
+    return r;
+}
+
+void database_close(struct database *database)
+{
+    for (size_t i = 0; i < DATABASE_STATEMENTS; i++) {
+        sqlite3_finalize(database->statements[i]);
+        database->statements[i] = NULL;
+    }
+    sqlite3_close(database->handle);
+    database->handle = NULL;
+}
+
+int database_prepare(struct database *database, const char *const *texts, size_t n_texts)
+{
+    CHECK(n_texts <= DATABASE_STATEMENTS);
+    for (size_t i = 0; i < n_texts; i++) {
+        int code = sqlite3_prepare_v3(database->handle, texts[i], -1, SQLITE_PREPARE_PERSISTENT,
+                                      &database->statements[i], NULL);
+        if (code != SQLITE_OK)
+            return database_error(database, code, "state.db");
+    }
+    return 0;
+}
+
+int database_bind(sqlite3_stmt *statement, const char *format, ...)
+{
+    va_list arguments;
+    int code = SQLITE_OK;
+
+    va_start(arguments, format);
+    for (int i = 1; code == SQLITE_OK && *format; i++, format++) {
+        if (*format == 'i') {
+            code = sqlite3_bind_int64(statement, i, va_arg(arguments, int64_t));
+        } else if (*format == 'b') {
+            const void *data = va_arg(arguments, const void *);
+            size_t size = va_arg(arguments, size_t);
+            code = sqlite3_bind_blob64(statement, i, data ? data : "", size, SQLITE_STATIC);
+        } else {
+            CHECK(*format == 't');
+            const char *text = va_arg(arguments, const char *);
+            code = sqlite3_bind_text(statement, i, text ? text : "", -1, SQLITE_STATIC);
+        }
+    }
+    va_end(arguments);
+    return code;
+}
+
+int database_finish(sqlite3_stmt *statement)
+{
+    int code = sqlite3_step(statement);
+    int reset = sqlite3_reset(statement);
+    return code == SQLITE_DONE ? SQLITE_OK : code == SQLITE_ROW ? reset : code;
+}
+
+void database_column_bytes(sqlite3_stmt *statement, int column, void *ret_data, size_t size)
+{
+    const void *data = sqlite3_column_blob(statement, column);
+    if (data && (size_t)sqlite3_column_bytes(statement, column) == size)
+        memcpy(ret_data, data, size);
+    else
+        memset(ret_data, 0, size);
+}
+
+void database_attempt(sqlite3_stmt *statement, struct record *ret_record)
+{
+    struct record record = {.kind = RECORD_ATTEMPT};
+    struct lease_id *lease = &record.attempt.lease;
+    struct usage *usage = &record.attempt.usage;
+
+    record.sequence = (uint64_t)sqlite3_column_int64(statement, 0);
+    record.wall_s = sqlite3_column_int64(statement, 1);
+    database_column_bytes(statement, 2, record.job.bytes, sizeof record.job.bytes);
+    lease->job = record.job;
+    lease->task.step = (uint32_t)sqlite3_column_int64(statement, 3);
+    lease->task.index = (uint64_t)sqlite3_column_int64(statement, 4);
+    lease->floor = (uint32_t)sqlite3_column_int64(statement, 5);
+    lease->epoch = (uint32_t)sqlite3_column_int64(statement, 6);
+    lease->attempt = (uint64_t)sqlite3_column_int64(statement, 7);
+    database_column_bytes(statement, 8, record.attempt.worker.bytes, sizeof(struct worker_key));
+    record.attempt.class = (enum attempt_class)sqlite3_column_int64(statement, 9);
+    usage->wall_ns = (uint64_t)sqlite3_column_int64(statement, 10);
+    usage->cpu_ns = (uint64_t)sqlite3_column_int64(statement, 11);
+    usage->memory_bytes = (uint64_t)sqlite3_column_int64(statement, 12);
+    usage->bytes_in = (uint64_t)sqlite3_column_int64(statement, 13);
+    usage->bytes_out = (uint64_t)sqlite3_column_int64(statement, 14);
+    usage->card_ns = (uint64_t)sqlite3_column_int64(statement, 15);
+    record.attempt.blob = sqlite3_column_blob(statement, 16);
+    record.attempt.blob_size = (size_t)sqlite3_column_bytes(statement, 16);
+    *ret_record = record;
+}

@@ -1,0 +1,325 @@
+/* reader.c - reads of what was committed, and the registry of keys.
+ *
+ * A reader is a connection of its own, so that no list holds up a commit; every query is bounded in
+ * rows by its caller and in time by a progress handler.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <broker/store/database.h>
+#include <proto/base/check.h>
+#include <proto/base/clock.h>
+
+/* A longer read would hold the log back from starting over; a page takes milliseconds. */
+#define READ_NS   (1 * NS_PER_S)
+#define READ_STEP 4096 /* virtual machine steps between two looks at the clock */
+
+enum statement { RESULTS, STEP_RESULTS, ATTEMPTS, KEY, KEYS, STATEMENTS };
+
+#define KEY_ROWS                                                                                   \
+    "SELECT k.public, k.role, k.studio, coalesce(s.name, ''), k.name, coalesce(s.weight, 1)"       \
+    " FROM keys k LEFT JOIN studios s ON s.id = k.studio"
+
+static const char *const texts[STATEMENTS] = {
+    [RESULTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
+                " WHERE job = ? AND class = 0 AND sequence > ? ORDER BY sequence LIMIT ?",
+    /* With max() SQLite takes the other columns from the row that holds the maximum. */
+    [STEP_RESULTS] = "SELECT max(sequence), wall_s, job, step, task, floor, epoch, attempt, worker,"
+                     " class, wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns, blob"
+                     " FROM attempts WHERE job = ? AND step = ? AND task BETWEEN ? AND ?"
+                     " AND class = 0 GROUP BY task ORDER BY task LIMIT ?",
+    [ATTEMPTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
+                 " WHERE job = ? AND step = ? AND task = ? AND sequence > ?"
+                 " ORDER BY sequence LIMIT ?",
+    [KEY] = KEY_ROWS " WHERE k.public = ?",
+    [KEYS] = KEY_ROWS " ORDER BY k.added, k.public",
+};
+
+struct store_reader {
+    struct database database;
+    int64_t until_ns;
+};
+
+static int out_of_time(void *user)
+{
+    const struct store_reader *reader = user;
+    return clock_monotonic_ns() > reader->until_ns;
+}
+
+DEFINE_CLEANUP(struct store_reader *, store_reader_free)
+
+int store_reader_new(const char *folder, struct store_reader **ret_reader)
+{
+    _cleanup_(store_reader_freep) struct store_reader *reader = calloc(1, sizeof *reader);
+    if (!reader)
+        return -ENOMEM;
+    int r = database_open(&reader->database, folder, DATABASE_READ);
+    if (r == 0)
+        r = database_prepare(&reader->database, texts, STATEMENTS);
+    if (r)
+        return r;
+    sqlite3_progress_handler(reader->database.handle, READ_STEP, out_of_time, reader);
+    *ret_reader = TAKE_PTR(reader);
+    return 0;
+}
+
+void store_reader_free(struct store_reader *reader)
+{
+    if (!reader)
+        return;
+    database_close(&reader->database);
+    free(reader);
+}
+
+/* ---- attempts ---- */
+
+static int64_t row_limit(size_t limit)
+{
+    return limit > INT32_MAX ? INT32_MAX : (int64_t)limit;
+}
+
+/* Gives the rows of a bound statement; a negative answer of `each` is forwarded, a positive one
+ * ends the list. */
+static int give_attempts(struct store_reader *reader, sqlite3_stmt *statement, int code,
+                         store_row *each, void *user)
+{
+    int r = 0;
+
+    reader->until_ns = clock_monotonic_ns() + READ_NS;
+    while (code == SQLITE_OK || code == SQLITE_ROW) {
+        code = sqlite3_step(statement);
+        if (code != SQLITE_ROW)
+            break;
+        struct attempt_row row;
+        database_attempt(statement, &row.record);
+        row.sequence = row.record.sequence;
+        r = each(user, &row);
+        if (r)
+            break;
+    }
+    if (code != SQLITE_ROW && code != SQLITE_DONE)
+        r = database_error(&reader->database, code, "state.db: a list of attempts");
+    sqlite3_reset(statement);
+    return r > 0 && code == SQLITE_ROW ? 0 : r;
+}
+
+int store_results(struct store_reader *reader, const struct job_id *job, uint64_t after,
+                  size_t limit, store_row *each, void *user)
+{
+    sqlite3_stmt *statement = reader->database.statements[RESULTS];
+    int code = database_bind(statement, "bii", job->bytes, sizeof job->bytes, (int64_t)after,
+                             row_limit(limit));
+    return give_attempts(reader, statement, code, each, user);
+}
+
+int store_step_results(struct store_reader *reader, const struct job_id *job, uint32_t step,
+                       uint64_t first, uint64_t last, size_t limit, store_row *each, void *user)
+{
+    sqlite3_stmt *statement = reader->database.statements[STEP_RESULTS];
+    int64_t last_task = last > INT64_MAX ? INT64_MAX : (int64_t)last;
+    int code = database_bind(statement, "biiii", job->bytes, sizeof job->bytes, (int64_t)step,
+                             (int64_t)first, last_task, row_limit(limit));
+    return give_attempts(reader, statement, code, each, user);
+}
+
+int store_attempts(struct store_reader *reader, const struct job_id *job, struct task_id task,
+                   uint64_t after, size_t limit, store_row *each, void *user)
+{
+    sqlite3_stmt *statement = reader->database.statements[ATTEMPTS];
+    int code = database_bind(statement, "biiii", job->bytes, sizeof job->bytes, (int64_t)task.step,
+                             (int64_t)task.index, (int64_t)after, row_limit(limit));
+    return give_attempts(reader, statement, code, each, user);
+}
+
+/* ---- keys: reading ---- */
+
+static void column_text(sqlite3_stmt *statement, int column, char *text, size_t size)
+{
+    const char *value = (const char *)sqlite3_column_text(statement, column);
+    snprintf(text, size, "%s", value ? value : "");
+}
+
+static void read_key(sqlite3_stmt *statement, struct key_row *ret_row)
+{
+    memset(ret_row, 0, sizeof *ret_row);
+    database_column_bytes(statement, 0, ret_row->key.bytes, sizeof ret_row->key.bytes);
+    ret_row->role = (enum role)sqlite3_column_int64(statement, 1);
+    ret_row->studio.value = (uint32_t)sqlite3_column_int64(statement, 2);
+    column_text(statement, 3, ret_row->studio_name, sizeof ret_row->studio_name);
+    column_text(statement, 4, ret_row->name, sizeof ret_row->name);
+    ret_row->weight = (uint32_t)sqlite3_column_int64(statement, 5);
+}
+
+int store_key(struct store_reader *reader, const struct worker_key *key, struct key_row *ret_row)
+{
+    sqlite3_stmt *statement = reader->database.statements[KEY];
+    int r = 0;
+
+    reader->until_ns = clock_monotonic_ns() + READ_NS;
+    int code = database_bind(statement, "b", key->bytes, sizeof key->bytes);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    if (code == SQLITE_ROW)
+        read_key(statement, ret_row);
+    else
+        r = code == SQLITE_DONE ? STORE_E_NONE
+                                : database_error(&reader->database, code, "state.db: a key");
+    sqlite3_reset(statement);
+    return r;
+}
+
+int store_keys(struct store_reader *reader, store_key_each *each, void *user)
+{
+    sqlite3_stmt *statement = reader->database.statements[KEYS];
+    int code, r = 0;
+
+    reader->until_ns = clock_monotonic_ns() + READ_NS;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW && r == 0) {
+        struct key_row row;
+        read_key(statement, &row);
+        r = each(user, &row);
+    }
+    if (code != SQLITE_ROW && code != SQLITE_DONE)
+        r = database_error(&reader->database, code, "state.db: the list of keys");
+    sqlite3_reset(statement);
+    return r > 0 && (code == SQLITE_ROW || code == SQLITE_DONE) ? 0 : r;
+}
+
+/* ---- keys: writing, from any process ---- */
+
+static int check_name(const char *what, const char *name, bool needed, struct bytes *why)
+{
+    size_t length = strnlen(name, LIMIT_NAME_BYTES + 1);
+    if (length > LIMIT_NAME_BYTES || (needed && length == 0)) {
+        (void)bytes_printf(why, "%s: is %s: give one of 1 to %d bytes", what,
+                           length ? "too long" : "missing", LIMIT_NAME_BYTES);
+        return -EINVAL;
+    }
+    for (const char *at = name; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f) {
+            (void)bytes_printf(why, "%s: holds a control character: leave it out", what);
+            return -EINVAL;
+        }
+    return 0;
+}
+
+static int check_row(const struct key_row *row, struct bytes *why)
+{
+    if (row->role != ROLE_OPERATOR && row->role != ROLE_STUDIO && row->role != ROLE_WORKER) {
+        (void)bytes_printf(why, "role: is none a key can have: give operator, studio or worker");
+        return -EINVAL;
+    }
+    int r = check_name("studio", row->studio_name, row->role == ROLE_STUDIO, why);
+    return r ? r : check_name("name", row->name, false, why);
+}
+
+/* The studio's id; made where it is new. No name is no studio: 0. */
+static int find_studio(struct database *database, const struct key_row *row, int64_t *ret_studio)
+{
+    sqlite3_stmt *statement = NULL;
+    int64_t weight = row->weight;
+    int code;
+
+    if (!row->studio_name[0]) {
+        *ret_studio = 0;
+        return SQLITE_OK;
+    }
+    code = sqlite3_prepare_v2(database->handle,
+                              "INSERT INTO studios(name, weight) VALUES(?1, max(?2, 1))"
+                              " ON CONFLICT(name) DO UPDATE SET"
+                              " weight = iif(?2 > 0, ?2, weight) RETURNING id",
+                              -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = database_bind(statement, "ti", row->studio_name, weight);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        *ret_studio = sqlite3_column_int64(statement, 0);
+        code = SQLITE_OK;
+    }
+    sqlite3_finalize(statement);
+    return code;
+}
+
+/* One statement with its values bound; *ret_changes is how many rows it touched. */
+static int finish_text(struct database *database, sqlite3_stmt *statement, int code,
+                       int *ret_changes)
+{
+    if (code == SQLITE_OK)
+        code = database_finish(statement);
+    sqlite3_finalize(statement);
+    if (code == SQLITE_OK)
+        *ret_changes = sqlite3_changes(database->handle);
+    return code;
+}
+
+static int write_key(struct database *database, const struct key_row *row)
+{
+    sqlite3_stmt *statement = NULL;
+    int64_t studio = 0;
+    int changes;
+
+    int code = find_studio(database, row, &studio);
+    if (code != SQLITE_OK)
+        return code;
+    code = sqlite3_prepare_v2(database->handle,
+                              "INSERT INTO keys(public, role, studio, name, added)"
+                              " VALUES(?, ?, ?, ?, ?) ON CONFLICT(public) DO UPDATE SET"
+                              " role = excluded.role, studio = excluded.studio,"
+                              " name = excluded.name",
+                              -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = database_bind(statement, "biiti", row->key.bytes, sizeof row->key.bytes,
+                             (int64_t)row->role, studio, row->name,
+                             (int64_t)(clock_wall_ns() / NS_PER_S));
+    return finish_text(database, statement, code, &changes);
+}
+
+static int delete_key(struct database *database, const struct worker_key *key, int *ret_changes)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(database->handle, "DELETE FROM keys WHERE public = ?", -1,
+                                  &statement, NULL);
+    if (code == SQLITE_OK)
+        code = database_bind(statement, "b", key->bytes, sizeof key->bytes);
+    return finish_text(database, statement, code, ret_changes);
+}
+
+/* `row` to allow, or `key` to forbid; one transaction. */
+static int change_keys(const char *folder, const struct key_row *row, const struct worker_key *key,
+                       struct bytes *why)
+{
+    struct database database;
+    int changes = 1;
+
+    int r = database_open(&database, folder, DATABASE_WRITE);
+    if (r == 0) {
+        int code = database_run_text(&database, "BEGIN IMMEDIATE");
+        if (code == SQLITE_OK)
+            code = row ? write_key(&database, row) : delete_key(&database, key, &changes);
+        if (code == SQLITE_OK)
+            code = database_run_text(&database, "COMMIT");
+        if (code != SQLITE_OK)
+            r = database_error(&database, code, "state.db: changing a key");
+    }
+    if (r)
+        (void)bytes_printf(why, "%s", database.why);
+    database_close(&database);
+    if (r == 0 && changes == 0) {
+        (void)bytes_printf(why, "key: is not registered here: look at the list of keys");
+        r = STORE_E_NONE;
+    }
+    return r;
+}
+
+int store_allow(const char *folder, const struct key_row *row, struct bytes *why)
+{
+    int r = check_row(row, why);
+    return r ? r : change_keys(folder, row, NULL, why);
+}
+
+int store_forbid(const char *folder, const struct worker_key *key, struct bytes *why)
+{
+    return change_keys(folder, NULL, key, why);
+}

@@ -1,0 +1,138 @@
+/* recover.c - every record, in the order of its sequence.
+ *
+ * Each table is read in order of its own sequence; the smallest of the five rows in hand is the
+ * next record. Notes leave gaps in the sequence: one that was replaced is gone.
+ */
+#include <string.h>
+#include <broker/store/recover.h>
+
+enum source { JOBS, ATTEMPTS, CHANGES, NOTES, REQUESTS, SOURCES };
+
+static const char *const texts[SOURCES] = {
+    [JOBS] = "SELECT sequence, submitted, job, studio, name, first_priority, blob FROM jobs"
+             " ORDER BY sequence",
+    [ATTEMPTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts ORDER BY sequence",
+    [CHANGES] = "SELECT sequence, wall_s, job, kind, step, first, last, floor, state, reason,"
+                " priority FROM changes ORDER BY sequence",
+    [NOTES] = "SELECT sequence, wall_s, job, step, task, floor, epoch, attempt, worker, gpu_mask"
+              " FROM notes ORDER BY sequence",
+    [REQUESTS] = "SELECT sequence, wall_s, job, studio, request, digest, code, tasks FROM requests"
+                 " ORDER BY sequence",
+};
+
+static void read_common(sqlite3_stmt *row, enum record_kind kind, struct record *ret_record)
+{
+    *ret_record = (struct record){.kind = kind};
+    ret_record->sequence = (uint64_t)sqlite3_column_int64(row, 0);
+    ret_record->wall_s = sqlite3_column_int64(row, 1);
+    database_column_bytes(row, 2, ret_record->job.bytes, sizeof ret_record->job.bytes);
+}
+
+static void read_job(sqlite3_stmt *row, struct record *ret_record, struct job_spec *ret_spec)
+{
+    read_common(row, RECORD_JOB, ret_record);
+    *ret_spec = (struct job_spec){
+        .job = ret_record->job,
+        .studio.value = (uint32_t)sqlite3_column_int64(row, 3),
+        .name = (const char *)sqlite3_column_text(row, 4),
+        .priority = (int32_t)sqlite3_column_int64(row, 5),
+        .blob = sqlite3_column_blob(row, 6),
+        .blob_size = (size_t)sqlite3_column_bytes(row, 6),
+    };
+    ret_record->submit.spec = ret_spec;
+}
+
+static void read_change(sqlite3_stmt *row, struct record *ret_record)
+{
+    read_common(row, RECORD_CHANGE, ret_record);
+    ret_record->change.change = (enum change_kind)sqlite3_column_int64(row, 3);
+    ret_record->change.range.step = (uint32_t)sqlite3_column_int64(row, 4);
+    ret_record->change.range.first = (uint64_t)sqlite3_column_int64(row, 5);
+    ret_record->change.range.last = (uint64_t)sqlite3_column_int64(row, 6);
+    ret_record->change.floor = (uint32_t)sqlite3_column_int64(row, 7);
+    ret_record->change.state = (enum job_state)sqlite3_column_int64(row, 8);
+    ret_record->change.reason = (enum pause_reason)sqlite3_column_int64(row, 9);
+    ret_record->change.priority = (int32_t)sqlite3_column_int64(row, 10);
+}
+
+static void read_note(sqlite3_stmt *row, struct record *ret_record)
+{
+    read_common(row, RECORD_NOTE, ret_record);
+    struct lease_id *lease = &ret_record->note.lease;
+    lease->job = ret_record->job;
+    lease->task.step = (uint32_t)sqlite3_column_int64(row, 3);
+    lease->task.index = (uint64_t)sqlite3_column_int64(row, 4);
+    lease->floor = (uint32_t)sqlite3_column_int64(row, 5);
+    lease->epoch = (uint32_t)sqlite3_column_int64(row, 6);
+    lease->attempt = (uint64_t)sqlite3_column_int64(row, 7);
+    database_column_bytes(row, 8, ret_record->note.worker.bytes, sizeof(struct worker_key));
+    ret_record->note.gpu_mask = (uint32_t)sqlite3_column_int64(row, 9);
+}
+
+static void read_request(sqlite3_stmt *row, struct record *ret_record)
+{
+    read_common(row, RECORD_REQUEST, ret_record);
+    ret_record->request.studio.value = (uint32_t)sqlite3_column_int64(row, 3);
+    database_column_bytes(row, 4, ret_record->request.request.bytes, sizeof(struct request_id));
+    database_column_bytes(row, 5, ret_record->request.digest.bytes, sizeof(struct request_digest));
+    ret_record->request.code = (enum code)sqlite3_column_int64(row, 6);
+    ret_record->request.tasks = (uint64_t)sqlite3_column_int64(row, 7);
+}
+
+static int give(sqlite3_stmt *row, enum source source, store_each *each, void *user)
+{
+    struct record record;
+    struct job_spec spec;
+
+    if (source == JOBS)
+        read_job(row, &record, &spec);
+    else if (source == ATTEMPTS)
+        database_attempt(row, &record);
+    else if (source == CHANGES)
+        read_change(row, &record);
+    else if (source == NOTES)
+        read_note(row, &record);
+    else
+        read_request(row, &record);
+    return each(user, &record);
+}
+
+/* *ret_sequence is UINT64_MAX once the table is at its end. */
+static int advance(sqlite3_stmt *row, uint64_t *ret_sequence)
+{
+    int code = sqlite3_step(row);
+    if (code == SQLITE_ROW)
+        *ret_sequence = (uint64_t)sqlite3_column_int64(row, 0);
+    else if (code == SQLITE_DONE)
+        *ret_sequence = UINT64_MAX;
+    else
+        return code;
+    return SQLITE_OK;
+}
+
+int recover(struct database *database, store_each *each, void *user)
+{
+    uint64_t next[SOURCES];
+    int code = SQLITE_OK;
+
+    int r = database_prepare(database, texts, SOURCES);
+    if (r)
+        return r;
+    /* One snapshot of all five. */
+    code = database_run_text(database, "BEGIN");
+    for (size_t i = 0; i < SOURCES && code == SQLITE_OK; i++)
+        code = advance(database->statements[i], &next[i]);
+    while (code == SQLITE_OK) {
+        size_t first = 0;
+        for (size_t i = 1; i < SOURCES; i++)
+            if (next[i] < next[first])
+                first = i;
+        if (next[first] == UINT64_MAX)
+            return 0;
+        r = give(database->statements[first], (enum source)first, each, user);
+        if (r)
+            return r;
+        code = advance(database->statements[first], &next[first]);
+    }
+    return database_error(database, code, "state.db: reading what was committed");
+}

@@ -1,0 +1,258 @@
+/* writer.c - records to rows.
+ *
+ * A record is one row (an attempt also removes its task's note), so a transaction is a loop over
+ * records with one prepared statement each.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <broker/store/writer.h>
+#include <proto/base/check.h>
+
+enum statement {
+    BEGIN,
+    COMMIT,
+    EPOCH,
+    JOB,
+    ATTEMPT,
+    NOTE_DELETE,
+    CHANGE,
+    JOB_STATE,
+    JOB_PRIORITY,
+    NOTE,
+    REQUEST,
+    STATEMENTS,
+};
+
+static const char *const texts[STATEMENTS] = {
+    [BEGIN] = "BEGIN IMMEDIATE",
+    [COMMIT] = "COMMIT",
+    [EPOCH] = "SELECT value FROM meta WHERE name = 'epoch'",
+    [JOB] = "INSERT INTO jobs(sequence, submitted, job, studio, name, first_priority, priority,"
+            " state, reason, blob) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?6, 0, 0, ?7)",
+    [ATTEMPT] = "INSERT INTO attempts(" DATABASE_ATTEMPT_COLUMNS
+                ") VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [NOTE_DELETE] = "DELETE FROM notes WHERE job = ? AND step = ? AND task = ?",
+    [CHANGE] = "INSERT INTO changes(sequence, wall_s, job, kind, step, first, last, floor, state,"
+               " reason, priority) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [JOB_STATE] = "UPDATE jobs SET state = ?, reason = ? WHERE job = ?",
+    [JOB_PRIORITY] = "UPDATE jobs SET priority = ? WHERE job = ?",
+    [NOTE] = "INSERT OR REPLACE INTO notes(sequence, wall_s, job, step, task, floor, epoch,"
+             " attempt, worker, gpu_mask) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [REQUEST] = "INSERT INTO requests(sequence, wall_s, studio, request, digest, code, tasks, job)"
+                " VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+};
+
+/* ---- batches ---- */
+
+static size_t record_extra_bytes(const struct record *record)
+{
+    if (record->kind == RECORD_JOB) {
+        const struct job_spec *spec = record->submit.spec;
+        /* The spec comes first in its piece and wants its alignment: pieces are rounded up. */
+        return sizeof *spec + (spec->name ? strlen(spec->name) : 0) + 1 + spec->blob_size;
+    }
+    return record->kind == RECORD_ATTEMPT ? record->attempt.blob_size : 0;
+}
+
+static size_t round_up(size_t size)
+{
+    return (size + _Alignof(max_align_t) - 1) & ~(_Alignof(max_align_t) - 1);
+}
+
+static void copy_into(struct record *record, char *piece)
+{
+    if (record->kind == RECORD_ATTEMPT) {
+        if (record->attempt.blob_size)
+            memcpy(piece, record->attempt.blob, record->attempt.blob_size);
+        record->attempt.blob = piece;
+    } else if (record->kind == RECORD_JOB) {
+        struct job_spec *spec = (struct job_spec *)piece;
+        const char *name = record->submit.spec->name ? record->submit.spec->name : "";
+        char *name_copy = piece + sizeof *spec;
+        char *blob_copy = name_copy + strlen(name) + 1;
+
+        *spec = *record->submit.spec;
+        spec->steps = NULL;
+        spec->n_steps = 0;
+        memcpy(name_copy, name, strlen(name) + 1);
+        if (spec->blob_size)
+            memcpy(blob_copy, spec->blob, spec->blob_size);
+        spec->name = name_copy;
+        spec->blob = blob_copy;
+        record->submit.spec = spec;
+    }
+}
+
+struct batch *batch_new(uint64_t number, const struct record *records, size_t n_records)
+{
+    size_t head = round_up(sizeof(struct batch) + n_records * sizeof *records);
+    size_t size = head;
+    for (size_t i = 0; i < n_records; i++)
+        size += round_up(record_extra_bytes(&records[i]));
+
+    struct batch *batch = malloc(size);
+    if (!batch)
+        return NULL;
+    *batch = (struct batch){.number = number, .bytes = size, .n_records = n_records};
+    if (n_records)
+        memcpy(batch->records, records, n_records * sizeof *records);
+    char *piece = (char *)batch + head;
+    for (size_t i = 0; i < n_records; i++) {
+        copy_into(&batch->records[i], piece);
+        piece += round_up(record_extra_bytes(&records[i]));
+    }
+    return batch;
+}
+
+/* ---- rows ---- */
+
+static int write_job(sqlite3_stmt **statements, const struct record *record)
+{
+    const struct job_spec *spec = record->submit.spec;
+    int code = database_bind(statements[JOB], "iibitib", (int64_t)record->sequence,
+                             (int64_t)record->wall_s, spec->job.bytes, sizeof spec->job.bytes,
+                             (int64_t)spec->studio.value, spec->name, (int64_t)spec->priority,
+                             spec->blob, spec->blob_size);
+    return code == SQLITE_OK ? database_finish(statements[JOB]) : code;
+}
+
+static int write_attempt(sqlite3_stmt **statements, const struct record *record)
+{
+    const struct lease_id *lease = &record->attempt.lease;
+    const struct usage *usage = &record->attempt.usage;
+    int64_t step = lease->task.step, task = (int64_t)lease->task.index;
+    int code = database_bind(statements[NOTE_DELETE], "bii", lease->job.bytes,
+                             sizeof lease->job.bytes, step, task);
+    if (code == SQLITE_OK)
+        code = database_finish(statements[NOTE_DELETE]);
+    if (code == SQLITE_OK)
+        code = database_bind(
+            statements[ATTEMPT], "iibiiiiibiiiiiiib", (int64_t)record->sequence,
+            (int64_t)record->wall_s, lease->job.bytes, sizeof lease->job.bytes, step, task,
+            (int64_t)lease->floor, (int64_t)lease->epoch, (int64_t)lease->attempt,
+            record->attempt.worker.bytes, sizeof record->attempt.worker.bytes,
+            (int64_t)record->attempt.class, (int64_t)usage->wall_ns, (int64_t)usage->cpu_ns,
+            (int64_t)usage->memory_bytes, (int64_t)usage->bytes_in, (int64_t)usage->bytes_out,
+            (int64_t)usage->card_ns, record->attempt.blob, record->attempt.blob_size);
+    return code == SQLITE_OK ? database_finish(statements[ATTEMPT]) : code;
+}
+
+static int write_change(sqlite3_stmt **statements, const struct record *record)
+{
+    const struct job_id *job = &record->job;
+    int64_t state = record->change.state, reason = record->change.reason;
+    int64_t priority = record->change.priority;
+    int code = database_bind(statements[CHANGE], "iibiiiiiiii", (int64_t)record->sequence,
+                             (int64_t)record->wall_s, job->bytes, sizeof job->bytes,
+                             (int64_t)record->change.change, (int64_t)record->change.range.step,
+                             (int64_t)record->change.range.first,
+                             (int64_t)record->change.range.last, (int64_t)record->change.floor,
+                             state, reason, priority);
+    if (code == SQLITE_OK)
+        code = database_finish(statements[CHANGE]);
+    if (code != SQLITE_OK)
+        return code;
+    if (record->change.change == CHANGE_STATE) {
+        code = database_bind(statements[JOB_STATE], "iib", state, reason, job->bytes,
+                             sizeof job->bytes);
+        return code == SQLITE_OK ? database_finish(statements[JOB_STATE]) : code;
+    }
+    if (record->change.change == CHANGE_PRIORITY) {
+        code = database_bind(statements[JOB_PRIORITY], "ib", priority, job->bytes,
+                             sizeof job->bytes);
+        return code == SQLITE_OK ? database_finish(statements[JOB_PRIORITY]) : code;
+    }
+    return SQLITE_OK;
+}
+
+static int write_note(sqlite3_stmt **statements, const struct record *record)
+{
+    const struct lease_id *lease = &record->note.lease;
+    int code = database_bind(statements[NOTE], "iibiiiiibi", (int64_t)record->sequence,
+                             (int64_t)record->wall_s, lease->job.bytes, sizeof lease->job.bytes,
+                             (int64_t)lease->task.step, (int64_t)lease->task.index,
+                             (int64_t)lease->floor, (int64_t)lease->epoch,
+                             (int64_t)lease->attempt, record->note.worker.bytes,
+                             sizeof record->note.worker.bytes, (int64_t)record->note.gpu_mask);
+    return code == SQLITE_OK ? database_finish(statements[NOTE]) : code;
+}
+
+static int write_request(sqlite3_stmt **statements, const struct record *record)
+{
+    int code = database_bind(
+        statements[REQUEST], "iiibbiib", (int64_t)record->sequence, (int64_t)record->wall_s,
+        (int64_t)record->request.studio.value, record->request.request.bytes,
+        sizeof record->request.request.bytes, record->request.digest.bytes,
+        sizeof record->request.digest.bytes, (int64_t)record->request.code,
+        (int64_t)record->request.tasks, record->job.bytes, sizeof record->job.bytes);
+    return code == SQLITE_OK ? database_finish(statements[REQUEST]) : code;
+}
+
+static int write_record(sqlite3_stmt **statements, const struct record *record)
+{
+    switch (record->kind) {
+    case RECORD_JOB:
+        return write_job(statements, record);
+    case RECORD_ATTEMPT:
+        return write_attempt(statements, record);
+    case RECORD_CHANGE:
+        return write_change(statements, record);
+    case RECORD_NOTE:
+        return write_note(statements, record);
+    case RECORD_REQUEST:
+        return write_request(statements, record);
+    }
+    CHECK(!"a record of a kind that exists");
+    return SQLITE_MISUSE;
+}
+
+/* ---- the transaction ---- */
+
+int writer_prepare(struct database *database)
+{
+    return database_prepare(database, texts, STATEMENTS);
+}
+
+/* Another program has raised the epoch since: this one is fenced off. */
+static int check_epoch(struct database *database, uint32_t epoch, bool *ret_fenced)
+{
+    sqlite3_stmt *statement = database->statements[EPOCH];
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        *ret_fenced = sqlite3_column_int64(statement, 0) != (int64_t)epoch;
+        code = SQLITE_OK;
+    } else if (code == SQLITE_DONE) {
+        code = SQLITE_CORRUPT;
+    }
+    sqlite3_reset(statement);
+    return code;
+}
+
+int writer_commit(struct database *database, uint32_t epoch, const struct batch *first)
+{
+    sqlite3_stmt **statements = database->statements;
+    bool fenced = false;
+    int code = database_finish(statements[BEGIN]);
+    if (code == SQLITE_OK)
+        code = check_epoch(database, epoch, &fenced);
+    for (const struct batch *batch = first; batch && code == SQLITE_OK && !fenced;
+         batch = batch->next)
+        for (size_t i = 0; i < batch->n_records && code == SQLITE_OK; i++)
+            code = write_record(statements, &batch->records[i]);
+    if (code == SQLITE_OK && !fenced)
+        code = database_finish(statements[COMMIT]);
+    if (code == SQLITE_OK && !fenced)
+        return 0;
+
+    int r = -ESTALE;
+    if (fenced)
+        snprintf(database->why, sizeof database->why,
+                 "state.db: another broker has taken it over (epoch %u is past): stop this one",
+                 epoch);
+    else
+        r = database_error(database, code, "state.db: a commit failed");
+    (void)database_run_text(database, "ROLLBACK");
+    return r;
+}

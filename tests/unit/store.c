@@ -1,0 +1,617 @@
+/* store.c - what was committed is there, in order, and nothing else.
+ *
+ * Two tests stand a layer between SQLite and the disk that fails writes or syncs on demand; the
+ * rest run on the real thing.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <sqlite3.h>
+#include <broker/store/store.h>
+
+/* ---- a disk that fails on demand ---- */
+
+static atomic_int fail_code_write, fail_code_sync, syncs;
+static sqlite3_vfs faulty;
+static sqlite3_vfs *real_vfs;
+/* The database's own file has other methods (with locks) than its log. */
+static const sqlite3_io_methods *real_methods[2];
+static sqlite3_io_methods faulty_methods[2];
+
+static const sqlite3_io_methods *real_of(const sqlite3_file *file)
+{
+    return real_methods[file->pMethods == &faulty_methods[1]];
+}
+
+static int faulty_write(sqlite3_file *file, const void *data, int size, sqlite3_int64 at)
+{
+    int code = atomic_load(&fail_code_write);
+    return code ? code : real_of(file)->xWrite(file, data, size, at);
+}
+
+static int faulty_sync(sqlite3_file *file, int flags)
+{
+    int code = atomic_load(&fail_code_sync);
+    atomic_fetch_add(&syncs, 1);
+    return code ? code : real_of(file)->xSync(file, flags);
+}
+
+static int faulty_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file, int flags,
+                       int *ret_flags)
+{
+    int code = real_vfs->xOpen(real_vfs, name, file, flags, ret_flags);
+    if (code == SQLITE_OK && file->pMethods) {
+        int own = !!(flags & SQLITE_OPEN_MAIN_DB);
+        if (!real_methods[own]) {
+            real_methods[own] = file->pMethods;
+            faulty_methods[own] = *file->pMethods;
+            faulty_methods[own].xWrite = faulty_write;
+            faulty_methods[own].xSync = faulty_sync;
+        }
+        file->pMethods = &faulty_methods[own];
+    }
+    (void)vfs;
+    return code;
+}
+
+static void faulty_register(void)
+{
+    real_vfs = sqlite3_vfs_find(NULL);
+    faulty = *real_vfs;
+    faulty.zName = "faulty";
+    faulty.xOpen = faulty_open;
+    assert_int_equal(sqlite3_vfs_register(&faulty, 1), SQLITE_OK);
+}
+
+/* ---- helpers ---- */
+
+static char folder[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    strcpy(folder, "/tmp/westlight-store-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    atomic_store(&fail_code_write, 0);
+    atomic_store(&fail_code_sync, 0);
+    return folder_remove(folder);
+}
+
+static struct job_id job_of(uint8_t n)
+{
+    struct job_id job = {{n, 1, 2, 3}};
+    return job;
+}
+
+static struct record attempt_record(uint64_t sequence, uint64_t task, uint32_t floor,
+                                    enum attempt_class class)
+{
+    struct record record = {.kind = RECORD_ATTEMPT, .sequence = sequence, .wall_s = 1000, .job = job_of(1)};
+    record.attempt.lease = (struct lease_id){job_of(1), {2, task}, floor, 7, sequence * 10};
+    record.attempt.worker.bytes[0] = 9;
+    record.attempt.class = class;
+    record.attempt.usage = (struct usage){1, 2, 3, 4, 5, UINT64_MAX};
+    record.attempt.blob = "result";
+    record.attempt.blob_size = 6;
+    return record;
+}
+
+static struct record note_record(uint64_t sequence, uint64_t task)
+{
+    struct record record = {.kind = RECORD_NOTE, .sequence = sequence, .wall_s = 5, .job = job_of(1)};
+    record.note.lease = (struct lease_id){job_of(1), {2, task}, 0, 7, sequence};
+    record.note.worker.bytes[31] = 4;
+    record.note.gpu_mask = 0x80000001u;
+    return record;
+}
+
+static void wait_for(struct store *store, uint64_t batch)
+{
+    uint64_t done = 0;
+    for (;;) {
+        assert_int_equal(store_completed(store, &done), 0);
+        if (done >= batch)
+            return;
+        struct pollfd poll_fd = {.fd = store_fd(store), .events = POLLIN};
+        assert_int_equal(poll(&poll_fd, 1, 10000), 1);
+    }
+}
+
+static int wait_for_failure(struct store *store, uint64_t *ret_durable)
+{
+    for (;;) {
+        int r = store_completed(store, ret_durable);
+        if (r)
+            return r;
+        struct pollfd poll_fd = {.fd = store_fd(store), .events = POLLIN};
+        assert_int_equal(poll(&poll_fd, 1, 10000), 1);
+    }
+}
+
+struct seen {
+    struct record records[64];
+    char names[64][32];
+    char blobs[64][32];
+    size_t n, stop_at;
+};
+
+static int see(void *user, const struct record *record)
+{
+    struct seen *seen = user;
+    assert_true(seen->n < 64);
+    seen->records[seen->n] = *record;
+    if (record->kind == RECORD_JOB) {
+        const struct job_spec *spec = record->submit.spec;
+        snprintf(seen->names[seen->n], 32, "%s %u %d", spec->name, spec->studio.value, spec->priority);
+        memcpy(seen->blobs[seen->n], spec->blob, spec->blob_size);
+    } else if (record->kind == RECORD_ATTEMPT) {
+        memcpy(seen->blobs[seen->n], record->attempt.blob, record->attempt.blob_size);
+    }
+    seen->n++;
+    return seen->n == seen->stop_at ? 77 : 0;
+}
+
+static struct store *open_store(void)
+{
+    struct store *store = NULL;
+    int r = store_open(folder, &store);
+    if (r)
+        fprintf(stderr, "%s\n", store_why(NULL));
+    assert_int_equal(r, 0);
+    return store;
+}
+
+static void run_sql(const char *text)
+{
+    char path[128];
+    sqlite3 *handle = NULL;
+    snprintf(path, sizeof path, "%s/state.db", folder);
+    assert_int_equal(sqlite3_open(path, &handle), SQLITE_OK);
+    sqlite3_busy_timeout(handle, 5000);
+    assert_int_equal(sqlite3_exec(handle, text, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(handle);
+}
+
+/* ---- tests ---- */
+
+static void every_kind_of_record_comes_back_in_order(void **state)
+{
+    struct store *store = open_store();
+    struct job_spec spec = {.job = job_of(1), .studio = {3}, .priority = -5, .name = "shot 10",
+                            .blob = "compiled", .blob_size = 8};
+    struct record job = {.kind = RECORD_JOB, .sequence = 1, .wall_s = 11, .job = job_of(1), .submit.spec = &spec};
+    struct record request = {.kind = RECORD_REQUEST, .sequence = 2, .wall_s = 12, .job = job_of(1)};
+    request.request.studio.value = 3;
+    request.request.request.bytes[5] = 6;
+    request.request.digest.bytes[7] = 8;
+    request.request.code = CODE_STATE;
+    request.request.tasks = 99;
+    struct record change = {.kind = RECORD_CHANGE, .sequence = 4, .wall_s = 13, .job = job_of(1)};
+    change.change.change = CHANGE_PRIORITY;
+    change.change.range = (struct task_range){1, 2, 300};
+    change.change.floor = 4;
+    change.change.state = JOB_PAUSED;
+    change.change.reason = REASON_FAILED_MANY;
+    change.change.priority = 50;
+    struct record first[] = {job, request, note_record(3, 8)}, second[] = {change, attempt_record(5, 7, 1, CLASS_OK)};
+    assert_int_equal(store_submit(store, 1, first, 3), 0);
+    memset(&spec, 0xee, sizeof spec); /* the store has its own copy */
+    assert_int_equal(store_submit(store, 2, second, 2), 0);
+    wait_for(store, 2);
+    store_close(store);
+
+    store = open_store();
+    struct seen seen = {0};
+    assert_int_equal(store_recover(store, see, &seen), 0);
+    assert_int_equal(seen.n, 5);
+    for (size_t i = 0; i < 5; i++)
+        assert_int_equal(seen.records[i].sequence, i + 1);
+    assert_string_equal(seen.names[0], "shot 10 3 -5"); /* as submitted, not as changed since */
+    assert_string_equal(seen.blobs[0], "compiled");
+    assert_memory_equal(&seen.records[1].request, &request.request, sizeof request.request);
+    struct record note = note_record(3, 8);
+    assert_memory_equal(&seen.records[2].note.lease, &note.note.lease, sizeof note.note.lease);
+    assert_memory_equal(&seen.records[2].note.worker, &note.note.worker, 32);
+    assert_int_equal(seen.records[2].note.gpu_mask, 0x80000001u);
+    assert_int_equal(seen.records[3].change.priority, 50);
+    assert_int_equal(seen.records[3].change.range.last, 300);
+    assert_int_equal(seen.records[3].change.reason, REASON_FAILED_MANY);
+    struct record attempt = attempt_record(5, 7, 1, CLASS_OK);
+    assert_memory_equal(&seen.records[4].attempt.lease, &attempt.attempt.lease, sizeof attempt.attempt.lease);
+    assert_memory_equal(&seen.records[4].attempt.usage, &attempt.attempt.usage, sizeof attempt.attempt.usage);
+    assert_string_equal(seen.blobs[4], "result");
+
+    struct seen stopped = {.stop_at = 2};
+    assert_int_equal(store_recover(store, see, &stopped), 77);
+    assert_int_equal(stopped.n, 2);
+    store_close(store);
+}
+
+static void an_attempt_or_a_later_note_replaces_the_note(void **state)
+{
+    struct store *store = open_store();
+    struct record records[] = {note_record(1, 1), note_record(2, 2), note_record(3, 2),
+                               attempt_record(4, 1, 0, CLASS_RENDERER)};
+    assert_int_equal(store_submit(store, 1, records, 4), 0);
+    wait_for(store, 1);
+    struct seen seen = {0};
+    assert_int_equal(store_recover(store, see, &seen), 0);
+    assert_int_equal(seen.n, 2);
+    assert_int_equal(seen.records[0].sequence, 3);
+    assert_int_equal(seen.records[1].sequence, 4);
+    store_close(store);
+}
+
+static void each_open_raises_the_epoch(void **state)
+{
+    struct store *store = open_store();
+    uint32_t epoch = store_epoch(store);
+    assert_int_equal(epoch, 1);
+    store_close(store);
+    store = open_store();
+    assert_int_equal(store_epoch(store), 2);
+    store_close(store);
+}
+
+static void an_older_epoch_is_fenced_off(void **state)
+{
+    struct store *store = open_store();
+    run_sql("UPDATE meta SET value = value + 1 WHERE name = 'epoch'");
+    struct record record = attempt_record(1, 1, 0, CLASS_OK);
+    assert_int_equal(store_submit(store, 1, &record, 1), 0);
+    uint64_t durable = 5;
+    assert_int_equal(wait_for_failure(store, &durable), -ESTALE);
+    assert_int_equal(durable, 0);
+    assert_non_null(strstr(store_why(store), "another broker"));
+    assert_int_equal(store_submit(store, 2, &record, 1), -ESTALE);
+    store_close(store);
+}
+
+static void a_second_broker_is_told_who_holds_the_folder(void **state)
+{
+    struct store *store = open_store(), *second = NULL;
+    char pid[32];
+    snprintf(pid, sizeof pid, "process %ld)", (long)getpid());
+    assert_int_equal(store_open(folder, &second), STORE_E_LOCKED);
+    assert_null(second);
+    assert_non_null(strstr(store_why(NULL), pid));
+    assert_int_equal(store_epoch(store), 1);
+    store_close(store);
+}
+
+static void a_newer_schema_is_refused_and_left_alone(void **state)
+{
+    store_close(open_store());
+    run_sql("PRAGMA user_version = 999");
+    struct store *store = NULL;
+    assert_int_equal(store_open(folder, &store), STORE_E_NEWER);
+    assert_non_null(strstr(store_why(NULL), "newer program"));
+    struct store_reader *reader = NULL;
+    assert_int_equal(store_reader_new(folder, &reader), STORE_E_NEWER);
+}
+
+static void a_damaged_file_is_named(void **state)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/state.db", folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 1000; i++)
+        fputs("this is no database, ", file);
+    fclose(file);
+    struct store *store = NULL;
+    assert_int_equal(store_open(folder, &store), STORE_E_CORRUPT);
+    assert_non_null(strstr(store_why(NULL), path));
+}
+
+static void files_are_for_their_owner_only(void **state)
+{
+    struct store *store = open_store();
+    const char *const names[] = {"state.db", "state.db-wal", "state.db-shm", "lock"};
+    for (size_t i = 0; i < 4; i++) {
+        char path[128];
+        struct stat status;
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        assert_int_equal(stat(path, &status), 0);
+        assert_int_equal(status.st_mode & 0777, 0600);
+    }
+    store_close(store);
+}
+
+static void the_database_itself_refuses_a_second_result_of_a_floor(void **state)
+{
+    struct store *store = open_store();
+    struct record records[] = {attempt_record(1, 1, 0, CLASS_OK), attempt_record(2, 1, 0, CLASS_RENDERER),
+                               attempt_record(3, 1, 1, CLASS_OK)};
+    assert_int_equal(store_submit(store, 1, records, 3), 0);
+    wait_for(store, 1);
+    struct record again = attempt_record(4, 1, 1, CLASS_OK);
+    assert_int_equal(store_submit(store, 2, &again, 1), 0);
+    uint64_t durable = 0;
+    assert_true(wait_for_failure(store, &durable) < 0);
+    assert_int_equal(durable, 1);
+    store_close(store);
+}
+
+static void a_batch_without_records_completes_in_its_turn(void **state)
+{
+    struct store *store = open_store();
+    struct record record = attempt_record(1, 1, 0, CLASS_OK);
+    assert_int_equal(store_submit(store, 10, NULL, 0), 0);
+    assert_int_equal(store_submit(store, 11, &record, 1), 0);
+    assert_int_equal(store_submit(store, 12, NULL, 0), 0);
+    wait_for(store, 12);
+    store_close(store);
+}
+
+static void batches_that_wait_share_a_sync(void **state)
+{
+    struct store *store = open_store();
+    atomic_store(&syncs, 0);
+    for (uint64_t i = 1; i <= 5000; i++) {
+        struct record record = attempt_record(i, i, 0, CLASS_OK);
+        assert_int_equal(store_submit(store, i, &record, 1), 0);
+    }
+    wait_for(store, 5000);
+    assert_in_range(atomic_load(&syncs), 1, 2500);
+    store_close(store);
+}
+
+static void a_full_disk_gives_up_what_waits_until_recovery(void **state)
+{
+    struct store *store = open_store();
+    struct record record = attempt_record(1, 1, 0, CLASS_OK);
+    assert_int_equal(store_submit(store, 1, &record, 1), 0);
+    wait_for(store, 1);
+    atomic_store(&fail_code_write, SQLITE_FULL);
+    record = attempt_record(2, 2, 0, CLASS_OK);
+    assert_int_equal(store_submit(store, 2, &record, 1), 0);
+    uint64_t durable = 0;
+    assert_int_equal(wait_for_failure(store, &durable), STORE_E_FULL);
+    assert_int_equal(durable, 1);
+    atomic_store(&fail_code_write, 0);
+    /* Space came back, but batch 3 may build on batch 2: it must not be written without it. */
+    record = attempt_record(3, 3, 0, CLASS_OK);
+    assert_int_equal(store_submit(store, 3, &record, 1), 0);
+    struct seen seen = {0};
+    assert_int_equal(store_recover(store, see, &seen), 0);
+    assert_int_equal(seen.n, 1);
+    record = attempt_record(2, 3, 0, CLASS_OK);
+    assert_int_equal(store_submit(store, 4, &record, 1), 0);
+    wait_for(store, 4);
+    store_close(store);
+}
+
+static void a_failed_sync_is_fatal_and_never_tried_again(void **state)
+{
+    struct store *store = open_store();
+    atomic_store(&fail_code_sync, SQLITE_IOERR_FSYNC);
+    struct record record = attempt_record(1, 1, 0, CLASS_OK);
+    assert_int_equal(store_submit(store, 1, &record, 1), 0);
+    uint64_t durable = 0;
+    assert_true(wait_for_failure(store, &durable) < 0);
+    assert_int_equal(durable, 0);
+    atomic_store(&fail_code_sync, 0);
+    assert_true(store_submit(store, 2, &record, 1) < 0);
+    assert_true(store_recover(store, see, NULL) < 0);
+    store_close(store);
+}
+
+static void a_killed_broker_loses_nothing_it_completed(void **state)
+{
+    int pipe_fds[2];
+    assert_int_equal(pipe(pipe_fds), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        struct store *store = NULL;
+        if (store_open(folder, &store))
+            _exit(1);
+        for (uint64_t i = 1;; i++) {
+            struct record record = attempt_record(i, i, 0, CLASS_OK);
+            uint64_t done = 0;
+            if (store_submit(store, i, &record, 1) || store_completed(store, &done) ||
+                write(pipe_fds[1], &done, sizeof done) != sizeof done)
+                _exit(2);
+        }
+    }
+    close(pipe_fds[1]);
+    uint64_t done = 0;
+    while (done < 300)
+        assert_int_equal(read(pipe_fds[0], &done, sizeof done), sizeof done);
+    kill(child, SIGKILL);
+    while (read(pipe_fds[0], &done, sizeof done) == sizeof done)
+        ;
+    close(pipe_fds[0]);
+    waitpid(child, NULL, 0);
+
+    run_sql("CREATE TEMP TABLE t(a CHECK(a)); INSERT INTO t SELECT count(*) = max(sequence) FROM attempts");
+    struct store *store = open_store();
+    assert_int_equal(store_epoch(store), 2);
+    store_close(store);
+    char text[128];
+    snprintf(text, sizeof text,
+             "CREATE TEMP TABLE t(a CHECK(a)); INSERT INTO t SELECT count(*) >= %llu FROM attempts",
+             (unsigned long long)done);
+    run_sql(text);
+}
+
+struct rows {
+    uint64_t sequences[16];
+    uint64_t tasks[16];
+    size_t n;
+    int answer;
+};
+
+static int row_seen(void *user, const struct attempt_row *row)
+{
+    struct rows *rows = user;
+    rows->sequences[rows->n] = row->sequence;
+    rows->tasks[rows->n++] = row->record.attempt.lease.task.index;
+    return rows->answer;
+}
+
+static void readers_page_through_results_and_attempts(void **state)
+{
+    struct store *store = open_store();
+    struct record records[] = {
+        attempt_record(1, 5, 0, CLASS_RENDERER), attempt_record(2, 5, 0, CLASS_OK),
+        attempt_record(3, 4, 0, CLASS_OK),       attempt_record(4, 5, 1, CLASS_OK),
+        attempt_record(5, 9, 0, CLASS_OK),
+    };
+    assert_int_equal(store_submit(store, 1, records, 5), 0);
+    wait_for(store, 1);
+    struct store_reader *reader = NULL;
+    assert_int_equal(store_reader_new(folder, &reader), 0);
+    struct job_id job = job_of(1), other = job_of(2);
+
+    struct rows rows = {0};
+    assert_int_equal(store_results(reader, &job, 2, 2, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 2);
+    assert_int_equal(rows.sequences[0], 3);
+    assert_int_equal(rows.sequences[1], 4);
+
+    rows = (struct rows){0};
+    assert_int_equal(store_step_results(reader, &job, 2, 4, 8, 10, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 2); /* the newest of each */
+    assert_int_equal(rows.tasks[0], 4);
+    assert_int_equal(rows.sequences[1], 4);
+
+    rows = (struct rows){0};
+    assert_int_equal(store_attempts(reader, &job, (struct task_id){2, 5}, 1, 10, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 2);
+    assert_int_equal(rows.sequences[0], 2);
+
+    rows = (struct rows){.answer = 1};
+    assert_int_equal(store_results(reader, &job, 0, 10, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 1);
+    rows = (struct rows){.answer = -EPIPE};
+    assert_int_equal(store_results(reader, &job, 0, 10, row_seen, &rows), -EPIPE);
+    rows = (struct rows){0};
+    assert_int_equal(store_results(reader, &other, 0, 10, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 0);
+    store_reader_free(reader);
+    store_close(store);
+}
+
+static struct key_row key_of(uint8_t n, enum role role, const char *studio, const char *name)
+{
+    struct key_row row = {.key = {{n}}, .role = role};
+    snprintf(row.studio_name, sizeof row.studio_name, "%s", studio);
+    snprintf(row.name, sizeof row.name, "%s", name);
+    return row;
+}
+
+static int count_keys(void *user, const struct key_row *row)
+{
+    (void)row;
+    ++*(int *)user;
+    return 0;
+}
+
+static void keys_are_allowed_changed_and_forbidden(void **state)
+{
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    struct key_row row = key_of(1, ROLE_STUDIO, "north", "ada"), found;
+    assert_int_equal(store_allow(folder, &row, &why), 0); /* before any broker ran here */
+    struct store *store = open_store();
+    assert_int_equal(store_epoch(store), 1);
+    struct store_reader *reader = NULL;
+    assert_int_equal(store_reader_new(folder, &reader), 0);
+
+    assert_int_equal(store_key(reader, &row.key, &found), 0);
+    assert_int_equal(found.role, ROLE_STUDIO);
+    assert_int_equal(found.studio.value, 1);
+    assert_int_equal(found.weight, 1);
+    assert_string_equal(found.studio_name, "north");
+    assert_string_equal(found.name, "ada");
+
+    struct key_row second = key_of(2, ROLE_STUDIO, "south", "bo"), worker = key_of(3, ROLE_WORKER, "", "node1");
+    second.weight = 4;
+    assert_int_equal(store_allow(folder, &second, &why), 0);
+    assert_int_equal(store_allow(folder, &worker, &why), 0);
+    assert_int_equal(store_key(reader, &second.key, &found), 0);
+    assert_int_equal(found.studio.value, 2);
+    assert_int_equal(found.weight, 4);
+    assert_int_equal(store_key(reader, &worker.key, &found), 0);
+    assert_int_equal(found.studio.value, 0);
+
+    row = key_of(1, ROLE_STUDIO, "south", "ada");
+    assert_int_equal(store_allow(folder, &row, &why), 0);
+    assert_int_equal(store_key(reader, &row.key, &found), 0);
+    assert_int_equal(found.studio.value, 2);
+    assert_int_equal(found.weight, 4); /* a weight that was not given stays */
+
+    int n = 0;
+    assert_int_equal(store_keys(reader, count_keys, &n), 0);
+    assert_int_equal(n, 3);
+    assert_int_equal(store_forbid(folder, &row.key, &why), 0);
+    assert_int_equal(store_key(reader, &row.key, &found), STORE_E_NONE);
+    assert_int_equal(store_forbid(folder, &row.key, &why), STORE_E_NONE);
+    assert_non_null(strstr((char *)why.data, "not registered"));
+    store_reader_free(reader);
+    store_close(store);
+}
+
+static void a_key_that_makes_no_sense_is_refused_with_the_reason(void **state)
+{
+    static const struct {
+        enum role role;
+        const char *studio, *name, *why;
+    } table[] = {
+        {ROLE_NONE, "", "x", "role:"},
+        {99, "", "x", "role:"},
+        {ROLE_STUDIO, "", "x", "studio: is missing"},
+        {ROLE_STUDIO, "a\nb", "x", "control character"},
+        {ROLE_WORKER, "", "a\x1b[0m", "control character"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        _cleanup_(bytes_deinit) struct bytes why = {0};
+        struct key_row row = key_of(1, table[i].role, table[i].studio, table[i].name);
+        assert_int_equal(store_allow(folder, &row, &why), -EINVAL);
+        assert_non_null(strstr((char *)why.data, table[i].why));
+    }
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    faulty_register();
+    const struct CMUnitTest tests[] = {
+        T(every_kind_of_record_comes_back_in_order),
+        T(an_attempt_or_a_later_note_replaces_the_note),
+        T(each_open_raises_the_epoch),
+        T(an_older_epoch_is_fenced_off),
+        T(a_second_broker_is_told_who_holds_the_folder),
+        T(a_newer_schema_is_refused_and_left_alone),
+        T(a_damaged_file_is_named),
+        T(files_are_for_their_owner_only),
+        T(the_database_itself_refuses_a_second_result_of_a_floor),
+        T(a_batch_without_records_completes_in_its_turn),
+        T(batches_that_wait_share_a_sync),
+        T(a_full_disk_gives_up_what_waits_until_recovery),
+        T(a_failed_sync_is_fatal_and_never_tried_again),
+        T(a_killed_broker_loses_nothing_it_completed),
+        T(readers_page_through_results_and_attempts),
+        T(keys_are_allowed_changed_and_forbidden),
+        T(a_key_that_makes_no_sense_is_refused_with_the_reason),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
