@@ -184,7 +184,7 @@ static int check_version(struct database *database, const char *path, int64_t *r
 
 static int prepare_connection(struct database *database, const char *path, enum database_mode mode)
 {
-    int64_t version;
+    int64_t version = 0;
 
     sqlite3_extended_result_codes(database->handle, 1);
     sqlite3_busy_timeout(database->handle, BUSY_MS);
