@@ -58,6 +58,24 @@ struct space {
     uint64_t n_points; /* valid after space_seal */
 };
 
+/* Differences of two int64 as uint64, where they cannot overflow. */
+static inline uint64_t space_gap(int64_t from, int64_t to)
+{
+    return (uint64_t)to - (uint64_t)from;
+}
+
+static inline int64_t space_after(int64_t from, uint64_t by)
+{
+    return (int64_t)((uint64_t)from + by);
+}
+
+/* How many values a range holds (2^64 - 1 stands for 2^64). */
+uint64_t space_range_count(const struct space_range *range);
+/* The values two ranges share: from *ret_first every *ret_stride, up to *ret_last at most; false
+ * where they share none. A stride past 64 bits is UINT64_MAX. `last` must be a member in both. */
+bool space_ranges_meet(const struct space_range *a, const struct space_range *b,
+                       int64_t *ret_first, int64_t *ret_last, uint64_t *ret_stride);
+
 /* One parameter's value at a point: for INT `n_ranges` ranges copied into `ranges` (one value
  * unless chunked; a chunk spans at most LIMIT_SPACE_RANGES ranges); otherwise `text`, borrowed. */
 struct space_value {
@@ -103,10 +121,11 @@ int space_find(const struct space *space, const char *name, const struct space_r
 /* The first INT parameter, by which a person names frames; NULL if there is none. */
 const char *space_frame_name(const struct space *space);
 
-/* Frame expressions as artists write them: "1-240", "1-240:2", "1-240x2", "1..10", "5,10-20",
- * "-3--1"; spaces allowed; normalised (sorted ascending, duplicates removed, steps kept where they
- * save ranges). On SPACE_E_RANGE *ret_at is the offset of the character and *ret_why a sentence
- * part ("the range ends before it begins"). *ret_ranges is the caller's to free. */
+/* Frame expressions as artists write them: "1-240", "1-240:2", "1-240x2", "1..10", "1..10..2",
+ * "5,10-20", "-3--1"; spaces allowed; normalised (ascending, duplicates removed, steps kept where
+ * they save ranges). On SPACE_E_RANGE and SPACE_E_LIMIT *ret_at is the offset of the character and
+ * *ret_why a sentence part ("the range ends before it begins"). *ret_ranges is the caller's to
+ * free. */
 int space_parse_frames(const char *text, struct space_range **ret_ranges, size_t *ret_n_ranges,
                        size_t *ret_at, const char **ret_why);
 /* "1-5,9,11-15:2"; returns the length needed, as snprintf does. */
