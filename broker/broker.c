@@ -1,1 +1,431 @@
-typedef int westlight_empty; /* to be written */
+/* broker.c - the loop: receive a batch, step the core, give all its records to the store as one
+ * transaction, and send what is durable. Receiving goes on while the store syncs; what came in
+ * meanwhile is the next batch.
+ *
+ * There is no way to end it that loses anything, so that ending is only ever stopping.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <proto/base/clock.h>
+#include <proto/base/log.h>
+#include <broker/broker.h>
+#include <broker/bulk.h>
+#include <broker/gateway.h>
+
+enum { BATCH_MESSAGES = 1000, ENDPOINT_BYTES = 128 };
+#define BULK_PORT ":7421"
+
+struct broker {
+    struct broker_config config;
+    struct link_keypair keys;
+    struct identity_signer signer;
+    struct store *store;
+    struct store_reader *registry;      /* the control thread's */
+    struct store_reader *zap_registry;  /* the control context's ZAP thread's */
+    struct store_reader *bulk_registry; /* the bulk context's */
+    struct core *core;
+    struct journal *journal;
+    struct query *query;
+    struct vault *vault;
+    struct vault_port *port;
+    struct bulk *bulk;
+    void *context, *control;
+    struct link_zap *zap;
+    struct gateway gateway;
+    bool has_gateway;
+    int signals;
+    char control_endpoint[ENDPOINT_BYTES];
+    char bulk_advertised[ENDPOINT_BYTES];
+};
+
+/* ---- the state folder ---- */
+
+static int path_in(const char *state, const char *name, char path[LIMIT_PATH_BYTES], struct bytes *why)
+{
+    if (snprintf(path, LIMIT_PATH_BYTES, "%s/%s", state, name) < LIMIT_PATH_BYTES)
+        return 0;
+    bytes_printf(why, "%.64s...: the path is too long: choose a shorter one", state);
+    return -ENAMETOOLONG;
+}
+
+int broker_state(const char *state, struct bytes *why)
+{
+    struct stat there;
+    int r = folder_make(state, 0700);
+
+    if (r == 0 && stat(state, &there) < 0)
+        r = -errno;
+    if (r == 0 && (there.st_mode & 077) != 0 && chmod(state, 0700) < 0)
+        r = -errno;
+    if (r < 0)
+        bytes_printf(why, "%s: %s: choose a folder that is yours and can be written", state,
+                     strerror(-r));
+    return r;
+}
+
+int broker_keys(const char *state, struct link_keypair *ret_keys, struct bytes *why)
+{
+    char path[LIMIT_PATH_BYTES];
+    int r = path_in(state, "broker.key", path, why);
+
+    if (r < 0)
+        return r;
+    r = identity_key_load(path, ret_keys);
+    if (r == -ENOENT) {
+        r = identity_key_new(ret_keys);
+        if (r == 0)
+            r = identity_key_save(path, ret_keys);
+        if (r == -EEXIST) /* another command made it just now */
+            r = identity_key_load(path, ret_keys);
+    }
+    if (r != 0)
+        bytes_printf(why, "%s: %s: put the broker's own key back, or move it away to have a new one",
+                     path, r < 0 ? strerror(-r) : "it is no key file");
+    return r > 0 ? -EBADMSG : r;
+}
+
+static int open_secrets(struct broker *broker, struct bytes *why)
+{
+    char path[LIMIT_PATH_BYTES];
+    uint8_t master[32];
+    int r = broker_state(broker->config.state, why);
+
+    if (r == 0)
+        r = broker_keys(broker->config.state, &broker->keys, why);
+    if (r == 0)
+        r = path_in(broker->config.state, "master.key", path, why);
+    if (r != 0)
+        return r;
+    r = identity_secret_load_or_new(path, master);
+    if (r != 0) {
+        bytes_printf(why, "%s: %s: put the state's own master key back", path,
+                     r < 0 ? strerror(-r) : "it is no secret");
+        return r;
+    }
+    identity_signer_init(&broker->signer, master);
+    wipe(master, sizeof master);
+    return 0;
+}
+
+/* ---- beginning ---- */
+
+static int open_store(struct broker *broker, struct bytes *why)
+{
+    const char *state = broker->config.state;
+    char path[LIMIT_PATH_BYTES];
+    int r = store_open(state, &broker->store);
+
+    if (r != 0) {
+        bytes_printf(why, "%s: %s", state, store_why(NULL));
+        return r;
+    }
+    r = store_reader_new(state, &broker->registry);
+    if (r == 0)
+        r = store_reader_new(state, &broker->zap_registry);
+    if (r == 0)
+        r = store_reader_new(state, &broker->bulk_registry);
+    if (r == 0)
+        r = query_new(state, &broker->query);
+    if (r == 0)
+        r = journal_new(broker->store, &broker->journal);
+    if (r == 0)
+        r = path_in(state, "vault", path, why);
+    if (r == 0)
+        r = folder_make(path, 0700);
+    if (r == 0)
+        r = vault_open(path, broker->config.vault_threads, &broker->vault);
+    if (r == 0)
+        r = vault_port_new(broker->vault, &broker->port);
+    if (r != 0 && why->size == 0)
+        bytes_printf(why, "%s: %s", state, r < 0 ? strerror(-r) : store_why(broker->store));
+    return r;
+}
+
+static int on_record(void *user, const struct record *record)
+{
+    return gateway_recover(user, record);
+}
+
+static int on_key(void *user, const struct key_row *row)
+{
+    gateway_studio(user, row);
+    return 0;
+}
+
+static int recover(struct broker *broker, struct bytes *why)
+{
+    struct core_config core_config = {.epoch = store_epoch(broker->store)};
+    struct gateway_config config = {.journal = broker->journal,
+                                    .vault = broker->vault,
+                                    .port = broker->port,
+                                    .query = broker->query,
+                                    .registry = broker->registry,
+                                    .signer = &broker->signer,
+                                    .bulk = broker->bulk_advertised,
+                                    .epoch = core_config.epoch};
+    int64_t begun_ns = clock_monotonic_ns();
+    int r;
+
+    broker->core = core_new(&core_config);
+    if (!broker->core)
+        return -ENOMEM;
+    config.core = broker->core;
+    r = gateway_init(&broker->gateway, &config);
+    if (r < 0)
+        return r;
+    broker->has_gateway = true;
+    r = store_keys(broker->registry, on_key, &broker->gateway);
+    if (r == 0)
+        r = store_recover(broker->store, on_record, &broker->gateway);
+    if (r != 0) {
+        bytes_printf(why, "%s: %s: bring back a backup of the state", broker->config.state,
+                     r > 0 ? store_why(broker->store) : strerror(-r));
+        return r;
+    }
+    core_recovered(broker->core, clock_monotonic_ns());
+    log_info("recovered", "epoch=%u jobs=%zu ms=%lld", core_config.epoch,
+             broker->gateway.catalogue.n_jobs,
+             (long long)((clock_monotonic_ns() - begun_ns) / NS_PER_MS));
+    return 0;
+}
+
+/* Each ZAP thread has a reader of its own. */
+static int on_allow(void *user, const struct link_key *key)
+{
+    struct worker_key name;
+    struct key_row row;
+
+    memcpy(name.bytes, key->bytes, sizeof name.bytes);
+    return store_key(user, &name, &row) == 0 ? 0 : -EACCES;
+}
+
+/* What Welcome says: nothing where peers find it on the control host's default port. */
+static int advertise(struct broker *broker, struct bytes *why)
+{
+    const char *bound = bulk_endpoint(broker->bulk);
+    const char *port = strrchr(bound, ':');
+    bool any_host = strncmp(bound, "tcp://0.0.0.0:", 14) == 0 || strncmp(bound, "tcp://[::]:", 11) == 0 ||
+                    strncmp(bound, "tcp://*:", 8) == 0;
+    const char *told = broker->config.bulk_advertise;
+
+    if (!told && any_host && port && strcmp(port, BULK_PORT) == 0)
+        told = "";
+    else if (!told && any_host) {
+        bytes_printf(why, "bulk endpoint %s: peers cannot know its host and port: say them with "
+                          "--bulk-advertise tcp://HOST:PORT",
+                     bound);
+        return -EINVAL;
+    }
+    snprintf(broker->bulk_advertised, sizeof broker->bulk_advertised, "%s", told ? told : bound);
+    return 0;
+}
+
+static int bind_failed(const char *what, const char *endpoint, int r, struct bytes *why)
+{
+    bytes_printf(why, "%s endpoint %s: %s: %s", what, endpoint, r < 0 ? strerror(-r) : "failed",
+                 r == -EADDRINUSE ? "end what listens there, or choose another port"
+                                  : "give an address of this machine, as tcp://*:7420");
+    return r < 0 ? r : -EINVAL;
+}
+
+/* Bulk first: once control is bound, what Welcome says of it is true. */
+static int open_endpoints(struct broker *broker, struct bytes *why)
+{
+    struct bulk_config bulk = {.endpoint = broker->config.bulk,
+                               .keys = &broker->keys,
+                               .signer = &broker->signer,
+                               .vault = broker->vault,
+                               .allow = on_allow,
+                               .allow_user = broker->bulk_registry,
+                               .memory_bytes = broker->config.bulk_memory_bytes,
+                               .io_threads = 2};
+    int r = bulk_start(&bulk, &broker->bulk);
+
+    if (r != 0)
+        return bind_failed("bulk", bulk.endpoint, r, why);
+    r = advertise(broker, why);
+    if (r != 0)
+        return r;
+    r = link_context_new(1, &broker->context);
+    if (r == 0)
+        r = link_zap_new(broker->context, on_allow, broker->zap_registry, &broker->zap);
+    if (r == 0)
+        r = link_listen(broker->context, LINK_CONTROL, broker->config.control, &broker->keys,
+                        &broker->control, broker->control_endpoint);
+    if (r != 0)
+        return bind_failed("control", broker->config.control, r, why);
+    broker->gateway.with.control = broker->control;
+    return 0;
+}
+
+/* One line for whoever started it: where it listens, and who it is. */
+static int tell_ready(struct broker *broker, struct bytes *why)
+{
+    _cleanup_(bytes_deinit) struct bytes line = {0};
+    char key[IDENTITY_Z85_SIZE];
+    int r;
+
+    identity_key_text(&broker->keys.public_key, key);
+    r = bytes_printf(&line, "ready control=%s bulk=%s key=%s\n", broker->control_endpoint,
+                     bulk_endpoint(broker->bulk), key);
+    if (r == 0)
+        r = fd_write_all(STDOUT_FILENO, line.data, line.size);
+    if (r == 0 && broker->config.ready_fd >= 0) {
+        r = fd_write_all(broker->config.ready_fd, line.data, line.size);
+        close(broker->config.ready_fd);
+    }
+    if (r == 0 && broker->config.ready_file)
+        r = file_write(broker->config.ready_file, line.data, line.size, 0600);
+    if (r < 0)
+        bytes_printf(why, "the ready line: %s", strerror(-r));
+    return r;
+}
+
+/* ---- the loop ---- */
+
+static long poll_ms(const struct broker *broker)
+{
+    int64_t deadline_ns = gateway_deadline_ns(&broker->gateway);
+    int64_t wait_ns = deadline_ns - clock_monotonic_ns();
+
+    if (deadline_ns == INT64_MAX)
+        return -1;
+    if (wait_ns <= 0)
+        return 0;
+    /* Up, so that it is past the deadline when it wakes. */
+    return wait_ns >= 60 * NS_PER_S ? 60 * 1000 : (long)((wait_ns + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+static void pass(struct broker *broker)
+{
+    struct gateway *gateway = &broker->gateway;
+    int r = journal_completed(broker->journal);
+
+    if (r != 0)
+        gateway_die(r == STORE_E_FULL ? "the disk is full: make room and start again"
+                                      : "a commit failed: start again, nothing accepted is lost",
+                    r);
+    gateway->now_ns = clock_monotonic_ns();
+    gateway->wall_s = clock_wall_ns() / NS_PER_S;
+    gateway_pinned(gateway);
+    gateway_answered(gateway);
+    gateway_receive(gateway, BATCH_MESSAGES);
+    gateway_tick(gateway);
+    gateway_flush(gateway); /* may say more: of what could not be sent */
+    r = journal_submit(broker->journal);
+    if (r != 0)
+        gateway_die("the store", r);
+}
+
+static int loop(struct broker *broker)
+{
+    for (;;) {
+        /* A full journal waits for the store alone. */
+        zmq_pollitem_t items[] = {
+            {.fd = broker->signals, .events = ZMQ_POLLIN},
+            {.fd = store_fd(broker->store), .events = ZMQ_POLLIN},
+            {.fd = vault_port_fd(broker->port), .events = ZMQ_POLLIN},
+            {.fd = query_fd(broker->query), .events = ZMQ_POLLIN},
+            {.socket = broker->control, .events = ZMQ_POLLIN},
+        };
+        int n = (int)ARRAY_SIZE(items) - (journal_full(broker->journal) ? 1 : 0);
+
+        if (zmq_poll(items, n, poll_ms(broker)) < 0 && errno != EINTR)
+            return -errno;
+        if (items[0].revents)
+            return 0;
+        pass(broker);
+    }
+}
+
+static void close_all(struct broker *broker)
+{
+    link_close(broker->control);
+    link_zap_free(broker->zap);
+    link_context_free(broker->context);
+    if (broker->bulk)
+        bulk_stop(broker->bulk);
+    query_free(broker->query);
+    if (broker->port)
+        vault_port_free(broker->port);
+    if (broker->vault)
+        vault_close(broker->vault);
+    if (broker->store)
+        store_close(broker->store);
+    journal_free(broker->journal);
+    if (broker->has_gateway)
+        gateway_deinit(&broker->gateway);
+    core_free(broker->core);
+    store_reader_free(broker->registry);
+    store_reader_free(broker->zap_registry);
+    store_reader_free(broker->bulk_registry);
+    wipe(&broker->signer, sizeof broker->signer);
+    wipe(&broker->keys, sizeof broker->keys);
+    if (broker->signals >= 0)
+        close(broker->signals);
+}
+
+static int take_signals(void)
+{
+    sigset_t set;
+    struct rlimit files;
+
+    signal(SIGPIPE, SIG_IGN);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+    }
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    /* Before the first thread, which inherits it. */
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -errno;
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+int broker_run(const struct broker_config *config)
+{
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    struct broker *broker = calloc(1, sizeof *broker);
+    int r;
+
+    if (!broker)
+        return -ENOMEM;
+    broker->config = *config;
+    broker->signals = r = take_signals();
+    if (r >= 0)
+        r = open_secrets(broker, &why);
+    if (r == 0)
+        r = open_store(broker, &why);
+    if (r == 0)
+        r = recover(broker, &why);
+    if (r == 0)
+        r = open_endpoints(broker, &why);
+    if (r == 0)
+        r = tell_ready(broker, &why);
+    if (r == 0) {
+        r = loop(broker);
+        log_info("ended", "messages=%llu refused=%llu dropped=%llu unsent=%llu forged=%llu",
+                 (unsigned long long)broker->gateway.counters.messages,
+                 (unsigned long long)broker->gateway.counters.refused,
+                 (unsigned long long)broker->gateway.counters.dropped,
+                 (unsigned long long)broker->gateway.counters.unsent,
+                 (unsigned long long)broker->gateway.counters.forged);
+    }
+    if (r != 0)
+        fprintf(stderr, "westlight-broker: %s\n",
+                why.size ? (const char *)why.data : strerror(r < 0 ? -r : EIO));
+    close_all(broker);
+    free(broker);
+    return r;
+}

@@ -1,1 +1,494 @@
-typedef int westlight_empty; /* to be written */
+/* gateway.c - one table says who may say what; the rest is the way in and the way out. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <proto/base/check.h>
+#include <proto/base/log.h>
+#include <broker/gateway.h>
+
+_noreturn_ void gateway_die(const char *what, int error)
+{
+    log_error("stopped", "what=\"%s\" error=\"%s\"", what, error < 0 ? strerror(-error) : "store");
+    _exit(1);
+}
+
+struct scratch {
+    struct scratch *next;
+    max_align_t memory[];
+};
+
+void *gateway_scratch(struct gateway *gateway, size_t size)
+{
+    struct scratch *scratch = calloc(1, sizeof *scratch + size);
+
+    if (!scratch)
+        gateway_die("memory", -ENOMEM);
+    scratch->next = gateway->scratch;
+    gateway->scratch = scratch;
+    return scratch->memory;
+}
+
+void gateway_scratch_free(struct gateway *gateway)
+{
+    while (gateway->scratch) {
+        struct scratch *scratch = gateway->scratch;
+
+        gateway->scratch = scratch->next;
+        free(scratch);
+    }
+}
+
+/* ---- beginning and end ---- */
+
+static void on_forget(void *user, struct connection *connection)
+{
+    struct gateway *gateway = user;
+
+    watch_forget(&gateway->watch, connection);
+    if (gateway->ask.connection == connection)
+        gateway->ask.connection = NULL;
+}
+
+int gateway_init(struct gateway *gateway, const struct gateway_config *config)
+{
+    int r;
+
+    *gateway = (struct gateway){.with = *config};
+    outbox_init(&gateway->outbox);
+    catalogue_init(&gateway->catalogue, config->signer);
+    r = peers_init(&gateway->peers, config->registry, on_forget, gateway);
+    if (r == 0)
+        r = live_init(&gateway->live);
+    if (r == 0)
+        r = watch_init(&gateway->watch);
+    return r;
+}
+
+void gateway_deinit(struct gateway *gateway)
+{
+    peers_deinit(&gateway->peers);
+    watch_deinit(&gateway->watch);
+    live_deinit(&gateway->live);
+    catalogue_deinit(&gateway->catalogue);
+    outbox_deinit(&gateway->outbox);
+    gateway_scratch_free(gateway);
+    for (size_t i = 0; i < gateway->studios_capacity; i++)
+        free(gateway->studios[i]);
+    free(gateway->studios);
+}
+
+void gateway_studio(struct gateway *gateway, const struct key_row *row)
+{
+    size_t id = row->studio.value;
+
+    if (id == 0 || id > LIMIT_STUDIOS)
+        return;
+    if (id >= gateway->studios_capacity) {
+        size_t larger = id + 64;
+        char **moved = reallocarray(gateway->studios, larger, sizeof *moved);
+
+        if (!moved)
+            gateway_die("memory", -ENOMEM);
+        memset(moved + gateway->studios_capacity, 0,
+               (larger - gateway->studios_capacity) * sizeof *moved);
+        gateway->studios = moved;
+        gateway->studios_capacity = larger;
+    }
+    if (!gateway->studios[id])
+        gateway->studios[id] = strdup(row->studio_name);
+    core_studio_weight(gateway->with.core, row->studio, row->weight ? row->weight : 1);
+}
+
+/* ---- records ---- */
+
+static void follow_result(struct gateway *gateway, const struct record *record)
+{
+    struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &record->job);
+    Wl__Result *result;
+
+    if (record->attempt.class != CLASS_OK || !record->attempt.blob_size || !entry)
+        return;
+    result = wl__result__unpack(NULL, record->attempt.blob_size, record->attempt.blob);
+    if (result && result->n_refs > 0) {
+        struct block_id *refs = gateway_scratch(gateway, result->n_refs * sizeof *refs);
+
+        for (size_t i = 0; i < result->n_refs; i++)
+            if (result->refs[i].len == sizeof refs[i])
+                memcpy(&refs[i], result->refs[i].data, sizeof refs[i]);
+        vault_job_refs(gateway->with.vault, entry->studio, &record->job, refs, result->n_refs);
+    }
+    wl__result__free_unpacked(result, NULL);
+}
+
+static int follow_job(struct gateway *gateway, const struct record *record)
+{
+    const struct job_spec *spec = record->submit.spec;
+    struct catalogue_job *entry;
+    struct block_id *refs;
+    int r = catalogue_add(&gateway->catalogue, &spec->job, spec->studio, spec->blob,
+                          spec->blob_size, &entry);
+
+    if (r < 0)
+        return r;
+    refs = gateway_scratch(gateway, (entry->submit->n_refs + 1) * sizeof *refs);
+    for (size_t i = 0; i < entry->submit->n_refs; i++)
+        if (entry->submit->refs[i].len == sizeof refs[i])
+            memcpy(&refs[i], entry->submit->refs[i].data, sizeof refs[i]);
+    vault_job_refs(gateway->with.vault, spec->studio, &spec->job, refs, entry->submit->n_refs);
+    return 0;
+}
+
+void gateway_follow(struct gateway *gateway, const struct record *record)
+{
+    int r = 0;
+
+    if (record->kind == RECORD_JOB)
+        r = follow_job(gateway, record);
+    else if (record->kind == RECORD_ATTEMPT)
+        follow_result(gateway, record);
+    if (r < 0)
+        gateway_die("a submission as stored", r);
+}
+
+int gateway_recover(struct gateway *gateway, const struct record *record)
+{
+    struct record whole = *record;
+    struct job_spec spec;
+    Wl__Submit *submit;
+    char why[256];
+    int r;
+
+    if (record->kind != RECORD_JOB) {
+        core_apply(gateway->with.core, record);
+        gateway_follow(gateway, record);
+        gateway_scratch_free(gateway);
+        return 0;
+    }
+
+    submit = wl__submit__unpack(NULL, record->submit.spec->blob_size, record->submit.spec->blob);
+    if (!submit || submit->job.len != sizeof spec.job)
+        r = -EBADMSG;
+    else
+        r = catalogue_spec(submit, record->submit.spec->studio, &spec, why, sizeof why);
+    if (r == 0) {
+        spec.job = record->submit.spec->job;
+        spec.priority = record->submit.spec->priority;
+        spec.name = record->submit.spec->name;
+        spec.blob = record->submit.spec->blob;
+        spec.blob_size = record->submit.spec->blob_size;
+        whole.submit.spec = &spec;
+        core_apply(gateway->with.core, &whole);
+        r = follow_job(gateway, &whole);
+        catalogue_spec_deinit(&spec);
+    }
+    wl__submit__free_unpacked(submit, NULL);
+    gateway_scratch_free(gateway);
+    return r > 0 ? -EBADMSG : r;
+}
+
+static void write_record(struct gateway *gateway, const struct record *record)
+{
+    if (journal_record(gateway->with.journal, record) < 0)
+        gateway_die("memory", -ENOMEM);
+}
+
+void gateway_step(struct gateway *gateway, struct event *event)
+{
+    struct journal *journal = gateway->with.journal;
+    struct outbox *outbox = &gateway->outbox;
+    size_t written = 0;
+
+    event->now_ns = gateway->now_ns;
+    event->wall_s = gateway->wall_s;
+    event->cookie = gateway->cookie;
+    core_step(gateway->with.core, event, outbox);
+    for (size_t i = 0; i < outbox->n_records; i++)
+        gateway_follow(gateway, &outbox->records[i]);
+
+    for (size_t i = 0; i < outbox->n_effects; i++) {
+        for (; written < outbox->effects_after[i]; written++)
+            write_record(gateway, &outbox->records[written]);
+        gateway->mark = journal_mark(journal);
+        gateway_effect(gateway, &outbox->effects[i]);
+    }
+    for (; written < outbox->n_records; written++)
+        write_record(gateway, &outbox->records[written]);
+    outbox_clear(outbox);
+    gateway->mark = journal_mark(journal);
+}
+
+/* ---- the way out ---- */
+
+int gateway_say(struct gateway *gateway, const struct link_route *route, const Wl__Envelope *envelope,
+                const struct journal_assign *assign)
+{
+    zmq_msg_t message;
+    int r = wire_pack(envelope, &message);
+
+    if (r == -EMSGSIZE)
+        return r;
+    if (r == 0)
+        r = journal_say(gateway->with.journal, gateway->mark, route, &message, assign);
+    if (r < 0)
+        gateway_die("memory", r);
+    return 0;
+}
+
+void gateway_answer(struct gateway *gateway, Wl__Envelope *envelope)
+{
+    envelope->request = gateway->ask.request;
+    if (gateway_say(gateway, &gateway->ask.route, envelope, NULL) == 0)
+        return;
+    log_limited(LOG_ERROR, "answer_too_large", "body=%d", (int)envelope->body_case);
+    gateway_refuse(gateway, CODE_INTERNAL, "the answer", "it is larger than one message may be",
+                   "report this to whoever runs the broker");
+}
+
+void gateway_refuse_missing(struct gateway *gateway, const char *what, const struct block_id *absent,
+                            size_t n_absent)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Refusal refusal = WL__REFUSAL__INIT;
+    ProtobufCBinaryData *missing =
+        gateway_scratch(gateway, (n_absent + 1) * sizeof *missing);
+
+    for (size_t i = 0; i < n_absent; i++)
+        missing[i] = (ProtobufCBinaryData){sizeof absent[i], (uint8_t *)absent[i].bytes};
+    refusal.code = CODE_MISSING;
+    refusal.what = (char *)what;
+    refusal.why = (char *)"blocks it refers to are not in the vault";
+    refusal.next = (char *)"send them and repeat the request";
+    refusal.missing = missing;
+    refusal.n_missing = n_absent;
+    envelope.body_case = WL__ENVELOPE__BODY_REFUSAL;
+    envelope.refusal = &refusal;
+    gateway_answer(gateway, &envelope);
+}
+
+void gateway_refuse(struct gateway *gateway, enum code code, const char *what, const char *why,
+                    const char *next)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Refusal refusal = WL__REFUSAL__INIT;
+    char name[64] = "?";
+
+    gateway->counters.refused++;
+    log_limited(LOG_INFO, "refused", "peer=\"%s\" code=\"%s\" what=\"%s\" why=\"%s\"",
+                gateway->ask.peer ? peers_name(gateway->ask.peer, name) : name, code_name(code),
+                what, why);
+    refusal.code = code;
+    refusal.what = (char *)what;
+    refusal.why = (char *)why;
+    refusal.next = (char *)next;
+    envelope.body_case = WL__ENVELOPE__BODY_REFUSAL;
+    envelope.refusal = &refusal;
+    gateway_answer(gateway, &envelope);
+}
+
+static int flush_send(void *user, const struct link_route *route, zmq_msg_t *message)
+{
+    struct gateway *gateway = user;
+
+    return route->size ? link_send(gateway->with.control, route, message, NULL) : LINK_E_GONE;
+}
+
+/* An assignment goes back to the core; anything else its peer will ask for again, or learn from
+ * the inventory. */
+static void flush_unsent(void *user, const struct link_route *route,
+                         const struct journal_assign *assign, int why)
+{
+    struct gateway *gateway = user;
+    struct connection *connection = why == LINK_E_GONE ? peers_find_route(&gateway->peers, route)
+                                                       : NULL;
+
+    gateway->counters.unsent++;
+    log_limited(LOG_DEBUG, "unsent", "why=%d", why);
+    if (connection)
+        peers_drop(&gateway->peers, connection);
+    if (assign) {
+        struct event event = {.kind = EVENT_UNSENT};
+
+        event.unsent.worker = assign->worker;
+        event.unsent.lease = assign->lease;
+        gateway_step(gateway, &event);
+        gateway_scratch_free(gateway);
+    }
+}
+
+void gateway_flush(struct gateway *gateway)
+{
+    journal_flush(gateway->with.journal, flush_send, flush_unsent, gateway);
+}
+
+/* ---- the way in ---- */
+
+enum {
+    STUDIO = 1u << ROLE_STUDIO | 1u << ROLE_OPERATOR,
+    OPERATOR = 1u << ROLE_OPERATOR,
+    WORKER = 1u << ROLE_WORKER,
+    ANY = STUDIO | WORKER,
+};
+
+static const struct entry {
+    unsigned roles;
+    void (*handle)(struct gateway *gateway);
+} ENTRIES[] = {
+    [WL__ENVELOPE__BODY_HELLO] = {ANY, gateway_on_hello},
+    [WL__ENVELOPE__BODY_SUBMIT] = {STUDIO, gateway_on_submit},
+    [WL__ENVELOPE__BODY_PASS_REQUEST] = {STUDIO, gateway_on_pass_request},
+    [WL__ENVELOPE__BODY_JOBS_REQUEST] = {STUDIO, gateway_on_jobs},
+    [WL__ENVELOPE__BODY_SHOW_REQUEST] = {STUDIO, gateway_on_show},
+    [WL__ENVELOPE__BODY_RESULTS_REQUEST] = {STUDIO, gateway_on_results},
+    [WL__ENVELOPE__BODY_ATTEMPTS_REQUEST] = {STUDIO, gateway_on_attempts},
+    [WL__ENVELOPE__BODY_VERB] = {STUDIO, gateway_on_verb},
+    [WL__ENVELOPE__BODY_WATCH] = {STUDIO, gateway_on_watch},
+    [WL__ENVELOPE__BODY_WORKERS_REQUEST] = {OPERATOR, gateway_on_workers},
+    [WL__ENVELOPE__BODY_LIVE_LOG_REQUEST] = {STUDIO, gateway_on_live_log},
+    [WL__ENVELOPE__BODY_INVENTORY] = {WORKER, gateway_on_inventory},
+    [WL__ENVELOPE__BODY_BEAT] = {WORKER, gateway_on_beat},
+    [WL__ENVELOPE__BODY_STARTED] = {WORKER, gateway_on_started},
+    [WL__ENVELOPE__BODY_PROGRESS] = {WORKER, gateway_on_progress},
+    [WL__ENVELOPE__BODY_RESULT] = {WORKER, gateway_on_result},
+    [WL__ENVELOPE__BODY_RELEASED] = {WORKER, gateway_on_released},
+    [WL__ENVELOPE__BODY_DEPENDENCY_REQUEST] = {WORKER, gateway_on_dependencies},
+    [WL__ENVELOPE__BODY_WORKER_PASS_REQUEST] = {WORKER, gateway_on_worker_pass},
+};
+
+static void dispatch(struct gateway *gateway)
+{
+    struct ask *ask = &gateway->ask;
+    unsigned body = ask->envelope->body_case;
+    unsigned role = ask->peer->row.role;
+    const struct entry *entry = body < ARRAY_SIZE(ENTRIES) ? &ENTRIES[body] : NULL;
+    char why[128];
+
+    if (!entry || !entry->handle) {
+        gateway_refuse(gateway, CODE_INVALID, "the message", "the broker takes no such message",
+                       "update the older of the two programs");
+    } else if (!(entry->roles & 1u << role)) {
+        snprintf(why, sizeof why, "a key with the role %s may not send it", role_name(role));
+        gateway_refuse(gateway, CODE_REFUSED, "the request", why,
+                       entry->roles == OPERATOR ? "ask whoever runs the broker, or use an "
+                                                  "operator's key (westlight-broker allow)"
+                                                : "use a key with the right role "
+                                                  "(westlight-broker allow)");
+    } else if (!ask->connection->greeted && body != WL__ENVELOPE__BODY_HELLO) {
+        /* The broker was started anew, or forgot a connection that was long unused. */
+        gateway_refuse(gateway, CODE_STATE, "the connection", "the broker does not know it",
+                       "say Hello first");
+    } else {
+        entry->handle(gateway);
+    }
+}
+
+/* A key that is no longer in the registry: its leases are void at once. */
+static void expel(struct gateway *gateway, struct peer *peer)
+{
+    struct event event = {.kind = EVENT_EXPEL};
+
+    if (!peer->joined)
+        return;
+    memcpy(event.expel.key.bytes, peer->key.bytes, sizeof event.expel.key.bytes);
+    peer->joined = false;
+    peer->session = 0;
+    gateway_step(gateway, &event);
+}
+
+static int admit(struct gateway *gateway, const struct link_key *key)
+{
+    struct ask *ask = &gateway->ask;
+    bool hello = ask->envelope->body_case == WL__ENVELOPE__BODY_HELLO;
+    int r = peers_get(&gateway->peers, key, gateway->now_ns, hello, &ask->peer);
+
+    if (r < 0) {
+        log_limited(LOG_ERROR, "registry", "error=\"%s\"", strerror(-r));
+        gateway_refuse(gateway, CODE_INTERNAL, "this key", "the registry cannot be read",
+                       "try again; whoever runs the broker finds the reason in its log");
+        return r;
+    }
+    if (r > 0) {
+        if (ask->peer)
+            expel(gateway, ask->peer);
+        gateway_refuse(gateway, CODE_REFUSED, "this key", "the broker does not know it",
+                       "ask whoever runs the broker to allow it (westlight-broker allow)");
+        return r;
+    }
+    r = peers_connection(&gateway->peers, ask->peer, &ask->route, &ask->connection);
+    if (r < 0)
+        gateway_die("memory", r);
+    return 0;
+}
+
+static void handle(struct gateway *gateway, const struct link_key *key,
+                   const struct link_route *route, zmq_msg_t *message)
+{
+    const char *why = "";
+    int r;
+
+    gateway->ask = (struct ask){.route = *route};
+    gateway->cookie++;
+    gateway->mark = journal_mark(gateway->with.journal);
+    r = wire_unpack(zmq_msg_data(message), zmq_msg_size(message), &gateway->ask.envelope, &why);
+    if (r != 0) {
+        gateway_refuse(gateway, CODE_INVALID, "the message", r > 0 ? why : "it cannot be read",
+                       "update the older of the two programs, or ask for less at once");
+    } else {
+        gateway->ask.request = gateway->ask.envelope->request;
+        if (admit(gateway, key) == 0)
+            dispatch(gateway);
+    }
+    if (gateway->ask.envelope)
+        wire_free(gateway->ask.envelope);
+    gateway->ask = (struct ask){0};
+    gateway_scratch_free(gateway);
+}
+
+bool gateway_receive(struct gateway *gateway, size_t max)
+{
+    for (size_t i = 0; i < max; i++) {
+        struct link_key key;
+        struct link_route route;
+        zmq_msg_t message;
+        int r;
+
+        if (journal_full(gateway->with.journal))
+            return false;
+        r = link_receive(gateway->with.control, &key, &route, &message, NULL);
+        if (r == LINK_E_AGAIN)
+            return false;
+        if (r < 0 && r != -EINTR)
+            gateway_die("the control endpoint", r);
+        if (r != 0) {
+            gateway->counters.dropped++;
+            log_limited(LOG_INFO, "dropped", "why=%s",
+                        r == LINK_E_FRAMES ? "frames" : r == LINK_E_ANONYMOUS ? "anonymous" : "?");
+            continue;
+        }
+        gateway->counters.messages++;
+        handle(gateway, &key, &route, &message);
+        zmq_msg_close(&message);
+    }
+    return true;
+}
+
+void gateway_tick(struct gateway *gateway)
+{
+    struct event event = {.kind = EVENT_TICK};
+
+    gateway->cookie++;
+    if (core_deadline_ns(gateway->with.core) <= gateway->now_ns)
+        gateway_step(gateway, &event);
+    gateway_notices(gateway);
+    gateway_scratch_free(gateway);
+}
+
+int64_t gateway_deadline_ns(const struct gateway *gateway)
+{
+    int64_t core_ns = core_deadline_ns(gateway->with.core);
+    int64_t watch_ns = watch_deadline_ns(&gateway->watch);
+
+    return core_ns < watch_ns ? core_ns : watch_ns;
+}

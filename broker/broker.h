@@ -1,0 +1,29 @@
+/* broker.h - the broker's process: opens the state, recovers, binds, and runs the loop.
+ *
+ * Shape:   one state folder: broker.key (CURVE), master.key (what tickets, passes and job keys are
+ *          protected by; apart from the database), the store's files, vault/.
+ * Errors:  a positive exit status; the sentence is on standard error.
+ * Source:  ../README.md "The loop and the durability rule".
+ */
+#pragma once
+
+#include <stddef.h>
+#include <proto/base/bytes.h>
+#include <proto/link.h>
+
+struct broker_config {
+    const char *state;          /* folder */
+    const char *control, *bulk; /* endpoints to bind */
+    const char *bulk_advertise; /* as Welcome says it; NULL: from what was bound */
+    size_t bulk_memory_bytes;
+    unsigned vault_threads;
+    int ready_fd;               /* -1: none */
+    const char *ready_file;     /* NULL: none */
+};
+
+/* Makes the folder, mode 0700. `why` gets the sentence. */
+int broker_state(const char *state, struct bytes *why);
+/* The server's keys, made where they are not there yet. */
+int broker_keys(const char *state, struct link_keypair *ret_keys, struct bytes *why);
+/* Until SIGTERM or SIGINT: 0. */
+int broker_run(const struct broker_config *config);

@@ -1,0 +1,171 @@
+/* gateway.h - the broker's edge: bytes of peers to events of the core, effects to bytes.
+ *
+ * A message is unpacked, its sender's role checked, its tickets verified; then it is an event, or a
+ * read answered from the core's views. All that leaves goes through the journal, which holds it
+ * until the records ahead of it are durable.
+ *
+ * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c and
+ *          gateway_look.c for studios and operators, gateway_worker.c for workers,
+ *          gateway_page.c for what the query thread answers; gateway_hello.c greets,
+ *          gateway_effect.c is the way out.
+ * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.
+ * Owns:    what its init made; core, store, vault, query and sockets are the broker's.
+ * Errors:  a peer's bad message is a Refusal, counted and logged at most once a second. Want of
+ *          memory and errors of the store end the process (gateway_die): a restart loses nothing.
+ * Source:  ../README.md "The loop and the durability rule", "Trust".
+ */
+#pragma once
+
+#include <broker/catalogue.h>
+#include <broker/journal.h>
+#include <broker/live.h>
+#include <broker/peers.h>
+#include <broker/query.h>
+#include <broker/vault/vault.h>
+#include <broker/watch.h>
+#include <proto/identity.h>
+#include <proto/wire.h>
+
+enum {
+    GATEWAY_PINS_MAX = 4096,   /* submissions and results that wait for the vault */
+    GATEWAY_RANGES_MAX = 65536, /* task ranges one request by frames may come to */
+    GATEWAY_LIVE_ROWS = 64,    /* running tasks one Show or Notice lists */
+};
+#define GATEWAY_PASS_S      3600 /* a pass is for an hour; then a new one is asked for */
+#define GATEWAY_WRITE_BYTES (64ULL << 30) /* what one lease may put: a large frame sequence */
+#define GATEWAY_STUDIO_BYTES (16ULL << 40) /* what one studio's pass may put at most */
+
+/* The message at hand. */
+struct ask {
+    struct peer *peer;
+    struct connection *connection; /* NULL where the answer waited and the connection is gone */
+    struct link_route route;
+    uint64_t request;
+    Wl__Envelope *envelope; /* a handler that keeps it takes it */
+};
+
+struct counters {
+    uint64_t messages, refused, dropped, unsent, forged;
+};
+
+struct gateway_config {
+    struct core *core;
+    struct journal *journal;
+    struct vault *vault;
+    struct vault_port *port;
+    struct query *query;
+    struct store_reader *registry;
+    const struct identity_signer *signer;
+    void *control;
+    const char *bulk; /* as Welcome says it; "" */
+    uint32_t epoch;
+};
+
+struct gateway {
+    struct gateway_config with;
+    int64_t now_ns, wall_s;
+    struct peers peers;
+    struct catalogue catalogue;
+    struct live live;
+    struct watch watch;
+    struct outbox outbox;
+    struct ask ask;
+    uint64_t cookie;  /* of the ask at hand */
+    uint64_t mark;    /* the journal's, for what is said now */
+    size_t n_pins;
+    char **studios;   /* names by id */
+    size_t studios_capacity;
+    void *scratch;    /* freed after each message */
+    struct counters counters;
+};
+
+/* ---- for the loop ---- */
+int gateway_init(struct gateway *gateway, const struct gateway_config *config);
+void gateway_deinit(struct gateway *gateway);
+/* Recovery: one record, in order. Live records take the same way through gateway_follow. */
+int gateway_recover(struct gateway *gateway, const struct record *record);
+/* Reads and handles at most `max` messages; true where more may wait. */
+bool gateway_receive(struct gateway *gateway, size_t max);
+void gateway_pinned(struct gateway *gateway);   /* completions of the vault */
+void gateway_answered(struct gateway *gateway); /* completions of queries */
+void gateway_tick(struct gateway *gateway);     /* deadlines of core and watches */
+int64_t gateway_deadline_ns(const struct gateway *gateway);
+void gateway_flush(struct gateway *gateway);    /* sends what may leave */
+void gateway_studio(struct gateway *gateway, const struct key_row *row); /* its name and weight */
+
+/* ---- for the handlers ---- */
+_noreturn_ void gateway_die(const char *what, int error);
+/* Memory until the message at hand is done with, zeroed. */
+void *gateway_scratch(struct gateway *gateway, size_t size);
+void gateway_scratch_free(struct gateway *gateway);
+/* Steps the core; records to the journal, effects to peers. */
+void gateway_step(struct gateway *gateway, struct event *event);
+void gateway_effect(struct gateway *gateway, const struct effect *effect);
+void gateway_follow(struct gateway *gateway, const struct record *record);
+
+/* Packs and queues. `assign` may be NULL. -EMSGSIZE where it is too large; nothing was queued. */
+int gateway_say(struct gateway *gateway, const struct link_route *route, const Wl__Envelope *envelope,
+                const struct journal_assign *assign);
+/* To the asker, with its request number. */
+void gateway_answer(struct gateway *gateway, Wl__Envelope *envelope);
+void gateway_refuse(struct gateway *gateway, enum code code, const char *what, const char *why,
+                    const char *next);
+void gateway_refuse_missing(struct gateway *gateway, const char *what, const struct block_id *absent,
+                            size_t n_absent);
+/* The job named, if the asker may see it. A foreign id is answered exactly as an unknown one, and
+ * only here: NULL, and the refusal is queued. */
+struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinaryData *id,
+                                  struct job_view *ret_view);
+bool gateway_sees(const struct peer *peer, struct studio_id studio);
+
+struct lease gateway_lease(const struct lease_id *lease);
+struct lease_id gateway_lease_id(const struct lease *lease);
+/* False where the lease was not given to this worker by this broker; counted. */
+bool gateway_ticket(struct gateway *gateway, const Wl__Lease *message,
+                    const ProtobufCBinaryData *ticket, struct lease_id *ret_lease);
+void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct job_id *job,
+                  uint64_t write_bytes, uint8_t ret_text[PASS_BYTES], size_t *ret_size);
+Wl__Usage *gateway_usage(struct gateway *gateway, const struct usage *usage); /* scratch */
+
+/* To a worker whose hello the core took (or not), on the way out of EVENT_HELLO. */
+void gateway_welcome(struct gateway *gateway, const struct effect *effect);
+
+/* What waits for the vault: a submission or a result, with its asker. */
+struct pin {
+    struct vault_request request;
+    struct link_key key;
+    struct link_route route;
+    uint64_t asked;
+    Wl__Envelope *envelope;
+    struct job_spec *spec; /* of a submission */
+};
+/* Pins the refs of the message at hand, then calls gateway_pin_done; takes the envelope over. */
+void gateway_pin(struct gateway *gateway, struct studio_id studio, const ProtobufCBinaryData *refs,
+                 size_t n_refs, struct job_spec *spec);
+void gateway_submit_go(struct gateway *gateway, struct job_spec *spec);
+void gateway_result_go(struct gateway *gateway);
+void gateway_committed(struct gateway *gateway, const struct link_route *route,
+                       const struct lease_id *lease, enum code code, const char *why,
+                       const struct block_id *absent, size_t n_absent);
+
+/* Handlers: the message is gateway->ask. */
+void gateway_on_hello(struct gateway *gateway);
+void gateway_on_submit(struct gateway *gateway);
+void gateway_on_verb(struct gateway *gateway);
+void gateway_on_pass_request(struct gateway *gateway);
+void gateway_on_jobs(struct gateway *gateway);
+void gateway_on_show(struct gateway *gateway);
+void gateway_on_watch(struct gateway *gateway);
+void gateway_on_workers(struct gateway *gateway);
+void gateway_on_live_log(struct gateway *gateway);
+void gateway_on_results(struct gateway *gateway);
+void gateway_on_attempts(struct gateway *gateway);
+void gateway_on_inventory(struct gateway *gateway);
+void gateway_on_beat(struct gateway *gateway);
+void gateway_on_started(struct gateway *gateway);
+void gateway_on_progress(struct gateway *gateway);
+void gateway_on_result(struct gateway *gateway);
+void gateway_on_released(struct gateway *gateway);
+void gateway_on_dependencies(struct gateway *gateway);
+void gateway_on_worker_pass(struct gateway *gateway);
+void gateway_notices(struct gateway *gateway); /* of jobs that changed and are due */

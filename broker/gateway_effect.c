@@ -1,0 +1,284 @@
+/* gateway_effect.c - the way out: each effect of the core as the message its peer reads.
+ *
+ * A worker whose connection is gone gets a message without a route: it comes back from the journal
+ * as unsent, in its turn, by the same way as one that could not be sent.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <proto/base/check.h>
+#include <proto/base/log.h>
+#include <broker/gateway.h>
+#include <broker/words.h>
+
+struct lease gateway_lease(const struct lease_id *lease)
+{
+    struct lease out = {.step = lease->task.step,
+                        .task = lease->task.index,
+                        .floor = lease->floor,
+                        .epoch = lease->epoch,
+                        .attempt = lease->attempt};
+
+    memcpy(out.job, lease->job.bytes, sizeof out.job);
+    return out;
+}
+
+struct lease_id gateway_lease_id(const struct lease *lease)
+{
+    struct lease_id out = {.task = {lease->step, lease->task},
+                           .floor = lease->floor,
+                           .epoch = lease->epoch,
+                           .attempt = lease->attempt};
+
+    memcpy(out.job.bytes, lease->job, sizeof out.job.bytes);
+    return out;
+}
+
+static struct link_route worker_route(struct gateway *gateway, struct worker_id worker,
+                                      struct peer **ret_peer)
+{
+    struct peer *peer = peers_worker(&gateway->peers, worker);
+    struct link_route none = {0};
+
+    if (ret_peer)
+        *ret_peer = peer;
+    return peer && peer->joined && peer->current ? peer->current->route : none;
+}
+
+/* ---- replies ---- */
+
+static void reply_submit(struct gateway *gateway, const struct effect *effect)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Accepted accepted = WL__ACCEPTED__INIT;
+    struct job_id job = effect->reply.job;
+
+    accepted.job = (ProtobufCBinaryData){sizeof job.bytes, job.bytes};
+    accepted.sequence = effect->reply.sequence;
+    envelope.body_case = WL__ENVELOPE__BODY_ACCEPTED;
+    envelope.accepted = &accepted;
+    gateway_answer(gateway, &envelope);
+}
+
+static void reply_verb(struct gateway *gateway, const struct effect *effect)
+{
+    const Wl__Verb *verb = gateway->ask.envelope->verb;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Done done = WL__DONE__INIT;
+    char text[LIMIT_NOTE_BYTES];
+
+    words_done((enum verb_kind)verb->kind, effect->reply.tasks, verb->priority, text, sizeof text);
+    done.text = text;
+    done.tasks = effect->reply.tasks;
+    envelope.body_case = WL__ENVELOPE__BODY_DONE;
+    envelope.done = &done;
+    gateway_answer(gateway, &envelope);
+}
+
+static void reply_no(struct gateway *gateway, enum code code, const char *what)
+{
+    switch (code) {
+    case CODE_UNKNOWN:
+        gateway_refuse(gateway, code, what, "there is no such job", "westlight jobs lists them");
+        return;
+    case CODE_CONFLICT:
+        gateway_refuse(gateway, code, what,
+                       "its id was used before, for something else",
+                       "repeat it under a new id (a client does this by itself)");
+        return;
+    case CODE_STATE:
+        gateway_refuse(gateway, code, what, "the job is in a state that does not allow it",
+                       "westlight show JOB says which; a cancelled job is submitted again");
+        return;
+    case CODE_BUSY:
+        gateway_refuse(gateway, code, what, "the broker holds as much as it can",
+                       "try again later, or ask whoever runs the broker");
+        return;
+    default:
+        gateway_refuse(gateway, code, what, code_name(code), "check what was asked for");
+        return;
+    }
+}
+
+static void reply(struct gateway *gateway, const struct effect *effect)
+{
+    const struct ask *ask = &gateway->ask;
+    bool submit;
+
+    if (!ask->envelope || effect->cookie != gateway->cookie)
+        return;
+    submit = ask->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT;
+    if (effect->code != CODE_OK)
+        reply_no(gateway, effect->code, submit ? "the submission" : "the request");
+    else if (submit)
+        reply_submit(gateway, effect);
+    else if (ask->envelope->body_case == WL__ENVELOPE__BODY_VERB)
+        reply_verb(gateway, effect);
+}
+
+/* ---- to workers ---- */
+
+static void verdict(struct gateway *gateway, const struct effect *effect)
+{
+    struct link_route route = worker_route(gateway, effect->worker, NULL);
+    struct lease lease = gateway_lease(&effect->lease);
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Verdict message = WL__VERDICT__INIT;
+    Wl__LeaseVerdict one = WL__LEASE_VERDICT__INIT, *list = &one;
+    Wl__Lease shape;
+
+    wire_lease_set(&shape, &lease);
+    one.lease = &shape;
+    one.verdict = effect->verdict.verdict;
+    message.leases = &list;
+    message.n_leases = effect->verdict.mark_only ? 0 : 1;
+    message.last = effect->verdict.last;
+    envelope.body_case = WL__ENVELOPE__BODY_VERDICT;
+    envelope.verdict = &message;
+    (void)gateway_say(gateway, &route, &envelope, NULL);
+}
+
+/* What the lease opens: the recipe's key, the outputs' key, and a pass to the job's blocks. */
+struct grant {
+    struct lease lease;
+    struct ticket ticket;
+    uint8_t key_in[32], key_out[32];
+    uint8_t pass[PASS_BYTES];
+    size_t pass_size;
+};
+
+static void grant_make(struct gateway *gateway, const struct effect *effect,
+                       const struct link_key *worker, struct catalogue_job *entry,
+                       struct grant *grant)
+{
+    const uint8_t *job_key;
+
+    if (catalogue_key(&gateway->catalogue, entry, &job_key) != 0)
+        gateway_die("a job key as stored (is this the state's master.key?)", -EBADMSG);
+    grant->lease = gateway_lease(&effect->lease);
+    ticket_sign(gateway->with.signer, &grant->lease, worker, &grant->ticket);
+    job_key_in(job_key, grant->key_in);
+    job_key_out(job_key, grant->lease.step, grant->lease.task, grant->lease.floor, grant->key_out);
+
+    struct pass pass = {.studio = entry->studio.value,
+                        .rights = PASS_READ | PASS_WRITE,
+                        .write_bytes = GATEWAY_WRITE_BYTES,
+                        .expires_wall_s = gateway->wall_s + GATEWAY_PASS_S};
+    memcpy(pass.job, entry->job.bytes, sizeof pass.job);
+    pass_sign(gateway->with.signer, &pass, worker, grant->pass, &grant->pass_size);
+}
+
+static void assign(struct gateway *gateway, const struct effect *effect)
+{
+    struct journal_assign back = {effect->worker, effect->lease};
+    struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &effect->lease.job);
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Assign message = WL__ASSIGN__INIT;
+    Wl__Lease shape;
+    struct grant grant = {0};
+    struct peer *peer;
+    struct link_route route = worker_route(gateway, effect->worker, &peer);
+
+    CHECK(entry && peer);
+    grant_make(gateway, effect, &peer->key, entry, &grant);
+    wire_lease_set(&shape, &grant.lease);
+    message.lease = &shape;
+    message.ticket = (ProtobufCBinaryData){sizeof grant.ticket.bytes, grant.ticket.bytes};
+    message.recipe = entry->submit->recipe;
+    message.key_in = (ProtobufCBinaryData){sizeof grant.key_in, grant.key_in};
+    message.key_out = (ProtobufCBinaryData){sizeof grant.key_out, grant.key_out};
+    message.pass = (ProtobufCBinaryData){grant.pass_size, grant.pass};
+    message.gpu_mask = effect->assign.gpu_mask;
+    message.vcpus = effect->assign.vcpus;
+    message.memory_bytes = effect->assign.memory_mib << 20;
+    message.behind = effect->assign.behind;
+    message.behind_epoch = effect->assign.behind_epoch;
+    envelope.body_case = WL__ENVELOPE__BODY_ASSIGN;
+    envelope.assign = &message;
+    CHECK(gateway_say(gateway, &route, &envelope, &back) == 0);
+    wipe(&grant, sizeof grant);
+}
+
+static void revoke(struct gateway *gateway, const struct effect *effect)
+{
+    struct link_route route = worker_route(gateway, effect->worker, NULL);
+    struct lease lease = gateway_lease(&effect->lease);
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Revoke message = WL__REVOKE__INIT;
+    Wl__Lease shape;
+
+    wire_lease_set(&shape, &lease);
+    message.lease = &shape;
+    if (effect->revoke.revoke == CORE_REVOKE_STOP) {
+        message.kind = WL__REVOKE_KIND__REVOKE_STOP;
+        message.why = (char *)"it was cancelled or changed, or is done elsewhere";
+        live_end(&gateway->live, &effect->lease);
+    } else {
+        message.kind = WL__REVOKE_KIND__REVOKE_TAKE_BACK;
+        message.why = (char *)"another worker is free for it";
+    }
+    envelope.body_case = WL__ENVELOPE__BODY_REVOKE;
+    envelope.revoke = &message;
+    (void)gateway_say(gateway, &route, &envelope, NULL);
+}
+
+void gateway_committed(struct gateway *gateway, const struct link_route *route,
+                       const struct lease_id *lease, enum code code, const char *why,
+                       const struct block_id *absent, size_t n_absent)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Committed message = WL__COMMITTED__INIT;
+    struct lease plain = gateway_lease(lease);
+    ProtobufCBinaryData *missing = gateway_scratch(gateway, (n_absent + 1) * sizeof *missing);
+    Wl__Lease shape;
+
+    for (size_t i = 0; i < n_absent; i++)
+        missing[i] = (ProtobufCBinaryData){sizeof absent[i], (uint8_t *)absent[i].bytes};
+    wire_lease_set(&shape, &plain);
+    message.lease = &shape;
+    message.code = code;
+    message.why = (char *)why;
+    message.missing = missing;
+    message.n_missing = n_absent;
+    envelope.body_case = WL__ENVELOPE__BODY_COMMITTED;
+    envelope.committed = &message;
+    (void)gateway_say(gateway, route, &envelope, NULL);
+}
+
+static void committed(struct gateway *gateway, const struct effect *effect)
+{
+    struct link_route route = worker_route(gateway, effect->worker, NULL);
+
+    live_end(&gateway->live, &effect->lease);
+    gateway_committed(gateway, &route, &effect->lease, effect->code,
+                      effect->code == CODE_OK ? "" : code_name(effect->code), NULL, 0);
+}
+
+void gateway_effect(struct gateway *gateway, const struct effect *effect)
+{
+    switch (effect->kind) {
+    case EFFECT_REPLY:
+        reply(gateway, effect);
+        return;
+    case EFFECT_WELCOME:
+        gateway_welcome(gateway, effect);
+        return;
+    case EFFECT_VERDICT:
+        verdict(gateway, effect);
+        return;
+    case EFFECT_ASSIGN:
+        assign(gateway, effect);
+        return;
+    case EFFECT_REVOKE:
+        revoke(gateway, effect);
+        return;
+    case EFFECT_COMMITTED:
+        committed(gateway, effect);
+        return;
+    case EFFECT_CHANGED:
+        watch_changed(&gateway->watch, &effect->changed.job);
+        return;
+    }
+}

@@ -1,0 +1,478 @@
+/* gateway_look.c - what studios and operators ask of the core as it is now: lists, one job, notices
+ * of a job that is watched, the farm. Every answer is one message: what would not fit is left to
+ * the next page, or shown in less detail.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <proto/base/clock.h>
+#include <broker/gateway.h>
+#include <broker/words.h>
+
+/* A page is closed here, so that its last row and the envelope still fit. */
+enum { PAGE_BYTES = LIMIT_CONTROL_BYTES - 12 * 1024 };
+/* Finished jobs one request may pass over: a few milliseconds of the loop. */
+enum { JOBS_LOOKED = 20000 };
+
+bool gateway_sees(const struct peer *peer, struct studio_id studio)
+{
+    return peer->row.role == ROLE_OPERATOR ||
+           (peer->row.studio.value != 0 && peer->row.studio.value == studio.value);
+}
+
+static struct studio_id scope(const struct peer *peer)
+{
+    return peer->row.role == ROLE_OPERATOR ? (struct studio_id){0} : peer->row.studio;
+}
+
+struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinaryData *id,
+                                  struct job_view *ret_view)
+{
+    struct catalogue_job *entry = NULL;
+    struct job_id job;
+
+    if (id->len == sizeof job.bytes) {
+        memcpy(job.bytes, id->data, sizeof job.bytes);
+        entry = catalogue_find(&gateway->catalogue, &job);
+    }
+    if (entry && gateway_sees(gateway->ask.peer, entry->studio) &&
+        core_job(gateway->with.core, &job, ret_view))
+        return entry;
+    gateway_refuse(gateway, CODE_UNKNOWN, "the job", "there is no such job",
+                   "westlight jobs lists them");
+    return NULL;
+}
+
+/* ---- rows ---- */
+
+static Wl__JobRow *job_row(struct gateway *gateway, const struct job_view *view,
+                           const struct catalogue_job *entry)
+{
+    Wl__JobRow *row = gateway_scratch(gateway, sizeof *row);
+    size_t studio = view->studio.value;
+
+    wl__job_row__init(row);
+    row->job = (ProtobufCBinaryData){sizeof entry->job.bytes, (uint8_t *)entry->job.bytes};
+    row->sequence = view->sequence;
+    row->name = entry->submit->name;
+    row->person = entry->submit->person;
+    if (studio < gateway->studios_capacity && gateway->studios[studio])
+        row->studio = gateway->studios[studio];
+    row->priority = view->priority;
+    row->state = view->state;
+    row->reason = (char *)words_reason(view->reason);
+    row->submitted_wall_s = view->submitted_wall_s;
+    row->tasks = view->counts.tasks;
+    row->waiting = view->counts.waiting;
+    row->ready = view->counts.ready;
+    row->leased = view->counts.leased;
+    row->running = view->counts.running;
+    row->done = view->counts.done;
+    row->failed = view->counts.failed;
+    row->cancelled = view->counts.cancelled;
+    row->last_result = view->last_result;
+    row->attempts_failed = view->attempts_failed;
+    row->note = entry->submit->note;
+    row->tags = entry->submit->tags;
+    row->n_tags = entry->submit->n_tags;
+    return row;
+}
+
+static Wl__TaskRow *task_row(struct gateway *gateway, const struct lease_view *view)
+{
+    Wl__TaskRow *row = gateway_scratch(gateway, sizeof *row);
+    const struct live_task *live =
+        live_find(&gateway->live, &view->lease.job, view->lease.task);
+    const struct peer *peer = peers_worker(&gateway->peers, view->worker);
+
+    wl__task_row__init(row);
+    row->step = view->lease.task.step;
+    row->task = view->lease.task.index;
+    row->state = view->started ? TASK_RUNNING : TASK_LEASED;
+    row->permille = view->permille;
+    row->started_wall_s = view->started_wall_s;
+    if (peer)
+        row->worker = (char *)peers_name(peer, gateway_scratch(gateway, 64));
+    if (live && live->lease.attempt == view->lease.attempt) {
+        row->permille = live->permille;
+        row->status = (char *)live->status;
+    }
+    return row;
+}
+
+static size_t live_rows(struct gateway *gateway, const struct job_id *job, size_t max,
+                        Wl__TaskRow ***ret_rows)
+{
+    struct lease_view *views = gateway_scratch(gateway, (max + 1) * sizeof *views);
+    size_t n = core_job_leases(gateway->with.core, job, views, max);
+    Wl__TaskRow **rows = gateway_scratch(gateway, (n + 1) * sizeof *rows);
+
+    for (size_t i = 0; i < n; i++)
+        rows[i] = task_row(gateway, &views[i]);
+    *ret_rows = rows;
+    return n;
+}
+
+Wl__Usage *gateway_usage(struct gateway *gateway, const struct usage *usage)
+{
+    Wl__Usage *message = gateway_scratch(gateway, sizeof *message);
+
+    wl__usage__init(message);
+    message->wall_ns = usage->wall_ns;
+    message->cpu_ns = usage->cpu_ns;
+    message->memory_bytes = usage->memory_bytes;
+    message->bytes_in = usage->bytes_in;
+    message->bytes_out = usage->bytes_out;
+    message->card_ns = usage->card_ns;
+    return message;
+}
+
+static char *why_text(struct gateway *gateway, const struct catalogue_job *entry, uint32_t step)
+{
+    char *text = gateway_scratch(gateway, LIMIT_NOTE_BYTES);
+    struct why why = {0};
+    const char *name = "";
+
+    core_why(gateway->with.core, &entry->job, step, &why);
+    if (why.kind == WHY_DEPENDS && why.step < entry->submit->n_steps)
+        name = entry->submit->steps[why.step]->name;
+    words_why(&why, name, text, LIMIT_NOTE_BYTES);
+    return text;
+}
+
+/* ---- lists ---- */
+
+static bool finished(const struct job_view *view)
+{
+    const struct job_counts *counts = &view->counts;
+
+    return counts->done + counts->failed + counts->cancelled == counts->tasks;
+}
+
+static void jobs_by_prefix(struct gateway *gateway, const Wl__JobsRequest *wanted, Wl__Jobs *jobs,
+                           size_t limit)
+{
+    struct job_id found[LIMIT_PAGE + 1];
+    uint8_t prefix[16] = {0};
+    size_t n;
+
+    memcpy(prefix, wanted->prefix.data, wanted->prefix.len);
+    n = catalogue_prefix(&gateway->catalogue, scope(gateway->ask.peer), prefix,
+                         wanted->prefix_nibbles, found, limit + 1);
+    jobs->more = n > limit;
+    for (size_t i = 0; i < n && i < limit; i++) {
+        struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &found[i]);
+        struct job_view view;
+
+        if (entry && core_job(gateway->with.core, &found[i], &view))
+            jobs->jobs[jobs->n_jobs++] = job_row(gateway, &view, entry);
+    }
+}
+
+/* Newest first. Without `all` what is finished is left out; how far one page looks is bounded. */
+static void jobs_by_age(struct gateway *gateway, const Wl__JobsRequest *wanted, Wl__Jobs *jobs,
+                        size_t limit)
+{
+    uint64_t before = wanted->before_sequence;
+    size_t bytes = 0, looked = 0;
+    struct job_view view;
+
+    while (core_job_before(gateway->with.core, scope(gateway->ask.peer), before, &view)) {
+        struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &view.job);
+        Wl__JobRow *row;
+
+        if (jobs->n_jobs == limit || bytes > PAGE_BYTES || looked++ == JOBS_LOOKED) {
+            jobs->more = jobs->n_jobs > 0;
+            return;
+        }
+        before = view.sequence;
+        if (!entry || (!wanted->all && finished(&view)))
+            continue;
+        row = job_row(gateway, &view, entry);
+        bytes += wl__job_row__get_packed_size(row) + 4;
+        jobs->jobs[jobs->n_jobs++] = row;
+    }
+}
+
+void gateway_on_jobs(struct gateway *gateway)
+{
+    const Wl__JobsRequest *wanted = gateway->ask.envelope->jobs_request;
+    size_t limit = wanted->limit && wanted->limit < LIMIT_PAGE ? wanted->limit : LIMIT_PAGE;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Jobs jobs = WL__JOBS__INIT;
+
+    if (wanted->prefix_nibbles > wanted->prefix.len * 2) {
+        gateway_refuse(gateway, CODE_INVALID, "the job", "its prefix is shorter than it says",
+                       "give its first digits");
+        return;
+    }
+    jobs.jobs = gateway_scratch(gateway, (limit + 1) * sizeof *jobs.jobs);
+    if (wanted->prefix_nibbles > 0)
+        jobs_by_prefix(gateway, wanted, &jobs, limit < 8 ? limit : 8);
+    else
+        jobs_by_age(gateway, wanted, &jobs, limit);
+    envelope.body_case = WL__ENVELOPE__BODY_JOBS;
+    envelope.jobs = &jobs;
+    gateway_answer(gateway, &envelope);
+}
+
+/* ---- one job ---- */
+
+/* How much of a job one Show tells; tried from the fullest until it fits a message. */
+static const struct detail {
+    size_t live, ranges; /* rows; ranges of tasks in all */
+    bool spaces;
+} DETAILS[] = {{GATEWAY_LIVE_ROWS, 1024, true}, {16, 64, true}, {16, 64, false}, {0, 0, false}};
+
+static Wl__TaskRange **task_ranges(struct gateway *gateway, const struct job_id *job, uint32_t step,
+                                   enum task_state state, size_t max, size_t *ret_n)
+{
+    struct task_range *found = gateway_scratch(gateway, (max + 1) * sizeof *found);
+    size_t n = max ? core_task_ranges(gateway->with.core, job, step, state, 0, found, max) : 0;
+    Wl__TaskRange **ranges = gateway_scratch(gateway, (n + 1) * sizeof *ranges);
+    Wl__TaskRange *shapes = gateway_scratch(gateway, (n + 1) * sizeof *shapes);
+
+    for (size_t i = 0; i < n; i++) {
+        wl__task_range__init(&shapes[i]);
+        shapes[i].step = step;
+        shapes[i].first = found[i].first;
+        shapes[i].last = found[i].last;
+        ranges[i] = &shapes[i];
+    }
+    *ret_n = n;
+    return ranges;
+}
+
+static void step_space(struct gateway *gateway, const struct job_id *job, uint32_t step,
+                       Wl__StepRow *row)
+{
+    const struct space *space = core_step_space(gateway->with.core, job, step);
+    Wl__SpaceParameter **parameters;
+    size_t n;
+
+    if (!space)
+        return;
+    if (wire_space_set(space, &parameters, &n) < 0)
+        gateway_die("memory", -ENOMEM);
+    row->space = parameters; /* freed after packing */
+    row->n_space = n;
+}
+
+static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job *entry,
+                             uint32_t step, const struct detail *detail)
+{
+    size_t ranges = detail->ranges / (entry->submit->n_steps * 2);
+    Wl__StepRow *row = gateway_scratch(gateway, sizeof *row);
+    struct job_counts counts = {0};
+
+    wl__step_row__init(row);
+    core_step_counts(gateway->with.core, &entry->job, step, &counts);
+    row->name = entry->submit->steps[step]->name;
+    row->tasks = counts.tasks;
+    row->waiting = counts.waiting;
+    row->ready = counts.ready;
+    row->leased = counts.leased;
+    row->running = counts.running;
+    row->done = counts.done;
+    row->failed = counts.failed;
+    row->cancelled = counts.cancelled;
+    row->why = why_text(gateway, entry, step);
+    row->failed_tasks = task_ranges(gateway, &entry->job, step, TASK_FAILED, ranges,
+                                    &row->n_failed_tasks);
+    row->done_tasks =
+        task_ranges(gateway, &entry->job, step, TASK_DONE, ranges, &row->n_done_tasks);
+    row->dependencies = entry->submit->steps[step]->dependencies;
+    row->n_dependencies = entry->submit->steps[step]->n_dependencies;
+    if (detail->spaces)
+        step_space(gateway, &entry->job, step, row);
+    return row;
+}
+
+static int show(struct gateway *gateway, struct catalogue_job *entry, const struct job_view *view,
+                const struct detail *detail)
+{
+    const struct ask *ask = &gateway->ask;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Show message = WL__SHOW__INIT;
+    const uint8_t *key;
+    int r;
+
+    message.row = job_row(gateway, view, entry);
+    if (entry->studio.value == ask->peer->row.studio.value) {
+        if (catalogue_key(&gateway->catalogue, entry, &key) != 0)
+            gateway_die("a job key as stored (is this the state's master.key?)", -EBADMSG);
+        message.job_key = (ProtobufCBinaryData){sizeof entry->key, (uint8_t *)key};
+    }
+    message.recipe = entry->submit->recipe;
+    message.n_steps = entry->submit->n_steps;
+    message.steps = gateway_scratch(gateway, (message.n_steps + 1) * sizeof *message.steps);
+    for (uint32_t i = 0; i < message.n_steps; i++)
+        message.steps[i] = step_row(gateway, entry, i, detail);
+    message.n_live = live_rows(gateway, &entry->job, detail->live, &message.live);
+    message.usage = gateway_usage(gateway, &view->usage);
+    envelope.request = ask->request;
+    envelope.body_case = WL__ENVELOPE__BODY_SHOW;
+    envelope.show = &message;
+    r = gateway_say(gateway, &ask->route, &envelope, NULL);
+    for (size_t i = 0; i < message.n_steps; i++)
+        free(message.steps[i]->space);
+    return r;
+}
+
+void gateway_on_show(struct gateway *gateway)
+{
+    struct job_view view;
+    struct catalogue_job *entry =
+        gateway_job(gateway, &gateway->ask.envelope->show_request->job, &view);
+
+    if (!entry)
+        return;
+    for (size_t i = 0; i < ARRAY_SIZE(DETAILS); i++)
+        if (show(gateway, entry, &view, &DETAILS[i]) == 0)
+            return;
+    gateway_refuse(gateway, CODE_INTERNAL, "the job", "it is too large for one message",
+                   "report this to whoever runs the broker");
+}
+
+/* ---- notices ---- */
+
+static void say_notice(struct gateway *gateway, const struct catalogue_job *entry,
+                       const struct job_view *view, const struct link_route *route,
+                       uint64_t request)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Notice notice = WL__NOTICE__INIT;
+    enum { WHYS = 8 };
+    char *whys[WHYS];
+
+    notice.row = job_row(gateway, view, entry);
+    notice.job = notice.row->job;
+    notice.n_live = live_rows(gateway, &entry->job, GATEWAY_LIVE_ROWS, &notice.live);
+    notice.why = whys;
+    for (uint32_t i = 0; i < view->n_steps && notice.n_why < WHYS; i++) {
+        char *text = why_text(gateway, entry, i);
+
+        if (text[0])
+            whys[notice.n_why++] = text;
+    }
+    envelope.request = request;
+    envelope.body_case = WL__ENVELOPE__BODY_NOTICE;
+    envelope.notice = &notice;
+    if (gateway_say(gateway, route, &envelope, NULL) == 0)
+        return;
+    notice.n_live = 0;
+    (void)gateway_say(gateway, route, &envelope, NULL);
+}
+
+void gateway_notices(struct gateway *gateway)
+{
+    struct watched *watched;
+
+    while ((watched = watch_due(&gateway->watch, gateway->now_ns))) {
+        struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &watched->job);
+        struct job_view view;
+
+        if (!entry || !core_job(gateway->with.core, &watched->job, &view))
+            continue;
+        list_for_each(at, &watched->watchers)
+        {
+            const struct watcher *watcher = list_entry(at, struct watcher, in_job);
+
+            say_notice(gateway, entry, &view, &watcher->connection->route, 0);
+        }
+        gateway_scratch_free(gateway);
+    }
+}
+
+void gateway_on_watch(struct gateway *gateway)
+{
+    const struct ask *ask = &gateway->ask;
+    const Wl__Watch *wanted = ask->envelope->watch;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Done done = WL__DONE__INIT;
+    struct job_view view;
+    struct catalogue_job *entry = gateway_job(gateway, &wanted->job, &view);
+    int r;
+
+    if (!entry)
+        return;
+    if (wanted->stop) {
+        watch_stop(&gateway->watch, &entry->job, ask->connection);
+        envelope.body_case = WL__ENVELOPE__BODY_DONE;
+        envelope.done = &done;
+        gateway_answer(gateway, &envelope);
+        return;
+    }
+    r = watch_add(&gateway->watch, &entry->job, ask->connection);
+    if (r == -ENOMEM)
+        gateway_die("memory", r);
+    if (r < 0)
+        gateway_refuse(gateway, CODE_BUSY, "the watch", "this connection watches as many as it may",
+                       "stop watching another job first");
+    else
+        say_notice(gateway, entry, &view, &ask->route, ask->request);
+}
+
+/* ---- the farm ---- */
+
+static Wl__WorkerRow *worker_row(struct gateway *gateway, const struct worker_view *view)
+{
+    Wl__WorkerRow *row = gateway_scratch(gateway, sizeof *row);
+    struct worker_key *key = gateway_scratch(gateway, sizeof *key);
+    const struct peer *peer = peers_worker(&gateway->peers, view->worker);
+
+    wl__worker_row__init(row);
+    *key = view->key;
+    row->id = view->worker.value + 1;
+    row->key = (ProtobufCBinaryData){sizeof key->bytes, key->bytes};
+    row->connected = view->connected;
+    row->running = view->running;
+    row->queued = view->queued;
+    row->done = view->done;
+    row->failed = view->failed;
+    row->seen_wall_s = gateway->wall_s - (gateway->now_ns - view->seen_ns) / NS_PER_S;
+    row->state = (char *)(!view->connected ? "away"
+                          : !view->listed  ? "joining"
+                          : view->running  ? "running"
+                                           : "idle");
+    if (peer) {
+        row->name = (char *)peers_name(peer, gateway_scratch(gateway, 64));
+        row->offer = peer->hello ? peer->hello->hello->offer : NULL;
+    }
+    return row;
+}
+
+void gateway_on_workers(struct gateway *gateway)
+{
+    const Wl__WorkersRequest *wanted = gateway->ask.envelope->workers_request;
+    uint32_t count = core_workers_count(gateway->with.core);
+    size_t limit = wanted->limit && wanted->limit < LIMIT_PAGE ? wanted->limit : LIMIT_PAGE;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Workers workers = WL__WORKERS__INIT;
+    size_t bytes = 0;
+
+    /* Ids on the wire begin at 1, so that `after` 0 is the beginning. */
+    workers.workers = gateway_scratch(gateway, (limit + 1) * sizeof *workers.workers);
+    for (uint32_t id = wanted->after; id < count; id++) {
+        struct worker_view view;
+        Wl__WorkerRow *row;
+        size_t size;
+
+        if (!core_worker(gateway->with.core, (struct worker_id){id}, &view))
+            continue;
+        row = worker_row(gateway, &view);
+        size = wl__worker_row__get_packed_size(row) + 4;
+        workers.more = workers.n_workers == limit ||
+                       (workers.n_workers > 0 && bytes + size > LIMIT_CONTROL_BYTES - 64);
+        if (workers.more)
+            break;
+        if (size > LIMIT_CONTROL_BYTES - 64)
+            row->offer = NULL; /* an offer as large as a message leaves no room for its row */
+        bytes += size;
+        workers.workers[workers.n_workers++] = row;
+    }
+    envelope.body_case = WL__ENVELOPE__BODY_WORKERS;
+    envelope.workers = &workers;
+    gateway_answer(gateway, &envelope);
+}

@@ -1,0 +1,402 @@
+/* gateway_submit.c - what changes a studio's jobs: submissions, verbs; and the studio's passes.
+ *
+ * A submission is not told to the core before the vault has pinned all it refers to; while the
+ * vault looks, the request waits here with its asker.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <proto/base/check.h>
+#include <proto/base/log.h>
+#include <broker/gateway.h>
+
+/* ---- pins ---- */
+
+static void spec_free(struct job_spec *spec)
+{
+    if (!spec)
+        return;
+    catalogue_spec_deinit(spec);
+    free(spec);
+}
+
+static void pin_free(struct gateway *gateway, struct pin *pin)
+{
+    gateway->n_pins--;
+    if (pin->envelope)
+        wire_free(pin->envelope);
+    spec_free(pin->spec);
+    free(pin->request.ids);
+    free(pin->request.absent);
+    free(pin);
+}
+
+void gateway_pin(struct gateway *gateway, struct studio_id studio, const ProtobufCBinaryData *refs,
+                 size_t n_refs, struct job_spec *spec)
+{
+    struct ask *ask = &gateway->ask;
+    struct pin *pin = calloc(1, sizeof *pin);
+    struct block_id *ids = calloc(n_refs, sizeof *ids);
+
+    if (!pin || !ids)
+        gateway_die("memory", -ENOMEM);
+    for (size_t i = 0; i < n_refs; i++)
+        memcpy(&ids[i], refs[i].data, sizeof ids[i]);
+    list_init(&pin->request.node);
+    pin->request.kind = VAULT_PIN;
+    pin->request.studio = studio;
+    pin->request.port = gateway->with.port;
+    pin->request.user = pin;
+    pin->request.ids = ids;
+    pin->request.n_ids = n_refs;
+    pin->key = ask->peer->key;
+    pin->route = ask->route;
+    pin->asked = ask->request;
+    pin->envelope = TAKE_PTR(ask->envelope);
+    pin->spec = spec;
+    gateway->n_pins++;
+    vault_submit(gateway->with.vault, &pin->request);
+}
+
+static bool pin_no(struct gateway *gateway, const struct pin *pin)
+{
+    const struct vault_request *request = &pin->request;
+    bool submit = pin->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT;
+    bool missing = request->result == VAULT_E_MISSING || request->n_absent > 0;
+    struct lease lease;
+    struct lease_id id;
+
+    if (request->result < 0)
+        gateway_die("the vault", request->result);
+    if (request->result == 0 && !missing)
+        return false;
+    if (submit) {
+        if (missing)
+            gateway_refuse_missing(gateway, "the submission", request->absent, request->n_absent);
+        else
+            gateway_refuse(gateway, CODE_BUSY, "the submission",
+                           request->result == VAULT_E_FULL ? "the vault is full"
+                                                           : "the vault cannot read its refs",
+                           "tell whoever runs the broker");
+    } else if (wire_lease(pin->envelope->result->lease, &lease) == 0) {
+        id = gateway_lease_id(&lease);
+        gateway_committed(gateway, &pin->route, &id, missing ? CODE_MISSING : CODE_BUSY,
+                          missing ? "blocks it refers to are not in the vault: send them"
+                                  : "the vault cannot take it now: send it again",
+                          request->absent, request->n_absent);
+    }
+    return true;
+}
+
+static void pin_done(struct gateway *gateway, struct pin *pin)
+{
+    struct ask *ask = &gateway->ask;
+
+    *ask = (struct ask){.route = pin->route, .request = pin->asked};
+    gateway->cookie++;
+    gateway->mark = journal_mark(gateway->with.journal);
+    /* Its key may have been forbidden while the vault looked. */
+    if (peers_get(&gateway->peers, &pin->key, gateway->now_ns, false, &ask->peer) != 0)
+        return;
+    if (pin_no(gateway, pin))
+        return;
+    ask->envelope = TAKE_PTR(pin->envelope);
+    if (ask->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT)
+        gateway_submit_go(gateway, TAKE_PTR(pin->spec));
+    else
+        gateway_result_go(gateway);
+}
+
+void gateway_pinned(struct gateway *gateway)
+{
+    struct vault_request *request;
+
+    while ((request = vault_completed(gateway->with.port))) {
+        struct pin *pin = request->user;
+
+        pin_done(gateway, pin);
+        if (gateway->ask.envelope)
+            wire_free(gateway->ask.envelope);
+        gateway->ask = (struct ask){0};
+        pin_free(gateway, pin);
+        gateway_scratch_free(gateway);
+    }
+}
+
+/* ---- submissions ---- */
+
+/* What the core's record borrows from until the store has it. */
+struct submission {
+    Wl__Envelope *envelope;
+    struct job_spec *spec;
+    void *blob;
+};
+
+static void submission_free(void *memory)
+{
+    struct submission *submission = memory;
+
+    spec_free(submission->spec);
+    if (submission->envelope)
+        wire_free(submission->envelope);
+    free(submission->blob);
+    free(submission);
+}
+
+static void body_digest(struct gateway *gateway, const ProtobufCMessage *message,
+                        struct request_digest *ret_digest)
+{
+    size_t size = protobuf_c_message_get_packed_size(message);
+    uint8_t *packed = gateway_scratch(gateway, size + 1);
+    struct block_id id;
+
+    protobuf_c_message_pack(message, packed);
+    digest(packed, size, &id);
+    wipe(packed, size); /* a submission holds its job key */
+    memcpy(ret_digest->bytes, id.bytes, sizeof ret_digest->bytes);
+}
+
+void gateway_submit_go(struct gateway *gateway, struct job_spec *spec)
+{
+    struct ask *ask = &gateway->ask;
+    Wl__Submit *submit = ask->envelope->submit;
+    struct submission *submission = calloc(1, sizeof *submission);
+    struct event event = {.kind = EVENT_SUBMIT};
+    size_t size = 0;
+
+    if (!submission)
+        gateway_die("memory", -ENOMEM);
+    body_digest(gateway, &submit->base, &event.submit.digest);
+    memcpy(event.submit.request.bytes, submit->request_id.data, sizeof event.submit.request.bytes);
+    if (!submit->person[0] && ask->peer->row.name[0]) {
+        char *person = strdup(ask->peer->row.name);
+
+        if (!person)
+            gateway_die("memory", -ENOMEM);
+        if (submit->person != (char *)protobuf_c_empty_string)
+            free(submit->person);
+        submit->person = person;
+    }
+    if (catalogue_pack(&gateway->catalogue, spec->studio, submit, &submission->blob, &size) < 0)
+        gateway_die("memory", -ENOMEM);
+    spec->blob = submission->blob;
+    spec->blob_size = size;
+    submission->spec = spec;
+    event.submit.spec = spec;
+    gateway_step(gateway, &event);
+    submission->envelope = TAKE_PTR(ask->envelope);
+    if (journal_keep(gateway->with.journal, submission, submission_free) < 0)
+        gateway_die("memory", -ENOMEM);
+}
+
+static const char *submit_why(const Wl__Submit *submit)
+{
+    static const uint8_t none[16];
+
+    if (memcmp(submit->job.data, none, sizeof none) == 0)
+        return "its job id is all zero";
+    if (!submit->name[0])
+        return "it has no name";
+    if (submit->n_steps == 0)
+        return "it has no steps";
+    return NULL;
+}
+
+void gateway_on_submit(struct gateway *gateway)
+{
+    struct ask *ask = &gateway->ask;
+    const Wl__Submit *submit = ask->envelope->submit;
+    struct studio_id studio = ask->peer->row.studio;
+    const char *invalid = submit_why(submit);
+    struct job_spec *spec;
+    char why[256];
+    int r;
+
+    if (studio.value == 0) {
+        gateway_refuse(gateway, CODE_REFUSED, "the submission", "this key belongs to no studio",
+                       "allow it with a studio (westlight-broker allow --studio NAME)");
+        return;
+    }
+    if (invalid) {
+        gateway_refuse(gateway, CODE_INVALID, "the submission", invalid, "correct it");
+        return;
+    }
+    if (gateway->n_pins >= GATEWAY_PINS_MAX) {
+        gateway_refuse(gateway, CODE_BUSY, "the submission", "too many are waiting for the vault",
+                       "try again in some seconds");
+        return;
+    }
+    spec = calloc(1, sizeof *spec);
+    if (!spec)
+        gateway_die("memory", -ENOMEM);
+    r = catalogue_spec(submit, studio, spec, why, sizeof why);
+    if (r < 0)
+        gateway_die("memory", r);
+    if (r > 0) {
+        free(spec);
+        gateway_refuse(gateway, CODE_INVALID, "the submission", why, "correct that step");
+        return;
+    }
+    if (submit->n_refs > 0)
+        gateway_pin(gateway, studio, submit->refs, submit->n_refs, spec);
+    else
+        gateway_submit_go(gateway, spec);
+}
+
+/* ---- verbs ---- */
+
+struct ranges {
+    struct task_range *list;
+    size_t n, capacity;
+};
+
+static bool ranges_add(struct ranges *ranges, struct task_range range)
+{
+    if (ranges->n == GATEWAY_RANGES_MAX)
+        return false;
+    if (ranges->n == ranges->capacity) {
+        size_t larger = ranges->capacity ? ranges->capacity * 2 : 16;
+        struct task_range *moved = reallocarray(ranges->list, larger, sizeof *moved);
+
+        if (!moved)
+            gateway_die("memory", -ENOMEM);
+        ranges->list = moved;
+        ranges->capacity = larger;
+    }
+    ranges->list[ranges->n++] = range;
+    return true;
+}
+
+static const char *ranges_of_tasks(struct gateway *gateway, const Wl__Verb *verb,
+                                   const struct job_view *view, struct ranges *ranges)
+{
+    for (size_t i = 0; i < verb->n_tasks; i++) {
+        const Wl__TaskRange *range = verb->tasks[i];
+        struct task_range out = {range->step, range->first, range->last};
+        const struct space *space =
+            range->step < view->n_steps
+                ? core_step_space(gateway->with.core, &view->job, range->step)
+                : NULL;
+
+        if (!space || range->first > range->last || range->last >= space_size(space))
+            return "it names tasks the job does not have";
+        ranges_add(ranges, out);
+    }
+    return NULL;
+}
+
+/* By frame: the tasks that hold any of these frames, in every step that has frames. */
+static const char *ranges_of_frames(struct gateway *gateway, const Wl__Verb *verb,
+                                    const struct job_view *view, struct ranges *ranges)
+{
+    struct space_range *frames = gateway_scratch(gateway, verb->n_frames * sizeof *frames);
+
+    for (size_t i = 0; i < verb->n_frames; i++) {
+        const Wl__Range *frame = verb->frames[i];
+
+        if (frame->step == 0 || frame->step > INT64_MAX || frame->first > frame->last)
+            return "it names a range of frames that is empty";
+        frames[i] = (struct space_range){frame->first, frame->last, (int64_t)frame->step};
+    }
+    for (uint32_t step = 0; step < view->n_steps; step++) {
+        const struct space *space = core_step_space(gateway->with.core, &view->job, step);
+        const char *name = space ? space_frame_name(space) : NULL;
+        struct space_interval *found = NULL;
+        size_t n_found = 0;
+        bool fits = true;
+        int r = name ? space_find(space, name, frames, verb->n_frames, &found, &n_found) : 0;
+
+        if (r < 0)
+            gateway_die("memory", r);
+        for (size_t i = 0; r == 0 && fits && i < n_found; i++)
+            fits = ranges_add(ranges, (struct task_range){step, found[i].first, found[i].last});
+        free(found);
+        if (r > 0 || !fits)
+            return "it names frames in too many pieces";
+    }
+    return ranges->n ? NULL : "the job has none of these frames";
+}
+
+static void verb_step(struct gateway *gateway, const Wl__Verb *verb, const struct job_view *view,
+                      const struct ranges *ranges)
+{
+    struct event event = {.kind = EVENT_VERB};
+
+    event.verb.verb = (enum verb_kind)verb->kind;
+    event.verb.studio = gateway->ask.peer->row.role == ROLE_OPERATOR
+                            ? (struct studio_id){0}
+                            : gateway->ask.peer->row.studio;
+    event.verb.job = view->job;
+    event.verb.priority = verb->priority;
+    event.verb.ranges = ranges->list;
+    event.verb.n_ranges = ranges->n;
+    memcpy(event.verb.request.bytes, verb->request_id.data, sizeof event.verb.request.bytes);
+    body_digest(gateway, &verb->base, &event.verb.digest);
+    gateway_step(gateway, &event);
+}
+
+void gateway_on_verb(struct gateway *gateway)
+{
+    const Wl__Verb *verb = gateway->ask.envelope->verb;
+    struct ranges ranges = {0};
+    const char *why = NULL;
+    struct job_view view;
+
+    if (!gateway_job(gateway, &verb->job, &view))
+        return;
+    if (verb->kind < WL__VERB_KIND__VERB_CANCEL || verb->kind > WL__VERB_KIND__VERB_PRIORITY)
+        why = "it asks for nothing that can be done";
+    else if (verb->n_tasks > 0 && verb->n_frames > 0)
+        why = "it names tasks and frames";
+    else if (verb->n_tasks > 0)
+        why = ranges_of_tasks(gateway, verb, &view, &ranges);
+    else if (verb->n_frames > 0)
+        why = ranges_of_frames(gateway, verb, &view, &ranges);
+
+    if (why)
+        gateway_refuse(gateway, CODE_INVALID, "the request", why,
+                       "westlight show JOB lists its steps and frames");
+    else
+        verb_step(gateway, verb, &view, &ranges);
+    free(ranges.list);
+}
+
+/* ---- passes ---- */
+
+void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct job_id *job,
+                  uint64_t write_bytes, uint8_t ret_text[PASS_BYTES], size_t *ret_size)
+{
+    struct pass pass = {.studio = studio.value,
+                        .rights = PASS_READ | PASS_WRITE,
+                        .write_bytes = write_bytes,
+                        .expires_wall_s = gateway->wall_s + GATEWAY_PASS_S};
+
+    if (job)
+        memcpy(pass.job, job->bytes, sizeof pass.job);
+    pass_sign(gateway->with.signer, &pass, &gateway->ask.peer->key, ret_text, ret_size);
+}
+
+void gateway_on_pass_request(struct gateway *gateway)
+{
+    const struct ask *ask = &gateway->ask;
+    uint64_t bytes = ask->envelope->pass_request->write_bytes;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Pass pass = WL__PASS__INIT;
+    uint8_t text[PASS_BYTES];
+    size_t size;
+
+    if (ask->peer->row.studio.value == 0) {
+        gateway_refuse(gateway, CODE_REFUSED, "the pass", "this key belongs to no studio",
+                       "allow it with a studio (westlight-broker allow --studio NAME)");
+        return;
+    }
+    if (bytes == 0 || bytes > GATEWAY_STUDIO_BYTES)
+        bytes = GATEWAY_STUDIO_BYTES;
+    gateway_pass(gateway, ask->peer->row.studio, NULL, bytes, text, &size);
+    pass.pass = (ProtobufCBinaryData){size, text};
+    pass.expires_wall_s = gateway->wall_s + GATEWAY_PASS_S;
+    envelope.body_case = WL__ENVELOPE__BODY_PASS;
+    envelope.pass = &pass;
+    gateway_answer(gateway, &envelope);
+}

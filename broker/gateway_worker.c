@@ -1,0 +1,293 @@
+/* gateway_worker.c - what workers say. A message of an older session is dropped; one about a lease
+ * counts only with the ticket that this broker gave to this worker for it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <proto/base/log.h>
+#include <broker/gateway.h>
+
+static bool current(struct gateway *gateway, uint64_t session)
+{
+    const struct ask *ask = &gateway->ask;
+
+    if (ask->peer->joined && ask->peer->session == session)
+        return true;
+    gateway->counters.dropped++;
+    log_limited(LOG_DEBUG, "old_session", "session=%llu", (unsigned long long)session);
+    return false;
+}
+
+bool gateway_ticket(struct gateway *gateway, const Wl__Lease *message,
+                    const ProtobufCBinaryData *ticket, struct lease_id *ret_lease)
+{
+    char name[64];
+    struct lease lease;
+
+    if (wire_lease(message, &lease) == 0 &&
+        ticket_valid(gateway->with.signer, &lease, &gateway->ask.peer->key, ticket->data,
+                     ticket->len)) {
+        *ret_lease = gateway_lease_id(&lease);
+        return true;
+    }
+    gateway->counters.forged++;
+    log_limited(LOG_WARN, "forged", "peer=\"%s\"", peers_name(gateway->ask.peer, name));
+    return false;
+}
+
+static void refuse_ticket(struct gateway *gateway)
+{
+    if (gateway->ask.request)
+        gateway_refuse(gateway, CODE_REFUSED, "the ticket",
+                       "it was not given to this worker for this lease",
+                       "drop the lease; the worker's inventory says what is left");
+}
+
+static void refuse_stale(struct gateway *gateway)
+{
+    gateway_refuse(gateway, CODE_STALE, "the lease", "it has ended", "drop it");
+}
+
+/* ---- the list of what it runs and holds ---- */
+
+static void drop_invalid(struct gateway *gateway, const Wl__InventoryItem *item)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Verdict message = WL__VERDICT__INIT;
+    Wl__LeaseVerdict one = WL__LEASE_VERDICT__INIT, *list = &one;
+
+    one.lease = item->lease;
+    one.verdict = VERDICT_DROP;
+    message.leases = &list;
+    message.n_leases = 1;
+    envelope.body_case = WL__ENVELOPE__BODY_VERDICT;
+    envelope.verdict = &message;
+    (void)gateway_say(gateway, &gateway->ask.route, &envelope, NULL);
+}
+
+void gateway_on_inventory(struct gateway *gateway)
+{
+    const Wl__Inventory *inventory = gateway->ask.envelope->inventory;
+    struct inventory_item *items =
+        gateway_scratch(gateway, (inventory->n_items + 1) * sizeof *items);
+    struct event event = {.kind = EVENT_INVENTORY};
+    size_t n = 0;
+
+    if (!current(gateway, inventory->session))
+        return;
+    for (size_t i = 0; i < inventory->n_items; i++) {
+        const Wl__InventoryItem *item = inventory->items[i];
+
+        if (!gateway_ticket(gateway, item->lease, &item->ticket, &items[n].lease)) {
+            drop_invalid(gateway, item);
+            continue;
+        }
+        items[n].state = item->state == WL__LEASE_STATE__LEASE_RUNNING ? HELD_RUNNING
+                         : item->state == WL__LEASE_STATE__LEASE_HELD  ? HELD_RESULT
+                                                                       : HELD_QUEUED;
+        items[n++].gpu_mask = item->gpu_mask;
+    }
+    event.inventory.worker = gateway->ask.peer->worker;
+    event.inventory.items = items;
+    event.inventory.n_items = n;
+    event.inventory.last = inventory->last;
+    gateway_step(gateway, &event);
+}
+
+/* ---- signs of life ---- */
+
+void gateway_on_beat(struct gateway *gateway)
+{
+    struct event event = {.kind = EVENT_BEAT};
+
+    if (!current(gateway, gateway->ask.envelope->beat->session))
+        return;
+    event.beat.worker = gateway->ask.peer->worker;
+    gateway_step(gateway, &event);
+}
+
+void gateway_on_started(struct gateway *gateway)
+{
+    const Wl__Started *started = gateway->ask.envelope->started;
+    struct event event = {.kind = EVENT_STARTED};
+
+    if (!current(gateway, started->session))
+        return;
+    if (!gateway_ticket(gateway, started->lease, &started->ticket, &event.started.lease)) {
+        refuse_ticket(gateway);
+        return;
+    }
+    event.started.worker = gateway->ask.peer->worker;
+    gateway_step(gateway, &event);
+}
+
+void gateway_on_progress(struct gateway *gateway)
+{
+    const Wl__Progress *progress = gateway->ask.envelope->progress;
+    struct event event = {.kind = EVENT_PROGRESS};
+    struct lease_view view;
+    struct lease_id lease;
+
+    if (!current(gateway, progress->session))
+        return;
+    if (!gateway_ticket(gateway, progress->lease, &progress->ticket, &lease)) {
+        refuse_ticket(gateway);
+        return;
+    }
+    event.progress.worker = gateway->ask.peer->worker;
+    event.progress.lease = lease;
+    event.progress.permille = progress->permille > 1000 ? 1000 : (uint16_t)progress->permille;
+    gateway_step(gateway, &event);
+    if (!core_lease(gateway->with.core, &lease, &view))
+        return;
+    if (live_note(&gateway->live, &lease, progress) < 0)
+        gateway_die("memory", -ENOMEM);
+    watch_changed(&gateway->watch, &lease.job);
+}
+
+void gateway_on_released(struct gateway *gateway)
+{
+    const Wl__Released *released = gateway->ask.envelope->released;
+    struct event event = {.kind = EVENT_RELEASED};
+    char name[64];
+
+    if (!current(gateway, released->session))
+        return;
+    if (!gateway_ticket(gateway, released->lease, &released->ticket, &event.released.lease)) {
+        refuse_ticket(gateway);
+        return;
+    }
+    if (released->why[0])
+        log_limited(LOG_INFO, "released", "worker=\"%s\" why=\"%s\"",
+                    peers_name(gateway->ask.peer, name), released->why);
+    event.released.worker = gateway->ask.peer->worker;
+    gateway_step(gateway, &event);
+}
+
+/* ---- results ---- */
+
+static const char *result_why(const Wl__Result *result)
+{
+    Wl__Result stored = *result;
+
+    stored.session = 0;
+    stored.ticket = (ProtobufCBinaryData){0};
+    if (result->class_ >= CLASSES_COUNT)
+        return "its class is none the broker knows";
+    if (result->class_ == CLASS_OK && !result->manifest)
+        return "it is a success without a manifest";
+    /* So that one page of results or attempts can always hold it. */
+    if (wl__result__get_packed_size(&stored) + 2 * LIMIT_NAME_BYTES > LIMIT_CONTROL_BYTES)
+        return "it is too large: send its log as blocks";
+    return NULL;
+}
+
+void gateway_on_result(struct gateway *gateway)
+{
+    struct ask *ask = &gateway->ask;
+    const Wl__Result *result = ask->envelope->result;
+    const struct catalogue_job *entry;
+    struct lease plain;
+    struct lease_id lease;
+    const char *why;
+
+    if (!current(gateway, result->session) || wire_lease(result->lease, &plain) != 0)
+        return;
+    lease = gateway_lease_id(&plain);
+    if (!gateway_ticket(gateway, result->lease, &result->ticket, &lease)) {
+        gateway_committed(gateway, &ask->route, &lease, CODE_REFUSED,
+                          "the ticket was not given to this worker for this lease: drop it", NULL, 0);
+        return;
+    }
+    why = result_why(result);
+    if (why) {
+        gateway->counters.refused++;
+        gateway_committed(gateway, &ask->route, &lease, CODE_INVALID, why, NULL, 0);
+        return;
+    }
+    entry = catalogue_find(&gateway->catalogue, &lease.job);
+    if (!entry) {
+        gateway_committed(gateway, &ask->route, &lease, CODE_STALE, "its job is gone: drop it", NULL,
+                          0);
+        return;
+    }
+    if (result->n_refs == 0)
+        gateway_result_go(gateway);
+    else if (gateway->n_pins >= GATEWAY_PINS_MAX)
+        gateway_committed(gateway, &ask->route, &lease, CODE_BUSY,
+                          "too many wait for the vault: send it again in some seconds", NULL, 0);
+    else
+        gateway_pin(gateway, entry->studio, result->refs, result->n_refs, NULL);
+}
+
+static struct usage usage_of(const Wl__Usage *usage)
+{
+    if (!usage)
+        return (struct usage){0};
+    return (struct usage){.wall_ns = usage->wall_ns,
+                          .cpu_ns = usage->cpu_ns,
+                          .memory_bytes = usage->memory_bytes,
+                          .bytes_in = usage->bytes_in,
+                          .bytes_out = usage->bytes_out,
+                          .card_ns = usage->card_ns};
+}
+
+/* Its blocks are pinned, or it has none. The ticket was valid when it came. */
+void gateway_result_go(struct gateway *gateway)
+{
+    const struct ask *ask = &gateway->ask;
+    Wl__Result stored = *ask->envelope->result;
+    struct event event = {.kind = EVENT_RESULT};
+    struct lease lease;
+    uint8_t *blob;
+
+    if (!current(gateway, stored.session) || wire_lease(stored.lease, &lease) != 0)
+        return;
+    stored.session = 0;
+    stored.ticket = (ProtobufCBinaryData){0};
+    event.result.blob_size = wl__result__get_packed_size(&stored);
+    blob = malloc(event.result.blob_size + 1);
+    if (!blob)
+        gateway_die("memory", -ENOMEM);
+    wl__result__pack(&stored, blob);
+    event.result.worker = ask->peer->worker;
+    event.result.lease = gateway_lease_id(&lease);
+    event.result.class = (enum attempt_class)stored.class_;
+    event.result.usage = usage_of(stored.usage);
+    event.result.blob = blob;
+    gateway_step(gateway, &event);
+    if (journal_keep(gateway->with.journal, blob, free) < 0)
+        gateway_die("memory", -ENOMEM);
+}
+
+/* ---- passes that last as long as the task ---- */
+
+void gateway_on_worker_pass(struct gateway *gateway)
+{
+    const Wl__WorkerPassRequest *wanted = gateway->ask.envelope->worker_pass_request;
+    const struct catalogue_job *entry;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Pass pass = WL__PASS__INIT;
+    uint8_t text[PASS_BYTES];
+    struct lease_view view;
+    struct lease_id lease;
+    size_t size;
+
+    if (!current(gateway, wanted->session))
+        return;
+    if (!gateway_ticket(gateway, wanted->lease, &wanted->ticket, &lease)) {
+        refuse_ticket(gateway);
+        return;
+    }
+    entry = catalogue_find(&gateway->catalogue, &lease.job);
+    if (!entry || !core_lease(gateway->with.core, &lease, &view)) {
+        refuse_stale(gateway);
+        return;
+    }
+    gateway_pass(gateway, entry->studio, &lease.job, GATEWAY_WRITE_BYTES, text, &size);
+    pass.pass = (ProtobufCBinaryData){size, text};
+    pass.expires_wall_s = gateway->wall_s + GATEWAY_PASS_S;
+    envelope.body_case = WL__ENVELOPE__BODY_PASS;
+    envelope.pass = &pass;
+    gateway_answer(gateway, &envelope);
+}
