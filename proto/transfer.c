@@ -18,6 +18,7 @@ enum {
     REOPENS_MAX = 3,    /* without an answer in between, where the server says "open first" */
 };
 #define PATIENCE_NS (30 * NS_PER_S)
+#define REFUSED_NS  (2 * NS_PER_S)  /* a server that stops in a handshake looks like a refusal */
 #define IDLE_NS     (20 * NS_PER_S) /* the server forgets who is idle for 30 s */
 
 /* ---- the link ---- */
@@ -37,6 +38,7 @@ static int dial(struct transfer *transfer)
     link_close(transfer->socket);
     transfer->socket = transfer->monitor = NULL;
     transfer->phase = PHASE_CLOSED;
+    transfer->refused_ns = 0;
     transfer->fresh_ns = clock_monotonic_ns();
     int r = link_connect(config->context, LINK_BULK, transfer->endpoint, &config->server,
                          &transfer->keys, &transfer->socket);
@@ -294,10 +296,7 @@ static int look_at_link(struct call *call)
     int r = link_monitor_read(transfer->monitor, &status);
     if (r <= 0)
         return r;
-    if (status == LINK_REFUSED)
-        return transfer_say(transfer, TRANSFER_E_REFUSED, transfer->endpoint, "this key was turned away",
-                   "enrol it, or ask the operator whether it was revoked");
-
+    transfer->refused_ns = status == LINK_REFUSED ? clock_monotonic_ns() : 0;
     transfer->phase = PHASE_CLOSED;
     forget_asked(call);
     return 0;
@@ -365,6 +364,10 @@ static int mind_the_time(struct call *call)
 
     if (transfer->config.stop && atomic_load(transfer->config.stop))
         return transfer_say(transfer, -ECANCELED, "transfer", "stopped", "start it again");
+    if (transfer->refused_ns && now_ns - transfer->refused_ns > REFUSED_NS)
+        return transfer_say(transfer, TRANSFER_E_REFUSED, transfer->endpoint,
+                            "this key was turned away",
+                            "enrol it, or ask the operator whether it was revoked");
     if (now_ns - transfer->heard_ns > transfer->config.patience_ns)
         return transfer_say(transfer, -ETIMEDOUT, transfer->endpoint, "no answer",
                    "check the network and that the broker runs; what was sent is kept");

@@ -22,6 +22,7 @@ struct transfer {
     size_t window_bytes;
     int64_t heard_ns; /* the last answer, or the call's start */
     int64_t fresh_ns; /* the last answer, or the socket's start */
+    int64_t refused_ns; /* since when the link says so; 0: it does not */
     unsigned reopens;
     bool blocked;     /* a send waits for room */
     uint64_t bytes_sent, bytes_received;
