@@ -1,1 +1,318 @@
-typedef int westlight_empty; /* to be written */
+/* fetch.c - which results there are, a page at a time, until the job is finished or all are home.
+ *
+ * Results come in the order of their commit and have a sequence each, so "what is new" is one
+ * number. A page's manifests are opened first, then its files are written (homing.c).
+ */
+#include <client/homing.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <client/farm.h>
+
+#define RETRY_NS NS_PER_S /* while the broker is away */
+
+/* ---- before the first result ---- */
+
+/* The studio's own copy of the key, where the broker gave none. */
+static int kept_key(const char *id, uint8_t ret_key[32])
+{
+    char folder[LIMIT_PATH_BYTES - 64], path[LIMIT_PATH_BYTES];
+    _cleanup_(bytes_wipe_deinit) struct bytes text = {0};
+
+    int r = farm_state_folder("jobs", folder, sizeof(folder));
+    if (r < 0)
+        return r;
+    snprintf(path, sizeof(path), "%s/%s", folder, id);
+    r = file_read(path, 4096, &text);
+    if (r == 0)
+        r = bytes_append(&text, "", 1);
+    if (r < 0)
+        return r;
+    char *key = strstr((char *)text.data, "\nkey ");
+    if (!key || strlen(key) < 5 + 64)
+        return -ENOENT;
+    key[5 + 64] = '\0';
+    return hex_decode(key + 5, ret_key, 32);
+}
+
+int look_job_key(struct westlight *westlight, const Wl__Show *show, const char *id, uint8_t ret_key[32])
+{
+    if (show->job_key.len == 32) {
+        memcpy(ret_key, show->job_key.data, 32);
+        return 0;
+    }
+    if (kept_key(id, ret_key) == 0)
+        return 0;
+    return connection_fail(westlight, WESTLIGHT_E_REFUSED, "job %s: only studio %s may open it: use a key of that studio", id,
+                           show->row->studio);
+}
+
+static int open_recipe(struct homing *homing, const Wl__Show *show)
+{
+    _cleanup_(bytes_wipe_deinit) struct bytes packed = {0};
+    Wl__Recipe *recipe = NULL;
+    const char *why = "";
+    uint8_t secret[32];
+
+    job_key_in(homing->job_key, secret);
+    int r = blocks_open_ref(&homing->blocks, secret, show->recipe, &packed);
+    wipe(secret, sizeof(secret));
+    if (r != 0)
+        return r;
+    r = wire_recipe_unpack(packed.data, packed.size, &recipe, &why);
+    if (r > 0)
+        return connection_fail(homing->westlight, WESTLIGHT_E_CORRUPT, "job %s: its recipe cannot be read: %s", homing->id, why);
+    if (r == 0)
+        r = homing_places(homing, recipe);
+    if (recipe)
+        wl__recipe__free_unpacked(recipe, NULL);
+    return r;
+}
+
+static int open_folder(struct homing *homing)
+{
+    const char *folder = homing->fetch->folder;
+
+    int r = folder_make(folder, 0777);
+    if (r == 0) {
+        homing->folder = realpath(folder, NULL);
+        homing->fd = homing->folder ? open(homing->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+        r = homing->fd < 0 ? -errno : 0;
+    }
+    if (r < 0)
+        return connection_fail(homing->westlight, r, "folder %s: %s: choose another with -o", folder, strerror(-r));
+    r = receipts_open(&homing->receipts, homing->id, homing->folder);
+    if (r < 0)
+        return connection_fail(homing->westlight, r, "receipts: %s: check the folder that XDG_STATE_HOME names", strerror(-r));
+    return 0;
+}
+
+/* ---- one page ---- */
+
+static int ask_results(struct homing *homing, Wl__Envelope **ret_answer)
+{
+    Wl__ResultsRequest request = WL__RESULTS_REQUEST__INIT;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+
+    request.job = (ProtobufCBinaryData){sizeof(homing->job), homing->job};
+    request.after = homing->fetch->after;
+    request.limit = LIMIT_RESULTS_PAGE;
+    envelope.body_case = WL__ENVELOPE__BODY_RESULTS_REQUEST;
+    envelope.results_request = &request;
+    return connection_call(homing->westlight, &envelope, WL__ENVELOPE__BODY_RESULTS, CONNECTION_TIMEOUT_NS, ret_answer);
+}
+
+static int open_manifest(struct homing *homing, const Wl__ResultRow *row, const void *sealed, size_t size, Wl__Manifest **ret_manifest)
+{
+    struct westlight *westlight = homing->westlight;
+    _cleanup_(bytes_deinit) struct bytes body = {0}, why = {0};
+    uint8_t secret[32];
+    struct block_key key;
+    char name[LIMIT_NAME_BYTES];
+
+    job_key_out(homing->job_key, row->step, row->task, row->floor, secret);
+    int r = wire_block_ref(westlight->sealer, secret, row->manifest, &key) != 0 ? SEAL_E_FORM : 0;
+    wipe(secret, sizeof(secret));
+    look_task_name(homing->steps, row->step, row->task, name, sizeof(name));
+    if (r == 0)
+        r = open_block(westlight->sealer, &key, sealed, size, &body);
+    if (r != 0)
+        return blocks_opened(westlight, r, name);
+    r = manifest_parse(body.data, body.size, ret_manifest, &why);
+    if (r > 0)
+        return connection_fail(westlight, WESTLIGHT_E_CORRUPT, "%s: its list of files is not acceptable: %s", name,
+                               why.size ? (const char *)why.data : "");
+    return r;
+}
+
+struct page {
+    struct homing *homing;
+    struct homing_result *results;
+    size_t *wanted; /* which result a want belongs to */
+};
+
+static int take_manifest(void *user, size_t i, const void *sealed, size_t size)
+{
+    struct page *page = user;
+    struct homing_result *result = &page->results[page->wanted[i]];
+    return open_manifest(page->homing, result->row, sealed, size, &result->manifest);
+}
+
+/* Small manifests lie in the rows; the others come in one request. */
+static int open_manifests(struct page *page, const Wl__Results *rows)
+{
+    _cleanup_(freep) struct transfer_want *wants = calloc(rows->n_results + 1, sizeof(*wants));
+    size_t n = 0;
+    int r = wants ? 0 : -ENOMEM;
+
+    for (size_t i = 0; r == 0 && i < rows->n_results; i++) {
+        const Wl__BlockRef *ref = rows->results[i]->manifest;
+        page->results[i].row = rows->results[i];
+        if (!ref || ref->id.len != 32) {
+            r = -EPROTO;
+        } else if (ref->inline_sealed.len > 0) {
+            r = open_manifest(page->homing, rows->results[i], ref->inline_sealed.data, ref->inline_sealed.len,
+                              &page->results[i].manifest);
+        } else {
+            memcpy(wants[n].id.bytes, ref->id.data, 32);
+            wants[n].sealed_bytes = ref->sealed_bytes;
+            page->wanted[n++] = i;
+        }
+    }
+    return r == 0 && n > 0 ? blocks_get(&page->homing->blocks, wants, n, take_manifest, page) : r;
+}
+
+static int fetch_page(struct homing *homing, bool *ret_more)
+{
+    _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+    struct page page = {.homing = homing};
+
+    int r = ask_results(homing, &answer);
+    if (r != 0)
+        return r;
+    size_t n = answer->results->n_results;
+    page.results = calloc(n + 1, sizeof(*page.results));
+    page.wanted = calloc(n + 1, sizeof(*page.wanted));
+    r = page.results && page.wanted ? open_manifests(&page, answer->results) : -ENOMEM;
+    if (r == 0)
+        r = homing_write(homing, page.results, n);
+    for (size_t i = 0; page.results && i < n; i++)
+        if (page.results[i].manifest)
+            wl__manifest__free_unpacked(page.results[i].manifest, NULL);
+    free(page.results);
+    free(page.wanted);
+    *ret_more = answer->results->more && n > 0;
+    return r;
+}
+
+static int fetch_all(struct homing *homing)
+{
+    bool more = true;
+    int r = 0;
+
+    while (r == 0 && more)
+        r = fetch_page(homing, &more);
+    return r;
+}
+
+/* ---- until the end ---- */
+
+static bool gave_up(const struct homing *homing)
+{
+    int64_t patience_ns = homing->fetch->timeout_ms * NS_PER_MS;
+    return patience_ns > 0 && clock_monotonic_ns() - homing->progress_ns >= patience_ns;
+}
+
+/* A job that paused itself after failures goes on only when a person does something. */
+static int stuck(struct homing *homing, const struct westlight_row *row)
+{
+    if (strcmp(row->phase, "paused") != 0 || row->counts.leased + row->counts.running > 0 || row->attempts_failed == 0)
+        return 0;
+    return connection_fail(homing->westlight, WESTLIGHT_E_STATE, "job %.8s is paused: %s", homing->id,
+                           row->reason[0] ? row->reason : "see westlight show");
+}
+
+/* Waits for news of the job and says where it stands. */
+static int await_news(struct homing *homing, struct westlight_row *row)
+{
+    const struct westlight_fetch *fetch = homing->fetch;
+    struct westlight_watch *watch = NULL;
+    int64_t deadline_ns = fetch->timeout_ms > 0 ? homing->progress_ns + fetch->timeout_ms * NS_PER_MS : 0;
+
+    do {
+        int r = connection_notice(homing->westlight, deadline_ns, &watch);
+        if (r != 0)
+            return r;
+        if (memcmp(watch->job, homing->job, sizeof(watch->job)) != 0)
+            wire_free(TAKE_PTR(watch->notice)); /* of another watch on this connection */
+    } while (!watch->notice);
+    wire_free(homing->westlight->held);
+    homing->westlight->held = TAKE_PTR(watch->notice);
+    const Wl__Notice *notice = homing->westlight->held->notice;
+    homing->progress_ns = clock_monotonic_ns();
+    if (notice->gone || !notice->row)
+        return connection_fail(homing->westlight, WESTLIGHT_E_UNKNOWN, "job %s: it is gone from the farm", homing->id);
+    int r = look_row(homing->westlight, notice->row, row);
+    if (r == 0)
+        homing->results_known = row->counts.done;
+    return r;
+}
+
+static int follow(struct homing *homing, struct westlight_row *row)
+{
+    for (;;) {
+        uint64_t before = homing->fetch->after;
+        int r = fetch_all(homing);
+        if ((r == WESTLIGHT_E_UNREACHABLE || r == WESTLIGHT_E_TIMEOUT) && !gave_up(homing)) {
+            r = connection_sleep(homing->westlight, RETRY_NS);
+            if (r != 0)
+                return r;
+            continue;
+        }
+        if (r != 0)
+            return r;
+        if (row->finished && (homing->fetch->after >= row->last_result || homing->fetch->after == before))
+            return 0;
+        r = stuck(homing, row);
+        if (r == 0)
+            r = await_news(homing, row);
+        if (r != 0)
+            return r;
+    }
+}
+
+static int begin(struct homing *homing, struct westlight_row *row)
+{
+    struct westlight *westlight = homing->westlight;
+    struct westlight_watch *watch;
+
+    int r = connection_job_id(westlight, homing->id, homing->job);
+    if (r == 0 && homing->fetch->follow) /* before looking, so that nothing falls between */
+        r = connection_watch(westlight, homing->job, &watch);
+    if (r == 0)
+        r = look_show(westlight, homing->job, &westlight->held);
+    if (r != 0)
+        return r;
+    const Wl__Show *show = westlight->held->show;
+    r = look_row(westlight, show->row, row);
+    if (r == 0)
+        r = look_steps_new(show->steps, show->n_steps, &homing->steps);
+    if (r == 0 && homing->fetch->follow && !watch->steps)
+        r = look_steps_new(show->steps, show->n_steps, &watch->steps); /* westlight_next may come later */
+    if (r == 0)
+        r = look_job_key(westlight, show, homing->id, homing->job_key);
+    if (r == 0)
+        r = open_recipe(homing, show);
+    if (r == 0)
+        r = open_folder(homing);
+    homing->results_known = row->counts.done;
+    return r;
+}
+
+int westlight_fetch(struct westlight *westlight, const char *id, struct westlight_fetch *fetch)
+{
+    struct homing homing = {
+        .westlight = westlight, .fetch = fetch, .id = id, .fd = -1, .receipts.file = -1, .blocks.westlight = westlight,
+        .progress_ns = clock_monotonic_ns(),
+    };
+    struct westlight_row row;
+
+    connection_begin(westlight);
+    homing.reader.blocks = &homing.blocks;
+    int r = begin(&homing, &row);
+    if (r == 0)
+        r = fetch->follow ? follow(&homing, &row) : fetch_all(&homing);
+    if (r == 0 && homing.conflicts > 1)
+        r = connection_fail(westlight, WESTLIGHT_E_EXISTS, "%s (and %llu more)", homing.conflict,
+                            (unsigned long long)homing.conflicts - 1);
+    else if (r == 0 && homing.conflicts == 1)
+        r = connection_fail(westlight, WESTLIGHT_E_EXISTS, "%s", homing.conflict);
+    fetch->bytes_received = blocks_received(&homing.blocks);
+    homing_deinit(&homing);
+    return r;
+}

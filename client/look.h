@@ -35,3 +35,5 @@ void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage);
 /* A page of the attempts of one task, after that sequence. */
 int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t step, uint64_t task, uint64_t after,
                   Wl__Envelope **ret_answer);
+/* The job's key, from the broker's answer or the studio's own copy. */
+int look_job_key(struct westlight *westlight, const Wl__Show *show, const char *id, uint8_t ret_key[32]);

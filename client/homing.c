@@ -1,0 +1,373 @@
+/* homing.c - files get home: what is there already is skipped, what a person changed is left alone.
+ *
+ * What this machine wrote it knows by its receipts (size, time, result). A file without one is
+ * compared with what would be written; so nothing of a person's is ever replaced unasked.
+ */
+#include <client/homing.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- places ---- */
+
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : "root";
+}
+
+struct folders {
+    const char **paths; /* distinct, as declared */
+    char **names;
+    size_t n;
+};
+
+static int add_folder(struct folders *folders, const char *path)
+{
+    for (size_t i = 0; i < folders->n; i++)
+        if (strcmp(folders->paths[i], path) == 0)
+            return 0;
+    unsigned same = 1;
+    for (size_t i = 0; i < folders->n; i++)
+        if (strcmp(last_part(folders->paths[i]), last_part(path)) == 0)
+            same++;
+    const char **paths = reallocarray(folders->paths, folders->n + 1, sizeof(*paths));
+    if (paths)
+        folders->paths = paths;
+    char **names = paths ? reallocarray(folders->names, folders->n + 1, sizeof(*names)) : NULL;
+    if (!names)
+        return -ENOMEM;
+    folders->names = names;
+    int r = same == 1 ? asprintf(&names[folders->n], "%s", last_part(path))
+                      : asprintf(&names[folders->n], "%s-%u", last_part(path), same);
+    if (r < 0)
+        return -ENOMEM;
+    paths[folders->n++] = path;
+    return 0;
+}
+
+static const char *folder_name(const struct folders *folders, const char *path)
+{
+    for (size_t i = 0; folders->n > 1 && i < folders->n; i++)
+        if (strcmp(folders->paths[i], path) == 0)
+            return folders->names[i];
+    return "";
+}
+
+static int fill_places(struct homing *homing, const Wl__Recipe *recipe, struct folders *folders)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < recipe->n_steps; i++)
+        for (size_t k = 0; r == 0 && k < recipe->steps[i]->n_outputs; k++)
+            r = add_folder(folders, recipe->steps[i]->outputs[k]->path);
+    homing->places = calloc(homing->steps->n + 1, sizeof(*homing->places));
+    homing->n_places = calloc(homing->steps->n + 1, sizeof(*homing->n_places));
+    if (!homing->places || !homing->n_places)
+        r = -ENOMEM;
+    for (size_t i = 0; r == 0 && i < homing->steps->n; i++) {
+        const Wl__StepRecipe *step = recipe->steps[i];
+        homing->places[i] = calloc(step->n_outputs + 1, sizeof(char *));
+        if (!homing->places[i])
+            return -ENOMEM;
+        for (; homing->n_places[i] < step->n_outputs; homing->n_places[i]++) {
+            char *name = strdup(folder_name(folders, step->outputs[homing->n_places[i]]->path));
+            if (!name)
+                return -ENOMEM;
+            homing->places[i][homing->n_places[i]] = name;
+        }
+    }
+    return r;
+}
+
+int homing_places(struct homing *homing, const Wl__Recipe *recipe)
+{
+    struct folders folders = {0};
+
+    if (recipe->n_steps != homing->steps->n)
+        return connection_fail(homing->westlight, WESTLIGHT_E_CORRUPT, "job %s: its recipe has %zu steps, the broker says %zu",
+                               homing->id, recipe->n_steps, homing->steps->n);
+    int r = fill_places(homing, recipe, &folders);
+    for (size_t i = 0; i < folders.n; i++)
+        free(folders.names[i]);
+    free(folders.names);
+    free(folders.paths);
+    return r;
+}
+
+void homing_deinit(struct homing *homing)
+{
+    for (size_t i = 0; homing->places && homing->steps && i < homing->steps->n; i++) {
+        for (size_t k = 0; k < homing->n_places[i]; k++)
+            free(homing->places[i][k]);
+        free(homing->places[i]);
+    }
+    free(homing->places);
+    free(homing->n_places);
+    look_steps_free(homing->steps);
+    free(homing->folder);
+    if (homing->fd >= 0)
+        close(homing->fd);
+    receipts_deinit(&homing->receipts);
+    reader_deinit(&homing->reader);
+    blocks_deinit(&homing->blocks);
+    wipe(homing->job_key, sizeof(homing->job_key));
+}
+
+/* The entry's path becomes the one below our folder. */
+static int place_entry(struct homing *homing, const Wl__ResultRow *row, Wl__FileEntry *entry)
+{
+    char *path = NULL;
+
+    if (row->step >= homing->steps->n || entry->root >= homing->n_places[row->step])
+        return connection_fail(homing->westlight, WESTLIGHT_E_CORRUPT,
+                               "job %s: a result names an output folder that the job did not declare", homing->id);
+    const char *place = homing->places[row->step][entry->root];
+    if (place[0] == '\0')
+        return 0;
+    if (asprintf(&path, "%s/%s", place, entry->path) < 0)
+        return -ENOMEM;
+    free(entry->path);
+    entry->path = path;
+    return 0;
+}
+
+/* ---- what to do with a file ---- */
+
+enum decision { DECIDE_WRITE, DECIDE_SKIP, DECIDE_COMPARE, DECIDE_CHANGED, DECIDE_TWICE };
+
+static enum decision decide(const struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry)
+{
+    const struct receipt *receipt = receipts_find(&homing->receipts, entry->path);
+    struct stat status;
+
+    if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0 || S_ISDIR(status.st_mode))
+        return DECIDE_WRITE; /* a folder in its way is refused where it is written */
+    if (receipt && receipt_holds(receipt, &status)) {
+        if (receipt->sequence == row->sequence)
+            return DECIDE_SKIP;
+        if (receipt->step == row->step && receipt->task == row->task)
+            return receipt->sequence < row->sequence ? DECIDE_WRITE : DECIDE_SKIP;
+        return homing->fetch->force ? DECIDE_WRITE : DECIDE_TWICE;
+    }
+    if (homing->fetch->force)
+        return DECIDE_WRITE;
+    if (receipt)
+        return DECIDE_CHANGED;
+    /* A link has no content to compare: it is replaced only by force, or where it says the same. */
+    return S_ISLNK(status.st_mode) == (entry->link[0] != '\0') && (uint64_t)status.st_size == (entry->link[0] ? strlen(entry->link) : entry->size)
+               ? DECIDE_COMPARE
+               : DECIDE_CHANGED;
+}
+
+static int same_link(int folder, const Wl__FileEntry *entry, bool *ret_same)
+{
+    char target[LIMIT_PATH_BYTES];
+    ssize_t n = readlinkat(folder, entry->path, target, sizeof(target));
+    *ret_same = n >= 0 && (size_t)n == strlen(entry->link) && memcmp(target, entry->link, (size_t)n) == 0;
+    return 0;
+}
+
+static int same_content(struct homing *homing, const Wl__FileEntry *entry, bool *ret_same)
+{
+    _cleanup_(bytes_deinit) struct bytes block = {0}, there = {0};
+    struct stat status;
+
+    if (entry->link[0])
+        return same_link(homing->fd, entry, ret_same);
+    *ret_same = false;
+    _cleanup_(closep) int fd = openat(homing->fd, entry->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || (uint64_t)status.st_size != entry->size)
+        return 0;
+    for (size_t i = 0; i < entry->n_parts; i++) {
+        const Wl__Part *part = entry->parts[i];
+        struct block_key key;
+        size_t got = 0;
+        int r = wire_block_key(part->block, &key) != 0 ? -EPROTO : reader_fetch(&homing->reader, &key, &block);
+        if (r == 0)
+            r = bytes_reserve(&there, part->length);
+        if (r == 0)
+            r = fd_read_all(fd, there.data, part->length, &got);
+        if (r != 0)
+            return r;
+        if (got != part->length || part->offset > block.size || part->length > block.size - part->offset
+            || memcmp(there.data, block.data + part->offset, got) != 0)
+            return 0;
+    }
+    *ret_same = true;
+    return 0;
+}
+
+static void conflict(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry, enum decision decision)
+{
+    char name[LIMIT_NAME_BYTES], other[LIMIT_NAME_BYTES];
+    const struct receipt *receipt = receipts_find(&homing->receipts, entry->path);
+
+    if (homing->conflicts++ > 0)
+        return;
+    if (decision == DECIDE_TWICE && receipt) {
+        look_task_name(homing->steps, row->step, row->task, name, sizeof(name));
+        look_task_name(homing->steps, receipt->step, receipt->task, other, sizeof(other));
+        snprintf(homing->conflict, sizeof(homing->conflict),
+                 "%.200s: %.80s and %.80s both write it, with different content: give each frame a name of its own",
+                 entry->path, other, name);
+    } else {
+        snprintf(homing->conflict, sizeof(homing->conflict),
+                 "%.300s: a file that was not fetched, or was changed since, is in the way: move it, or use --force", entry->path);
+    }
+}
+
+/* ---- writing ---- */
+
+static int write_failed(struct homing *homing, int r, const struct bytes *why)
+{
+    struct westlight *westlight = homing->westlight;
+
+    if (westlight->why[0])
+        return r; /* the reader has said why */
+    const char *text = why->size ? (const char *)why->data : strerror(r < 0 ? -r : EIO);
+    return connection_fail(westlight, r == MANIFEST_E_PATH ? WESTLIGHT_E_EXISTS : r > 0 ? WESTLIGHT_E_CORRUPT : r,
+                           "%s: %s%s", homing->folder, text, r == -ENOSPC ? ": make room, and fetch again" : "");
+}
+
+static int write_file(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry)
+{
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    struct stat status;
+
+    homing->westlight->why[0] = '\0';
+    int r = manifest_write_file(homing->fd, entry, reader_fetch, &homing->reader, true, &why);
+    if (r != 0)
+        return write_failed(homing, r, &why);
+    if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    return receipts_add(&homing->receipts, entry->path, row->sequence, row->step, row->task, &status);
+}
+
+static int report(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry, bool skipped,
+                  westlight_on_fetched *callback)
+{
+    char name[LIMIT_NAME_BYTES];
+    _cleanup_(freep) char *path = NULL;
+
+    if (!callback)
+        return 0;
+    look_task_name(homing->steps, row->step, row->task, name, sizeof(name));
+    if (asprintf(&path, "%s%s%s", homing->folder, entry ? "/" : "", entry ? entry->path : "") < 0)
+        return -ENOMEM;
+    const struct westlight_fetched fetched = {
+        .step = row->step, .task = row->task, .task_name = name, .path = path,
+        .bytes = entry ? entry->size : 0, .files_done = homing->files_done, .results_done = homing->results_done,
+        .results_known = homing->results_known > homing->results_done ? homing->results_known : homing->results_done,
+        .skipped = skipped,
+    };
+    homing->fetch->bytes_received = blocks_received(&homing->blocks);
+    return callback(homing->fetch->user, &fetched);
+}
+
+static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry, bool *ret_written)
+{
+    enum decision decision = decide(homing, row, entry);
+    struct stat status;
+    bool equal = false;
+    int r = 0;
+
+    if (decision == DECIDE_COMPARE || decision == DECIDE_TWICE) {
+        homing->westlight->why[0] = '\0';
+        r = same_content(homing, entry, &equal);
+        if (r != 0)
+            return r;
+        /* Equal content of no receipt becomes ours: the next fetch need not compare again. */
+        if (equal && decision == DECIDE_COMPARE && fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) == 0)
+            r = receipts_add(&homing->receipts, entry->path, row->sequence, row->step, row->task, &status);
+        if (equal)
+            decision = DECIDE_SKIP;
+    }
+    if (decision == DECIDE_WRITE) {
+        r = write_file(homing, row, entry);
+        *ret_written = r == 0;
+    } else if (decision != DECIDE_SKIP) {
+        conflict(homing, row, entry, decision);
+        return 0;
+    }
+    if (r != 0)
+        return r;
+    homing->files_done++;
+    return report(homing, row, entry, decision == DECIDE_SKIP, homing->fetch->on_file);
+}
+
+/* The names of what was written are durable as well: every folder on the way is synced. Files come
+ * in path order, so that a folder repeats among neighbours and is then synced once. */
+static int sync_folders(struct homing *homing, const Wl__Manifest *manifest)
+{
+    char last[LIMIT_PATH_BYTES] = "", parent[LIMIT_PATH_BYTES];
+
+    for (size_t i = 0; i < manifest->n_files; i++) {
+        snprintf(parent, sizeof(parent), "%s", manifest->files[i]->path);
+        char *slash = strrchr(parent, '/');
+        if (!slash)
+            continue;
+        *slash = '\0';
+        if (strcmp(parent, last) == 0)
+            continue;
+        snprintf(last, sizeof(last), "%s", parent);
+        for (;;) {
+            _cleanup_(closep) int fd = openat(homing->fd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            if (fd < 0 || fsync(fd) < 0)
+                return -errno;
+            slash = strrchr(parent, '/');
+            if (!slash)
+                break;
+            *slash = '\0';
+        }
+    }
+    return fsync(homing->fd) < 0 ? -errno : 0;
+}
+
+static int home_result(struct homing *homing, struct homing_result *result)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < result->manifest->n_files; i++) {
+        bool written = false;
+        int r = home_file(homing, result->row, result->manifest->files[i], &written);
+        if (r != 0)
+            return r;
+        any |= written;
+    }
+    int r = any ? sync_folders(homing, result->manifest) : 0;
+    if (r < 0)
+        return connection_fail(homing->westlight, r, "%s: %s: check the disk, and fetch again", homing->folder, strerror(-r));
+    homing->results_done++;
+    homing->fetch->after = result->row->sequence;
+    homing->progress_ns = clock_monotonic_ns();
+    return report(homing, result->row, NULL, !any, homing->fetch->on_result);
+}
+
+int homing_write(struct homing *homing, struct homing_result *results, size_t n)
+{
+    reader_forget(&homing->reader);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < results[i].manifest->n_files; k++) {
+            Wl__FileEntry *entry = results[i].manifest->files[k];
+            int r = place_entry(homing, results[i].row, entry);
+            if (r != 0)
+                return r;
+            /* A guess of what will be read; what it misses is got when it is asked for. */
+            enum decision decision = decide(homing, results[i].row, entry);
+            if (decision != DECIDE_SKIP && decision != DECIDE_CHANGED)
+                r = reader_expect(&homing->reader, entry);
+            if (r != 0)
+                return r;
+        }
+    for (size_t i = 0; i < n; i++) {
+        int r = home_result(homing, &results[i]);
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}

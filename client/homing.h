@@ -1,0 +1,44 @@
+/* homing.h - one job's results on their way below one folder: fetch.c finds them, homing.c writes
+ * them.
+ *
+ * Owns:    struct homing lies with westlight_fetch; homing_deinit frees what it holds.
+ * Errors:  WESTLIGHT_E_*, -errno, with westlight_why. Files that are in the way are counted in
+ *          `conflicts` and left alone; they end nothing.
+ */
+#pragma once
+
+#include <client/look.h>
+#include <client/reader.h>
+#include <client/receipts.h>
+
+struct homing {
+    struct westlight *westlight;
+    struct westlight_fetch *fetch;
+    const char *id;
+    uint8_t job[WESTLIGHT_ID_BYTES];
+    uint8_t job_key[32];
+    struct look_steps *steps;
+    char ***places;       /* [step][declared output]: "" or the sub-folder's name */
+    size_t *n_places;
+    char *folder;         /* absolute */
+    int fd;               /* of it */
+    struct receipts receipts;
+    struct blocks blocks;
+    struct reader reader;
+    uint64_t files_done, results_done, results_known;
+    uint64_t conflicts;
+    char conflict[512];   /* the first, in words */
+    int64_t progress_ns;  /* when something last arrived */
+};
+
+/* A result with its manifest opened; file paths are below the folder already. */
+struct homing_result {
+    const Wl__ResultRow *row;
+    Wl__Manifest *manifest;
+};
+
+/* Names the sub-folder of every declared output: none where only one folder is declared. */
+int homing_places(struct homing *homing, const Wl__Recipe *recipe);
+void homing_deinit(struct homing *homing);
+/* Writes the files of one page of results, in order. */
+int homing_write(struct homing *homing, struct homing_result *results, size_t n);
