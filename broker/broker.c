@@ -21,7 +21,6 @@
 #include <broker/gateway.h>
 
 enum { BATCH_MESSAGES = 1000, ENDPOINT_BYTES = 128 };
-#define BULK_PORT ":7421"
 
 struct broker {
     struct broker_config config;
@@ -207,25 +206,19 @@ static int on_allow(void *user, const struct link_key *key)
     return store_key(user, &name, &row) == 0 ? 0 : -EACCES;
 }
 
-/* What Welcome says: nothing where peers find it on the control host's default port. */
-static int advertise(struct broker *broker, struct bytes *why)
+/* What Welcome says. A host of * is the one by which a peer reached control. */
+static void advertise(struct broker *broker)
 {
-    const char *bound = bulk_endpoint(broker->bulk);
-    const char *port = strrchr(bound, ':');
-    bool any_host = strncmp(bound, "tcp://0.0.0.0:", 14) == 0 || strncmp(bound, "tcp://[::]:", 11) == 0 ||
-                    strncmp(bound, "tcp://*:", 8) == 0;
-    const char *told = broker->config.bulk_advertise;
+    const char *bound = bulk_endpoint(broker->bulk), *port = strrchr(bound, ':');
+    bool any_host = strncmp(bound, "tcp://0.0.0.0:", 14) == 0 ||
+                    strncmp(bound, "tcp://[::]:", 11) == 0 || strncmp(bound, "tcp://*:", 8) == 0;
+    char *told = broker->bulk_advertised;
 
-    if (!told && any_host && port && strcmp(port, BULK_PORT) == 0)
-        told = "";
-    else if (!told && any_host) {
-        bytes_printf(why, "bulk endpoint %s: peers cannot know its host and port: say them with "
-                          "--bulk-advertise tcp://HOST:PORT",
-                     bound);
-        return -EINVAL;
-    }
-    snprintf(broker->bulk_advertised, sizeof broker->bulk_advertised, "%s", told ? told : bound);
-    return 0;
+    if (broker->config.bulk_advertise)
+        snprintf(told, sizeof broker->bulk_advertised, "%s", broker->config.bulk_advertise);
+    else
+        snprintf(told, sizeof broker->bulk_advertised, "%s%s", any_host ? "tcp://*" : bound,
+                 any_host && port ? port : "");
 }
 
 static int bind_failed(const char *what, const char *endpoint, int r, struct bytes *why)
@@ -251,9 +244,7 @@ static int open_endpoints(struct broker *broker, struct bytes *why)
 
     if (r != 0)
         return bind_failed("bulk", bulk.endpoint, r, why);
-    r = advertise(broker, why);
-    if (r != 0)
-        return r;
+    advertise(broker);
     r = link_context_new(1, &broker->context);
     if (r == 0)
         r = link_zap_new(broker->context, on_allow, broker->zap_registry, &broker->zap);

@@ -281,7 +281,7 @@ static int step_demands(const Wl__Step *step, size_t index, struct step_spec *sp
     return 0;
 }
 
-/* Backward only, so that no circle can be said; and every task has at least one it waits for. */
+/* Backward only, so that no circle can be said; and both ends come out even, task by task. */
 static int step_dependencies(const Wl__Step *step, size_t index, const struct job_spec *job,
                              struct step_spec *spec, char *why, size_t why_size)
 {
@@ -297,9 +297,10 @@ static int step_dependencies(const Wl__Step *step, size_t index, const struct jo
         if (asked->step >= index)
             return invalid(why, why_size, index, "depends on itself or on a later step");
         before = space_size(job->steps[asked->step].space);
-        if (asked->per > LIMIT_TASKS_PER_STEP ||
-            (asked->per > 0 && (space_size(spec->space) - 1) * asked->per >= before))
-            return invalid(why, why_size, index, "depends on tasks that are not there");
+        if (asked->per > 0 &&
+            (before + asked->per - 1) / asked->per != space_size(spec->space))
+            return invalid(why, why_size, index,
+                           "depends task by task on a step with another number of tasks");
         dependencies[i] = (struct dependency){asked->step, asked->per};
     }
     spec->n_dependencies = step->n_dependencies;

@@ -121,6 +121,28 @@ static void worker_hello(struct gateway *gateway, const Wl__Hello *hello)
     gateway_step(gateway, &event);
 }
 
+static void refuse_worker(struct gateway *gateway, enum code code)
+{
+    switch (code) {
+    case CODE_CONFLICT:
+        gateway_refuse(gateway, code, "this worker's key", "another live worker uses it",
+                       "end the other one, or make this one a key of its own (westlight key new)");
+        return;
+    case CODE_STALE:
+        gateway_refuse(gateway, code, "this connection", "a newer one of this worker is there",
+                       "connect anew");
+        return;
+    case CODE_BUSY:
+        gateway_refuse(gateway, code, "this worker", "the broker has as many as it can",
+                       "tell whoever runs the broker");
+        return;
+    default:
+        gateway_refuse(gateway, code, "the worker's offer", "it contradicts itself",
+                       "look at what the worker's log says it has");
+        return;
+    }
+}
+
 void gateway_welcome(struct gateway *gateway, const struct effect *effect)
 {
     struct ask *ask = &gateway->ask;
@@ -130,12 +152,7 @@ void gateway_welcome(struct gateway *gateway, const struct effect *effect)
     if (!peer || effect->cookie != gateway->cookie)
         return;
     if (effect->code != CODE_OK) {
-        gateway_refuse(gateway, effect->code, "this worker's key",
-                       effect->code == CODE_STALE
-                           ? "a newer connection of this worker is there already"
-                           : "another live worker uses it",
-                       "end the other one, or give each worker a key of its own "
-                       "(westlight key new)");
+        refuse_worker(gateway, effect->code);
         return;
     }
 

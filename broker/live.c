@@ -22,9 +22,9 @@ static struct live_key make_key(const struct job_id *job, struct task_id task)
     return key;
 }
 
-static bool task_match(const struct table_node *node, const void *key)
+static bool task_match(const struct map_node *node, const void *key)
 {
-    const struct live_task *task = table_entry(node, const struct live_task, node);
+    const struct live_task *task = map_entry(node, const struct live_task, node);
     const struct live_key *wanted = key;
 
     return task->lease.task.index == wanted->index && task->lease.task.step == wanted->step &&
@@ -35,7 +35,7 @@ int live_init(struct live *live)
 {
     live->bytes = 0;
     list_init(&live->by_age);
-    return table_init(&live->tasks);
+    return map_init(&live->tasks);
 }
 
 static void drop_oldest_segment(struct live *live, struct live_task *task)
@@ -54,7 +54,7 @@ static void task_free(struct live *live, struct live_task *task)
         drop_oldest_segment(live, task);
     live->bytes -= sizeof *task;
     list_unlink(&task->by_age);
-    table_remove(&live->tasks, &task->node);
+    map_remove(&live->tasks, &task->node);
     free(task);
 }
 
@@ -64,16 +64,16 @@ void live_deinit(struct live *live)
         return;
     while (!list_empty(&live->by_age))
         task_free(live, list_entry(live->by_age.next, struct live_task, by_age));
-    table_deinit(&live->tasks);
+    map_deinit(&live->tasks);
 }
 
 struct live_task *live_find(const struct live *live, const struct job_id *job, struct task_id task)
 {
     struct live_key key = make_key(job, task);
-    struct table_node *node =
-        table_find(&live->tasks, table_hash(&live->tasks, &key, sizeof key), task_match, &key);
+    struct map_node *node =
+        map_find(&live->tasks, map_hash(&live->tasks, &key, sizeof key), task_match, &key);
 
-    return node ? table_entry(node, struct live_task, node) : NULL;
+    return node ? map_entry(node, struct live_task, node) : NULL;
 }
 
 static struct live_task *task_new(struct live *live, const struct lease_id *lease)
@@ -88,7 +88,7 @@ static struct live_task *task_new(struct live *live, const struct lease_id *leas
     list_init(&task->by_age);
     list_push(&live->by_age, &task->by_age);
     live->bytes += sizeof *task;
-    table_insert(&live->tasks, table_hash(&live->tasks, &key, sizeof key), &task->node);
+    map_insert(&live->tasks, map_hash(&live->tasks, &key, sizeof key), &task->node);
     return task;
 }
 

@@ -8,7 +8,7 @@
 #pragma once
 
 #include <broker/core/core.h>
-#include <broker/table.h>
+#include <broker/map.h>
 #include <proto/westlight.pb-c.h>
 
 enum { LIVE_TASK_BYTES = 64 * 1024, LIVE_BYTES = 64 * 1024 * 1024 };
@@ -21,7 +21,7 @@ struct live_segment {
 };
 
 struct live_task {
-    struct table_node node;
+    struct map_node node;
     struct list by_age; /* the longest silent first */
     struct lease_id lease;
     uint32_t permille;
@@ -31,7 +31,7 @@ struct live_task {
 };
 
 struct live {
-    struct table tasks;
+    struct map tasks;
     struct list by_age;
     size_t bytes;
 };

@@ -16,7 +16,7 @@ static const char HELP[] =
     "  westlight-broker [run] --state DIR [options]\n"
     "      --control ENDPOINT         where peers connect (tcp://*:7420)\n"
     "      --bulk ENDPOINT            where blocks go (tcp://*:7421)\n"
-    "      --bulk-advertise ENDPOINT  where peers find it, if not beside control\n"
+    "      --bulk-advertise ENDPOINT  where peers find it, if not at control's host\n"
     "      --bulk-memory BYTES        held for all peers while blocks move (256 MiB)\n"
     "      --vault-threads N          reading and writing blocks (4)\n"
     "      --log LEVEL                error, warn, info or debug (info)\n"

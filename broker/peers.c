@@ -10,13 +10,13 @@
 int peers_init(struct peers *peers, struct store_reader *registry, peers_forget *forget, void *user)
 {
     struct peers made = {.registry = registry, .forget = forget, .user = user};
-    int r = table_init(&made.by_key);
+    int r = map_init(&made.by_key);
 
     if (r < 0)
         return r;
-    r = table_init(&made.by_route);
+    r = map_init(&made.by_route);
     if (r < 0) {
-        table_deinit(&made.by_key);
+        map_deinit(&made.by_key);
         return r;
     }
     *peers = made;
@@ -33,32 +33,32 @@ static void connection_free(struct peers *peers, struct connection *connection)
         peer->current = NULL;
     list_unlink(&connection->in_peer);
     peer->n_connections--;
-    table_remove(&peers->by_route, &connection->node);
+    map_remove(&peers->by_route, &connection->node);
     free(connection);
 }
 
 void peers_deinit(struct peers *peers)
 {
-    table_for_each_safe(at, &peers->by_key)
+    map_for_each_safe(at, &peers->by_key)
     {
-        struct peer *peer = table_entry(at, struct peer, node.node);
+        struct peer *peer = map_entry(at, struct peer, node.node);
 
         list_for_each_safe(held, after, &peer->connections)
             connection_free(peers, list_entry(held, struct connection, in_peer));
         if (peer->hello)
             wire_free(peer->hello);
-        table_remove(&peers->by_key, &peer->node);
+        map_remove(&peers->by_key, &peer->node);
         free(peer);
     }
-    table_deinit(&peers->by_key);
-    table_deinit(&peers->by_route);
+    map_deinit(&peers->by_key);
+    map_deinit(&peers->by_route);
     free(peers->by_worker);
     *peers = (struct peers){0};
 }
 
-static bool key_match(const struct table_node *node, const void *key)
+static bool key_match(const struct map_node *node, const void *key)
 {
-    const struct peer *peer = table_entry(node, const struct peer, node);
+    const struct peer *peer = map_entry(node, const struct peer, node);
 
     return memcmp(&peer->key, key, sizeof peer->key) == 0;
 }
@@ -74,9 +74,9 @@ static int registry_row(struct peers *peers, const struct link_key *key, struct 
 int peers_get(struct peers *peers, const struct link_key *key, int64_t now_ns, bool again,
               struct peer **ret_peer)
 {
-    uint64_t hash = table_hash(&peers->by_key, key, sizeof *key);
-    struct table_node *node = table_find(&peers->by_key, hash, key_match, key);
-    struct peer *peer = node ? table_entry(node, struct peer, node) : NULL;
+    uint64_t hash = map_hash(&peers->by_key, key, sizeof *key);
+    struct map_node *node = map_find(&peers->by_key, hash, key_match, key);
+    struct peer *peer = node ? map_entry(node, struct peer, node) : NULL;
     struct key_row row;
     int r;
 
@@ -102,7 +102,7 @@ int peers_get(struct peers *peers, const struct link_key *key, int64_t now_ns, b
             return -ENOMEM;
         peer->key = *key;
         list_init(&peer->connections);
-        table_insert(&peers->by_key, hash, &peer->node);
+        map_insert(&peers->by_key, hash, &peer->node);
     }
     peer->row = row;
     peer->enrolled = true;
@@ -111,9 +111,9 @@ int peers_get(struct peers *peers, const struct link_key *key, int64_t now_ns, b
     return 0;
 }
 
-static bool route_match(const struct table_node *node, const void *key)
+static bool route_match(const struct map_node *node, const void *key)
 {
-    const struct connection *connection = table_entry(node, const struct connection, node);
+    const struct connection *connection = map_entry(node, const struct connection, node);
     const struct link_route *route = key;
 
     return connection->route.size == route->size &&
@@ -122,10 +122,10 @@ static bool route_match(const struct table_node *node, const void *key)
 
 struct connection *peers_find_route(struct peers *peers, const struct link_route *route)
 {
-    uint64_t hash = table_hash(&peers->by_route, route->bytes, route->size);
-    struct table_node *node = table_find(&peers->by_route, hash, route_match, route);
+    uint64_t hash = map_hash(&peers->by_route, route->bytes, route->size);
+    struct map_node *node = map_find(&peers->by_route, hash, route_match, route);
 
-    return node ? table_entry(node, struct connection, node) : NULL;
+    return node ? map_entry(node, struct connection, node) : NULL;
 }
 
 static void make_room(struct peers *peers, struct peer *peer)
@@ -171,7 +171,7 @@ int peers_connection(struct peers *peers, struct peer *peer, const struct link_r
     list_init(&connection->in_peer);
     list_push(&peer->connections, &connection->in_peer);
     peer->n_connections++;
-    table_insert(&peers->by_route, table_hash(&peers->by_route, route->bytes, route->size),
+    map_insert(&peers->by_route, map_hash(&peers->by_route, route->bytes, route->size),
                  &connection->node);
     *ret_connection = connection;
     return 0;

@@ -14,7 +14,7 @@
 #pragma once
 
 #include <broker/store/store.h>
-#include <broker/table.h>
+#include <broker/map.h>
 #include <proto/link.h>
 #include <proto/westlight.pb-c.h>
 
@@ -23,7 +23,7 @@ enum { PEERS_CONNECTIONS = 256 };
 #define PEERS_BELIEVE_NS 1000000000LL
 
 struct peer {
-    struct table_node node;
+    struct map_node node;
     struct link_key key;
     struct key_row row;
     bool enrolled;         /* as of read_ns */
@@ -40,7 +40,7 @@ struct peer {
 };
 
 struct connection {
-    struct table_node node;
+    struct map_node node;
     struct list in_peer;
     struct list watches; /* of watch.h */
     size_t n_watches;
@@ -52,7 +52,7 @@ struct connection {
 typedef void peers_forget(void *user, struct connection *connection);
 
 struct peers {
-    struct table by_key, by_route;
+    struct map by_key, by_route;
     struct store_reader *registry; /* borrowed */
     struct peer **by_worker;       /* index: worker_id */
     size_t by_worker_capacity;

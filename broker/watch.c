@@ -7,7 +7,7 @@
 int watch_init(struct watch *watch)
 {
     list_init(&watch->due);
-    return table_init(&watch->jobs);
+    return map_init(&watch->jobs);
 }
 
 static void watcher_free(struct watch *watch, struct watcher *watcher)
@@ -21,15 +21,15 @@ static void watcher_free(struct watch *watch, struct watcher *watcher)
     if (!list_empty(&watched->watchers))
         return;
     list_unlink(&watched->in_due);
-    table_remove(&watch->jobs, &watched->node);
+    map_remove(&watch->jobs, &watched->node);
     free(watched);
 }
 
 void watch_deinit(struct watch *watch)
 {
-    table_for_each_safe(at, &watch->jobs)
+    map_for_each_safe(at, &watch->jobs)
     {
-        struct watched *watched = table_entry(at, struct watched, node.node);
+        struct watched *watched = map_entry(at, struct watched, node.node);
 
         /* The last watcher takes the job with it. */
         for (bool last = false; !last;) {
@@ -37,21 +37,21 @@ void watch_deinit(struct watch *watch)
             watcher_free(watch, list_entry(watched->watchers.next, struct watcher, in_job));
         }
     }
-    table_deinit(&watch->jobs);
+    map_deinit(&watch->jobs);
 }
 
-static bool job_match(const struct table_node *node, const void *key)
+static bool job_match(const struct map_node *node, const void *key)
 {
-    return memcmp(&table_entry(node, const struct watched, node)->job, key,
+    return memcmp(&map_entry(node, const struct watched, node)->job, key,
                   sizeof(struct job_id)) == 0;
 }
 
 static struct watched *find(const struct watch *watch, const struct job_id *job)
 {
-    struct table_node *node =
-        table_find(&watch->jobs, table_hash(&watch->jobs, job, sizeof *job), job_match, job);
+    struct map_node *node =
+        map_find(&watch->jobs, map_hash(&watch->jobs, job, sizeof *job), job_match, job);
 
-    return node ? table_entry(node, struct watched, node) : NULL;
+    return node ? map_entry(node, struct watched, node) : NULL;
 }
 
 static struct watcher *find_watcher(struct watched *watched, struct connection *connection)
@@ -75,7 +75,7 @@ static struct watched *watched_new(struct watch *watch, const struct job_id *job
     watched->job = *job;
     list_init(&watched->in_due);
     list_init(&watched->watchers);
-    table_insert(&watch->jobs, table_hash(&watch->jobs, job, sizeof *job), &watched->node);
+    map_insert(&watch->jobs, map_hash(&watch->jobs, job, sizeof *job), &watched->node);
     return watched;
 }
 

@@ -15,7 +15,7 @@ enum { WATCH_PER_CONNECTION = 64 };
 #define WATCH_EVERY_NS 100000000LL
 
 struct watched {
-    struct table_node node;
+    struct map_node node;
     struct list in_due; /* linked while a change has not been told */
     struct list watchers;
     struct job_id job;
@@ -29,7 +29,7 @@ struct watcher {
 };
 
 struct watch {
-    struct table jobs;
+    struct map jobs;
     struct list due; /* changed and not yet told; searched whole: it holds watched jobs only */
 };
 

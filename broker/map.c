@@ -1,0 +1,102 @@
+/* map.c - buckets are lists, so that removing needs no search. */
+#include <errno.h>
+#include <stdlib.h>
+#include <proto/base/bytes.h>
+#include <broker/map.h>
+
+enum { BUCKETS_FIRST = 64 };
+
+static struct list *buckets_new(size_t n)
+{
+    struct list *buckets = malloc(n * sizeof *buckets);
+
+    if (buckets)
+        for (size_t i = 0; i < n; i++)
+            list_init(&buckets[i]);
+    return buckets;
+}
+
+int map_init(struct map *map)
+{
+    struct map made = {.n_buckets = BUCKETS_FIRST};
+    int r = random_bytes(&made.seed, sizeof made.seed);
+
+    if (r < 0)
+        return r;
+    made.buckets = buckets_new(made.n_buckets);
+    if (!made.buckets)
+        return -ENOMEM;
+    *map = made;
+    return 0;
+}
+
+void map_deinit(struct map *map)
+{
+    free(map->buckets);
+    *map = (struct map){0};
+}
+
+/* FNV-1a with a seed and a final mix; keys are random or made by libzmq, never text. */
+uint64_t map_hash(const struct map *map, const void *key, size_t size)
+{
+    const uint8_t *bytes = key;
+    uint64_t hash = 0xcbf29ce484222325ULL ^ map->seed;
+
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3ULL;
+    hash ^= hash >> 32;
+    return hash * 0x9e3779b97f4a7c15ULL;
+}
+
+static struct list *bucket(const struct map *map, uint64_t hash)
+{
+    return &map->buckets[(hash >> 20) & (map->n_buckets - 1)];
+}
+
+static void grow(struct map *map)
+{
+    struct map larger = {.n_buckets = map->n_buckets * 2,
+                           .n_nodes = map->n_nodes,
+                           .seed = map->seed};
+
+    larger.buckets = buckets_new(larger.n_buckets);
+    if (!larger.buckets)
+        return;
+    map_for_each_safe(at, map)
+    {
+        struct map_node *node = list_entry(at, struct map_node, node);
+
+        list_unlink(at);
+        list_push(bucket(&larger, node->hash), at);
+    }
+    free(map->buckets);
+    *map = larger;
+}
+
+void map_insert(struct map *map, uint64_t hash, struct map_node *node)
+{
+    if (map->n_nodes >= map->n_buckets)
+        grow(map);
+    node->hash = hash;
+    list_push(bucket(map, hash), &node->node);
+    map->n_nodes++;
+}
+
+void map_remove(struct map *map, struct map_node *node)
+{
+    list_unlink(&node->node);
+    map->n_nodes--;
+}
+
+struct map_node *map_find(const struct map *map, uint64_t hash, map_match *match,
+                              const void *key)
+{
+    list_for_each(at, bucket(map, hash))
+    {
+        struct map_node *node = list_entry(at, struct map_node, node);
+
+        if (node->hash == hash && match(node, key))
+            return node;
+    }
+    return NULL;
+}
