@@ -1,1 +1,517 @@
-typedef int westlight_empty; /* to be written */
+/* agent.c - see agent.h.
+ *
+ * A link is IDLE (until retry_ns), CONNECTING, GREETING (hello said) or JOINED. Any trouble makes
+ * it IDLE with a longer wait; a new link starts from nothing, because what there is to say is read
+ * from the tasks and never from a queue. Only messages that do not come from a task (hello,
+ * inventory, beat) wait in `outbox` while libzmq has no room.
+ */
+#include <worker/agent.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <unistd.h>
+#include <proto/base/check.h>
+#include <proto/base/clock.h>
+#include <proto/base/log.h>
+#include <proto/state.h>
+#include <proto/wire.h>
+#include <worker/leases.h>
+
+#define BULK_PORT       "7421"
+#define WAIT_FIRST_NS   (100 * NS_PER_MS)
+#define WAIT_LONGEST_NS (5 * NS_PER_S)
+#define WAIT_REFUSED_NS (5 * NS_PER_S)  /* somebody must do something first */
+#define GREETING_NS     (10 * NS_PER_S)
+#define CONNECTING_NS   (30 * NS_PER_S)
+#define HELLO_REQUEST   UINT64_MAX
+#define RECEIVE_BATCH   64
+
+enum agent_link { AGENT_IDLE, AGENT_CONNECTING, AGENT_GREETING, AGENT_JOINED };
+
+struct agent {
+    const struct agent_config *config;
+    struct task_board board;
+    struct leases *leases;
+    struct cache *cache;
+    void *context;
+    void *socket, *monitor;
+    enum agent_link link;
+    uint64_t session;
+    uint8_t boot[16];
+    int64_t retry_ns, wait_ns;   /* IDLE: until when, and how long the wait was */
+    int64_t deadline_ns;         /* CONNECTING, GREETING: until when */
+    int64_t beat_ns, beat_due_ns, heard_ns, report_ns;
+    bool beats_answered;         /* by this broker: then silence means that it is gone */
+    zmq_msg_t *outbox;
+    size_t n_outbox;
+};
+
+/* ---- the state folder ---- */
+
+int agent_lock_state(const char *state, int *ret_fd)
+{
+    _cleanup_(closep) int fd = -1;
+    char path[LIMIT_PATH_BYTES], pid[32];
+    int r = folder_make(state, 0700);
+
+    if (r < 0)
+        return r;
+    if ((size_t)snprintf(path, sizeof(path), "%s/lock", state) >= sizeof(path))
+        return -ENAMETOOLONG;
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? AGENT_E_TAKEN : -errno;
+    snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) < 0 || fd_write_all(fd, pid, strlen(pid)) < 0)
+        log_warn("lock", "path=%s why=\"%s\"", path, strerror(errno));
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+/* Greater than every number before, even where the last process was killed. */
+static int session_next(struct agent *agent)
+{
+    _cleanup_(bytes_deinit) struct bytes text = {0};
+    char path[LIMIT_PATH_BYTES], number[32];
+    int r;
+
+    snprintf(path, sizeof(path), "%s/session", agent->config->state);
+    if (agent->session == 0) {
+        r = file_read(path, 64, &text);
+        if (r < 0 && r != -ENOENT)
+            return r;
+        if (r == 0)
+            agent->session = strtoull((const char *)text.data, NULL, 10);
+    }
+    agent->session++;
+    snprintf(number, sizeof(number), "%llu\n", (unsigned long long)agent->session);
+    return file_write(path, number, strlen(number), 0600);
+}
+
+/* ---- sending ---- */
+
+static void outbox_drop(struct agent *agent)
+{
+    for (size_t i = 0; i < agent->n_outbox; i++)
+        zmq_msg_close(&agent->outbox[i]);
+    agent->n_outbox = 0;
+}
+
+static int outbox_flush(struct agent *agent)
+{
+    size_t sent = 0;
+    int r = 0;
+
+    while (sent < agent->n_outbox && (r = link_send(agent->socket, NULL, &agent->outbox[sent], NULL)) == 0)
+        sent++;
+    if (sent > 0) {
+        memmove(agent->outbox, agent->outbox + sent, (agent->n_outbox - sent) * sizeof(*agent->outbox));
+        agent->n_outbox -= sent;
+    }
+    return r;
+}
+
+/* A leases_send: now or not at all. */
+static int send_now(void *user, Wl__Envelope *envelope)
+{
+    struct agent *agent = user;
+    zmq_msg_t message;
+    int r;
+
+    if (agent->n_outbox > 0)
+        return LINK_E_AGAIN;
+    r = wire_pack(envelope, &message);
+    if (r != 0) {
+        log_error("pack", "body=%d why=\"%s\"", (int)envelope->body_case, strerror(r < 0 ? -r : EPROTO));
+        return r < 0 ? r : -EPROTO;
+    }
+    r = link_send(agent->socket, NULL, &message, NULL);
+    if (r != 0)
+        zmq_msg_close(&message);
+    return r;
+}
+
+/* Now or as soon as there is room, in order. */
+static int send_soon(void *user, Wl__Envelope *envelope)
+{
+    struct agent *agent = user;
+    zmq_msg_t *outbox;
+    int r = send_now(agent, envelope);
+
+    if (r != LINK_E_AGAIN)
+        return r;
+    outbox = reallocarray(agent->outbox, agent->n_outbox + 1, sizeof(*outbox));
+    if (!outbox)
+        return -ENOMEM;
+    agent->outbox = outbox;
+    r = wire_pack(envelope, &outbox[agent->n_outbox]);
+    if (r == 0)
+        agent->n_outbox++;
+    return r;
+}
+
+/* ---- the link's life ---- */
+
+static void hang_up(struct agent *agent, int64_t now_ns, int64_t wait_ns, const char *why)
+{
+    if (agent->link == AGENT_JOINED)
+        log_warn("offline", "broker=%s why=\"%s\" leases=%zu", agent->config->broker, why,
+                 leases_count(agent->leases));
+    if (wait_ns == 0) {
+        wait_ns = agent->wait_ns * 2;
+        if (wait_ns < WAIT_FIRST_NS)
+            wait_ns = WAIT_FIRST_NS;
+        if (wait_ns > WAIT_LONGEST_NS)
+            wait_ns = WAIT_LONGEST_NS;
+    }
+    agent->wait_ns = wait_ns;
+    /* A farm that lost its broker must not come back all at once. */
+    agent->retry_ns = now_ns + wait_ns / 2 + (int64_t)((uint64_t)rand() % (uint64_t)(wait_ns / 2 + 1));
+    agent->link = AGENT_IDLE;
+    leases_offline(agent->leases);
+    outbox_drop(agent);
+    if (agent->monitor)
+        link_close(agent->monitor);
+    link_close(agent->socket);
+    agent->monitor = agent->socket = NULL;
+}
+
+static void dial(struct agent *agent, int64_t now_ns)
+{
+    int r = link_connect(agent->context, LINK_CONTROL, agent->config->broker, &agent->config->server,
+                         agent->config->keys, &agent->socket);
+
+    if (r == 0)
+        r = link_monitor(agent->context, agent->socket, &agent->monitor);
+    if (r != 0) {
+        log_limited(LOG_ERROR, "connect", "broker=%s why=\"%s\"", agent->config->broker, strerror(r < 0 ? -r : EPROTO));
+        hang_up(agent, now_ns, 0, "no socket");
+        return;
+    }
+    agent->link = AGENT_CONNECTING;
+    agent->deadline_ns = now_ns + CONNECTING_NS;
+}
+
+static void greet(struct agent *agent, int64_t now_ns)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Hello hello = WL__HELLO__INIT;
+    char program[] = "westlight-worker " WESTLIGHT_VERSION;
+    int r = session_next(agent);
+
+    hello.protocol = WIRE_PROTOCOL;
+    hello.program = program;
+    hello.session = agent->session;
+    hello.boot = (ProtobufCBinaryData){.len = sizeof(agent->boot), .data = agent->boot};
+    hello.offer = agent->config->offer;
+    envelope.request = HELLO_REQUEST;
+    envelope.body_case = WL__ENVELOPE__BODY_HELLO;
+    envelope.hello = &hello;
+    if (r == 0)
+        r = send_soon(agent, &envelope);
+    if (r != 0) {
+        log_error("hello", "why=\"%s\"", strerror(r < 0 ? -r : EPROTO));
+        hang_up(agent, now_ns, 0, "hello");
+        return;
+    }
+    agent->link = AGENT_GREETING;
+    agent->deadline_ns = now_ns + GREETING_NS;
+    agent->heard_ns = now_ns;
+    agent->beats_answered = false;
+}
+
+static void read_monitor(struct agent *agent, int64_t now_ns)
+{
+    enum link_status status;
+    char key[IDENTITY_Z85_SIZE];
+
+    while (agent->monitor && link_monitor_read(agent->monitor, &status) == 1) {
+        if (status == LINK_UP && agent->link == AGENT_CONNECTING) {
+            greet(agent, now_ns);
+        } else if (status == LINK_REFUSED) {
+            identity_key_text(&agent->config->keys->public_key, key);
+            log_error("refused", "broker=%s why=\"the broker does not know this key\" "
+                      "next=\"ask the operator to run westlight-broker allow --role worker %s\"",
+                      agent->config->broker, key);
+            hang_up(agent, now_ns, WAIT_REFUSED_NS, "refused");
+        } else if (status == LINK_DOWN && agent->link != AGENT_CONNECTING) {
+            hang_up(agent, now_ns, agent->link == AGENT_JOINED ? WAIT_FIRST_NS : 0, "the connection was lost");
+        }
+    }
+}
+
+/* ---- what comes in ---- */
+
+/* Where the broker does not say, or says only "any address", its control address is meant. */
+static void set_bulk(struct agent *agent, const char *said)
+{
+    const char *broker = agent->config->broker;
+    const char *host = strstr(broker, "://"), *port, *said_host = strstr(said, "://"), *said_port;
+    char bulk[256];
+
+    host = host ? host + 3 : broker;
+    port = strrchr(host, ':');
+    said_host = said_host ? said_host + 3 : said;
+    said_port = strrchr(said_host, ':');
+    if (agent->config->bulk)
+        snprintf(bulk, sizeof(bulk), "%s", agent->config->bulk);
+    else if (!*said)
+        snprintf(bulk, sizeof(bulk), "%.*s:" BULK_PORT, port ? (int)(port - broker) : (int)strlen(broker), broker);
+    else if (strncmp(said_host, "*:", 2) == 0 || strncmp(said_host, "0.0.0.0:", 8) == 0 ||
+             strncmp(said_host, "[::]:", 5) == 0)
+        snprintf(bulk, sizeof(bulk), "%.*s%s", port ? (int)(port - broker) : (int)strlen(broker), broker, said_port);
+    else
+        snprintf(bulk, sizeof(bulk), "%s", said);
+    pthread_mutex_lock(&agent->board.lock);
+    snprintf(agent->board.bulk, sizeof(agent->board.bulk), "%s", bulk);
+    pthread_cond_broadcast(&agent->board.changed);
+    pthread_mutex_unlock(&agent->board.lock);
+}
+
+static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_t now_ns)
+{
+    int r;
+
+    if (agent->link != AGENT_GREETING)
+        return;
+    set_bulk(agent, welcome->bulk);
+    agent->beat_ns = welcome->beat_ns ? (int64_t)welcome->beat_ns : LIMIT_BEAT_NS;
+    if (agent->beat_ns < 50 * NS_PER_MS)
+        agent->beat_ns = 50 * NS_PER_MS;
+    if (agent->beat_ns > 60 * NS_PER_S)
+        agent->beat_ns = 60 * NS_PER_S;
+    agent->beat_due_ns = now_ns + agent->beat_ns;
+    agent->wait_ns = 0;
+    agent->link = AGENT_JOINED;
+    log_info("joined", "broker=%s program=\"%s\" epoch=%u session=%llu leases=%zu", agent->config->broker,
+             welcome->program, welcome->epoch, (unsigned long long)agent->session, leases_count(agent->leases));
+    r = leases_inventory(agent->leases, agent->session, send_soon, agent);
+    if (r != 0)
+        hang_up(agent, now_ns, 0, "the inventory could not be sent");
+}
+
+static void take_refusal(struct agent *agent, const Wl__Refusal *refusal, int64_t now_ns)
+{
+    log_error("refused", "code=\"%s\" what=\"%s\" why=\"%s\" next=\"%s\"", code_name(refusal->code), refusal->what,
+              refusal->why, refusal->next);
+    if (agent->link == AGENT_GREETING)
+        hang_up(agent, now_ns, WAIT_REFUSED_NS, refusal->why);
+}
+
+static void take(struct agent *agent, const void *data, size_t size, int64_t now_ns)
+{
+    _cleanup_(wire_freep) Wl__Envelope *envelope = NULL;
+    const char *why = NULL;
+
+    if (wire_unpack(data, size, &envelope, &why) != 0) {
+        log_limited(LOG_WARN, "malformed", "why=\"%s\"", why ? why : "not a message");
+        return;
+    }
+    agent->heard_ns = now_ns;
+    if (leases_take(agent->leases, &envelope))
+        return;
+    switch (envelope->body_case) {
+    case WL__ENVELOPE__BODY_WELCOME:
+        take_welcome(agent, envelope->welcome, now_ns);
+        break;
+    case WL__ENVELOPE__BODY_REFUSAL:
+        take_refusal(agent, envelope->refusal, now_ns);
+        break;
+    case WL__ENVELOPE__BODY_BEAT:
+        agent->beats_answered = true;
+        break;
+    default:
+        log_limited(LOG_WARN, "unexpected", "body=%d", (int)envelope->body_case);
+    }
+}
+
+static bool receive(struct agent *agent, int64_t now_ns)
+{
+    for (int i = 0; i < RECEIVE_BATCH && agent->socket; i++) {
+        zmq_msg_t message;
+        int r = link_receive(agent->socket, NULL, NULL, &message, NULL);
+
+        if (r == LINK_E_AGAIN)
+            return false;
+        if (r < 0) {
+            hang_up(agent, now_ns, 0, strerror(-r));
+            return false;
+        }
+        if (r != 0)
+            continue; /* dropped */
+        take(agent, zmq_msg_data(&message), zmq_msg_size(&message), now_ns);
+        zmq_msg_close(&message);
+    }
+    return agent->socket != NULL;
+}
+
+/* ---- the loop ---- */
+
+static void beat(struct agent *agent, int64_t now_ns)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Beat message = WL__BEAT__INIT;
+
+    if (agent->beats_answered && now_ns - agent->heard_ns > 3 * agent->beat_ns) {
+        hang_up(agent, now_ns, WAIT_FIRST_NS, "the broker is silent");
+        return;
+    }
+    if (now_ns < agent->beat_due_ns)
+        return;
+    agent->beat_due_ns = now_ns + agent->beat_ns;
+    message.session = agent->session;
+    envelope.body_case = WL__ENVELOPE__BODY_BEAT;
+    envelope.beat = &message;
+    (void)send_now(agent, &envelope); /* no room: then there is traffic enough */
+}
+
+static void tend(struct agent *agent, int64_t now_ns)
+{
+    int r;
+
+    agent->report_ns = INT64_MAX;
+    if (agent->link == AGENT_IDLE && now_ns >= agent->retry_ns)
+        dial(agent, now_ns);
+    if ((agent->link == AGENT_CONNECTING || agent->link == AGENT_GREETING) && now_ns >= agent->deadline_ns) {
+        log_limited(LOG_WARN, "unreachable", "broker=%s why=\"%s\"", agent->config->broker,
+                    agent->link == AGENT_CONNECTING ? "no connection" : "no answer to hello");
+        hang_up(agent, now_ns, 0, "no answer");
+    }
+    if (agent->link == AGENT_JOINED)
+        beat(agent, now_ns);
+    if (agent->socket && agent->n_outbox > 0)
+        (void)outbox_flush(agent);
+    /* Offline too: tasks start and end all the same. */
+    r = leases_report(agent->leases, agent->session, now_ns, send_now, agent, &agent->report_ns);
+    if (r == LINK_E_AGAIN)
+        agent->report_ns = now_ns + 20 * NS_PER_MS;
+    else if (r != 0 && agent->socket)
+        hang_up(agent, now_ns, 0, "a message could not be sent");
+}
+
+static long timeout_ms(const struct agent *agent, int64_t now_ns)
+{
+    int64_t at_ns = agent->report_ns;
+
+    if (agent->link == AGENT_IDLE && agent->retry_ns < at_ns)
+        at_ns = agent->retry_ns;
+    if ((agent->link == AGENT_CONNECTING || agent->link == AGENT_GREETING) && agent->deadline_ns < at_ns)
+        at_ns = agent->deadline_ns;
+    if (agent->link == AGENT_JOINED && agent->beat_due_ns < at_ns)
+        at_ns = agent->beat_due_ns;
+    if (agent->n_outbox > 0 && now_ns + 20 * NS_PER_MS < at_ns)
+        at_ns = now_ns + 20 * NS_PER_MS;
+    if (at_ns == INT64_MAX)
+        return -1;
+    return at_ns <= now_ns ? 0 : (long)((at_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+/* False: told to stop. */
+static bool wait_turn(struct agent *agent, bool busy)
+{
+    zmq_pollitem_t items[4] = {
+        {.fd = agent->config->stop_fd, .events = ZMQ_POLLIN},
+        {.fd = agent->board.wake_fd, .events = ZMQ_POLLIN},
+        {.socket = agent->socket, .events = ZMQ_POLLIN},
+        {.socket = agent->monitor, .events = ZMQ_POLLIN},
+    };
+    uint64_t pokes;
+
+    if (zmq_poll(items, agent->socket ? 4 : 2, busy ? 0 : timeout_ms(agent, clock_monotonic_ns())) < 0)
+        return errno == EINTR;
+    if (items[1].revents && read(agent->board.wake_fd, &pokes, sizeof(pokes)) < 0 && errno != EAGAIN)
+        return false;
+    return !(items[0].revents & ZMQ_POLLIN);
+}
+
+static int run(struct agent *agent)
+{
+    bool busy = false;
+
+    while (wait_turn(agent, busy)) {
+        int64_t now_ns = clock_monotonic_ns();
+
+        busy = agent->socket ? receive(agent, now_ns) : false;
+        read_monitor(agent, now_ns);
+        tend(agent, now_ns);
+    }
+    log_info("stopping", "leases=%zu", leases_count(agent->leases));
+    return 0;
+}
+
+static int board_init(struct agent *agent)
+{
+    const struct agent_config *config = agent->config;
+    char path[LIMIT_PATH_BYTES];
+    int r;
+
+    agent->board = (struct task_board){.state = config->state,
+                                       .probe = config->probe,
+                                       .server = config->server,
+                                       .keys = config->keys,
+                                       .spool_next = 1,
+                                       .session_next = 1};
+    pthread_mutex_init(&agent->board.lock, NULL);
+    pthread_cond_init(&agent->board.changed, NULL);
+    agent->board.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (agent->board.wake_fd < 0)
+        return -errno;
+    if ((size_t)snprintf(path, sizeof(path), "%s/sessions", config->state) >= sizeof(path) - 64)
+        return -ENAMETOOLONG;
+    (void)folder_remove(path); /* what a killed worker left */
+    r = folder_make(path, 0700);
+    if (r < 0)
+        return r;
+    snprintf(path, sizeof(path), "%s/cache", config->state);
+    r = cache_new(path, config->cache_bytes, &agent->cache);
+    if (r < 0)
+        return r;
+    agent->board.cache = agent->cache;
+    log_info("cache", "blocks=%zu bytes=%llu", cache_blocks(agent->cache),
+             (unsigned long long)cache_bytes(agent->cache));
+    return link_context_new(2, &agent->board.bulk_context);
+}
+
+static void agent_deinit(struct agent *agent)
+{
+    if (agent->leases)
+        leases_stop(agent->leases);
+    outbox_drop(agent);
+    if (agent->monitor)
+        link_close(agent->monitor);
+    link_close(agent->socket);
+    leases_free(agent->leases);
+    link_context_free(agent->board.bulk_context);
+    link_context_free(agent->context);
+    cache_free(agent->cache);
+    if (agent->board.wake_fd >= 0)
+        close(agent->board.wake_fd);
+    pthread_cond_destroy(&agent->board.changed);
+    pthread_mutex_destroy(&agent->board.lock);
+    free(agent->outbox);
+}
+
+int agent_run(const struct agent_config *config)
+{
+    struct agent agent = {.config = config};
+    int r = board_init(&agent);
+
+    if (r == 0)
+        r = link_context_new(1, &agent.context);
+    if (r == 0)
+        r = random_bytes(agent.boot, sizeof(agent.boot));
+    if (r == 0)
+        r = leases_new(&agent.board, &agent.leases);
+    if (r == 0)
+        r = run(&agent);
+    agent_deinit(&agent);
+    return r;
+}

@@ -1,1 +1,348 @@
-typedef int westlight_empty; /* to be written */
+/* collect.c - see collect.h.
+ *
+ * Two walks of the same folders and a comparison. A task cannot be trusted to say what it wrote,
+ * and clocks of files can be set back, so a file counts as changed when anything that identifies
+ * its content differs.
+ */
+#include <worker/collect.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <proto/limits.h>
+
+struct mark {
+    uint32_t root;
+    char *path;
+    uint64_t size;
+    int64_t mtime_ns;
+    ino_t inode;
+};
+
+struct marks {
+    struct mark *items;
+    size_t n, capacity;
+};
+
+struct place {
+    dev_t device;
+    ino_t inode;
+};
+
+struct collect {
+    const char *const *folders;
+    size_t n_folders;
+    struct marks before, after;
+};
+
+/* One walk over all folders. */
+struct walk {
+    const struct collect *collect;
+    struct marks *marks;
+    struct place places[LIMIT_OUTPUTS]; /* of the folders, so that one inside another is known */
+    struct bytes *notes;                /* NULL: nobody asks */
+    uint32_t root;
+    char **pending; /* folders of this root still to be read, relative */
+    size_t n_pending, capacity;
+};
+
+static void marks_deinit(struct marks *marks)
+{
+    for (size_t i = 0; i < marks->n; i++)
+        free(marks->items[i].path);
+    free(marks->items);
+    *marks = (struct marks){0};
+}
+
+static int marks_add(struct marks *marks, uint32_t root, const char *path, const struct stat *stat)
+{
+    struct mark *mark;
+
+    if (marks->n >= COLLECT_FILES_MAX)
+        return COLLECT_E_LIMIT;
+    if (marks->n == marks->capacity) {
+        size_t capacity = marks->capacity ? marks->capacity * 2 : 64;
+        struct mark *items = reallocarray(marks->items, capacity, sizeof(*items));
+
+        if (!items)
+            return -ENOMEM;
+        marks->items = items;
+        marks->capacity = capacity;
+    }
+    mark = &marks->items[marks->n];
+    *mark = (struct mark){.root = root,
+                          .path = strdup(path),
+                          .size = (uint64_t)stat->st_size,
+                          .mtime_ns = stat->st_mtim.tv_sec * 1000000000LL + stat->st_mtim.tv_nsec,
+                          .inode = stat->st_ino};
+    if (!mark->path)
+        return -ENOMEM;
+    marks->n++;
+    return 0;
+}
+
+static int by_path(const void *a, const void *b)
+{
+    const struct mark *x = a, *y = b;
+
+    if (x->root != y->root)
+        return x->root < y->root ? -1 : 1;
+    return strcmp(x->path, y->path);
+}
+
+/* ---- walking ---- */
+
+static int note(struct walk *walk, const char *path, const char *why)
+{
+    if (!walk->notes)
+        return 0;
+    return bytes_printf(walk->notes, "westlight: left behind: %s/%s: %s\n",
+                        walk->collect->folders[walk->root], path, why);
+}
+
+/* Whether a link at `path` stays below the root, by its text alone. */
+static bool link_stays(const char *path, const char *target)
+{
+    long depth = 0;
+
+    if (target[0] == '/' || target[0] == '\0')
+        return false;
+    for (const char *c = path; *c; c++)
+        depth += *c == '/';
+    while (*target) {
+        size_t size = strcspn(target, "/");
+
+        if (size == 2 && target[0] == '.' && target[1] == '.')
+            depth--;
+        else if (size > 0 && !(size == 1 && target[0] == '.'))
+            depth++;
+        if (depth < 0)
+            return false;
+        target += size + (target[size] == '/');
+    }
+    return true;
+}
+
+static int walk_link(struct walk *walk, int fd, const char *name, const char *path, const struct stat *stat)
+{
+    char target[LIMIT_PATH_BYTES];
+    ssize_t size = readlinkat(fd, name, target, sizeof(target) - 1);
+
+    if (size < 0)
+        return note(walk, path, strerror(errno));
+    target[size] = '\0';
+    if (!link_stays(path, target))
+        return note(walk, path, "the link leads out of the output folder");
+    return marks_add(walk->marks, walk->root, path, stat);
+}
+
+static bool other_output(const struct walk *walk, const struct stat *stat)
+{
+    for (size_t i = 0; i < walk->collect->n_folders; i++)
+        if (i != walk->root && walk->places[i].inode == stat->st_ino &&
+            walk->places[i].device == stat->st_dev)
+            return true;
+    return false;
+}
+
+static int walk_later(struct walk *walk, const char *path)
+{
+    if (walk->n_pending == walk->capacity) {
+        size_t capacity = walk->capacity ? walk->capacity * 2 : 16;
+        char **pending = reallocarray(walk->pending, capacity, sizeof(*pending));
+
+        if (!pending)
+            return -ENOMEM;
+        walk->pending = pending;
+        walk->capacity = capacity;
+    }
+    walk->pending[walk->n_pending] = strdup(path);
+    if (!walk->pending[walk->n_pending])
+        return -ENOMEM;
+    walk->n_pending++;
+    return 0;
+}
+
+static int walk_item(struct walk *walk, int fd, const char *folder, const char *name)
+{
+    char path[LIMIT_PATH_BYTES];
+    struct stat stat;
+    int size = snprintf(path, sizeof(path), "%s%s%s", folder, *folder ? "/" : "", name);
+
+    if (size < 0 || (size_t)size >= sizeof(path))
+        return note(walk, folder, "a path below it is too long");
+    if (fstatat(fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (S_ISDIR(stat.st_mode))
+        return other_output(walk, &stat) ? 0 : walk_later(walk, path);
+    if (S_ISLNK(stat.st_mode))
+        return walk_link(walk, fd, name, path, &stat);
+    if (!S_ISREG(stat.st_mode))
+        return note(walk, path, "not a file, folder or link");
+    return marks_add(walk->marks, walk->root, path, &stat);
+}
+
+static int walk_folder(struct walk *walk, int root_fd, const char *path)
+{
+    int fd = openat(root_fd, *path ? path : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *item;
+    int r = 0;
+
+    if (!folder) {
+        r = note(walk, path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return r;
+    }
+    while (r == 0 && (item = readdir(folder)))
+        if (strcmp(item->d_name, ".") != 0 && strcmp(item->d_name, "..") != 0)
+            r = walk_item(walk, dirfd(folder), path, item->d_name);
+    closedir(folder);
+    return r;
+}
+
+static int walk_root(struct walk *walk)
+{
+    _cleanup_(closep) int fd = -1;
+    int r;
+
+    for (uint32_t i = 0; i < walk->root; i++)
+        if (walk->places[i].inode && walk->places[i].inode == walk->places[walk->root].inode &&
+            walk->places[i].device == walk->places[walk->root].device)
+            return 0; /* declared twice: the first one has it */
+    fd = open(walk->collect->folders[walk->root], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : note(walk, ".", strerror(errno));
+    r = walk_folder(walk, fd, "");
+    while (walk->n_pending > 0) {
+        char *path = walk->pending[--walk->n_pending];
+
+        if (r == 0)
+            r = walk_folder(walk, fd, path);
+        free(path);
+    }
+    return r;
+}
+
+static int walk_all(const struct collect *collect, struct marks *marks, struct bytes *notes)
+{
+    struct walk walk = {.collect = collect, .marks = marks, .notes = notes};
+    struct stat at;
+    int r = 0;
+
+    for (size_t i = 0; i < collect->n_folders; i++)
+        if (lstat(collect->folders[i], &at) == 0)
+            walk.places[i] = (struct place){.device = at.st_dev, .inode = at.st_ino};
+    for (walk.root = 0; r == 0 && walk.root < collect->n_folders; walk.root++)
+        r = walk_root(&walk);
+    free(walk.pending);
+    if (r == 0 && marks->n > 1)
+        qsort(marks->items, marks->n, sizeof(*marks->items), by_path);
+    return r;
+}
+
+/* ---- before and after ---- */
+
+int collect_new(const char *const *folders, size_t n_folders, struct collect **ret_collect)
+{
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    int r;
+
+    if (n_folders > LIMIT_OUTPUTS)
+        return COLLECT_E_LIMIT;
+    collect = calloc(1, sizeof(*collect));
+    if (!collect)
+        return -ENOMEM;
+    collect->folders = folders;
+    collect->n_folders = n_folders;
+    r = walk_all(collect, &collect->before, NULL);
+    if (r != 0)
+        return r;
+    *ret_collect = TAKE_PTR(collect);
+    return 0;
+}
+
+void collect_free(struct collect *collect)
+{
+    if (!collect)
+        return;
+    marks_deinit(&collect->before);
+    marks_deinit(&collect->after);
+    free(collect);
+}
+
+static bool changed(const struct collect *collect, const struct mark *now)
+{
+    const struct mark *then;
+
+    if (collect->before.n == 0)
+        return true;
+    then = bsearch(now, collect->before.items, collect->before.n, sizeof(*now), by_path);
+    return !then || then->size != now->size || then->mtime_ns != now->mtime_ns || then->inode != now->inode;
+}
+
+int collect_list(struct collect *collect, struct manifest_file **ret_files, size_t *ret_n, struct bytes *notes,
+                 struct bytes *why)
+{
+    _cleanup_(freep) struct manifest_file *files = NULL;
+    size_t n = 0;
+    int r;
+
+    marks_deinit(&collect->after);
+    r = walk_all(collect, &collect->after, notes);
+    if (r == COLLECT_E_LIMIT)
+        (void)bytes_printf(why, "the output folders hold more than %d files", COLLECT_FILES_MAX);
+    if (r != 0)
+        return r;
+    files = calloc(collect->after.n ? collect->after.n : 1, sizeof(*files));
+    if (!files)
+        return -ENOMEM;
+    for (size_t i = 0; i < collect->after.n; i++) {
+        const struct mark *mark = &collect->after.items[i];
+
+        if (changed(collect, mark))
+            files[n++] = (struct manifest_file){.path = mark->path, .root = mark->root};
+    }
+    *ret_files = TAKE_PTR(files);
+    *ret_n = n;
+    return 0;
+}
+
+int collect_seal(struct collect *collect, struct sealer *sealer, const uint8_t secret[32],
+                 const struct manifest_file *files, size_t n_files, manifest_emit *emit, void *user,
+                 struct collected *ret_collected, struct bytes *why)
+{
+    _cleanup_(bytes_deinit) struct bytes packed = {0};
+    struct collected collected = {.files = n_files};
+    int r = manifest_pack(sealer, secret, collect->folders, collect->n_folders, files, n_files, emit, user,
+                          &packed, &collected.file_bytes, why);
+
+    if (r != 0)
+        return r;
+    if (packed.size > LIMIT_BLOCK_BYTES) {
+        (void)bytes_printf(why,
+                           "too many output files: the list of %zu files takes %zu bytes, the limit is %d; "
+                           "let each task write fewer files, or pack them",
+                           n_files, packed.size, LIMIT_BLOCK_BYTES);
+        return COLLECT_E_LIMIT;
+    }
+    r = seal_block(sealer, secret, packed.data, packed.size, &collected.manifest_sealed, &collected.manifest);
+    if (r != 0) {
+        bytes_deinit(&collected.manifest_sealed);
+        return r;
+    }
+    *ret_collected = collected;
+    return 0;
+}
+
+void collected_deinit(struct collected *collected)
+{
+    bytes_deinit(&collected->manifest_sealed);
+    wipe(&collected->manifest, sizeof(collected->manifest));
+}

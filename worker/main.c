@@ -1,1 +1,381 @@
-int main(void) { return 2; } /* to be written */
+/* main.c - westlight-worker: options, the state folder, the probe, and the agent. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <proto/base/log.h>
+#include <proto/identity.h>
+#include <proto/limits.h>
+#include <worker/agent.h>
+#include <worker/offer.h>
+
+#define EXTRAS_MAX 64
+
+static const char help[] =
+    "westlight-worker: renders what the broker leases to it.\n"
+    "\n"
+    "  westlight-worker --broker tcp://HOST:7420 --server-key KEY --key FILE --state DIR [options]\n"
+    "\n"
+    "  --broker ENDPOINT     control endpoint of the broker\n"
+    "  --server-key KEY      the broker's public key, 40 characters\n"
+    "  --key FILE            this worker's key pair, made by 'westlight key new'\n"
+    "  --state DIR           folder for the cache, the sessions and unsent results\n"
+    "  --name NAME           as the operator sees it (the host's name)\n"
+    "  --slots N             tasks at once (one per GPU, otherwise 1)\n"
+    "  --prefetch N          tasks staged behind each running one (1)\n"
+    "  --cache-bytes SIZE    of the block cache, with K, M, G or T (20G)\n"
+    "  --memory MIB          memory to offer (all)\n"
+    "  --cores N             cores to offer (all)\n"
+    "  --bulk ENDPOINT       bulk endpoint (as the broker says)\n"
+    "  --offer NAME=VALUE    a further amount (amount.x=3) or attribute (attr.x=a,b); repeatable\n"
+    "  --no-probe            offer no GPU and no software of this machine\n"
+    "  --log LEVEL           error, warn, info or debug (info)\n"
+    "  --help, --version\n";
+
+enum {
+    OPTION_BROKER = 256,
+    OPTION_SERVER_KEY,
+    OPTION_KEY,
+    OPTION_STATE,
+    OPTION_NAME,
+    OPTION_SLOTS,
+    OPTION_PREFETCH,
+    OPTION_CACHE_BYTES,
+    OPTION_MEMORY,
+    OPTION_CORES,
+    OPTION_BULK,
+    OPTION_OFFER,
+    OPTION_NO_PROBE,
+    OPTION_LOG,
+    OPTION_HELP,
+    OPTION_VERSION,
+};
+
+static const struct option table[] = {
+    {"broker", required_argument, NULL, OPTION_BROKER},
+    {"server-key", required_argument, NULL, OPTION_SERVER_KEY},
+    {"key", required_argument, NULL, OPTION_KEY},
+    {"state", required_argument, NULL, OPTION_STATE},
+    {"name", required_argument, NULL, OPTION_NAME},
+    {"slots", required_argument, NULL, OPTION_SLOTS},
+    {"prefetch", required_argument, NULL, OPTION_PREFETCH},
+    {"cache-bytes", required_argument, NULL, OPTION_CACHE_BYTES},
+    {"memory", required_argument, NULL, OPTION_MEMORY},
+    {"cores", required_argument, NULL, OPTION_CORES},
+    {"bulk", required_argument, NULL, OPTION_BULK},
+    {"offer", required_argument, NULL, OPTION_OFFER},
+    {"no-probe", no_argument, NULL, OPTION_NO_PROBE},
+    {"log", required_argument, NULL, OPTION_LOG},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {0},
+};
+
+struct options {
+    const char *broker, *server_key, *key, *state, *bulk;
+    struct offer_options offer;
+    const char *extras[EXTRAS_MAX];
+    uint64_t cache_bytes;
+    bool no_probe;
+};
+
+enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
+
+static int stop_fd = -1;
+
+/* The first signal ends in good order; the second does not wait for it. */
+static void on_signal(int number)
+{
+    static volatile sig_atomic_t seen;
+    uint64_t one = 1;
+    int saved = errno;
+
+    if (seen++)
+        _exit(128 + number);
+    if (write(stop_fd, &one, sizeof(one)) < 0)
+        _exit(128 + number);
+    errno = saved;
+}
+
+static int usage(const char *what, const char *why)
+{
+    fprintf(stderr, "westlight-worker: %s: %s; see westlight-worker --help\n", what, why);
+    return EXIT_USAGE;
+}
+
+/* A number, with a suffix where `suffixes` is true. */
+static bool parse_number(const char *text, uint64_t max, bool suffixes, uint64_t *ret_number)
+{
+    static const char letters[] = "KMGT";
+    unsigned long long number;
+    const char *letter;
+    char *end;
+
+    errno = 0;
+    number = strtoull(text, &end, 10);
+    if (errno || end == text || text[0] == '-')
+        return false;
+    letter = *end && suffixes ? strchr(letters, *end) : NULL;
+    for (const char *c = letters; letter && c <= letter; c++) {
+        if (number > ULLONG_MAX / 1024)
+            return false;
+        number *= 1024;
+    }
+    if (end[letter ? 1 : 0] || number > max)
+        return false;
+    *ret_number = number;
+    return true;
+}
+
+static int parse_numbers(struct options *options, int option, const char *text)
+{
+    static const struct {
+        int option;
+        uint64_t min, max;
+        bool suffixes;
+        const char *why;
+    } numbers[] = {
+        {OPTION_SLOTS, 1, LIMIT_SLOTS, false, "--slots must be 1 to 256"},
+        {OPTION_PREFETCH, 0, LIMIT_PREFETCH, false, "--prefetch must be 0 to 64"},
+        {OPTION_CACHE_BYTES, 1, 1ULL << 60, true, "--cache-bytes must be a size such as 500M or 20G"},
+        {OPTION_MEMORY, 1, 1ULL << 40, false, "--memory must be a number of MiB"},
+        {OPTION_CORES, 1, 65536, false, "--cores must be 1 to 65536"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        uint64_t number;
+
+        if (numbers[i].option != option)
+            continue;
+        if (!parse_number(text, numbers[i].max, numbers[i].suffixes, &number) || number < numbers[i].min)
+            return usage(text, numbers[i].why);
+        if (option == OPTION_SLOTS)
+            options->offer.slots = (uint32_t)number;
+        else if (option == OPTION_PREFETCH)
+            options->offer.prefetch = (uint32_t)number;
+        else if (option == OPTION_CACHE_BYTES)
+            options->cache_bytes = number;
+        else if (option == OPTION_MEMORY)
+            options->offer.memory_mib = number;
+        else
+            options->offer.cores = (uint32_t)number;
+        return EXIT_OK;
+    }
+    return usage(text, "unknown option");
+}
+
+static int parse_text(struct options *options, int option, const char *text)
+{
+    enum log_level level;
+
+    switch (option) {
+    case OPTION_BROKER:
+        options->broker = text;
+        return EXIT_OK;
+    case OPTION_SERVER_KEY:
+        options->server_key = text;
+        return EXIT_OK;
+    case OPTION_KEY:
+        options->key = text;
+        return EXIT_OK;
+    case OPTION_STATE:
+        options->state = text;
+        return EXIT_OK;
+    case OPTION_BULK:
+        options->bulk = text;
+        return EXIT_OK;
+    case OPTION_NAME:
+        if (!*text || strlen(text) >= LIMIT_NAME_BYTES)
+            return usage("--name", "empty, or longer than 255 bytes");
+        options->offer.name = text;
+        return EXIT_OK;
+    case OPTION_OFFER:
+        if (options->offer.n_extras == EXTRAS_MAX)
+            return usage("--offer", "given more than 64 times");
+        options->extras[options->offer.n_extras++] = text;
+        return EXIT_OK;
+    case OPTION_LOG:
+        if (log_level_parse(text, &level) < 0)
+            return usage(text, "--log must be error, warn, info or debug");
+        log_level_set(level);
+        return EXIT_OK;
+    default:
+        return parse_numbers(options, option, text);
+    }
+}
+
+/* -1: go on. */
+static int parse(int argc, char **argv, struct options *options)
+{
+    int option, r;
+
+    while ((option = getopt_long(argc, argv, "", table, NULL)) >= 0) {
+        if (option == OPTION_HELP)
+            return fputs(help, stdout) < 0 ? EXIT_FAILED : EXIT_OK;
+        if (option == OPTION_VERSION)
+            return printf("westlight-worker %s\n", WESTLIGHT_VERSION) < 0 ? EXIT_FAILED : EXIT_OK;
+        if (option == '?')
+            return EXIT_USAGE;
+        if (option == OPTION_NO_PROBE) {
+            options->no_probe = true;
+            continue;
+        }
+        r = parse_text(options, option, optarg);
+        if (r != EXIT_OK)
+            return r;
+    }
+    if (optind < argc)
+        return usage(argv[optind], "what is this?");
+    if (!options->broker || !options->server_key || !options->key || !options->state)
+        return usage(!options->broker       ? "--broker"
+                     : !options->server_key ? "--server-key"
+                     : !options->key        ? "--key"
+                                            : "--state",
+                     "is needed");
+    return -1;
+}
+
+static int load_keys(const struct options *options, struct link_key *ret_server, struct link_keypair *ret_keys)
+{
+    int r;
+
+    if (identity_key_parse(options->server_key, ret_server) != 0)
+        return usage(options->server_key, "not a public key of 40 characters; the operator gets it with westlight-broker key");
+    r = identity_key_load(options->key, ret_keys);
+    if (r == 0)
+        return EXIT_OK;
+    if (r == -ENOENT)
+        fprintf(stderr, "westlight-worker: %s: there is no such key; make one with: westlight key new %s\n",
+                options->key, options->key);
+    else if (r > 0)
+        fprintf(stderr, "westlight-worker: %s: not a key file; make one with: westlight key new FILE\n", options->key);
+    else
+        fprintf(stderr, "westlight-worker: %s: %s\n", options->key, strerror(-r));
+    return EXIT_FAILED;
+}
+
+static int make_offer(struct options *options, struct probe **ret_probe, struct offer_made *ret_offer)
+{
+    _cleanup_(probe_freep) struct probe *probe = NULL;
+    const char *culprit = "";
+    int r = probe_new(options->no_probe ? "/nonexistent" : NULL, &probe);
+
+    if (r < 0) {
+        fprintf(stderr, "westlight-worker: this machine cannot be probed: %s\n", strerror(-r));
+        return EXIT_FAILED;
+    }
+    if (options->no_probe)
+        probe->n_gpus = probe->n_software = 0;
+    options->offer.extras = options->extras;
+    r = offer_make(probe, &options->offer, ret_offer, &culprit);
+    if (r == OFFER_E_FORM)
+        return usage(culprit, "--offer must be amount.NAME=NUMBER or attr.NAME=VALUE,VALUE");
+    if (r == OFFER_E_LIMIT)
+        return usage(culprit, "one amount, attribute or value more than there may be");
+    if (r < 0) {
+        fprintf(stderr, "westlight-worker: %s\n", strerror(-r));
+        return EXIT_FAILED;
+    }
+    *ret_probe = TAKE_PTR(probe);
+    return EXIT_OK;
+}
+
+static void log_offer(const struct probe *probe, const Wl__Offer *offer)
+{
+    log_info("offer", "name=\"%s\" slots=%u prefetch=%u cores=%u memory_mib=%llu gpus=%zu", offer->name, offer->slots,
+             offer->prefetch, probe->cores, (unsigned long long)probe->memory_mib, probe->n_gpus);
+    for (size_t i = 0; i < probe->n_gpus; i++)
+        log_info("gpu", "index=%zu model=\"%s\" uuid=%s memory_mib=%llu", i, probe->gpus[i].model, probe->gpus[i].uuid,
+                 (unsigned long long)(probe->gpus[i].memory_bytes >> 20));
+    for (size_t i = 0; i < probe->n_software; i++)
+        log_info("software", "name=%s version=%s path=%s", probe->software[i].name, probe->software[i].version,
+                 probe->software[i].path);
+}
+
+/* Every task has sockets and files of its own. */
+static void raise_files(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static int catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (stop_fd < 0)
+        return -errno;
+    sigemptyset(&action.sa_mask);
+    if (sigaction(SIGTERM, &action, NULL) < 0 || sigaction(SIGINT, &action, NULL) < 0)
+        return -errno;
+    return 0;
+}
+
+static int work(const struct options *options, const struct link_key *server, const struct link_keypair *keys,
+                const struct probe *probe, struct offer_made *offer)
+{
+    _cleanup_(freep) char *state = NULL;
+    _cleanup_(closep) int lock_fd = -1;
+    int r = agent_lock_state(options->state, &lock_fd);
+
+    if (r == AGENT_E_TAKEN) {
+        fprintf(stderr, "westlight-worker: %s: another worker uses this folder; give each its own --state\n", options->state);
+        return EXIT_FAILED;
+    }
+    if (r == 0) {
+        state = realpath(options->state, NULL); /* sessions see absolute paths */
+        r = state ? catch_signals() : -errno;
+    }
+    if (r < 0) {
+        fprintf(stderr, "westlight-worker: %s: %s\n", options->state, strerror(-r));
+        return EXIT_FAILED;
+    }
+    log_offer(probe, &offer->message);
+    r = agent_run(&(struct agent_config){.broker = options->broker,
+                                         .server = *server,
+                                         .keys = keys,
+                                         .state = state,
+                                         .cache_bytes = options->cache_bytes,
+                                         .bulk = options->bulk,
+                                         .probe = probe,
+                                         .offer = &offer->message,
+                                         .stop_fd = stop_fd});
+    if (r < 0)
+        log_error("ended", "state=%s why=\"%s\"", state, strerror(-r));
+    return r < 0 ? EXIT_FAILED : EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {.offer = {.prefetch = 1}, .cache_bytes = 20ULL << 30};
+    struct link_key server;
+    struct link_keypair keys;
+    _cleanup_(probe_freep) struct probe *probe = NULL;
+    struct offer_made offer = {0};
+    int r = parse(argc, argv, &options);
+
+    if (r >= 0)
+        return r;
+    r = load_keys(&options, &server, &keys);
+    if (r != EXIT_OK)
+        return r;
+    raise_files();
+    r = make_offer(&options, &probe, &offer);
+    if (r == EXIT_OK)
+        r = work(&options, &server, &keys, probe, &offer);
+    offer_deinit(&offer);
+    wipe(&keys, sizeof(keys));
+    return r;
+}

@@ -1,1 +1,564 @@
-typedef int westlight_empty; /* to be written */
+/* task.c - see task.h: the thread of one task.
+ *
+ * The thread's story is told once, top to bottom, in produce() and task_deliver(); all waiting is
+ * on the board's condition, and every wait ends when the task is stopped.
+ */
+#include <worker/task.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <proto/base/check.h>
+#include <proto/base/clock.h>
+#include <proto/base/log.h>
+#include <worker/result.h>
+#include <worker/stage.h>
+
+#define TEXT_BYTES_MAX  (256 * 1024) /* live output kept while the broker is away */
+#define DELIVERIES_MAX  5
+
+void task_board_poke(struct task_board *board)
+{
+    uint64_t one = 1;
+
+    if (write(board->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+        log_limited(LOG_WARN, "poke", "why=\"%s\"", strerror(errno));
+}
+
+static bool stopped(const struct task *task)
+{
+    return atomic_load(&task->stop);
+}
+
+static void phase_set(struct task *task, enum task_phase phase)
+{
+    pthread_mutex_lock(&task->board->lock);
+    CHECK(phase > task->phase);
+    task->phase = phase;
+    pthread_mutex_unlock(&task->board->lock);
+    task_board_poke(task->board);
+}
+
+/* ---- asking the broker, through the agent ---- */
+
+/* 0 and an envelope, TRANSFER_E_REFUSED with task->why, or -ECANCELED. */
+static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envelope **ret_envelope)
+{
+    struct task_board *board = task->board;
+    _cleanup_(wire_freep) Wl__Envelope *envelope = NULL;
+
+    pthread_mutex_lock(&board->lock);
+    task->need = need;
+    task->need_after = after;
+    task->need_request = 0;
+    task_board_poke(board);
+    while (!task->answer && !stopped(task))
+        pthread_cond_wait(&board->changed, &board->lock);
+    task->need = NEED_NOTHING;
+    envelope = TAKE_PTR(task->answer);
+    pthread_mutex_unlock(&board->lock);
+    if (!envelope)
+        return -ECANCELED;
+    if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL) {
+        log_warn("refused", "what=\"%s\" why=\"%s\" next=\"%s\"", envelope->refusal->what, envelope->refusal->why,
+                 envelope->refusal->next);
+        return TRANSFER_E_REFUSED;
+    }
+    *ret_envelope = TAKE_PTR(envelope);
+    return 0;
+}
+
+static int ask_dependencies(void *user, uint64_t after, Wl__Envelope **ret_envelope)
+{
+    return ask(user, NEED_DEPENDENCIES, after, ret_envelope);
+}
+
+static int ask_pass(void *user, struct bytes *pass)
+{
+    _cleanup_(wire_freep) Wl__Envelope *envelope = NULL;
+    int r = ask(user, NEED_PASS, 0, &envelope);
+
+    if (r != 0)
+        return r;
+    pass->size = 0;
+    return bytes_append(pass, envelope->pass->pass.data, envelope->pass->pass.len);
+}
+
+static int bulk_endpoint(void *user, char ret_endpoint[256])
+{
+    struct task *task = user;
+    struct task_board *board = task->board;
+
+    pthread_mutex_lock(&board->lock);
+    while (!board->bulk[0] && !stopped(task))
+        pthread_cond_wait(&board->changed, &board->lock);
+    snprintf(ret_endpoint, 256, "%s", board->bulk);
+    pthread_mutex_unlock(&board->lock);
+    return ret_endpoint[0] ? 0 : -ECANCELED;
+}
+
+static bool online(void *user)
+{
+    struct task *task = user;
+    bool joined;
+
+    pthread_mutex_lock(&task->board->lock);
+    joined = task->board->joined;
+    pthread_mutex_unlock(&task->board->lock);
+    return joined;
+}
+
+int task_supply(struct task *task, struct supply **ret_supply)
+{
+    struct task_board *board = task->board;
+    struct supply_config config = {
+        .context = board->bulk_context,
+        .server = board->server,
+        .keys = board->keys,
+        .cache = board->cache,
+        .stop = &task->stop,
+        .endpoint = bulk_endpoint,
+        .online = online,
+        .renew = ask_pass,
+        .user = task,
+    };
+    const Wl__Assign *assign = task->assign ? task->assign->assign : NULL;
+
+    return supply_new(&config, assign ? assign->pass.data : NULL, assign ? assign->pass.len : 0, ret_supply);
+}
+
+/* ---- running ---- */
+
+static void on_started(void *user)
+{
+    struct task *task = user;
+
+    pthread_mutex_lock(&task->board->lock);
+    if (task->phase == PHASE_STARTING)
+        task->phase = PHASE_RUNNING;
+    task->started = true;
+    pthread_mutex_unlock(&task->board->lock);
+    task_board_poke(task->board);
+}
+
+static void on_text(void *user, const char *text, size_t size)
+{
+    struct task *task = user;
+    bool first;
+
+    pthread_mutex_lock(&task->board->lock);
+    first = task->text.size == 0;
+    if (task->text.size + size > TEXT_BYTES_MAX) {
+        /* The result brings the whole; live, the newest matters. */
+        task->text.size = 0;
+        (void)bytes_printf(&task->text, "[westlight: live output left out while it could not be sent]\n");
+    }
+    if (size <= TEXT_BYTES_MAX)
+        (void)bytes_append(&task->text, text, size);
+    pthread_mutex_unlock(&task->board->lock);
+    if (first)
+        task_board_poke(task->board);
+}
+
+static void on_progress(void *user, uint32_t permille, const char *status)
+{
+    struct task *task = user;
+    bool first;
+
+    pthread_mutex_lock(&task->board->lock);
+    first = !task->progress_due;
+    task->progress_due = true;
+    task->permille = permille;
+    snprintf(task->status, sizeof(task->status), "%s", status ? status : "");
+    pthread_mutex_unlock(&task->board->lock);
+    if (first)
+        task_board_poke(task->board);
+}
+
+/* The uuids of the leased cards: CUDA numbers cards by speed, NVML by bus, a uuid is neither. */
+static void cards_text(const struct task *task, struct bytes *ret_text, unsigned *ret_n)
+{
+    const struct probe *probe = task->board->probe;
+
+    *ret_n = 0;
+    (void)bytes_printf(ret_text, "%s", "");
+    for (size_t i = 0; i < probe->n_gpus && i < LIMIT_GPUS; i++) {
+        const char *comma = *ret_n ? "," : "";
+
+        if (!(task->gpu_mask & (1u << i)))
+            continue;
+        if (probe->gpus[i].uuid[0])
+            (void)bytes_printf(ret_text, "%s%s", comma, probe->gpus[i].uuid);
+        else
+            (void)bytes_printf(ret_text, "%s%zu", comma, i);
+        ++*ret_n;
+    }
+}
+
+static void run_session(struct task *task, const struct stage *stage, struct outcome *outcome, struct bytes *log)
+{
+    const Wl__Assign *assign = task->assign->assign;
+    _cleanup_(bytes_deinit) struct bytes cards = {0};
+    struct session_result result = {0};
+    unsigned n_cards;
+    int r;
+
+    cards_text(task, &cards, &n_cards);
+    outcome->started_wall_s = clock_wall_ns() / NS_PER_S;
+    r = session_run(&(struct session_config){.recipe = stage->recipe,
+                                             .step = task->lease.step,
+                                             .space = &stage->space,
+                                             .task = task->lease.task,
+                                             .folder = stage->work,
+                                             .maps = stage->maps,
+                                             .n_maps = stage->n_maps,
+                                             .vcpus = assign->vcpus,
+                                             .memory_bytes = assign->memory_bytes,
+                                             .cards = cards.data ? (const char *)cards.data : "",
+                                             .stop = &task->stop,
+                                             .on_started = on_started,
+                                             .on_text = on_text,
+                                             .on_progress = on_progress,
+                                             .user = task},
+                    &result);
+    outcome->ended_wall_s = clock_wall_ns() / NS_PER_S;
+    if (r < 0) {
+        outcome->class = CLASS_TRANSFER;
+        snprintf(outcome->message, sizeof(outcome->message), "the session could not be made: %s", strerror(-r));
+        return;
+    }
+    outcome->class = result.class;
+    outcome->exit_status = result.exit_status;
+    snprintf(outcome->message, sizeof(outcome->message), "%s", result.message);
+    outcome->wall_ns = result.wall_ns;
+    outcome->cpu_ns = result.cpu_ns;
+    outcome->memory_bytes = result.memory_bytes;
+    outcome->card_ns = result.wall_ns * n_cards;
+    (void)bytes_append(log, result.log.data, result.log.size);
+    session_result_deinit(&result);
+}
+
+/* False where the task was stopped first. */
+static bool wait_go(struct task *task)
+{
+    struct task_board *board = task->board;
+    bool go;
+
+    pthread_mutex_lock(&board->lock);
+    while (!task->go && !stopped(task))
+        pthread_cond_wait(&board->changed, &board->lock);
+    go = !stopped(task);
+    if (go)
+        task->phase = PHASE_STARTING; /* from here on it is not taken back */
+    pthread_mutex_unlock(&board->lock);
+    return go;
+}
+
+static int stage_task(struct task *task, struct sealer *sealer, struct supply *supply, struct stage *ret_stage)
+{
+    struct task_board *board = task->board;
+    const Wl__Assign *assign = task->assign->assign;
+    char folder[LIMIT_PATH_BYTES];
+    uint64_t number;
+
+    pthread_mutex_lock(&board->lock);
+    number = board->session_next++;
+    pthread_mutex_unlock(&board->lock);
+    if ((size_t)snprintf(folder, sizeof(folder), "%s/sessions/%llu", board->state, (unsigned long long)number) >=
+        sizeof(folder))
+        return -ENAMETOOLONG;
+    return stage_run(&(struct stage_config){.folder = folder,
+                                            .recipe = assign->recipe,
+                                            .key_in = assign->key_in.data,
+                                            .step = task->lease.step,
+                                            .task = task->lease.task,
+                                            .supply = supply,
+                                            .sealer = sealer,
+                                            .stop = &task->stop,
+                                            .dependencies = ask_dependencies,
+                                            .user = task},
+                     ret_stage);
+}
+
+static void outcome_cancelled(struct task *task, struct outcome *outcome)
+{
+    outcome->class = CLASS_CANCELLED;
+    pthread_mutex_lock(&task->board->lock);
+    snprintf(outcome->message, sizeof(outcome->message), "%s", task->why[0] ? task->why : "cancelled");
+    pthread_mutex_unlock(&task->board->lock);
+}
+
+/* Stages, runs and collects; the result lies in the spool afterwards, unless nobody wants one. */
+static int produce(struct task *task, struct sealer *sealer, struct supply *supply)
+{
+    struct outcome outcome = {0};
+    _cleanup_(stage_deinit) struct stage stage = {0};
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    _cleanup_(bytes_deinit) struct bytes log = {0};
+    int r = stage_task(task, sealer, supply, &stage);
+
+    supply_rest(supply);
+    outcome.bytes_in = supply_bytes_in(supply);
+    outcome.started_wall_s = outcome.ended_wall_s = clock_wall_ns() / NS_PER_S;
+    if (r > 0) {
+        outcome.class = stage.class;
+        snprintf(outcome.message, sizeof(outcome.message), "%s", stage.why);
+    } else if (r == 0 && wait_go(task)) {
+        r = collect_new((const char *const *)stage.outputs, stage.n_outputs, &collect);
+        if (r == 0)
+            run_session(task, &stage, &outcome, &log);
+    }
+    if (r != 0 && outcome.class == CLASS_OK) {
+        outcome.class = CLASS_TRANSFER;
+        snprintf(outcome.message, sizeof(outcome.message), "the session could not be made: %s",
+                 r < 0 ? strerror(-r) : "too many files in its output folders");
+    }
+    phase_set(task, PHASE_COLLECTING);
+    if (atomic_load(&task->board->closing))
+        return -ECANCELED;
+    if (stopped(task))
+        outcome_cancelled(task, &outcome);
+    pthread_mutex_lock(&task->board->lock);
+    r = task->drop ? -ECANCELED : 0;
+    pthread_mutex_unlock(&task->board->lock);
+    if (r == 0)
+        result_make(task, sealer, &outcome, collect, stage.step, &log);
+    return r;
+}
+
+/* ---- delivering ---- */
+
+struct delivery {
+    const struct spool *spool;
+    const struct block_id *ids;
+    bool plain;
+};
+
+static int delivery_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id)
+{
+    struct delivery *delivery = user;
+    struct block_id found;
+    int r = spool_get(delivery->spool, &delivery->ids[i], delivery->plain, out);
+
+    if (r < 0)
+        return r;
+    digest(out->data, out->size, &found);
+    if (memcmp(&found, &delivery->ids[i], sizeof(found)) != 0)
+        return -EBADMSG;
+    *ret_id = found;
+    return 0;
+}
+
+/* Data first, then the refs blocks that name it. */
+static int deliver_blocks(struct task *task, struct supply *supply)
+{
+    if (task->spool.result->n_refs == 0)
+        return 0;
+    for (int plain = 0; plain < 2; plain++) {
+        _cleanup_(freep) struct block_id *ids = NULL;
+        struct delivery delivery = {.spool = &task->spool, .plain = plain};
+        size_t n = 0;
+        int r = spool_blocks(&task->spool, plain, &ids, &n);
+
+        delivery.ids = ids;
+        if (r == 0)
+            r = supply_put(supply, ids, n, plain, delivery_source, &delivery);
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Waits until the broker has answered the result; ACK_NONE where the worker ends or drops it. */
+static enum task_acknowledged wait_acknowledged(struct task *task)
+{
+    struct task_board *board = task->board;
+    enum task_acknowledged acknowledged;
+
+    pthread_mutex_lock(&board->lock);
+    task->acknowledged = ACK_NONE;
+    task->deliverable = true;
+    task_board_poke(board);
+    while (task->acknowledged == ACK_NONE && !task->drop && !atomic_load(&board->closing))
+        pthread_cond_wait(&board->changed, &board->lock);
+    acknowledged = task->acknowledged;
+    task->deliverable = false;
+    pthread_mutex_unlock(&board->lock);
+    return acknowledged;
+}
+
+/* A result that cannot be sent as it is becomes a failure that says so. False: nobody wants it. */
+static bool give_up(struct task *task, const char *why)
+{
+    bool wanted, cancelled;
+    char message[LIMIT_MESSAGE_BYTES];
+
+    pthread_mutex_lock(&task->board->lock);
+    wanted = !task->drop && !atomic_load(&task->board->closing);
+    cancelled = task->cancelled;
+    atomic_store(&task->stop, !wanted);
+    pthread_mutex_unlock(&task->board->lock);
+    if (!wanted || (task->spool.result->n_refs == 0 && task->spool.result->class_ != CLASS_OK))
+        return false; /* there is nothing smaller to say */
+    snprintf(message, sizeof(message), "%s%s", cancelled ? "cancelled" : "its output could not be sent: ",
+             cancelled ? "" : why);
+    result_fail(task, cancelled ? CLASS_CANCELLED : CLASS_TRANSFER, message);
+    return true;
+}
+
+void task_deliver(struct task *task)
+{
+    _cleanup_(supply_freep) struct supply *supply = NULL;
+    enum task_acknowledged acknowledged = ACK_NONE;
+    int r = task_supply(task, &supply);
+
+    for (int round = 0; r == 0 && acknowledged != ACK_COMMITTED; round++) {
+        const char *why = "the vault keeps missing its blocks";
+
+        r = deliver_blocks(task, supply);
+        supply_rest(supply);
+        if (r == 0)
+            acknowledged = wait_acknowledged(task);
+        if (r == 0 && (acknowledged == ACK_COMMITTED || (acknowledged == ACK_MISSING && round < DELIVERIES_MAX)))
+            continue;
+        if (r == 0 && acknowledged == ACK_REFUSED)
+            why = task->why;
+        else if (r != 0)
+            why = supply_why(supply);
+        if (!give_up(task, why))
+            break;
+        r = 0;
+    }
+    /* What the closing worker did not get rid of, the next one finds in the spool. */
+    pthread_mutex_lock(&task->board->lock);
+    if (acknowledged == ACK_COMMITTED || task->drop || acknowledged == ACK_REFUSED)
+        spool_remove(&task->spool);
+    pthread_mutex_unlock(&task->board->lock);
+}
+
+/* What was stopped has been stopped; its result still goes out. */
+static void hold(struct task *task)
+{
+    pthread_mutex_lock(&task->board->lock);
+    task->phase = PHASE_HELD;
+    if (!task->drop && !atomic_load(&task->board->closing))
+        atomic_store(&task->stop, false);
+    pthread_mutex_unlock(&task->board->lock);
+}
+
+static void *task_main(void *user)
+{
+    struct task *task = user;
+    bool held = task->spool.result != NULL;
+
+    if (!held) {
+        _cleanup_(supply_freep) struct supply *supply = NULL;
+        _cleanup_(sealer_freep) struct sealer *sealer = NULL;
+        int r = sealer_new(&sealer);
+
+        if (r == 0)
+            r = task_supply(task, &supply);
+        if (r == 0)
+            r = produce(task, sealer, supply);
+        held = r == 0 && task->spool.result;
+        if (held)
+            hold(task);
+    }
+    if (held)
+        task_deliver(task);
+    phase_set(task, PHASE_GONE);
+    return NULL;
+}
+
+/* ---- making and ending one ---- */
+
+static int start(struct task *task)
+{
+    int r;
+
+    list_init(&task->node);
+    r = pthread_create(&task->thread, NULL, task_main, task);
+    return -r;
+}
+
+static int set_ticket(struct task *task, const ProtobufCBinaryData *ticket)
+{
+    if (ticket->len > sizeof(task->ticket))
+        return -EINVAL;
+    memcpy(task->ticket, ticket->data, ticket->len);
+    task->ticket_size = ticket->len;
+    return 0;
+}
+
+int task_new(struct task_board *board, Wl__Envelope *envelope, struct task **ret_task)
+{
+    const Wl__Assign *assign = envelope->assign;
+    struct task *task = calloc(1, sizeof(*task));
+    int r = task ? 0 : -ENOMEM;
+
+    if (r == 0 && (!assign->lease || !assign->recipe || assign->key_in.len != 32 || assign->key_out.len != 32 ||
+                   wire_lease(assign->lease, &task->lease) != 0))
+        r = -EINVAL;
+    if (r == 0)
+        r = set_ticket(task, &assign->ticket);
+    if (r == 0) {
+        task->board = board;
+        task->behind = assign->behind;
+        task->behind_epoch = assign->behind_epoch;
+        task->gpu_mask = assign->gpu_mask;
+        task->may_send = true;
+        memcpy(task->key_out, assign->key_out.data, 32);
+        task->assign = envelope;
+        r = start(task);
+    }
+    if (r < 0) {
+        free(task);
+        return r;
+    }
+    *ret_task = task;
+    return 0;
+}
+
+int task_new_held(struct task_board *board, struct spool *spool, struct task **ret_task)
+{
+    struct task *task = calloc(1, sizeof(*task));
+    int r = task ? 0 : -ENOMEM;
+
+    if (r == 0 && wire_lease(spool->result->lease, &task->lease) != 0)
+        r = -EINVAL;
+    if (r == 0)
+        r = set_ticket(task, &spool->result->ticket);
+    if (r == 0) {
+        task->board = board;
+        task->phase = PHASE_HELD;
+        task->started_sent = task->started = true;
+        task->spool = *spool;
+        r = start(task);
+    }
+    if (r < 0) {
+        free(task);
+        return r;
+    }
+    *spool = (struct spool){0};
+    *ret_task = task;
+    return 0;
+}
+
+void task_free(struct task *task)
+{
+    if (!task)
+        return;
+    pthread_join(task->thread, NULL);
+    list_unlink(&task->node);
+    if (task->assign)
+        wire_free(task->assign);
+    if (task->answer)
+        wire_free(task->answer);
+    spool_deinit(&task->spool);
+    bytes_wipe_deinit(&task->text);
+    wipe(task->key_out, sizeof(task->key_out));
+    free(task);
+}

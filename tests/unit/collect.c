@@ -1,0 +1,229 @@
+/* collect.c - what counts as a task's output: created, changed, links kept, the rest left. */
+#include <fcntl.h>
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include <worker/collect.h>
+
+static char base[64], out[80], other[96];
+
+static int setup(void **state)
+{
+    (void)state;
+    strcpy(base, "/tmp/westlight-collect-XXXXXX");
+    if (!mkdtemp(base))
+        return -1;
+    snprintf(out, sizeof(out), "%s/out", base);
+    snprintf(other, sizeof(other), "%s/inner", out);
+    return folder_make(out, 0700);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return folder_remove(base);
+}
+
+static void write_file(const char *folder, const char *name, const char *text)
+{
+    char path[256];
+    FILE *file;
+
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void make_link(const char *name, const char *target)
+{
+    char path[256];
+
+    snprintf(path, sizeof(path), "%s/%s", out, name);
+    assert_int_equal(symlink(target, path), 0);
+}
+
+/* "0:a.png 1:b.png" */
+static void listing(struct collect *collect, struct bytes *notes, char text[512])
+{
+    _cleanup_(freep) struct manifest_file *files = NULL;
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    size_t n, at = 0;
+
+    assert_int_equal(collect_list(collect, &files, &n, notes, &why), 0);
+    text[0] = '\0';
+    for (size_t i = 0; i < n; i++)
+        at += (size_t)snprintf(text + at, 512 - at, "%s%u:%s", i ? " " : "", files[i].root, files[i].path);
+}
+
+static void created_and_changed_files_come_home_and_others_stay(void **state)
+{
+    const char *folders[] = {out};
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    _cleanup_(bytes_deinit) struct bytes notes = {0};
+    char text[512], path[256];
+
+    folder_make(other, 0700);
+    write_file(out, "input.pov", "sphere");
+    write_file(other, "old.png", "old");
+    write_file(out, "grown", "1");
+    assert_int_equal(collect_new(folders, 1, &collect), 0);
+    write_file(out, "b.png", "new");
+    write_file(other, "a.png", "new");
+    write_file(out, "grown", "12");
+    write_file(out, ".hidden", "");
+    snprintf(path, sizeof(path), "%s/inner/old.png", out);
+    assert_int_equal(unlink(path), 0);
+    listing(collect, &notes, text);
+    assert_string_equal(text, "0:.hidden 0:b.png 0:grown 0:inner/a.png");
+    assert_int_equal(notes.size, 0);
+}
+
+static void a_file_replaced_by_one_of_equal_size_is_seen(void **state)
+{
+    const char *folders[] = {out};
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    _cleanup_(bytes_deinit) struct bytes notes = {0};
+    char text[512], path[256], new_path[256];
+    struct timespec times[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+
+    write_file(out, "same", "one");
+    snprintf(path, sizeof(path), "%s/same", out);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(collect_new(folders, 1, &collect), 0);
+    listing(collect, &notes, text);
+    assert_string_equal(text, "");
+    write_file(out, "new", "two");
+    snprintf(new_path, sizeof(new_path), "%s/new", out);
+    assert_int_equal(rename(new_path, path), 0);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    listing(collect, &notes, text);
+    assert_string_equal(text, "0:same");
+}
+
+static void an_output_inside_another_has_its_own_files(void **state)
+{
+    const char *folders[] = {out, other, out};
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    _cleanup_(bytes_deinit) struct bytes notes = {0};
+    char text[512];
+
+    folder_make(other, 0700);
+    assert_int_equal(collect_new(folders, 3, &collect), 0);
+    write_file(out, "a", "1");
+    write_file(other, "b", "1");
+    listing(collect, &notes, text);
+    assert_string_equal(text, "0:a 1:b");
+}
+
+static void links_inside_are_kept_and_links_out_and_pipes_are_named(void **state)
+{
+    const char *folders[] = {out};
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    _cleanup_(bytes_deinit) struct bytes notes = {0};
+    char text[512], path[256];
+
+    folder_make(other, 0700);
+    assert_int_equal(collect_new(folders, 1, &collect), 0);
+    write_file(out, "a", "1");
+    make_link("inner/up", "../a");
+    make_link("inner/out", "../../secret");
+    make_link("absolute", "/etc/passwd");
+    make_link("escape", "inner/../../x");
+    snprintf(path, sizeof(path), "%s/pipe", out);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    listing(collect, &notes, text);
+    assert_string_equal(text, "0:a 0:inner/up");
+    assert_int_equal(bytes_append(&notes, "", 1), 0);
+    assert_non_null(strstr((char *)notes.data, "/inner/out: the link leads out"));
+    assert_non_null(strstr((char *)notes.data, "/absolute: the link leads out"));
+    assert_non_null(strstr((char *)notes.data, "/escape: the link leads out"));
+    assert_non_null(strstr((char *)notes.data, "/pipe: not a file"));
+}
+
+static void a_folder_behind_a_link_is_not_entered(void **state)
+{
+    const char *folders[] = {out};
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    _cleanup_(bytes_deinit) struct bytes notes = {0};
+    char text[512], path[256];
+
+    assert_int_equal(collect_new(folders, 1, &collect), 0);
+    snprintf(path, sizeof(path), "%s/elsewhere", base);
+    folder_make(path, 0700);
+    write_file(path, "secret", "x");
+    assert_int_equal(folder_remove(out), 0);
+    assert_int_equal(symlink(path, out), 0);
+    listing(collect, &notes, text);
+    assert_string_equal(text, "");
+    assert_true(notes.size > 0);
+}
+
+struct emitted {
+    size_t n;
+};
+
+static int count(void *user, const struct block_key *key, const void *sealed, size_t size)
+{
+    struct block_id id;
+
+    digest(sealed, size, &id);
+    assert_memory_equal(&id, &key->id, sizeof(id));
+    ((struct emitted *)user)->n++;
+    return 0;
+}
+
+static void what_was_collected_is_sealed_under_the_key_of_the_task(void **state)
+{
+    const char *folders[] = {out};
+    const uint8_t secret[32] = {7}, wrong[32] = {8};
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    _cleanup_(sealer_freep) struct sealer *sealer = NULL;
+    _cleanup_(freep) struct manifest_file *files = NULL;
+    _cleanup_(collected_deinit) struct collected collected = {0};
+    _cleanup_(bytes_deinit) struct bytes notes = {0}, why = {0}, packed = {0}, again = {0};
+    struct emitted emitted = {0};
+    struct block_key key;
+    Wl__Manifest *manifest = NULL;
+    size_t n;
+
+    assert_int_equal(sealer_new(&sealer), 0);
+    assert_int_equal(collect_new(folders, 1, &collect), 0);
+    write_file(out, "frame.png", "pixels");
+    assert_int_equal(collect_list(collect, &files, &n, &notes, &why), 0);
+    assert_int_equal(collect_seal(collect, sealer, secret, files, n, count, &emitted, &collected, &why), 0);
+    assert_int_equal(emitted.n, 1);
+    assert_int_equal(collected.files, 1);
+    assert_int_equal(collected.file_bytes, 6);
+    assert_int_equal(open_block(sealer, &collected.manifest, collected.manifest_sealed.data,
+                                collected.manifest_sealed.size, &packed), 0);
+    assert_int_equal(manifest_parse(packed.data, packed.size, &manifest, &why), 0);
+    assert_int_equal(manifest->n_files, 1);
+    assert_string_equal(manifest->files[0]->path, "frame.png");
+    wl__manifest__free_unpacked(manifest, NULL);
+    assert_int_equal(seal_block(sealer, wrong, packed.data, packed.size, &again, &key), 0);
+    assert_memory_not_equal(&key.id, &collected.manifest.id, sizeof(key.id));
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(created_and_changed_files_come_home_and_others_stay),
+        CASE(a_file_replaced_by_one_of_equal_size_is_seen),
+        CASE(an_output_inside_another_has_its_own_files),
+        CASE(links_inside_are_kept_and_links_out_and_pipes_are_named),
+        CASE(a_folder_behind_a_link_is_not_entered),
+        CASE(what_was_collected_is_sealed_under_the_key_of_the_task),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

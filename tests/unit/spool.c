@@ -1,0 +1,158 @@
+/* spool.c - finished results on disk: found again after a restart, or gone without a trace. */
+#include <fcntl.h>
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include <worker/spool.h>
+
+static char base[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    strcpy(base, "/tmp/westlight-spool-XXXXXX");
+    return mkdtemp(base) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return folder_remove(base);
+}
+
+static int save(struct spool *spool, const char *message)
+{
+    Wl__Result result = WL__RESULT__INIT;
+    Wl__Lease lease = WL__LEASE__INIT;
+    uint8_t job[16] = {1, 2, 3};
+    char text[64];
+
+    snprintf(text, sizeof(text), "%s", message);
+    lease.job = (ProtobufCBinaryData){.len = 16, .data = job};
+    lease.attempt = 7;
+    result.lease = &lease;
+    result.message = text;
+    return spool_save(spool, &result);
+}
+
+static void a_saved_result_is_found_with_its_blocks(void **state)
+{
+    struct spool spool, *found;
+    _cleanup_(freep) struct block_id *ids = NULL, *plain = NULL;
+    _cleanup_(bytes_deinit) struct bytes data = {0};
+    struct block_id a, b;
+    uint64_t next;
+    size_t n;
+
+    digest("aaa", 3, &a);
+    digest("refs", 4, &b);
+    assert_int_equal(spool_new(base, 3, &spool), 0);
+    assert_int_equal(spool_put(&spool, &a, "aaa", 3, false), 0);
+    assert_int_equal(spool_put(&spool, &b, "refs", 4, true), 0);
+    assert_int_equal(save(&spool, "done"), 0);
+    spool_deinit(&spool);
+
+    assert_int_equal(spool_load(base, &found, &n, &next), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(next, 4);
+    assert_string_equal(found[0].result->message, "done");
+    assert_int_equal(found[0].result->lease->attempt, 7);
+    assert_int_equal(spool_blocks(&found[0], false, &ids, &n), 0);
+    assert_int_equal(n, 1);
+    assert_memory_equal(ids, &a, sizeof(a));
+    assert_int_equal(spool_blocks(&found[0], true, &plain, &n), 0);
+    assert_int_equal(n, 1);
+    assert_memory_equal(plain, &b, sizeof(b));
+    assert_int_equal(spool_get(&found[0], &a, false, &data), 0);
+    assert_int_equal(data.size, 3);
+    spool_deinit(&found[0]);
+    free(found);
+}
+
+static void an_unfinished_one_is_removed_at_start(void **state)
+{
+    struct spool spool, *found;
+    struct block_id a = {{1}};
+    char path[128];
+    uint64_t next;
+    size_t n;
+
+    assert_int_equal(spool_new(base, 1, &spool), 0);
+    assert_int_equal(spool_put(&spool, &a, "aaa", 3, false), 0);
+    snprintf(path, sizeof(path), "%s", spool.folder);
+    spool_deinit(&spool);
+    assert_int_equal(spool_load(base, &found, &n, &next), 0);
+    assert_int_equal(n, 0);
+    assert_int_not_equal(access(path, F_OK), 0);
+    free(found);
+}
+
+static void an_unreadable_result_is_removed_at_start(void **state)
+{
+    struct spool spool, *found;
+    char path[128];
+    uint64_t next;
+    size_t n;
+    int fd;
+
+    assert_int_equal(spool_new(base, 1, &spool), 0);
+    assert_int_equal(save(&spool, "done"), 0);
+    snprintf(path, sizeof(path), "%s/result", spool.folder);
+    spool_deinit(&spool);
+    fd = open(path, O_WRONLY | O_TRUNC);
+    assert_int_equal(write(fd, "\xff\xff\xff", 3), 3);
+    close(fd);
+    assert_int_equal(spool_load(base, &found, &n, &next), 0);
+    assert_int_equal(n, 0);
+    free(found);
+}
+
+static void a_removed_one_leaves_nothing(void **state)
+{
+    struct spool spool;
+    char path[128];
+
+    assert_int_equal(spool_new(base, 9, &spool), 0);
+    assert_int_equal(save(&spool, "done"), 0);
+    snprintf(path, sizeof(path), "%s", spool.folder);
+    spool_remove(&spool);
+    assert_int_not_equal(access(path, F_OK), 0);
+}
+
+static void a_later_result_replaces_the_first(void **state)
+{
+    struct spool spool;
+    struct block_id a = {{1}};
+    _cleanup_(freep) struct block_id *ids = NULL;
+    size_t n;
+
+    assert_int_equal(spool_new(base, 1, &spool), 0);
+    assert_int_equal(spool_put(&spool, &a, "aaa", 3, false), 0);
+    assert_int_equal(save(&spool, "first"), 0);
+    spool_clear(&spool);
+    assert_int_equal(save(&spool, "second"), 0);
+    assert_string_equal(spool.result->message, "second");
+    assert_int_equal(spool_blocks(&spool, false, &ids, &n), 0);
+    assert_int_equal(n, 0);
+    spool_deinit(&spool);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(a_saved_result_is_found_with_its_blocks),
+        CASE(an_unfinished_one_is_removed_at_start),
+        CASE(an_unreadable_result_is_removed_at_start),
+        CASE(a_removed_one_leaves_nothing),
+        CASE(a_later_result_replaces_the_first),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

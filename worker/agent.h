@@ -1,0 +1,33 @@
+/* agent.h - the worker's side of the control link: it joins, beats, asks and reports, and goes on
+ * rendering while the broker is away.
+ *
+ * Shape:   one thread, one DEALER at a time. Every connection has a session number of its own,
+ *          greater than all before it, kept in <state>/session; every process a boot of its own.
+ * Units:   times are monotonic nanoseconds.
+ * Owns:    everything below the state folder, which agent_lock_state makes its own.
+ * Errors:  -errno from agent_run only where the worker cannot go on; a lost or refusing broker is
+ *          logged and tried again.
+ */
+#pragma once
+
+#include <proto/link.h>
+#include <proto/westlight.pb-c.h>
+#include <worker/probe.h>
+
+enum { AGENT_E_TAKEN = 1 };
+
+struct agent_config {
+    const char *broker; /* tcp://HOST:7420 */
+    struct link_key server;
+    const struct link_keypair *keys;
+    const char *state; /* folder */
+    uint64_t cache_bytes;
+    const char *bulk; /* endpoint, NULL: as the broker says */
+    const struct probe *probe;
+    Wl__Offer *offer;
+    int stop_fd; /* readable: end */
+};
+
+/* Makes the folder and locks it; *ret_fd keeps the lock. AGENT_E_TAKEN: another worker has it. */
+int agent_lock_state(const char *state, int *ret_fd);
+int agent_run(const struct agent_config *config);

@@ -1,0 +1,617 @@
+/* leases.c - see leases.h.
+ *
+ * Each task carries what has been said of it on this link; leases_report compares that with what
+ * is true and sends the difference, always in the order started, progress, result.
+ */
+#include <worker/leases.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <proto/base/clock.h>
+#include <proto/base/log.h>
+#include <proto/seal.h>
+#include <proto/state.h>
+
+#define PROGRESS_NS (250 * NS_PER_MS) /* four a second and task */
+#define BUSY_NS     (2 * NS_PER_S)    /* before a result is repeated to a busy broker */
+#define ANSWER_NS   (60 * NS_PER_S)   /* before a result that nobody answered is repeated */
+/* Raw text of one segment: sealed it must stay within LIMIT_LOG_SEGMENT_BYTES even if it does not
+ * compress. */
+#define SEGMENT_BYTES (LIMIT_LOG_SEGMENT_BYTES - LIMIT_BLOCK_OVERHEAD_BYTES)
+
+struct leases {
+    struct task_board *board;
+    struct list tasks;
+    struct sealer *sealer;
+    uint64_t request; /* of needs; 0 is none */
+};
+
+/* Where and how one report goes. */
+struct report {
+    struct leases *leases;
+    uint64_t session;
+    int64_t now_ns, deadline_ns;
+    leases_send *send;
+    void *user;
+};
+
+int leases_new(struct task_board *board, struct leases **ret_leases)
+{
+    struct leases *leases = calloc(1, sizeof(*leases));
+    _cleanup_(freep) struct spool *spools = NULL;
+    size_t n = 0;
+    int r;
+
+    if (!leases)
+        return -ENOMEM;
+    leases->board = board;
+    list_init(&leases->tasks);
+    r = sealer_new(&leases->sealer);
+    if (r == 0)
+        r = spool_load(board->state, &spools, &n, &board->spool_next);
+    if (r < 0) {
+        leases_free(leases);
+        return r;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct task *task;
+
+        r = task_new_held(board, &spools[i], &task);
+        if (r == 0)
+            list_push(&leases->tasks, &task->node);
+        else
+            log_error("spool", "folder=%s why=\"%s\"", spools[i].folder, strerror(-r));
+        spool_deinit(&spools[i]);
+    }
+    if (n > 0)
+        log_info("spool", "results=%zu", n);
+    *ret_leases = leases;
+    return 0;
+}
+
+static void task_stop(struct task *task)
+{
+    atomic_store(&task->stop, true);
+    pthread_cond_broadcast(&task->board->changed);
+}
+
+void leases_stop(struct leases *leases)
+{
+    pthread_mutex_lock(&leases->board->lock);
+    atomic_store(&leases->board->closing, true);
+    list_for_each(node, &leases->tasks)
+        task_stop(list_entry(node, struct task, node));
+    pthread_mutex_unlock(&leases->board->lock);
+}
+
+void leases_free(struct leases *leases)
+{
+    if (!leases)
+        return;
+    leases_stop(leases);
+    while (!list_empty(&leases->tasks))
+        task_free(list_entry(leases->tasks.next, struct task, node));
+    sealer_free(leases->sealer);
+    free(leases);
+}
+
+size_t leases_count(const struct leases *leases)
+{
+    size_t n = 0;
+
+    list_for_each(node, &leases->tasks)
+        n++;
+    return n;
+}
+
+/* ---- order among the leases; under the lock ---- */
+
+static struct task *find(struct leases *leases, const Wl__Lease *message)
+{
+    struct lease lease;
+
+    if (!message || wire_lease(message, &lease) != 0)
+        return NULL;
+    list_for_each(node, &leases->tasks) {
+        struct task *task = list_entry(node, struct task, node);
+
+        if (task->lease.attempt == lease.attempt && task->lease.epoch == lease.epoch &&
+            memcmp(task->lease.job, lease.job, sizeof(lease.job)) == 0 && task->lease.step == lease.step &&
+            task->lease.task == lease.task && task->lease.floor == lease.floor)
+            return task;
+    }
+    return NULL;
+}
+
+static bool follows(const struct task *task, const struct task *other)
+{
+    return task->behind != 0 && task->behind == other->lease.attempt && task->behind_epoch == other->lease.epoch;
+}
+
+/* A task starts when the one it is behind no longer runs, whatever became of it. */
+static void start_ready(struct leases *leases)
+{
+    list_for_each(node, &leases->tasks) {
+        struct task *task = list_entry(node, struct task, node);
+        bool waits = false;
+
+        if (task->go || task->phase != PHASE_STAGING)
+            continue;
+        list_for_each(other, &leases->tasks) {
+            const struct task *before = list_entry(other, struct task, node);
+
+            waits = waits || (follows(task, before) && before->phase < PHASE_COLLECTING);
+        }
+        if (!waits) {
+            task->go = true;
+            pthread_cond_broadcast(&leases->board->changed);
+        }
+    }
+}
+
+/* Whoever waited for an unstarted task that goes away now waits for what that one waited for. */
+static void hand_over_place(struct leases *leases, const struct task *gone)
+{
+    list_for_each(node, &leases->tasks) {
+        struct task *task = list_entry(node, struct task, node);
+
+        if (follows(task, gone)) {
+            task->behind = gone->behind;
+            task->behind_epoch = gone->behind_epoch;
+        }
+    }
+}
+
+static void drop(struct leases *leases, struct task *task)
+{
+    if (task->phase == PHASE_STAGING)
+        hand_over_place(leases, task);
+    task->drop = true;
+    task_stop(task);
+}
+
+/* ---- what the broker says ---- */
+
+static void take_assign(struct leases *leases, Wl__Envelope **envelope)
+{
+    struct task *task;
+    int r;
+
+    pthread_mutex_lock(&leases->board->lock);
+    task = find(leases, (*envelope)->assign->lease);
+    pthread_mutex_unlock(&leases->board->lock);
+    if (task) {
+        log_warn("assign-twice", "attempt=%llu", (unsigned long long)task->lease.attempt);
+        return;
+    }
+    r = task_new(leases->board, *envelope, &task);
+    if (r < 0) {
+        log_error("assign", "why=\"%s\"", strerror(-r));
+        return;
+    }
+    *envelope = NULL;
+    list_push(&leases->tasks, &task->node);
+    log_info("assigned", "step=%u task=%llu attempt=%llu behind=%llu cards=%x", task->lease.step,
+             (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt,
+             (unsigned long long)task->behind, task->gpu_mask);
+}
+
+static void take_revoke(struct leases *leases, const Wl__Revoke *revoke)
+{
+    struct task *task;
+
+    pthread_mutex_lock(&leases->board->lock);
+    task = find(leases, revoke->lease);
+    if (task && revoke->kind == WL__REVOKE_KIND__REVOKE_TAKE_BACK) {
+        if (task->phase == PHASE_STAGING && !task->drop) {
+            task->taken = true;
+            drop(leases, task);
+        }
+    } else if (task && !task->deliverable && !task->drop) {
+        snprintf(task->why, sizeof(task->why), "%s", *revoke->why ? revoke->why : "cancelled");
+        task->cancelled = true;
+        task_stop(task);
+    }
+    pthread_mutex_unlock(&leases->board->lock);
+}
+
+static void take_verdict(struct leases *leases, const Wl__Verdict *verdict)
+{
+    pthread_mutex_lock(&leases->board->lock);
+    for (size_t i = 0; i < verdict->n_leases; i++) {
+        struct task *task = find(leases, verdict->leases[i]->lease);
+
+        if (!task)
+            continue;
+        if (verdict->leases[i]->verdict == VERDICT_DROP) {
+            log_info("dropped", "attempt=%llu", (unsigned long long)task->lease.attempt);
+            drop(leases, task);
+        } else {
+            task->may_send = true;
+        }
+    }
+    if (verdict->last) {
+        leases->board->joined = true;
+        list_for_each(node, &leases->tasks)
+            list_entry(node, struct task, node)->may_send = true;
+        pthread_cond_broadcast(&leases->board->changed);
+    }
+    pthread_mutex_unlock(&leases->board->lock);
+}
+
+static void take_committed(struct leases *leases, const Wl__Committed *committed)
+{
+    struct task *task;
+
+    pthread_mutex_lock(&leases->board->lock);
+    task = find(leases, committed->lease);
+    if (task && task->result_sent) {
+        switch (committed->code) {
+        case CODE_OK:
+        case CODE_ALREADY:
+        case CODE_STALE:
+        case CODE_UNKNOWN:
+            task->acknowledged = ACK_COMMITTED;
+            break;
+        case CODE_MISSING:
+            task->result_due_ns = 0;
+            task->acknowledged = ACK_MISSING;
+            break;
+        case CODE_BUSY:
+        case CODE_INTERNAL:
+            task->result_due_ns = clock_monotonic_ns() + BUSY_NS;
+            break;
+        default:
+            log_error("result-refused", "attempt=%llu code=\"%s\" why=\"%s\"", (unsigned long long)task->lease.attempt,
+                      code_name(committed->code), committed->why);
+            snprintf(task->why, sizeof(task->why), "%s", committed->why);
+            task->result_due_ns = 0;
+            task->acknowledged = ACK_REFUSED;
+        }
+        task->result_sent = false;
+        pthread_cond_broadcast(&leases->board->changed);
+        log_debug("committed", "attempt=%llu code=\"%s\"", (unsigned long long)task->lease.attempt,
+                  code_name(committed->code));
+    }
+    pthread_mutex_unlock(&leases->board->lock);
+}
+
+/* The answer to a task's need; false where nobody asked (any more). */
+static bool take_answer(struct leases *leases, Wl__Envelope **envelope)
+{
+    bool taken = false;
+
+    pthread_mutex_lock(&leases->board->lock);
+    list_for_each(node, &leases->tasks) {
+        struct task *task = list_entry(node, struct task, node);
+
+        if (!*envelope || (*envelope)->request == 0 || task->need_request != (*envelope)->request || task->answer)
+            continue;
+        task->answer = TAKE_PTR(*envelope);
+        task->need_request = 0;
+        task->need = NEED_NOTHING;
+        taken = true;
+        pthread_cond_broadcast(&leases->board->changed);
+    }
+    pthread_mutex_unlock(&leases->board->lock);
+    return taken;
+}
+
+bool leases_take(struct leases *leases, Wl__Envelope **envelope)
+{
+    switch ((*envelope)->body_case) {
+    case WL__ENVELOPE__BODY_ASSIGN:
+        take_assign(leases, envelope);
+        return true;
+    case WL__ENVELOPE__BODY_REVOKE:
+        take_revoke(leases, (*envelope)->revoke);
+        return true;
+    case WL__ENVELOPE__BODY_VERDICT:
+        take_verdict(leases, (*envelope)->verdict);
+        return true;
+    case WL__ENVELOPE__BODY_COMMITTED:
+        take_committed(leases, (*envelope)->committed);
+        return true;
+    case WL__ENVELOPE__BODY_PASS:
+    case WL__ENVELOPE__BODY_DEPENDENCY_RESULTS:
+        (void)take_answer(leases, envelope);
+        return true;
+    case WL__ENVELOPE__BODY_REFUSAL:
+        return take_answer(leases, envelope);
+    default:
+        return false;
+    }
+}
+
+/* ---- joining ---- */
+
+void leases_offline(struct leases *leases)
+{
+    pthread_mutex_lock(&leases->board->lock);
+    leases->board->joined = false;
+    list_for_each(node, &leases->tasks) {
+        struct task *task = list_entry(node, struct task, node);
+
+        task->may_send = false;
+        task->result_sent = false;
+        task->result_due_ns = 0;
+        task->need_request = 0;
+    }
+    pthread_mutex_unlock(&leases->board->lock);
+}
+
+static bool listed(const struct task *task)
+{
+    return task->phase != PHASE_GONE && !task->drop;
+}
+
+static Wl__LeaseState list_state(struct task *task)
+{
+    if (task->phase == PHASE_HELD)
+        return WL__LEASE_STATE__LEASE_HELD;
+    if (!task->started)
+        return WL__LEASE_STATE__LEASE_QUEUED;
+    task->started_sent = true; /* the list says it */
+    return WL__LEASE_STATE__LEASE_RUNNING;
+}
+
+int leases_inventory(struct leases *leases, uint64_t session, leases_send *send, void *user)
+{
+    Wl__InventoryItem items[LIMIT_INVENTORY], *pointers[LIMIT_INVENTORY];
+    Wl__Lease messages[LIMIT_INVENTORY];
+    struct list *node = leases->tasks.next;
+    bool last = false;
+    int r = 0;
+
+    while (r == 0 && !last) {
+        Wl__Envelope envelope = WL__ENVELOPE__INIT;
+        Wl__Inventory inventory = WL__INVENTORY__INIT;
+        size_t n = 0;
+
+        pthread_mutex_lock(&leases->board->lock);
+        for (; node != &leases->tasks && n < LIMIT_INVENTORY; node = node->next) {
+            struct task *task = list_entry(node, struct task, node);
+
+            if (!listed(task))
+                continue;
+            wl__inventory_item__init(&items[n]);
+            wl__lease__init(&messages[n]);
+            wire_lease_set(&messages[n], &task->lease);
+            items[n].lease = &messages[n];
+            items[n].ticket = (ProtobufCBinaryData){.len = task->ticket_size, .data = task->ticket};
+            items[n].state = list_state(task);
+            items[n].gpu_mask = task->gpu_mask;
+            pointers[n] = &items[n];
+            n++;
+        }
+        pthread_mutex_unlock(&leases->board->lock);
+        last = node == &leases->tasks;
+        inventory.session = session;
+        inventory.items = pointers;
+        inventory.n_items = n;
+        inventory.last = last;
+        envelope.body_case = WL__ENVELOPE__BODY_INVENTORY;
+        envelope.inventory = &inventory;
+        r = send(user, &envelope);
+    }
+    return r;
+}
+
+/* ---- reporting; under the lock ---- */
+
+/* The lease, ticket and session that every message about a task carries. */
+#define ABOUT(message, report, task)                                                               \
+    Wl__Lease lease_ = WL__LEASE__INIT;                                                            \
+    wire_lease_set(&lease_, &(task)->lease);                                                       \
+    (message).session = (report)->session;                                                         \
+    (message).lease = &lease_;                                                                     \
+    (message).ticket = (ProtobufCBinaryData){.len = (task)->ticket_size, .data = (task)->ticket}
+
+static int say_released(struct report *report, struct task *task)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Released released = WL__RELEASED__INIT;
+    char why[] = "taken back before it started";
+    int r;
+
+    ABOUT(released, report, task);
+    released.why = why;
+    envelope.body_case = WL__ENVELOPE__BODY_RELEASED;
+    envelope.released = &released;
+    r = report->send(report->user, &envelope);
+    if (r == 0)
+        task->released_sent = true;
+    return r;
+}
+
+static int say_started(struct report *report, struct task *task)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Started started = WL__STARTED__INIT;
+    int r;
+
+    ABOUT(started, report, task);
+    envelope.body_case = WL__ENVELOPE__BODY_STARTED;
+    envelope.started = &started;
+    r = report->send(report->user, &envelope);
+    if (r == 0)
+        task->started_sent = true;
+    return r;
+}
+
+static int send_progress(struct report *report, struct task *task, Wl__LogSegment *segment)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Progress progress = WL__PROGRESS__INIT;
+
+    ABOUT(progress, report, task);
+    progress.permille = task->permille;
+    progress.status = task->status;
+    progress.log = segment;
+    envelope.body_case = WL__ENVELOPE__BODY_PROGRESS;
+    envelope.progress = &progress;
+    return report->send(report->user, &envelope);
+}
+
+/* Progress with the next piece of output, sealed for the studio. */
+static int say_progress(struct report *report, struct task *task)
+{
+    Wl__LogSegment segment = WL__LOG_SEGMENT__INIT;
+    Wl__BlockRef ref = WL__BLOCK_REF__INIT;
+    _cleanup_(bytes_deinit) struct bytes sealed = {0};
+    size_t size = task->text.size < SEGMENT_BYTES ? task->text.size : SEGMENT_BYTES;
+    struct block_key key;
+    uint8_t secret[32], wrapped[32];
+    int r = 0;
+
+    if (size > 0) {
+        job_key_log(task->key_out, secret);
+        r = seal_block(report->leases->sealer, secret, task->text.data, size, &sealed, &key);
+        if (r == 0)
+            wire_block_ref_set(report->leases->sealer, secret, &key, wrapped, &ref);
+        wipe(secret, sizeof(secret));
+        ref.inline_sealed = (ProtobufCBinaryData){.len = sealed.size, .data = sealed.data};
+        segment.number = task->text_number + 1;
+        segment.text = &ref;
+    }
+    if (r == 0)
+        r = send_progress(report, task, size > 0 ? &segment : NULL);
+    if (r != 0)
+        return r;
+    task->progress_due = false;
+    task->progress_ns = report->now_ns;
+    if (size > 0) {
+        task->text_number++;
+        memmove(task->text.data, task->text.data + size, task->text.size - size);
+        task->text.size -= size;
+    }
+    return 0;
+}
+
+static int say_result(struct report *report, struct task *task)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Result *result = task->spool.result;
+    int r;
+
+    result->session = report->session;
+    envelope.body_case = WL__ENVELOPE__BODY_RESULT;
+    envelope.result = result;
+    r = report->send(report->user, &envelope);
+    if (r != 0)
+        return r;
+    task->result_sent = true;
+    task->result_due_ns = report->now_ns + ANSWER_NS;
+    log_info("result", "step=%u task=%llu attempt=%llu class=\"%s\" files=%llu message=\"%s\"", task->lease.step,
+             (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt,
+             class_name(result->class_), (unsigned long long)result->output_files, result->message);
+    return 0;
+}
+
+static int say_need(struct report *report, struct task *task)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__DependencyRequest dependencies = WL__DEPENDENCY_REQUEST__INIT;
+    Wl__WorkerPassRequest pass = WL__WORKER_PASS_REQUEST__INIT;
+    uint64_t request = report->leases->request + 1;
+    int r;
+
+    envelope.request = request;
+    if (task->need == NEED_PASS) {
+        ABOUT(pass, report, task);
+        envelope.body_case = WL__ENVELOPE__BODY_WORKER_PASS_REQUEST;
+        envelope.worker_pass_request = &pass;
+        r = report->send(report->user, &envelope);
+    } else {
+        ABOUT(dependencies, report, task);
+        dependencies.after = task->need_after;
+        envelope.body_case = WL__ENVELOPE__BODY_DEPENDENCY_REQUEST;
+        envelope.dependency_request = &dependencies;
+        r = report->send(report->user, &envelope);
+    }
+    if (r == 0)
+        report->leases->request = task->need_request = request;
+    return r;
+}
+
+static void later(struct report *report, int64_t at_ns)
+{
+    if (at_ns < report->deadline_ns)
+        report->deadline_ns = at_ns;
+}
+
+static int report_progress(struct report *report, struct task *task)
+{
+    if (task->phase == PHASE_STAGING || (!task->progress_due && task->text.size == 0))
+        return 0;
+    if (report->now_ns < task->progress_ns + PROGRESS_NS) {
+        later(report, task->progress_ns + PROGRESS_NS);
+        return 0;
+    }
+    return say_progress(report, task);
+}
+
+static int report_task(struct report *report, struct task *task)
+{
+    int r = 0;
+
+    if (task->taken && !task->released_sent)
+        return say_released(report, task);
+    if (task->drop || task->phase == PHASE_GONE)
+        return 0;
+    if (task->need != NEED_NOTHING && !task->answer && task->need_request == 0)
+        r = say_need(report, task);
+    if (r == 0 && task->started && !task->started_sent)
+        r = say_started(report, task);
+    if (r != 0 || !task->may_send)
+        return r;
+    if (task->started && task->phase < PHASE_HELD)
+        r = report_progress(report, task);
+    if (r != 0 || !task->deliverable || task->acknowledged != ACK_NONE)
+        return r;
+    if (report->now_ns < task->result_due_ns) {
+        later(report, task->result_due_ns);
+        return 0;
+    }
+    return say_result(report, task);
+}
+
+/* Ends what is over and what was said to the end. */
+static void reap(struct leases *leases)
+{
+    list_for_each_safe(node, after, &leases->tasks) {
+        struct task *task = list_entry(node, struct task, node);
+        bool over;
+
+        pthread_mutex_lock(&leases->board->lock);
+        over = task->phase == PHASE_GONE && (!task->taken || task->released_sent);
+        pthread_mutex_unlock(&leases->board->lock);
+        if (over)
+            task_free(task);
+    }
+}
+
+int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, leases_send *send, void *user,
+                  int64_t *ret_deadline_ns)
+{
+    struct report report = {.leases = leases,
+                            .session = session,
+                            .now_ns = now_ns,
+                            .deadline_ns = INT64_MAX,
+                            .send = send,
+                            .user = user};
+    int r = 0;
+
+    reap(leases);
+    pthread_mutex_lock(&leases->board->lock);
+    start_ready(leases);
+    if (leases->board->joined && !atomic_load(&leases->board->closing))
+        for (struct list *node = leases->tasks.next; r == 0 && node != &leases->tasks; node = node->next)
+            r = report_task(&report, list_entry(node, struct task, node));
+    pthread_mutex_unlock(&leases->board->lock);
+    if (r == 0)
+        *ret_deadline_ns = report.deadline_ns;
+    return r;
+}

@@ -1,0 +1,289 @@
+/* result.c - see result.h.
+ *
+ * Everything goes to disk before anything is sent: then sending, sending again after a lost link
+ * and sending after a restart are the same thing.
+ */
+#include <worker/result.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <proto/base/clock.h>
+#include <proto/base/log.h>
+
+#define LOG_BLOCKS_MAX ((LIMIT_LOG_BYTES + LIMIT_BLOCK_BYTES - 1) / LIMIT_BLOCK_BYTES + 1)
+
+/* A reference and the storage it borrows. */
+struct named {
+    Wl__BlockRef ref;
+    struct block_key key;
+    uint8_t wrapped[32];
+    struct bytes sealed; /* inline only */
+};
+
+struct making {
+    struct task *task;
+    struct sealer *sealer;
+    struct spool spool;
+    struct bytes ids; /* of blocks for the vault */
+    uint64_t bytes_out;
+    struct named manifest, log[LOG_BLOCKS_MAX];
+    size_t n_log;
+    uint64_t files, file_bytes;
+    uint8_t refs[LIMIT_REFS_BLOCKS][32];
+    size_t n_refs;
+};
+
+static int emit(void *user, const struct block_key *key, const void *sealed, size_t size)
+{
+    struct making *making = user;
+    int r = spool_put(&making->spool, &key->id, sealed, size, false);
+
+    if (r < 0)
+        return r;
+    making->bytes_out += size;
+    return bytes_append(&making->ids, &key->id, sizeof(key->id));
+}
+
+/* Small ones ride in the message, `sealed` with them; others go to the vault. */
+static int name_block(struct making *making, const uint8_t secret[32], const struct block_key *key,
+                      struct bytes *sealed, struct named *named)
+{
+    int r;
+
+    named->key = *key;
+    wl__block_ref__init(&named->ref);
+    wire_block_ref_set(making->sealer, secret, &named->key, named->wrapped, &named->ref);
+    if (sealed->size > LIMIT_INLINE_BYTES) {
+        r = emit(making, key, sealed->data, sealed->size);
+        bytes_deinit(sealed);
+        *sealed = (struct bytes){0};
+        return r;
+    }
+    making->bytes_out += sealed->size;
+    named->sealed = *sealed;
+    *sealed = (struct bytes){0};
+    named->ref.inline_sealed.data = named->sealed.data;
+    named->ref.inline_sealed.len = named->sealed.size;
+    return 0;
+}
+
+static int make_log(struct making *making, const struct bytes *log)
+{
+    uint8_t secret[32];
+    int r = 0;
+
+    job_key_log(making->task->key_out, secret);
+    for (size_t at = 0; r == 0 && at < log->size && making->n_log < LOG_BLOCKS_MAX; at += LIMIT_BLOCK_BYTES) {
+        size_t size = log->size - at < LIMIT_BLOCK_BYTES ? log->size - at : LIMIT_BLOCK_BYTES;
+        _cleanup_(bytes_deinit) struct bytes sealed = {0};
+        struct block_key key;
+
+        r = seal_block(making->sealer, secret, log->data + at, size, &sealed, &key);
+        if (r == 0)
+            r = name_block(making, secret, &key, &sealed, &making->log[making->n_log]);
+        if (r == 0)
+            making->n_log++;
+    }
+    wipe(secret, sizeof(secret));
+    return r;
+}
+
+static void say(struct outcome *outcome, enum attempt_class class, const char *what, const struct bytes *why)
+{
+    outcome->class = class;
+    snprintf(outcome->message, sizeof(outcome->message), "%s%s%.*s", what, why && why->size > 0 ? ": " : "",
+             why ? (int)why->size : 0, why && why->data ? (const char *)why->data : "");
+}
+
+/* 1: the task is at fault, and the outcome says how. */
+static int make_outputs(struct making *making, struct outcome *outcome, struct collect *collect,
+                        const Wl__StepRecipe *step, struct bytes *log)
+{
+    _cleanup_(freep) struct manifest_file *files = NULL;
+    _cleanup_(collected_deinit) struct collected collected = {0};
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    size_t n = 0;
+    int r = collect_list(collect, &files, &n, log, &why);
+
+    if (r == 0 && n == 0 && step->n_outputs > 0 && !step->output_optional) {
+        (void)bytes_printf(&why, "the task ended well but wrote no file below %s%s; let the renderer write there, or "
+                           "declare where it writes", step->outputs[0]->path,
+                           step->n_outputs > 1 ? " or its other output folders" : "");
+        say(outcome, CLASS_NO_OUTPUT, "no output", &why);
+        return 1;
+    }
+    if (r == 0)
+        r = collect_seal(collect, making->sealer, making->task->key_out, files, n, emit, making, &collected, &why);
+    if (r == 0) {
+        making->files = collected.files;
+        making->file_bytes = collected.file_bytes;
+        return name_block(making, making->task->key_out, &collected.manifest, &collected.manifest_sealed,
+                          &making->manifest);
+    }
+    if (r < 0)
+        return r;
+    say(outcome, CLASS_RENDERER, "its output cannot be taken", &why);
+    return 1;
+}
+
+static int make_refs(struct making *making)
+{
+    struct bytes blocks[LIMIT_REFS_BLOCKS] = {0};
+    struct block_id names[LIMIT_REFS_BLOCKS];
+    size_t n = 0;
+    int r;
+
+    if (making->ids.size == 0)
+        return 0;
+    r = refs_pack((const struct block_id *)(const void *)making->ids.data, making->ids.size / sizeof(struct block_id),
+                  blocks, names, &n);
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        r = spool_put(&making->spool, &names[i], blocks[i].data, blocks[i].size, true);
+        memcpy(making->refs[i], names[i].bytes, 32);
+        making->bytes_out += blocks[i].size;
+    }
+    for (size_t i = 0; i < LIMIT_REFS_BLOCKS; i++)
+        bytes_deinit(&blocks[i]);
+    if (r == 0)
+        making->n_refs = n;
+    return r;
+}
+
+static int save(struct making *making, const struct outcome *outcome)
+{
+    Wl__Result result = WL__RESULT__INIT;
+    Wl__Lease lease = WL__LEASE__INIT;
+    Wl__Usage usage = WL__USAGE__INIT;
+    ProtobufCBinaryData refs[LIMIT_REFS_BLOCKS];
+    Wl__BlockRef *log[LOG_BLOCKS_MAX];
+    char message[LIMIT_MESSAGE_BYTES];
+
+    wire_lease_set(&lease, &making->task->lease);
+    usage.wall_ns = outcome->wall_ns;
+    usage.cpu_ns = outcome->cpu_ns;
+    usage.memory_bytes = outcome->memory_bytes;
+    usage.bytes_in = outcome->bytes_in;
+    usage.bytes_out = making->bytes_out;
+    usage.card_ns = outcome->card_ns;
+    for (size_t i = 0; i < making->n_refs; i++)
+        refs[i] = (ProtobufCBinaryData){.len = 32, .data = making->refs[i]};
+    for (size_t i = 0; i < making->n_log; i++)
+        log[i] = &making->log[i].ref;
+    snprintf(message, sizeof(message), "%s", outcome->message);
+    result.lease = &lease;
+    result.ticket = (ProtobufCBinaryData){.len = making->task->ticket_size, .data = making->task->ticket};
+    result.class_ = outcome->class;
+    result.exit_status = outcome->exit_status;
+    result.message = message;
+    result.manifest = outcome->class == CLASS_OK ? &making->manifest.ref : NULL;
+    result.n_refs = making->n_refs;
+    result.refs = refs;
+    result.n_log = making->n_log;
+    result.log = log;
+    result.usage = &usage;
+    result.started_wall_s = outcome->started_wall_s;
+    result.ended_wall_s = outcome->ended_wall_s;
+    result.output_files = making->files;
+    result.output_bytes = making->file_bytes;
+    return spool_save(&making->spool, &result);
+}
+
+static void forget(struct making *making)
+{
+    bytes_deinit(&making->manifest.sealed);
+    for (size_t i = 0; i < making->n_log; i++)
+        bytes_deinit(&making->log[i].sealed);
+    making->manifest = (struct named){0};
+    making->n_log = making->n_refs = 0;
+    making->ids.size = 0;
+    making->files = making->file_bytes = making->bytes_out = 0;
+}
+
+/* Forgets what was made so far, on disk too, for a failure that says why. */
+static void start_over(struct making *making)
+{
+    forget(making);
+    spool_clear(&making->spool);
+}
+
+static int make(struct making *making, struct outcome *outcome, struct collect *collect, const Wl__StepRecipe *step,
+                struct bytes *log)
+{
+    int r = 0;
+
+    if (outcome->class == CLASS_OK && collect) {
+        r = make_outputs(making, outcome, collect, step, log);
+        if (r == 1) {
+            start_over(making);
+            r = 0;
+        }
+    }
+    if (r == 0)
+        r = make_log(making, log);
+    if (r == 0)
+        r = make_refs(making);
+    return r;
+}
+
+void result_make(struct task *task, struct sealer *sealer, struct outcome *outcome, struct collect *collect,
+                 const Wl__StepRecipe *step, struct bytes *log)
+{
+    struct task_board *board = task->board;
+    struct making *making = calloc(1, sizeof(*making));
+    uint64_t number;
+    int r;
+
+    if (!making)
+        return; /* nothing can be said; the lease lapses */
+    making->task = task;
+    making->sealer = sealer;
+    pthread_mutex_lock(&board->lock);
+    number = board->spool_next++;
+    pthread_mutex_unlock(&board->lock);
+    r = spool_new(board->state, number, &making->spool);
+    if (r == 0)
+        r = make(making, outcome, collect, step, log);
+    if (r != 0) {
+        if (making->spool.folder)
+            start_over(making);
+        outcome->class = CLASS_TRANSFER;
+        snprintf(outcome->message, sizeof(outcome->message), "the output cannot be kept on the worker: %s; free space below %s",
+                 strerror(r < 0 ? -r : EIO), board->state);
+    }
+    r = save(making, outcome);
+    if (r < 0)
+        log_warn("spool", "number=%llu why=\"%s\"", (unsigned long long)number, strerror(-r));
+    forget(making);
+    bytes_deinit(&making->ids);
+    pthread_mutex_lock(&board->lock);
+    task->spool = making->spool;
+    pthread_mutex_unlock(&board->lock);
+    free(making);
+}
+
+void result_fail(struct task *task, enum attempt_class class, const char *message)
+{
+    Wl__Result result = WL__RESULT__INIT;
+    Wl__Result *old = task->spool.result;
+    char text[LIMIT_MESSAGE_BYTES];
+    int r;
+
+    snprintf(text, sizeof(text), "%s", message);
+    result.lease = old->lease;
+    result.ticket = old->ticket;
+    result.class_ = class;
+    result.exit_status = old->exit_status;
+    result.message = text;
+    result.usage = old->usage;
+    result.started_wall_s = old->started_wall_s;
+    result.ended_wall_s = old->ended_wall_s;
+    if (task->spool.folder)
+        spool_clear(&task->spool);
+    pthread_mutex_lock(&task->board->lock); /* the agent may be looking at the old one */
+    r = spool_save(&task->spool, &result);
+    pthread_mutex_unlock(&task->board->lock);
+    if (r < 0)
+        log_warn("spool", "folder=%s why=\"%s\"", task->spool.folder ? task->spool.folder : "none", strerror(-r));
+}

@@ -1,0 +1,261 @@
+/* spool.c - see spool.h.
+ *
+ * The result is written last and by rename, so its presence says that all else is there. */
+#include <worker/spool.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <proto/limits.h>
+
+#define RESULT_NAME "result"
+#define PLAIN_SUFFIX ".refs"
+
+int spool_new(const char *state, uint64_t number, struct spool *ret_spool)
+{
+    struct spool spool = {0};
+    int r;
+
+    if (asprintf(&spool.folder, "%s/spool/%llu", state, (unsigned long long)number) < 0)
+        return -ENOMEM;
+    r = folder_make(spool.folder, 0700);
+    if (r < 0) {
+        free(spool.folder);
+        return r;
+    }
+    *ret_spool = spool;
+    return 0;
+}
+
+void spool_deinit(struct spool *spool)
+{
+    free(spool->folder);
+    if (spool->result)
+        wl__result__free_unpacked(spool->result, NULL);
+    *spool = (struct spool){0};
+}
+
+void spool_remove(struct spool *spool)
+{
+    char path[LIMIT_PATH_BYTES];
+
+    if (spool->folder) {
+        /* Without its result a folder counts as unfinished, should the rest of this be cut short. */
+        if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) < sizeof(path))
+            (void)unlink(path);
+        (void)folder_remove(spool->folder);
+    }
+    spool_deinit(spool);
+}
+
+int spool_open(const char *folder, struct spool *ret_spool)
+{
+    _cleanup_(bytes_deinit) struct bytes packed = {0};
+    _cleanup_(spool_deinit) struct spool spool = {0};
+    char path[LIMIT_PATH_BYTES];
+    int r;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, folder) >= sizeof(path))
+        return -ENAMETOOLONG;
+    r = file_read(path, LIMIT_CONTROL_BYTES, &packed);
+    if (r < 0)
+        return r;
+    spool.folder = strdup(folder);
+    if (!spool.folder)
+        return -ENOMEM;
+    spool.result = wl__result__unpack(NULL, packed.size, packed.data);
+    if (!spool.result || !spool.result->lease || spool.result->lease->job.len != 16)
+        return SPOOL_E_FORM;
+    *ret_spool = spool;
+    spool = (struct spool){0};
+    return 0;
+}
+
+/* ---- blocks ---- */
+
+static int block_path(const struct spool *spool, const struct block_id *id, bool plain, char path[LIMIT_PATH_BYTES])
+{
+    char hex[65];
+
+    hex_encode(id->bytes, sizeof(id->bytes), hex);
+    if ((size_t)snprintf(path, LIMIT_PATH_BYTES, "%s/%s%s", spool->folder, hex, plain ? PLAIN_SUFFIX : "") >=
+        LIMIT_PATH_BYTES)
+        return -ENAMETOOLONG;
+    return 0;
+}
+
+int spool_put(struct spool *spool, const struct block_id *id, const void *sealed, size_t size, bool plain)
+{
+    char path[LIMIT_PATH_BYTES];
+    _cleanup_(closep) int fd = -1;
+    int r = block_path(spool, id, plain, path);
+
+    if (r < 0)
+        return r;
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    return fd_write_all(fd, sealed, size);
+}
+
+int spool_get(const struct spool *spool, const struct block_id *id, bool plain, struct bytes *out)
+{
+    char path[LIMIT_PATH_BYTES];
+    int r = block_path(spool, id, plain, path);
+
+    if (r < 0)
+        return r;
+    bytes_deinit(out);
+    *out = (struct bytes){0};
+    return file_read(path, LIMIT_SEALED_BYTES, out);
+}
+
+int spool_blocks(const struct spool *spool, bool plain, struct block_id **ret_ids, size_t *ret_n)
+{
+    _cleanup_(bytes_deinit) struct bytes ids = {0};
+    DIR *folder = opendir(spool->folder);
+    struct dirent *item;
+    int r = 0;
+
+    if (!folder)
+        return -errno;
+    while (r == 0 && (item = readdir(folder))) {
+        char name[65];
+        struct block_id id;
+
+        if (strlen(item->d_name) != 64 + (plain ? strlen(PLAIN_SUFFIX) : 0) ||
+            (plain && strcmp(item->d_name + 64, PLAIN_SUFFIX) != 0))
+            continue;
+        snprintf(name, sizeof(name), "%.64s", item->d_name);
+        if (hex_decode(name, id.bytes, sizeof(id.bytes)) == 0)
+            r = bytes_append(&ids, &id, sizeof(id));
+    }
+    closedir(folder);
+    if (r < 0)
+        return r;
+    *ret_n = ids.size / sizeof(struct block_id);
+    *ret_ids = (struct block_id *)(void *)TAKE_PTR(ids.data);
+    return 0;
+}
+
+void spool_clear(struct spool *spool)
+{
+    for (int plain = 0; plain < 2; plain++) {
+        _cleanup_(freep) struct block_id *ids = NULL;
+        char path[LIMIT_PATH_BYTES];
+        size_t n = 0;
+
+        if (spool_blocks(spool, plain, &ids, &n) < 0)
+            return;
+        for (size_t i = 0; i < n; i++)
+            if (block_path(spool, &ids[i], plain, path) == 0)
+                (void)unlink(path);
+    }
+}
+
+/* ---- the result ---- */
+
+static int sync_all(const char *folder)
+{
+    _cleanup_(closep) int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    return syncfs(fd) < 0 ? -errno : 0; /* thousands of blocks, one wait */
+}
+
+int spool_save(struct spool *spool, const Wl__Result *result)
+{
+    _cleanup_(bytes_deinit) struct bytes packed = {0};
+    char path[LIMIT_PATH_BYTES];
+    Wl__Result *copy;
+    int r = bytes_reserve(&packed, wl__result__get_packed_size(result) + 1);
+
+    if (r < 0)
+        return r;
+    packed.size = wl__result__pack(result, packed.data);
+    copy = wl__result__unpack(NULL, packed.size, packed.data);
+    if (!copy)
+        return -ENOMEM;
+    if (spool->result)
+        wl__result__free_unpacked(spool->result, NULL);
+    spool->result = copy;
+    if (!spool->folder)
+        return -ENOENT;
+    if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) >= sizeof(path))
+        return -ENAMETOOLONG;
+    r = sync_all(spool->folder);
+    return r < 0 ? r : file_write(path, packed.data, packed.size, 0600);
+}
+
+/* ---- starting ---- */
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static int numbers(const char *path, struct bytes *ret_numbers)
+{
+    DIR *folder = opendir(path);
+    struct dirent *item;
+    int r = 0;
+
+    if (!folder)
+        return -errno;
+    while (r == 0 && (item = readdir(folder))) {
+        char *end;
+        uint64_t number = strtoull(item->d_name, &end, 10);
+
+        if (end != item->d_name && *end == '\0')
+            r = bytes_append(ret_numbers, &number, sizeof(number));
+    }
+    closedir(folder);
+    return r;
+}
+
+int spool_load(const char *state, struct spool **ret_spools, size_t *ret_n, uint64_t *ret_next)
+{
+    _cleanup_(bytes_deinit) struct bytes found = {0};
+    char path[LIMIT_PATH_BYTES];
+    struct spool *spools;
+    const uint64_t *order;
+    size_t n, kept = 0;
+    int r;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/spool", state) >= sizeof(path) - 32)
+        return -ENAMETOOLONG;
+    r = folder_make(path, 0700);
+    if (r == 0)
+        r = numbers(path, &found);
+    if (r < 0)
+        return r;
+    n = found.size / sizeof(uint64_t);
+    spools = calloc(n + 1, sizeof(*spools));
+    if (!spools)
+        return -ENOMEM;
+    if (n > 0)
+        qsort(found.data, n, sizeof(uint64_t), by_number);
+    order = (const uint64_t *)(const void *)found.data;
+    for (size_t i = 0; i < n; i++) {
+        char folder[LIMIT_PATH_BYTES + 32];
+
+        snprintf(folder, sizeof(folder), "%s/%llu", path, (unsigned long long)order[i]);
+        r = spool_open(folder, &spools[kept]);
+        if (r == 0)
+            kept++;
+        else
+            (void)folder_remove(folder);
+    }
+    *ret_spools = spools;
+    *ret_n = kept;
+    *ret_next = n > 0 ? order[n - 1] + 1 : 1;
+    return 0;
+}

@@ -1,0 +1,37 @@
+/* spool.h - finished results on disk until the broker has committed them.
+ *
+ * Shape:   <state>/spool/<number>/ holds the sealed blocks ("<hex>", refs blocks "<hex>.refs") and,
+ *          written last, "result": the packed Result. A folder without one was never finished and
+ *          is removed at start.
+ * Owns:    struct spool owns its path and its result; the files stay until spool_remove.
+ * Errors:  -errno; SPOOL_E_FORM for a result that cannot be read back.
+ */
+#pragma once
+
+#include <proto/seal.h>
+#include <proto/westlight.pb-c.h>
+
+enum { SPOOL_E_FORM = 1 };
+
+struct spool {
+    char *folder;
+    Wl__Result *result; /* NULL until spool_save */
+};
+
+int spool_new(const char *state, uint64_t number, struct spool *ret_spool);
+int spool_open(const char *folder, struct spool *ret_spool);
+void spool_deinit(struct spool *spool);
+void spool_remove(struct spool *spool); /* from disk, too */
+
+int spool_put(struct spool *spool, const struct block_id *id, const void *sealed, size_t size, bool plain);
+int spool_get(const struct spool *spool, const struct block_id *id, bool plain, struct bytes *out);
+/* *ret_ids is the caller's to free. */
+int spool_blocks(const struct spool *spool, bool plain, struct block_id **ret_ids, size_t *ret_n);
+void spool_clear(struct spool *spool); /* of blocks */
+/* Everything durable, the result last. Keeps a copy of its own, in memory at least: where the disk
+ * fails it can still be sent, only not after a restart. */
+int spool_save(struct spool *spool, const Wl__Result *result);
+
+/* Every finished folder below <state>/spool, oldest first; unfinished ones are removed.
+ * *ret_next is a number none of them has. *ret_spools (of *ret_n) is the caller's. */
+int spool_load(const char *state, struct spool **ret_spools, size_t *ret_n, uint64_t *ret_next);

@@ -1,0 +1,531 @@
+/* stage.c - see stage.h.
+ *
+ * All blocks of a task are named before the first is fetched, so that one window carries them all;
+ * then the files are laid out from the cache alone.
+ */
+#include <worker/stage.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <proto/base/log.h>
+#include <proto/manifest.h>
+#include <proto/wire.h>
+
+#define FRAMES_MAX 4096 /* of one chunk, when files are picked by frame */
+
+struct staging {
+    const struct stage_config *config;
+    struct stage *stage;
+    Wl__Manifest *manifests[LIMIT_ROOTS];
+    int64_t *frames;
+    size_t n_frames;
+};
+
+/* A file to be written below `folder`. */
+struct laying {
+    const char *folder;
+    const Wl__FileEntry *entry;
+};
+
+static int fail(struct staging *staging, enum attempt_class class, const char *format, ...) _printf_(3, 4);
+static int fail(struct staging *staging, enum attempt_class class, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(staging->stage->why, sizeof(staging->stage->why), format, arguments);
+    va_end(arguments);
+    staging->stage->class = class;
+    return 1;
+}
+
+/* What a transfer's or a block's error means for the task. */
+static int fail_transfer(struct staging *staging, const char *what, int r)
+{
+    if (r == -ECANCELED || r == -ENOMEM)
+        return r;
+    return fail(staging, r == TRANSFER_E_MISSING ? CLASS_MISSING_INPUT : CLASS_TRANSFER, "%s: %s", what,
+                supply_why(staging->config->supply));
+}
+
+static bool stopped(const struct staging *staging)
+{
+    return staging->config->stop && atomic_load(staging->config->stop);
+}
+
+/* ---- maps ---- */
+
+/* Keeps a copy of the text as long as the stage. */
+static char *keep(struct staging *staging, char *text)
+{
+    struct stage *stage = staging->stage;
+    char **strings = text ? reallocarray(stage->strings, stage->n_strings + 1, sizeof(*strings)) : NULL;
+
+    if (!strings) {
+        free(text);
+        return NULL;
+    }
+    stage->strings = strings;
+    strings[stage->n_strings++] = text;
+    return text;
+}
+
+static int map_add(struct staging *staging, const char *from, uint32_t style, const char *to)
+{
+    struct stage *stage = staging->stage;
+    struct session_map *maps = reallocarray(stage->maps, stage->n_maps + 1, sizeof(*maps));
+
+    if (!maps)
+        return -ENOMEM;
+    stage->maps = maps;
+    maps[stage->n_maps++] = (struct session_map){.from = from, .style = style, .to = to};
+    return folder_make(to, 0700);
+}
+
+static char *session_path(struct staging *staging, const char *kind, size_t number)
+{
+    char *path = NULL;
+
+    if (asprintf(&path, "%s/%s%zu", staging->config->folder, kind, number) < 0)
+        path = NULL;
+    return keep(staging, path);
+}
+
+/* Where a declared output lies here; a folder of its own where no root or other output holds it. */
+static int output_folder(struct staging *staging, const Wl__Output *output, char ret_path[LIMIT_PATH_BYTES])
+{
+    struct stage *stage = staging->stage;
+    char *own;
+    int r;
+
+    if (session_map_path(stage->maps, stage->n_maps, output->path, ret_path, LIMIT_PATH_BYTES))
+        return folder_make(ret_path, 0700);
+    own = session_path(staging, "out", stage->n_maps);
+    if (!own)
+        return -ENOMEM;
+    r = map_add(staging, output->path, output->style, own);
+    if (r < 0)
+        return r;
+    snprintf(ret_path, LIMIT_PATH_BYTES, "%s", own);
+    return 0;
+}
+
+static int by_length(const void *a, const void *b)
+{
+    size_t x = strlen((*(Wl__Output *const *)a)->path), y = strlen((*(Wl__Output *const *)b)->path);
+
+    return (x > y) - (x < y);
+}
+
+/* Shorter paths first, so that a folder inside another lands inside it. */
+static int map_outputs(struct staging *staging)
+{
+    const Wl__Recipe *recipe = staging->stage->recipe;
+    const Wl__StepRecipe *step = staging->stage->step;
+    _cleanup_(freep) const Wl__Output **all = NULL;
+    char path[LIMIT_PATH_BYTES];
+    size_t n = step->n_outputs, at = 0;
+    int r = 0;
+
+    for (size_t i = 0; i < step->n_dependencies; i++)
+        n += recipe->steps[step->dependencies[i]->step]->n_outputs;
+    all = calloc(n + 1, sizeof(*all));
+    if (!all)
+        return -ENOMEM;
+    for (size_t i = 0; i < step->n_outputs; i++)
+        all[at++] = step->outputs[i];
+    for (size_t i = 0; i < step->n_dependencies; i++) {
+        const Wl__StepRecipe *other = recipe->steps[step->dependencies[i]->step];
+
+        for (size_t k = 0; k < other->n_outputs; k++)
+            all[at++] = other->outputs[k];
+    }
+    qsort(all, n, sizeof(*all), by_length);
+    for (size_t i = 0; r == 0 && i < n; i++)
+        r = output_folder(staging, all[i], path);
+    return r;
+}
+
+static int make_maps(struct staging *staging)
+{
+    struct stage *stage = staging->stage;
+    const Wl__Recipe *recipe = stage->recipe;
+    char path[LIMIT_PATH_BYTES];
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < recipe->n_roots; i++) {
+        char *to = session_path(staging, "root", i);
+
+        r = to ? map_add(staging, recipe->roots[i]->path, recipe->roots[i]->style, to) : -ENOMEM;
+    }
+    if (r == 0)
+        r = map_outputs(staging);
+    if (r < 0)
+        return r;
+    stage->outputs = calloc(stage->step->n_outputs + 1, sizeof(*stage->outputs));
+    if (!stage->outputs)
+        return -ENOMEM;
+    for (; stage->n_outputs < stage->step->n_outputs; stage->n_outputs++) {
+        r = output_folder(staging, stage->step->outputs[stage->n_outputs], path);
+        if (r < 0)
+            return r;
+        stage->outputs[stage->n_outputs] = strdup(path);
+        if (!stage->outputs[stage->n_outputs])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* ---- the recipe ---- */
+
+/* A block that came inline, or else from the vault. */
+static int open_ref(struct staging *staging, const uint8_t secret[32], const Wl__BlockRef *ref, struct bytes *out)
+{
+    struct block_key key;
+    int r = wire_block_ref(staging->config->sealer, secret, ref, &key);
+
+    if (r != 0)
+        return r;
+    if (ref->inline_sealed.len > 0)
+        r = open_block(staging->config->sealer, &key, ref->inline_sealed.data, ref->inline_sealed.len, out);
+    else {
+        r = supply_stage(staging->config->supply, &key, 1);
+        if (r == 0)
+            r = supply_open(staging->config->supply, &key, out);
+    }
+    wipe(&key, sizeof(key));
+    return r;
+}
+
+static int check_step(struct staging *staging)
+{
+    struct stage *stage = staging->stage;
+    const Wl__Recipe *recipe = stage->recipe;
+
+    if (staging->config->step >= recipe->n_steps)
+        return fail(staging, CLASS_TRANSFER, "the recipe has no step %u", staging->config->step);
+    stage->step = recipe->steps[staging->config->step];
+    if (recipe->n_roots > LIMIT_ROOTS || stage->step->n_outputs > LIMIT_OUTPUTS)
+        return fail(staging, CLASS_TRANSFER, "the recipe has too many roots or outputs");
+    for (size_t i = 0; i < stage->step->n_dependencies; i++)
+        if (stage->step->dependencies[i]->step >= recipe->n_steps)
+            return fail(staging, CLASS_TRANSFER, "step %s: depends on a step the recipe lacks", stage->step->name);
+    if (wire_space(stage->step->space, stage->step->n_space, &stage->space) != 0)
+        return fail(staging, CLASS_TRANSFER, "step %s: its parameter space is malformed", stage->step->name);
+    if (staging->config->task >= space_size(&stage->space))
+        return fail(staging, CLASS_TRANSFER, "step %s: has no task %llu", stage->step->name,
+                    (unsigned long long)staging->config->task);
+    return 0;
+}
+
+static int load_recipe(struct staging *staging)
+{
+    _cleanup_(bytes_wipe_deinit) struct bytes packed = {0};
+    const char *why = NULL;
+    int r = open_ref(staging, staging->config->key_in, staging->config->recipe, &packed);
+
+    if (r > 0 && r < 16 && !*supply_why(staging->config->supply))
+        return fail(staging, CLASS_TRANSFER, "the recipe does not open with the key of this lease");
+    if (r != 0)
+        return fail_transfer(staging, "recipe", r);
+    r = wire_recipe_unpack(packed.data, packed.size, &staging->stage->recipe, &why);
+    if (r < 0)
+        return r;
+    if (r > 0)
+        return fail(staging, CLASS_TRANSFER, "the recipe cannot be read: %s", why ? why : "it is malformed");
+    return check_step(staging);
+}
+
+/* The frames this task renders, for patterns with '#'. */
+static int find_frames(struct staging *staging)
+{
+    struct stage *stage = staging->stage;
+    const char *name = space_frame_name(&stage->space);
+    const struct space_parameter *parameter = NULL;
+    const struct space_value *value = NULL;
+    struct point point;
+    uint64_t at = 0;
+
+    staging->frames = calloc(FRAMES_MAX, sizeof(*staging->frames));
+    if (!staging->frames)
+        return -ENOMEM;
+    staging->n_frames = 1;
+    if (!name || space_point(&stage->space, staging->config->task, &point) != 0)
+        return 0;
+    for (size_t i = 0; i < point.n_values; i++)
+        if (strcmp(point.values[i].name, name) == 0)
+            value = &point.values[i];
+    for (size_t i = 0; i < stage->space.n_parameters; i++)
+        if (strcmp(stage->space.parameters[i].name, name) == 0)
+            parameter = &stage->space.parameters[i];
+    if (!value || !parameter)
+        return 0;
+    if (value->value_count > FRAMES_MAX)
+        return fail(staging, CLASS_TRANSFER, "a chunk of more than %d frames", FRAMES_MAX);
+    staging->frames[0] = value->first;
+    staging->n_frames = 0;
+    for (size_t i = 0; i < parameter->n_ranges; i++) {
+        const struct space_range *range = &parameter->ranges[i];
+
+        for (int64_t v = range->first; v <= range->last && staging->n_frames < value->value_count;
+             v += range->step, at++)
+            if (at >= value->value_first)
+                staging->frames[staging->n_frames++] = v;
+    }
+    if (staging->n_frames == 0)
+        staging->n_frames = 1;
+    return 0;
+}
+
+/* ---- inputs ---- */
+
+static int load_manifest(struct staging *staging, const Wl__Root *root, Wl__Manifest **ret_manifest)
+{
+    _cleanup_(freep) struct block_key *keys = calloc(root->n_manifest + 1, sizeof(*keys));
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    int r = keys ? 0 : -ENOMEM;
+
+    for (size_t i = 0; r == 0 && i < root->n_manifest; i++)
+        r = wire_block_key(root->manifest[i], &keys[i]);
+    if (r > 0)
+        return fail(staging, CLASS_TRANSFER, "root %s: its list of files is malformed", root->path);
+    if (r == 0)
+        r = supply_stage(staging->config->supply, keys, root->n_manifest);
+    if (r != 0)
+        return fail_transfer(staging, root->path, r);
+    r = manifest_load(keys, root->n_manifest, supply_open, staging->config->supply, ret_manifest, &why);
+    if (r != 0 && why.size > 0)
+        return fail(staging, CLASS_TRANSFER, "root %s: %.*s", root->path, (int)why.size, (const char *)why.data);
+    return r == 0 ? 0 : fail_transfer(staging, root->path, r);
+}
+
+static bool wanted(const struct staging *staging, uint32_t root, const char *path)
+{
+    const Wl__StepRecipe *step = staging->stage->step;
+
+    if (step->n_inputs == 0)
+        return true;
+    for (size_t i = 0; i < step->n_inputs; i++) {
+        const Wl__RootUse *use = step->inputs[i];
+
+        if (use->root != root)
+            continue;
+        if (use->n_patterns == 0)
+            return true;
+        for (size_t k = 0; k < use->n_patterns; k++)
+            for (size_t f = 0; f < staging->n_frames; f++)
+                if (manifest_match(use->patterns[k], path, staging->frames[f]))
+                    return true;
+    }
+    return false;
+}
+
+static bool root_used(const struct staging *staging, uint32_t root)
+{
+    const Wl__StepRecipe *step = staging->stage->step;
+
+    for (size_t i = 0; i < step->n_inputs; i++)
+        if (step->inputs[i]->root == root)
+            return true;
+    return step->n_inputs == 0;
+}
+
+static int name_blocks(struct bytes *keys, const Wl__FileEntry *entry)
+{
+    for (size_t i = 0; i < entry->n_parts; i++) {
+        struct block_key key;
+        int r = wire_block_key(entry->parts[i]->block, &key);
+
+        if (r == 0)
+            r = bytes_append(keys, &key, sizeof(key));
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Fetches what the files need, then writes them. */
+static int lay(struct staging *staging, const struct laying *files, size_t n_files)
+{
+    _cleanup_(bytes_wipe_deinit) struct bytes keys = {0};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < n_files; i++)
+        r = name_blocks(&keys, files[i].entry);
+    if (r == 0)
+        r = supply_stage(staging->config->supply, (const struct block_key *)(const void *)keys.data,
+                         keys.size / sizeof(struct block_key));
+    if (r != 0)
+        return fail_transfer(staging, "inputs", r);
+    for (size_t i = 0; r == 0 && i < n_files; i++) {
+        _cleanup_(closep) int fd = open(files[i].folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        _cleanup_(bytes_deinit) struct bytes why = {0};
+
+        if (stopped(staging))
+            return -ECANCELED;
+        if (fd < 0)
+            return -errno;
+        r = manifest_write_file(fd, files[i].entry, supply_open, staging->config->supply, false, &why);
+        if (r != 0 && r != -ECANCELED && r != -ENOMEM)
+            return fail(staging, CLASS_TRANSFER, "input %s: %.*s", files[i].entry->path,
+                        why.size > 0 ? (int)why.size : (int)strlen(strerror(r < 0 ? -r : EPROTO)),
+                        why.size > 0 ? (const char *)why.data : strerror(r < 0 ? -r : EPROTO));
+    }
+    return r;
+}
+
+static int lay_inputs(struct staging *staging)
+{
+    const Wl__Recipe *recipe = staging->stage->recipe;
+    _cleanup_(bytes_deinit) struct bytes files = {0};
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < recipe->n_roots; i++) {
+        if (!root_used(staging, i) || recipe->roots[i]->n_manifest == 0)
+            continue;
+        r = load_manifest(staging, recipe->roots[i], &staging->manifests[i]);
+        for (size_t k = 0; r == 0 && k < staging->manifests[i]->n_files; k++) {
+            struct laying file = {.folder = staging->stage->maps[i].to, .entry = staging->manifests[i]->files[k]};
+
+            if (wanted(staging, i, file.entry->path))
+                r = bytes_append(&files, &file, sizeof(file));
+        }
+    }
+    if (r == 0)
+        r = lay(staging, (const struct laying *)(const void *)files.data, files.size / sizeof(struct laying));
+    supply_unpin(staging->config->supply);
+    return r;
+}
+
+/* ---- what other tasks left ---- */
+
+static int lay_result(struct staging *staging, const Wl__DependencyResult *result)
+{
+    const Wl__Recipe *recipe = staging->stage->recipe;
+    _cleanup_(bytes_deinit) struct bytes packed = {0}, files = {0}, why = {0};
+    _cleanup_(freep) char (*folders)[LIMIT_PATH_BYTES] = calloc(LIMIT_OUTPUTS, sizeof(*folders));
+    const Wl__StepRecipe *step;
+    Wl__Manifest *manifest = NULL;
+    int r;
+
+    if (!folders)
+        return -ENOMEM;
+    if (!result->manifest || result->step >= recipe->n_steps || recipe->steps[result->step]->n_outputs > LIMIT_OUTPUTS ||
+        result->key_out.len != 32)
+        return fail(staging, CLASS_TRANSFER, "a result this task depends on is malformed");
+    step = recipe->steps[result->step];
+    for (size_t i = 0; i < step->n_outputs; i++) {
+        r = output_folder(staging, step->outputs[i], folders[i]);
+        if (r < 0)
+            return r;
+    }
+    r = open_ref(staging, result->key_out.data, result->manifest, &packed);
+    if (r != 0)
+        return fail_transfer(staging, "the output of a task this one depends on", r);
+    r = manifest_parse(packed.data, packed.size, &manifest, &why);
+    if (r != 0)
+        return fail(staging, CLASS_TRANSFER, "the output of a task this one depends on: %.*s", (int)why.size,
+                    why.data ? (const char *)why.data : "");
+    for (size_t i = 0; r == 0 && i < manifest->n_files; i++) {
+        struct laying file = {.entry = manifest->files[i]};
+
+        if (file.entry->root >= step->n_outputs) {
+            r = fail(staging, CLASS_TRANSFER, "%s: of an output step %s does not declare", file.entry->path, step->name);
+            break;
+        }
+        file.folder = folders[file.entry->root];
+        r = bytes_append(&files, &file, sizeof(file));
+    }
+    if (r == 0)
+        r = lay(staging, (const struct laying *)(const void *)files.data, files.size / sizeof(struct laying));
+    wl__manifest__free_unpacked(manifest, NULL);
+    return r;
+}
+
+static int lay_dependencies(struct staging *staging)
+{
+    uint64_t after = 0;
+    bool more = staging->stage->step->n_dependencies > 0;
+    int r = 0;
+
+    while (r == 0 && more) {
+        _cleanup_(wire_freep) Wl__Envelope *envelope = NULL;
+        const Wl__DependencyResults *page;
+
+        r = staging->config->dependencies(staging->config->user, after, &envelope);
+        if (r > 0)
+            return fail(staging, CLASS_TRANSFER, "the broker does not give the results this task depends on");
+        if (r < 0)
+            return r;
+        page = envelope->dependency_results;
+        for (size_t i = 0; r == 0 && i < page->n_results; i++)
+            r = lay_result(staging, page->results[i]);
+        more = page->more && page->next > after; /* a page that does not advance is the last */
+        after = page->next;
+    }
+    supply_unpin(staging->config->supply);
+    return r;
+}
+
+/* ---- all of it ---- */
+
+static void staging_deinit(struct staging *staging)
+{
+    for (size_t i = 0; i < LIMIT_ROOTS; i++)
+        if (staging->manifests[i])
+            wl__manifest__free_unpacked(staging->manifests[i], NULL);
+    free(staging->frames);
+}
+
+int stage_run(const struct stage_config *config, struct stage *ret_stage)
+{
+    struct staging staging = {.config = config, .stage = ret_stage};
+    struct stage *stage = ret_stage;
+    int r;
+
+    *stage = (struct stage){0};
+    space_init(&stage->space);
+    stage->folder = strdup(config->folder);
+    if (!stage->folder || asprintf(&stage->work, "%s/work", config->folder) < 0)
+        return -ENOMEM;
+    r = folder_make(stage->work, 0700);
+    if (r == 0)
+        r = load_recipe(&staging);
+    if (r == 0)
+        r = make_maps(&staging);
+    if (r == 0)
+        r = find_frames(&staging);
+    if (r == 0)
+        r = lay_inputs(&staging);
+    if (r == 0)
+        r = lay_dependencies(&staging);
+    staging_deinit(&staging);
+    if (r < 0 && r != -ECANCELED && r != -ENOMEM)
+        return fail(&staging, CLASS_TRANSFER, "%s: %s", config->folder, strerror(-r));
+    return r;
+}
+
+void stage_deinit(struct stage *stage)
+{
+    if (stage->folder)
+        (void)folder_remove(stage->folder);
+    if (stage->recipe)
+        wl__recipe__free_unpacked(stage->recipe, NULL);
+    for (size_t i = 0; i < stage->n_outputs; i++)
+        free(stage->outputs[i]);
+    for (size_t i = 0; i < stage->n_strings; i++)
+        free(stage->strings[i]);
+    space_deinit(&stage->space);
+    free(stage->outputs);
+    free(stage->strings);
+    free(stage->maps);
+    free(stage->work);
+    free(stage->folder);
+    *stage = (struct stage){0};
+}

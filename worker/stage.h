@@ -1,0 +1,48 @@
+/* stage.h - what a task needs lies ready: its recipe, its inputs under the session folder, the
+ * outputs of the tasks it depends on, its output folders.
+ *
+ * Shape:   <folder>/root<i> for the recipe's roots, <folder>/out<i> for declared outputs that lie
+ *          under no root, <folder>/work for the renderer. Patterns of the step's inputs narrow what
+ *          is fetched, by the frames of the task.
+ * Owns:    struct stage owns all it points to; stage_deinit also removes the folder.
+ * Errors:  0, -ECANCELED when stopped, -ENOMEM; 1 where the task cannot be run: class and why.
+ */
+#pragma once
+
+#include <worker/session.h>
+#include <worker/supply.h>
+
+/* The results this task builds on, a page at a time, from the broker. *ret_envelope holds
+ * DependencyResults and is the caller's. */
+typedef int stage_dependencies(void *user, uint64_t after, Wl__Envelope **ret_envelope);
+
+struct stage_config {
+    const char *folder; /* made by the stage */
+    const Wl__BlockRef *recipe;
+    const uint8_t *key_in;
+    uint32_t step;
+    uint64_t task;
+    struct supply *supply;
+    struct sealer *sealer;
+    const atomic_bool *stop;
+    stage_dependencies *dependencies;
+    void *user;
+};
+
+struct stage {
+    char *folder, *work;
+    Wl__Recipe *recipe;
+    const Wl__StepRecipe *step; /* of the recipe */
+    struct space space;
+    struct session_map *maps;
+    size_t n_maps;
+    char **strings; /* what the maps point to */
+    size_t n_strings;
+    char **outputs; /* the step's declared outputs, here */
+    size_t n_outputs;
+    enum attempt_class class;
+    char why[LIMIT_MESSAGE_BYTES];
+};
+
+int stage_run(const struct stage_config *config, struct stage *ret_stage);
+void stage_deinit(struct stage *stage);

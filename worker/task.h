@@ -1,0 +1,96 @@
+/* task.h - one lease, from its assignment to the acknowledgement of its result.
+ *
+ *   STAGING --go--> STARTING --> RUNNING --> COLLECTING --> HELD --committed--> GONE
+ *      |                                         ^            ^
+ *      +-- cannot be run -------------------------+            +-- from the spool, after a restart
+ *      +-- taken back, dropped --> GONE (from anywhere)
+ *
+ * Threads: each task has one, which does the work and blocks; the agent has another, which alone
+ *          talks to the broker. They meet in struct task, under the board's lock: a task says what
+ *          it has (started, progress, text, a need, a result) and pokes the agent; the agent sets
+ *          what it was told (go, stop, answer, acknowledgement) and wakes the tasks. Nothing is
+ *          queued, so a lost link loses nothing: what was not said yet is said on the next one.
+ * Owns:    struct task owns all it points to but the board.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <proto/base/list.h>
+#include <proto/wire.h>
+#include <worker/cache.h>
+#include <worker/probe.h>
+#include <worker/spool.h>
+
+struct task_board {
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* for the tasks */
+    int wake_fd;            /* for the agent: an eventfd */
+    atomic_bool closing;    /* the worker ends: no result is made any more */
+    bool joined;            /* the broker is there and has our list */
+    char bulk[256];         /* endpoint; "" until the broker said it */
+
+    const char *state;      /* folder */
+    const struct probe *probe;
+    struct cache *cache;
+    void *bulk_context;
+    struct link_key server;
+    const struct link_keypair *keys;
+    uint64_t spool_next, session_next;
+};
+
+void task_board_poke(struct task_board *board); /* the agent */
+
+enum task_phase { PHASE_STAGING, PHASE_STARTING, PHASE_RUNNING, PHASE_COLLECTING, PHASE_HELD, PHASE_GONE };
+enum task_need { NEED_NOTHING, NEED_PASS, NEED_DEPENDENCIES };
+enum task_acknowledged { ACK_NONE, ACK_COMMITTED, ACK_MISSING, ACK_REFUSED };
+
+struct task {
+    struct list node;
+    struct task_board *board;
+    struct lease lease;
+    uint8_t ticket[64];
+    size_t ticket_size;
+    uint64_t behind; /* attempt; 0: nothing */
+    uint32_t behind_epoch;
+    uint32_t gpu_mask;
+    uint8_t key_out[32];
+    Wl__Envelope *assign; /* NULL: from the spool */
+    pthread_t thread;
+
+    /* under the board's lock */
+    enum task_phase phase;
+    bool go, drop, cancelled, taken, started;
+    char why[LIMIT_MESSAGE_BYTES]; /* of a revocation or a refusal */
+    uint32_t permille;
+    char status[LIMIT_MESSAGE_BYTES];
+    bool progress_due;
+    struct bytes text;             /* output not yet sent */
+    enum task_need need;
+    uint64_t need_after;
+    uint64_t need_request;         /* 0: not yet asked */
+    Wl__Envelope *answer;
+    struct spool spool;
+    bool deliverable;              /* its blocks are in the vault */
+    enum task_acknowledged acknowledged;
+    atomic_bool stop;              /* set under the lock, read anywhere */
+
+    /* the agent's alone */
+    bool may_send, started_sent, result_sent, released_sent;
+    int64_t progress_ns, result_due_ns;
+    uint64_t text_number;
+};
+
+/* Takes over `assign` (an Assign that wire_unpack has checked) on 0. The thread starts at once. */
+int task_new(struct task_board *board, Wl__Envelope *assign, struct task **ret_task);
+/* Takes over the spool. */
+int task_new_held(struct task_board *board, struct spool *spool, struct task **ret_task);
+/* Joins the thread; it must be GONE, or stopped. */
+void task_free(struct task *task);
+
+/* ---- between task.c and result.c, on the task's thread ---- */
+
+struct supply;
+int task_supply(struct task *task, struct supply **ret_supply);
+/* Keeps the result until it is acknowledged; false: the worker ends first. */
+void task_deliver(struct task *task);
