@@ -345,15 +345,15 @@ static void close_all(struct broker *broker)
     if (broker->bulk)
         bulk_stop(broker->bulk);
     query_free(broker->query);
+    if (broker->vault)
+        vault_close(broker->vault); /* completes what was asked of it */
+    if (broker->has_gateway)
+        gateway_deinit(&broker->gateway);
     if (broker->port)
         vault_port_free(broker->port);
-    if (broker->vault)
-        vault_close(broker->vault);
     if (broker->store)
         store_close(broker->store);
     journal_free(broker->journal);
-    if (broker->has_gateway)
-        gateway_deinit(&broker->gateway);
     core_free(broker->core);
     store_reader_free(broker->registry);
     store_reader_free(broker->zap_registry);

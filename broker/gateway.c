@@ -69,6 +69,7 @@ int gateway_init(struct gateway *gateway, const struct gateway_config *config)
 
 void gateway_deinit(struct gateway *gateway)
 {
+    gateway_pins_drop(gateway);
     peers_deinit(&gateway->peers);
     watch_deinit(&gateway->watch);
     live_deinit(&gateway->live);

@@ -142,6 +142,7 @@ struct pin {
 /* Pins the refs of the message at hand, then calls gateway_pin_done; takes the envelope over. */
 void gateway_pin(struct gateway *gateway, struct studio_id studio, const ProtobufCBinaryData *refs,
                  size_t n_refs, struct job_spec *spec);
+void gateway_pins_drop(struct gateway *gateway); /* at the end: what the vault gave back */
 void gateway_submit_go(struct gateway *gateway, struct job_spec *spec);
 void gateway_result_go(struct gateway *gateway);
 void gateway_committed(struct gateway *gateway, const struct link_route *route,

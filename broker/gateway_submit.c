@@ -59,32 +59,47 @@ void gateway_pin(struct gateway *gateway, struct studio_id studio, const Protobu
     vault_submit(gateway->with.vault, &pin->request);
 }
 
+static enum code pin_code(const struct vault_request *request, const char **ret_why)
+{
+    switch (request->result) {
+    case 0:
+        return CODE_OK;
+    case VAULT_E_MISSING:
+        *ret_why = "blocks it refers to are not in the vault: send them";
+        return CODE_MISSING;
+    case VAULT_E_ID:
+        *ret_why = "what it names as refs is no refs block";
+        return CODE_INVALID;
+    case VAULT_E_FULL:
+        *ret_why = "the vault is full";
+        return CODE_BUSY;
+    default:
+        *ret_why = "the vault cannot read its refs";
+        return CODE_INTERNAL;
+    }
+}
+
 static bool pin_no(struct gateway *gateway, const struct pin *pin)
 {
     const struct vault_request *request = &pin->request;
-    bool submit = pin->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT;
-    bool missing = request->result == VAULT_E_MISSING || request->n_absent > 0;
+    const char *why = "";
+    enum code code;
     struct lease lease;
     struct lease_id id;
 
     if (request->result < 0)
         gateway_die("the vault", request->result);
-    if (request->result == 0 && !missing)
+    code = pin_code(request, &why);
+    if (code == CODE_OK)
         return false;
-    if (submit) {
-        if (missing)
-            gateway_refuse_missing(gateway, "the submission", request->absent, request->n_absent);
-        else
-            gateway_refuse(gateway, CODE_BUSY, "the submission",
-                           request->result == VAULT_E_FULL ? "the vault is full"
-                                                           : "the vault cannot read its refs",
-                           "tell whoever runs the broker");
+    if (pin->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT && code == CODE_MISSING) {
+        gateway_refuse_missing(gateway, "the submission", request->absent, request->n_absent);
+    } else if (pin->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT) {
+        gateway_refuse(gateway, code, "the submission", why,
+                       "tell whoever runs the broker, then submit again");
     } else if (wire_lease(pin->envelope->result->lease, &lease) == 0) {
         id = gateway_lease_id(&lease);
-        gateway_committed(gateway, &pin->route, &id, missing ? CODE_MISSING : CODE_BUSY,
-                          missing ? "blocks it refers to are not in the vault: send them"
-                                  : "the vault cannot take it now: send it again",
-                          request->absent, request->n_absent);
+        gateway_committed(gateway, &pin->route, &id, code, why, request->absent, request->n_absent);
     }
     return true;
 }
@@ -122,6 +137,14 @@ void gateway_pinned(struct gateway *gateway)
         pin_free(gateway, pin);
         gateway_scratch_free(gateway);
     }
+}
+
+void gateway_pins_drop(struct gateway *gateway)
+{
+    struct vault_request *request;
+
+    while (gateway->with.port && (request = vault_completed(gateway->with.port)))
+        pin_free(gateway, request->user);
 }
 
 /* ---- submissions ---- */
