@@ -1,1 +1,178 @@
-typedef int westlight_empty; /* to be written */
+/* Every invariant of the core, checked from scratch. Slow on purpose: it believes no counter. */
+#include <broker/core/inner.h>
+
+/* ---- tasks ---- */
+
+static void audit_step(const struct step *step)
+{
+    uint64_t n[TASK_STATES_COUNT] = {0};
+
+    for (uint64_t word = 0; word < bitmap_words(step->n_tasks); word++) {
+        uint64_t seen = 0, all = bitmap_mask(word, 0, step->n_tasks - 1);
+
+        for (unsigned state = TASK_WAITING + 1; state < TASK_STATES_COUNT; state++) {
+            uint64_t bits = bitmap_word(&step->bits[state], word);
+
+            CHECK((bits & ~all) == 0);
+            CHECK((bits & seen) == 0); /* a task has one state */
+            seen |= bits;
+            n[state] += (uint64_t)__builtin_popcountll(bits);
+        }
+        uint64_t delayed = bitmap_word(&step->bits[TASK_WAITING], word);
+
+        CHECK((delayed & seen) == 0);
+        n[TASK_WAITING] += (uint64_t)__builtin_popcountll(all & ~seen);
+        if (step->left_kept)
+            CHECK(bitmap_word(&step->left, word) == (all & ~bitmap_word(&step->bits[TASK_DONE], word)));
+        for (uint64_t rest = all & ~seen & ~delayed; rest; rest &= rest - 1)
+            CHECK(!step_open(step, word * 64 + (unsigned)__builtin_ctzll(rest))); /* nobody waits for nothing */
+        for (uint64_t rest = bitmap_word(&step->bits[TASK_READY], word); rest; rest &= rest - 1)
+            CHECK(step_open(step, word * 64 + (unsigned)__builtin_ctzll(rest)));
+    }
+    CHECK(memcmp(n, step->n, sizeof(n)) == 0);
+    CHECK((step->queue_position != HEAP_NONE) == (step->n[TASK_READY] > 0 && step->job->state == JOB_ACTIVE));
+    for (size_t i = 0; i < step->floors.n; i++) {
+        CHECK(step->floors.runs[i].first <= step->floors.runs[i].last);
+        CHECK(i == 0 || step->floors.runs[i - 1].last < step->floors.runs[i].first);
+    }
+}
+
+static void audit_task(const struct core *core, const struct task *task)
+{
+    enum task_state state = step_state(task->step, task->index);
+    unsigned active = 0, started = 0;
+
+    CHECK(task_find(task->step, task->index) == task);
+    list_each(link, &task->leases) {
+        const struct lease *lease = container_of(link, struct lease, of_task);
+
+        CHECK(lease->task == task && !lease->stopping);
+        CHECK(lease->id.floor == step_floor(task->step, task->index)); /* a raised floor stops leases */
+        active += lease_active(lease);
+        started += lease_active(lease) && lease->started;
+    }
+    CHECK(state != TASK_RUNNING || started > 0);
+    CHECK(state != TASK_LEASED || (active > 0 && started == 0));
+    CHECK((state != TASK_READY && state != TASK_WAITING) || active == 0);
+    CHECK(state != TASK_DONE || link_alone(&task->leases));
+    CHECK((task->delay != DELAY_NONE) == bitmap_test(&task->step->bits[TASK_WAITING], task->index));
+    CHECK((task->delay != DELAY_NONE) == (task->delay_position != HEAP_NONE));
+    CHECK((task->delay == DELAY_OTHER_WORKER) == !link_alone(&task->delayed));
+    (void)core;
+}
+
+static void audit_job(const struct core *core, const struct job *job)
+{
+    uint64_t n[TASK_STATES_COUNT] = {0}, exceptional = 0;
+
+    for (uint32_t i = 0; i < job->n_steps; i++) {
+        audit_step(&job->steps[i]);
+        for (unsigned state = 0; state < TASK_STATES_COUNT; state++)
+            n[state] += job->steps[i].n[state];
+        exceptional += job->steps[i].n[TASK_LEASED] + job->steps[i].n[TASK_RUNNING];
+    }
+    CHECK(memcmp(n, job->n, sizeof(n)) == 0);
+    list_each(link, &job->tasks) {
+        const struct task *task = container_of(link, struct task, of_job);
+        enum task_state state = step_state(task->step, task->index);
+
+        audit_task(core, task);
+        exceptional -= state == TASK_LEASED || state == TASK_RUNNING;
+    }
+    CHECK(exceptional == 0); /* whoever is leased has a lease */
+    CHECK(job->state != JOB_CANCELLED || job->n[TASK_CANCELLED] + job->n[TASK_DONE] == job->n_tasks);
+    CHECK(job_find(core, &job->id) == job);
+}
+
+/* ---- leases ---- */
+
+static void audit_lease(const struct core *core, const struct lease *lease)
+{
+    const struct worker *worker = lease->worker;
+
+    CHECK(lease_find(core, &lease->id) == lease);
+    CHECK(lease->stopping == !lease->task);
+    CHECK(!lease->behind || lease->behind->before == lease);
+    CHECK(!lease->before || lease->before->behind == lease);
+    CHECK((lease->place == 0) == !lease->before);
+    CHECK(!lease->before || (lease->place == lease->before->place + 1 && lease->before->worker == worker));
+    CHECK(!lease->before || lease->before->step->demand == lease->step->demand);
+    CHECK(!lease->before || !lease->plan); /* the queued hold nothing */
+    CHECK(!lease->lapsed || (!lease->plan && !lease->before && !lease->behind));
+    CHECK(link_alone(&lease->hungry) || (lease_active(lease) && !lease->behind && worker_available(worker)));
+    CHECK(link_alone(&lease->queued) || (lease_active(lease) && !lease->started && lease->before && !lease->behind));
+    CHECK(lease->place == 0 || lease->place <= worker->shape->prefetch || !worker_available(worker));
+    CHECK(!lease->claimed_for || lease->asked_back);
+}
+
+static void audit_worker(const struct core *core, const struct worker *worker)
+{
+    const struct shape *shape = worker->shape;
+    int64_t room[FREE_CARDS + LIMIT_GPUS + LIMIT_AMOUNTS] = {0};
+    uint32_t cards = 0;
+
+    for (size_t i = 0; shape && i < shape->n_free; i++)
+        room[i] = shape->total[i];
+    list_each(link, &worker->leases) {
+        const struct lease *lease = container_of(link, struct lease, of_worker);
+
+        audit_lease(core, lease);
+        CHECK(worker->connected || worker->awaited || lease->lapsed);
+        if (!lease->plan)
+            continue;
+        CHECK((cards & lease->gpu_mask) == 0); /* a card is leased once */
+        cards |= lease->gpu_mask;
+        for (size_t i = 0; i < shape->n_free; i++)
+            if (i < FREE_CARDS || i >= FREE_CARDS + shape->n_kinds)
+                room[i] -= lease->plan->need[i];
+        for (uint32_t card = 0; card < shape->n_cards; card++)
+            room[FREE_CARDS + shape->card_kind[card]] -= lease->gpu_mask >> card & 1;
+    }
+    CHECK(!shape || memcmp(room, worker->free, shape->n_free * sizeof(*room)) == 0);
+    CHECK(cards == worker->cards_busy);
+    CHECK((worker->group != NULL) == worker_available(worker));
+    CHECK(!worker->group || memcmp(worker->group->free, worker->free, shape->n_free * sizeof(*room)) == 0);
+    CHECK(!worker->connected || worker->timer_position != HEAP_NONE);
+    CHECK(worker->timer_position == HEAP_NONE || worker->timer_ns <= worker->deadline_ns || worker->timer_ns <= core->pardon_ns);
+}
+
+/* ---- nothing is forgotten ---- */
+
+static void audit_demand(const struct core *core, const struct demand *demand)
+{
+    struct fleet *fleet = (struct fleet *)&core->fleet;
+
+    if (!demand->queues.less)
+        return;
+    CHECK((demand->queues.n > 0) == !link_alone(&demand->runnable));
+    for (unsigned i = 0; i < LIMIT_PREFETCH; i++)
+        CHECK(link_alone(&demand->hungry[i]) == !(demand->hungry_mask >> i & 1));
+    CHECK(link_alone(&demand->queued) == link_alone(&demand->stealable));
+    CHECK(link_alone(&demand->delayed) == link_alone(&demand->wanting));
+    if (demand->queues.n == 0 || core->lease_pool.in_use >= LIMIT_LEASES)
+        return;
+    CHECK(!fleet_room(fleet, demand)); /* work and room never lie idle side by side */
+    CHECK(demand->hungry_mask == 0);   /* nor work and a place in a queue */
+}
+
+void core_audit(const struct core *core)
+{
+    size_t leases = 0, tasks = 0;
+
+    for (size_t i = 0; i < core->n_jobs; i++) {
+        audit_job(core, core->jobs[i]);
+        CHECK(i == 0 || core->jobs[i - 1]->sequence < core->jobs[i]->sequence);
+        list_each(link, &core->jobs[i]->leases)
+            leases++;
+        list_each(link, &core->jobs[i]->tasks)
+            tasks++;
+    }
+    CHECK(leases == core->lease_pool.in_use && leases == core->leases.n);
+    CHECK(tasks == core->task_pool.in_use && tasks == core->tasks.n);
+    for (size_t i = 0; i < core->fleet.n_workers; i++)
+        audit_worker(core, core->fleet.workers[i]);
+    if (!core->live || core->promised_ns == 0)
+        return;
+    for (size_t i = 0; i < core->fleet.n_demands; i++)
+        audit_demand(core, core->fleet.all_demands[i]);
+}

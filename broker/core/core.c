@@ -1,1 +1,159 @@
-typedef int westlight_empty; /* to be written */
+#include <broker/core/inner.h>
+
+static bool deadline_before(const void *a, const void *b)
+{
+    return ((const struct worker *)a)->timer_ns < ((const struct worker *)b)->timer_ns;
+}
+
+static bool delay_before(const void *a, const void *b)
+{
+    return ((const struct task *)a)->delay_until_ns < ((const struct task *)b)->delay_until_ns;
+}
+
+struct core *core_new(const struct core_config *config)
+{
+    struct core *core = memory_new(sizeof(*core));
+    struct core_config *own = &core->config;
+
+    *own = *config;
+    own->lease_ns = own->lease_ns ? own->lease_ns : LIMIT_LEASE_NS;
+    own->reconnect_ns = own->reconnect_ns ? own->reconnect_ns : LIMIT_RECONNECT_NS;
+    own->note_after_ns = own->note_after_ns ? own->note_after_ns : LIMIT_NOTE_AFTER_NS;
+    own->attempts_failed = own->attempts_failed ? own->attempts_failed : LIMIT_ATTEMPTS_FAILED;
+    own->job_failed = own->job_failed ? own->job_failed : LIMIT_JOB_FAILED;
+    own->job_failed_first = own->job_failed_first ? own->job_failed_first : LIMIT_JOB_FAILED_FIRST;
+    pool_init(&core->task_pool, sizeof(struct task));
+    pool_init(&core->lease_pool, sizeof(struct lease));
+    pool_init(&core->request_pool, sizeof(struct request));
+    link_init(&core->touched);
+    link_init(&core->running);
+    fleet_init(&core->fleet);
+    sched_init(core);
+    heap_init(&core->deadlines, deadline_before, offsetof(struct worker, timer_position));
+    heap_init(&core->delays, delay_before, offsetof(struct task, delay_position));
+    return core;
+}
+
+void core_free(struct core *core)
+{
+    if (!core)
+        return;
+    for (size_t i = 0; i < core->n_jobs; i++)
+        job_free(core->jobs[i]);
+    free(core->jobs);
+    table_deinit(&core->jobs_by_id);
+    table_deinit(&core->tasks);
+    table_deinit(&core->leases);
+    table_deinit(&core->requests);
+    pool_deinit(&core->task_pool);
+    pool_deinit(&core->lease_pool);
+    pool_deinit(&core->request_pool);
+    heap_deinit(&core->deadlines);
+    heap_deinit(&core->delays);
+    sched_deinit(core);
+    fleet_deinit(&core->fleet);
+    free(core);
+}
+
+static void handle(struct core *core, const struct event *event)
+{
+    switch (event->kind) {
+    case EVENT_TICK:
+        return;
+    case EVENT_SUBMIT:
+        on_submit(core, event);
+        return;
+    case EVENT_VERB:
+        on_verb(core, event);
+        return;
+    case EVENT_HELLO:
+        on_hello(core, event);
+        return;
+    case EVENT_INVENTORY:
+        on_inventory(core, event);
+        return;
+    case EVENT_BEAT:
+        on_beat(core, event->beat.worker);
+        return;
+    case EVENT_STARTED:
+    case EVENT_PROGRESS:
+        on_started(core, event, event->kind == EVENT_PROGRESS);
+        return;
+    case EVENT_RESULT:
+        on_result(core, event);
+        return;
+    case EVENT_RELEASED:
+        on_released(core, event);
+        return;
+    case EVENT_UNSENT:
+        on_unsent(core, event);
+        return;
+    case EVENT_EXPEL:
+        on_expel(core, &event->expel.key);
+        return;
+    }
+}
+
+static void tell_changed(struct core *core)
+{
+    while (!link_alone(&core->touched)) {
+        struct job *job = container_of(core->touched.next, struct job, touched);
+
+        link_remove(&job->touched);
+        core_effect(core, EFFECT_CHANGED)->changed.job = job->id;
+    }
+}
+
+void core_step(struct core *core, const struct event *event, struct outbox *outbox)
+{
+    CHECK(core->live);
+    core->outbox = outbox;
+    core->now_ns = event->now_ns > core->now_ns ? event->now_ns : core->now_ns;
+    core->wall_s = event->wall_s;
+    handle(core, event);
+    timers_run(core);
+    sched_run(core);
+    notes_run(core);
+    tell_changed(core);
+    core->promised_ns = core_deadline_ns(core);
+    core->outbox = NULL;
+}
+
+void core_apply(struct core *core, const struct record *record)
+{
+    CHECK(!core->live);
+    apply_record(core, record);
+}
+
+/* A noted lease is held for its worker: running, on somebody who is expected back. */
+static void hold_noted(struct core *core, struct task *task)
+{
+    const struct note *note = &task->note;
+    struct worker *worker = note->worker;
+
+    if (!task->noted || note->lease.floor != step_floor(task->step, task->index))
+        return;
+    struct lease *lease = lease_new(core, &note->lease, task->step, worker);
+
+    lease->started = true;
+    lease->noted = true;
+    lease->gpu_mask = note->gpu_mask;
+    lease->started_ns = core->now_ns;
+    worker->awaited = true;
+    worker->deadline_ns = core->now_ns + core->config.reconnect_ns;
+    timer_worker(core, worker);
+    task_settle(core, task);
+}
+
+void core_recovered(struct core *core, int64_t now_ns)
+{
+    CHECK(!core->live);
+    core->live = true;
+    core->now_ns = now_ns;
+    for (size_t i = 0; i < core->n_jobs; i++) {
+        list_each(link, &core->jobs[i]->tasks)
+            hold_noted(core, container_of(link, struct task, of_job));
+        link_remove(&core->jobs[i]->touched);
+    }
+    core->promised_ns = core_deadline_ns(core);
+}

@@ -1,1 +1,287 @@
-typedef int westlight_empty; /* to be written */
+#include <broker/core/fleet.h>
+
+enum { GROUPS_KEPT = 1024 }; /* empty ones of a shape, kept because they come back */
+
+void fleet_init(struct fleet *fleet)
+{
+    *fleet = (struct fleet){0};
+    link_init(&fleet->shapes);
+    link_init(&fleet->open);
+}
+
+static void table_free_values(struct table *table)
+{
+    for (size_t i = 0; i < table->capacity; i++)
+        free(table->slots[i].value);
+    table_deinit(table);
+}
+
+void fleet_deinit(struct fleet *fleet)
+{
+    for (size_t i = 0; i < fleet->n_workers; i++) {
+        struct worker *worker = fleet->workers[i];
+
+        if (worker->group)
+            link_remove(&worker->grouped);
+        if (worker->shape) {
+            worker->shape->workers--;
+            shape_release(fleet, worker->shape);
+        }
+        free(worker->free);
+        free(worker);
+    }
+    free(fleet->workers);
+    for (size_t i = 0; i < fleet->n_demands; i++)
+        demand_free(fleet->all_demands[i]);
+    free(fleet->all_demands);
+    table_deinit(&fleet->workers_by_key);
+    table_deinit(&fleet->demands);
+    table_deinit(&fleet->groups);
+    table_free_values(&fleet->names);
+}
+
+/* ---- workers ---- */
+
+static bool worker_is(const void *value, const void *key)
+{
+    return memcmp(&((const struct worker *)value)->key, key, sizeof(struct worker_key)) == 0;
+}
+
+static uint64_t key_hash(const struct worker_key *key)
+{
+    return hash_bytes(4, key->bytes, sizeof(key->bytes));
+}
+
+struct worker *worker_find(const struct fleet *fleet, const struct worker_key *key)
+{
+    return table_find(&fleet->workers_by_key, key_hash(key), worker_is, key);
+}
+
+struct worker *worker_of(struct fleet *fleet, const struct worker_key *key)
+{
+    struct worker *worker = worker_find(fleet, key);
+
+    if (worker || fleet->n_workers == LIMIT_WORKERS)
+        return worker;
+    worker = memory_new(sizeof(*worker));
+    worker->key = *key;
+    worker->id.value = (uint32_t)fleet->n_workers;
+    worker->timer_position = HEAP_NONE;
+    link_init(&worker->grouped);
+    link_init(&worker->leases);
+    link_init(&worker->dirty);
+    MEMORY_GROW(fleet->workers, fleet->n_workers, fleet->workers_capacity);
+    fleet->workers[fleet->n_workers++] = worker;
+    table_insert(&fleet->workers_by_key, key_hash(key), worker);
+    return worker;
+}
+
+bool worker_available(const struct worker *worker)
+{
+    return worker->connected && worker->listed && !worker->stalled;
+}
+
+void worker_set_connected(struct fleet *fleet, struct worker *worker, bool connected)
+{
+    if (worker->connected == connected)
+        return;
+    worker->connected = connected;
+    worker->shape->connected += connected ? 1 : -1u;
+    fleet->connected += connected ? 1 : -1u;
+}
+
+void worker_set_shape(struct fleet *fleet, struct worker *worker, struct shape *shape)
+{
+    struct shape *old = worker->shape;
+
+    CHECK(!worker->group && !worker->connected);
+    shape->workers++;
+    worker->shape = shape;
+    worker->cards_busy = 0;
+    free(worker->free);
+    worker->free = memory_copy(shape->total, shape->n_free * sizeof(*shape->total));
+    if (old) {
+        old->workers--;
+        shape_release(fleet, old);
+    }
+}
+
+/* ---- capacity ---- */
+
+bool free_fits(const struct shape *shape, const int64_t *room, const struct plan *plan)
+{
+    int64_t cards = 0;
+
+    for (size_t i = 0; i < FREE_CARDS; i++)
+        if (room[i] < plan->need[i])
+            return false;
+    for (size_t i = FREE_CARDS + shape->n_kinds; i < shape->n_free; i++)
+        if (room[i] < plan->need[i])
+            return false;
+    if (plan->cards == 0)
+        return true;
+    for (uint32_t kind = plan->kind_first; kind < shape->n_kinds; kind++)
+        cards += room[FREE_CARDS + kind];
+    return cards >= (int64_t)plan->cards;
+}
+
+/* The smallest cards that will do, so that large ones stay for those who need them. */
+static uint32_t cards_choose(const struct worker *worker, const struct plan *plan)
+{
+    const struct shape *shape = worker->shape;
+    uint32_t cards = 0, n = 0;
+
+    for (uint32_t i = 0; i < shape->n_cards && n < plan->cards; i++) {
+        uint32_t card = shape->card_order[i];
+
+        if (shape->card_kind[card] < plan->kind_first || (worker->cards_busy >> card & 1))
+            continue;
+        cards |= 1u << card;
+        n++;
+    }
+    return cards;
+}
+
+static void worker_change(struct worker *worker, const struct plan *plan, uint32_t cards, int64_t sign)
+{
+    const struct shape *shape = worker->shape;
+
+    for (size_t i = 0; i < shape->n_free; i++)
+        if (i < FREE_CARDS || i >= FREE_CARDS + shape->n_kinds)
+            worker->free[i] -= sign * plan->need[i];
+    for (uint32_t card = 0; card < shape->n_cards; card++)
+        if (cards >> card & 1)
+            worker->free[FREE_CARDS + shape->card_kind[card]] -= sign;
+}
+
+/* A returning worker names cards of its own: those that are there and not taken are its. */
+uint32_t worker_take(struct worker *worker, const struct plan *plan, uint32_t cards)
+{
+    uint32_t there = worker->shape->n_cards == 32 ? UINT32_MAX : (1u << worker->shape->n_cards) - 1;
+
+    cards = cards ? cards & there & ~worker->cards_busy : cards_choose(worker, plan);
+    worker->cards_busy |= cards;
+    worker_change(worker, plan, cards, 1);
+    return cards;
+}
+
+void worker_give(struct worker *worker, const struct plan *plan, uint32_t cards)
+{
+    CHECK((worker->cards_busy & cards) == cards);
+    worker->cards_busy &= ~cards;
+    worker_change(worker, plan, cards, -1);
+}
+
+/* ---- groups ---- */
+
+struct group_key { const struct shape *shape; const int64_t *free; };
+
+static bool group_is(const void *value, const void *key)
+{
+    const struct group *group = value;
+    const struct group_key *wanted = key;
+
+    return group->shape == wanted->shape &&
+           memcmp(group->free, wanted->free, group->shape->n_free * sizeof(int64_t)) == 0;
+}
+
+static struct group *group_of(struct fleet *fleet, struct worker *worker)
+{
+    struct shape *shape = worker->shape;
+    size_t size = shape->n_free * sizeof(int64_t);
+    struct group_key key = {.shape = shape, .free = worker->free};
+    uint64_t hash = hash_bytes((uintptr_t)shape, worker->free, size);
+    struct group *group = table_find(&fleet->groups, hash, group_is, &key);
+
+    if (group)
+        return group;
+    group = memory_new(sizeof(*group) + size);
+    group->shape = shape;
+    group->hash = hash;
+    memcpy(group->free, worker->free, size);
+    link_init(&group->open);
+    link_init(&group->workers);
+    link_last(&shape->groups, &group->link);
+    shape->n_groups++;
+    table_insert(&fleet->groups, hash, group);
+    return group;
+}
+
+static void group_leave(struct fleet *fleet, struct worker *worker)
+{
+    struct group *group = worker->group;
+
+    link_remove(&worker->grouped);
+    worker->group = NULL;
+    if (!link_alone(&group->workers))
+        return;
+    link_remove(&group->open);
+    if (group->shape->n_groups <= GROUPS_KEPT)
+        return;
+    group->shape->n_groups--;
+    table_remove(&fleet->groups, group->hash, group);
+    link_remove(&group->link);
+    free(group);
+}
+
+void worker_regroup(struct fleet *fleet, struct worker *worker)
+{
+    if (worker->group)
+        group_leave(fleet, worker);
+    if (!worker_available(worker))
+        return;
+    struct group *group = group_of(fleet, worker);
+
+    worker->group = group;
+    link_last(&group->workers, &worker->grouped);
+    if (group->free[FREE_SLOTS] >= AMOUNT_ONE && link_alone(&group->open))
+        link_last(&fleet->open, &group->open);
+}
+
+/* ---- matching ---- */
+
+static int64_t group_cards(const struct group *group)
+{
+    int64_t cards = 0;
+
+    for (uint32_t kind = 0; kind < group->shape->n_kinds; kind++)
+        cards += group->free[FREE_CARDS + kind];
+    return cards;
+}
+
+/* Work that needs no card keeps away from cards; then the emptiest worker, so that work spreads. */
+struct group *fleet_room(struct fleet *fleet, const struct demand *demand)
+{
+    struct group *best = NULL;
+
+    list_each(link, &fleet->open) {
+        struct group *group = container_of(link, struct group, open);
+        const struct plan *plan = demand_plan(demand, group->shape);
+
+        if (!plan->possible || !free_fits(group->shape, group->free, plan))
+            continue;
+        int64_t cards = best ? group_cards(group) - group_cards(best) : 0;
+
+        if (!best || cards < 0 || (cards == 0 && group->free[FREE_SLOTS] > best->free[FREE_SLOTS]))
+            best = group;
+    }
+    return best;
+}
+
+uint32_t fleet_able(struct fleet *fleet, const struct demand *demand)
+{
+    uint32_t workers = 0;
+
+    list_each(link, &fleet->shapes) {
+        struct shape *shape = container_of(link, struct shape, link);
+
+        if (shape->connected > 0 && demand_plan(demand, shape)->possible)
+            workers += shape->connected;
+    }
+    return workers;
+}
+
+bool worker_able(const struct worker *worker, const struct demand *demand)
+{
+    return worker->connected && worker->shape && demand_plan(demand, worker->shape)->possible;
+}

@@ -1,1 +1,362 @@
-typedef int westlight_empty; /* to be written */
+#include <broker/core/inner.h>
+
+/* A lease is linked wherever it is looked for (hash, worker, job, task, chain, and the demand's
+ * lists of places to queue behind and of leases to ask back); lease_free is the one way out. */
+
+static uint64_t lease_hash(const struct lease_id *id)
+{
+    return hash_number(hash_number(5, id->epoch), id->attempt);
+}
+
+static bool lease_is(const void *value, const void *key)
+{
+    const struct lease_id *a = &((const struct lease *)value)->id, *b = key;
+
+    return a->attempt == b->attempt && a->epoch == b->epoch && a->floor == b->floor && a->task.step == b->task.step &&
+           a->task.index == b->task.index && memcmp(&a->job, &b->job, sizeof(a->job)) == 0;
+}
+
+struct lease *lease_find(const struct core *core, const struct lease_id *id)
+{
+    return table_find(&core->leases, lease_hash(id), lease_is, id);
+}
+
+struct lease *lease_new(struct core *core, const struct lease_id *id, struct step *step, struct worker *worker)
+{
+    struct lease *lease = pool_take(&core->lease_pool);
+
+    lease->id = *id;
+    lease->step = step;
+    lease->worker = worker;
+    lease->task = task_make(step, id->task.index);
+    lease->listed = true;
+    link_init(&lease->running);
+    link_init(&lease->hungry);
+    link_init(&lease->queued);
+    link_last(&worker->leases, &lease->of_worker);
+    link_last(&step->job->leases, &lease->of_job);
+    link_last(&lease->task->leases, &lease->of_task);
+    table_insert(&core->leases, lease_hash(id), lease);
+    return lease;
+}
+
+/* ---- capacity ---- */
+
+bool lease_take(struct core *core, struct lease *lease, uint32_t cards)
+{
+    const struct plan *plan = lease->worker->shape ? demand_plan(lease->step->demand, lease->worker->shape) : NULL;
+
+    if (lease->plan || !plan)
+        return lease->plan != NULL;
+    lease->gpu_mask = worker_take(lease->worker, plan, cards);
+    lease->plan = plan;
+    worker_regroup(&core->fleet, lease->worker);
+    return true;
+}
+
+void lease_release(struct core *core, struct lease *lease)
+{
+    if (!lease->plan)
+        return;
+    worker_give(lease->worker, lease->plan, lease->gpu_mask);
+    lease->plan = NULL;
+    worker_regroup(&core->fleet, lease->worker);
+    sched_worker_dirty(core, lease->worker);
+}
+
+static void lease_inherit(struct core *core, struct lease *from, struct lease *to)
+{
+    if (!from->plan)
+        return;
+    if (to->plan) {
+        lease_release(core, from);
+        return;
+    }
+    to->plan = from->plan;
+    to->gpu_mask = from->gpu_mask;
+    from->plan = NULL;
+}
+
+/* ---- chains ---- */
+
+static bool lease_followable(const struct lease *lease)
+{
+    return lease_active(lease) && !lease->behind && (lease->plan || lease->place > 0) && !lease->asked_back &&
+           worker_available(lease->worker) && lease->place < lease->worker->shape->prefetch;
+}
+
+static bool lease_returnable(const struct lease *lease)
+{
+    return lease_active(lease) && !lease->behind && lease->place > 0 && !lease->started && !lease->asked_back &&
+           worker_available(lease->worker);
+}
+
+void lease_refresh(struct core *core, struct lease *lease)
+{
+    struct demand *demand = lease->step->demand;
+
+    if (!link_alone(&lease->hungry)) {
+        struct link *neighbour = lease->hungry.next;
+
+        link_remove(&lease->hungry);
+        if (link_alone(neighbour)) /* the head of a list that is now empty */
+            demand->hungry_mask &= ~(1ULL << (neighbour - demand->hungry));
+    }
+    if (lease_followable(lease)) {
+        link_last(&demand->hungry[lease->place], &lease->hungry);
+        demand->hungry_mask |= 1ULL << lease->place;
+        sched_demand_dirty(core, demand);
+    }
+    if (lease_returnable(lease) && link_alone(&lease->queued))
+        link_after(&demand->queued, &lease->queued);
+    else if (!lease_returnable(lease))
+        link_remove(&lease->queued);
+    if (link_alone(&demand->queued))
+        link_remove(&demand->stealable);
+    else if (link_alone(&demand->stealable))
+        link_last(&core->stealable, &demand->stealable);
+}
+
+static void chain_place(struct core *core, struct lease *from, uint32_t place)
+{
+    for (struct lease *lease = from; lease; lease = lease->behind, place++) {
+        lease->place = place;
+        lease_refresh(core, lease);
+    }
+}
+
+void lease_queue(struct lease *tail, struct lease *lease)
+{
+    struct core *core = tail->step->job->core;
+
+    CHECK(!tail->behind && !lease->before && !lease->plan);
+    tail->behind = lease;
+    lease->before = tail;
+    lease->place = tail->place + 1;
+    lease_refresh(core, tail);
+    lease_refresh(core, lease);
+}
+
+/* Out of its chain: those behind move up, the first of them into its capacity if it was head. */
+static void chain_leave(struct core *core, struct lease *lease)
+{
+    struct lease *before = lease->before, *behind = lease->behind;
+
+    lease->before = lease->behind = NULL;
+    if (before)
+        before->behind = behind;
+    if (behind) {
+        behind->before = before;
+        if (!before)
+            lease_inherit(core, lease, behind);
+        chain_place(core, behind, before ? before->place + 1 : 0);
+    }
+    if (before)
+        lease_refresh(core, before);
+    lease->place = 0;
+}
+
+/* ---- life ---- */
+
+static void claim_settle(struct core *core, struct lease *lease)
+{
+    struct worker *worker = lease->claimed_for;
+
+    if (!worker)
+        return;
+    CHECK(worker->claims > 0);
+    worker->claims--;
+    lease->claimed_for = NULL;
+    sched_worker_dirty(core, worker);
+}
+
+static void lease_leave_task(struct lease *lease)
+{
+    struct task *task = lease->task;
+
+    lease->task = NULL;
+    link_remove(&lease->of_task);
+    if (task)
+        task_drop_if_ordinary(task);
+}
+
+void lease_free(struct core *core, struct lease *lease)
+{
+    struct task *task = lease->task;
+
+    lease->stopping = true; /* so that nothing below counts on it */
+    claim_settle(core, lease);
+    chain_leave(core, lease);
+    lease_release(core, lease);
+    lease_refresh(core, lease);
+    link_remove(&lease->running);
+    link_remove(&lease->of_worker);
+    link_remove(&lease->of_job);
+    if (task)
+        link_remove(&lease->of_task);
+    table_remove(&core->leases, lease_hash(&lease->id), lease);
+    pool_give(&core->lease_pool, lease);
+}
+
+void lease_started(struct core *core, struct lease *lease)
+{
+    if (lease->started)
+        return;
+    lease->started = true;
+    lease->started_ns = core->now_ns;
+    lease->started_wall_s = core->wall_s;
+    link_last(&core->running, &lease->running);
+    claim_settle(core, lease);
+    if (lease->before) { /* the one ahead is done rendering: its room is this one's */
+        struct lease *before = lease->before;
+
+        before->behind = NULL;
+        lease->before = NULL;
+        lease_inherit(core, before, lease);
+        chain_place(core, lease, 0);
+        lease_refresh(core, before);
+    }
+    if (!lease->plan)
+        lease_take(core, lease, 0);
+    lease->asked_back = false;
+    lease_refresh(core, lease);
+    job_touch(lease->step->job);
+}
+
+void lease_lapse(struct core *core, struct lease *lease)
+{
+    lease->lapsed = true;
+    lease->asked_back = false;
+    claim_settle(core, lease);
+    chain_leave(core, lease);
+    lease_release(core, lease);
+    link_remove(&lease->running);
+    lease_refresh(core, lease);
+}
+
+/* Its worker speaks again and nobody was faster. One that had been queued runs now or soon. */
+void lease_revive(struct core *core, struct lease *lease)
+{
+    lease->lapsed = false;
+    lease_take(core, lease, lease->gpu_mask);
+    if (lease->started && !lease->noted)
+        link_after(&core->running, &lease->running);
+    lease_refresh(core, lease);
+    task_settle(core, lease->task);
+}
+
+void lease_stop(struct core *core, struct lease *lease)
+{
+    bool lapsed = lease->lapsed;
+
+    if (lease->stopping)
+        return;
+    core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
+    lease_leave_task(lease);
+    if (lapsed || !lease->started) {
+        lease_free(core, lease); /* nothing runs, or nobody knows: the room is free */
+        return;
+    }
+    lease->stopping = true;
+    claim_settle(core, lease);
+    link_remove(&lease->running);
+    lease_refresh(core, lease);
+    job_touch(lease->step->job);
+}
+
+void worker_refresh_leases(struct core *core, struct worker *worker)
+{
+    list_each(link, &worker->leases)
+        lease_refresh(core, container_of(link, struct lease, of_worker));
+}
+
+/* ---- a task's state from its leases ---- */
+
+static bool task_parks(struct core *core, const struct task *task)
+{
+    uint32_t limit = core->config.attempts_failed;
+    uint32_t able = fleet_able(&core->fleet, task->step->demand);
+
+    if (task->failures < limit)
+        return false;
+    return task->n_failed_on >= limit || task->n_failed_on >= TASK_FAILED_ON || task->n_failed_on >= able ||
+           task->failures >= ATTEMPTS_FACTOR * limit;
+}
+
+/* Others that are connected and have not failed it go first. */
+static bool task_has_others(struct core *core, const struct task *task)
+{
+    uint32_t able = fleet_able(&core->fleet, task->step->demand), avoided = 0;
+    bool avoid_counted = false;
+
+    for (uint32_t i = 0; i < task->n_failed_on; i++) {
+        avoided += worker_able(task->failed_on[i], task->step->demand);
+        avoid_counted |= task->failed_on[i] == task->avoid;
+    }
+    if (task->avoid && !avoid_counted)
+        avoided += worker_able(task->avoid, task->step->demand);
+    return able > avoided;
+}
+
+static void task_park(struct core *core, struct task *task)
+{
+    struct job *job = task->step->job;
+    struct record record = {.kind = RECORD_CHANGE, .job = job->id};
+
+    record.change.change = CHANGE_PARK;
+    record.change.range = (struct task_range){task->step->number, task->index, task->index};
+    record.change.floor = step_floor(task->step, task->index);
+    core_emit(core, &record);
+    job_pause_if_failing(core, job);
+}
+
+static int64_t back_off(const struct task *task)
+{
+    int64_t wait_ns = BACK_OFF_NS;
+
+    for (uint32_t i = 1; i < task->licence_failures && wait_ns < BACK_OFF_MAX_NS; i++)
+        wait_ns *= 2;
+    return wait_ns < BACK_OFF_MAX_NS ? wait_ns : BACK_OFF_MAX_NS;
+}
+
+void task_settle(struct core *core, struct task *task)
+{
+    struct step *step = task->step;
+    enum task_state state = step_state(step, task->index), wanted = TASK_WAITING;
+
+    list_each(link, &task->leases) {
+        const struct lease *lease = container_of(link, struct lease, of_task);
+
+        if (lease_active(lease) && wanted != TASK_RUNNING)
+            wanted = lease->started ? TASK_RUNNING : TASK_LEASED;
+    }
+    if (state == TASK_DONE || state == TASK_FAILED || state == TASK_CANCELLED) {
+        task_drop_if_ordinary(task);
+        return;
+    }
+    if (wanted != TASK_WAITING) {
+        step_move_one(step, task->index, wanted);
+        return;
+    }
+    if (task_parks(core, task)) {
+        task_park(core, task);
+        return;
+    }
+    if (state == TASK_WAITING || state == TASK_READY) {
+        task_drop_if_ordinary(task);
+        return;
+    }
+    uint64_t index = task->index;
+    bool licence = task->n_recent > 0 && task->last_class == CLASS_LICENCE;
+
+    step_move_one(step, index, TASK_WAITING);
+    if (licence)
+        task_delay(task, DELAY_BACK_OFF, core->now_ns + back_off(task));
+    else if ((task->n_failed_on || task->avoid) && task_has_others(core, task))
+        task_delay(task, DELAY_OTHER_WORKER, core->now_ns + (task->failures ? OTHER_WORKER_NS : HANDED_BACK_NS));
+    else if (task->avoid)
+        task_delay(task, DELAY_BACK_OFF, core->now_ns + HANDED_BACK_NS);
+    else
+        step_wake(step, index, index);
+    task_drop_if_ordinary(task);
+}

@@ -1,1 +1,180 @@
-typedef int westlight_empty; /* to be written */
+#include <broker/core/ready.h>
+
+/* Levels lie one behind another in one allocation: the bits, then each summary, to a single word.
+ * A walk upward therefore needs only the size of the level it is on. */
+
+void bitmap_init(struct bitmap *bitmap, uint64_t n_bits)
+{
+    *bitmap = (struct bitmap){.n_bits = n_bits};
+}
+
+void bitmap_deinit(struct bitmap *bitmap)
+{
+    free(bitmap->words);
+    bitmap->words = NULL;
+}
+
+static void bitmap_allocate(struct bitmap *bitmap)
+{
+    uint64_t n_words = 0;
+
+    for (uint64_t n = bitmap_words(bitmap->n_bits);; n = bitmap_words(n)) {
+        n_words += n;
+        if (n == 1)
+            break;
+    }
+    bitmap->words = memory_new(n_words * sizeof(uint64_t));
+}
+
+void bitmap_set(struct bitmap *bitmap, uint64_t word, uint64_t mask)
+{
+    uint64_t n = bitmap_words(bitmap->n_bits);
+
+    CHECK(word < n);
+    if (mask == 0)
+        return;
+    if (!bitmap->words)
+        bitmap_allocate(bitmap);
+    for (uint64_t *level = bitmap->words;; level += n, n = bitmap_words(n)) {
+        uint64_t before = level[word];
+
+        level[word] |= mask;
+        if (before || n == 1)
+            return;
+        mask = 1ULL << (word % 64);
+        word /= 64;
+    }
+}
+
+void bitmap_clear(struct bitmap *bitmap, uint64_t word, uint64_t mask)
+{
+    uint64_t n = bitmap_words(bitmap->n_bits);
+
+    CHECK(word < n);
+    if (!bitmap->words || mask == 0)
+        return;
+    for (uint64_t *level = bitmap->words;; level += n, n = bitmap_words(n)) {
+        level[word] &= ~mask;
+        if (level[word] || n == 1)
+            return;
+        mask = 1ULL << (word % 64);
+        word /= 64;
+    }
+}
+
+/* Up while the rest of a word is empty, then down by the first bit of each. */
+uint64_t bitmap_next(const struct bitmap *bitmap, uint64_t from)
+{
+    const uint64_t *levels[8];
+    unsigned level = 0;
+    uint64_t n = bitmap_words(bitmap->n_bits), at = from;
+
+    if (!bitmap->words || from >= bitmap->n_bits)
+        return BITMAP_NONE;
+    for (levels[0] = bitmap->words;; n = bitmap_words(n)) {
+        uint64_t rest = at / 64 < n ? levels[level][at / 64] & UINT64_MAX << (at % 64) : 0;
+
+        if (rest) {
+            at = at / 64 * 64 + (unsigned)__builtin_ctzll(rest);
+            break;
+        }
+        if (n == 1)
+            return BITMAP_NONE;
+        levels[level + 1] = levels[level] + n;
+        level++;
+        at = at / 64 + 1;
+    }
+    while (level-- > 0)
+        at = at * 64 + (unsigned)__builtin_ctzll(levels[level][at]);
+    return at;
+}
+
+uint64_t bitmap_run_end(const struct bitmap *bitmap, uint64_t first)
+{
+    uint64_t n = bitmap_words(bitmap->n_bits), word = first / 64;
+    uint64_t zeros = ~bitmap_word(bitmap, word) & UINT64_MAX << (first % 64);
+
+    while (!zeros && ++word < n)
+        zeros = ~bitmap_word(bitmap, word);
+    uint64_t end = zeros ? word * 64 + (unsigned)__builtin_ctzll(zeros) : bitmap->n_bits;
+
+    return (end < bitmap->n_bits ? end : bitmap->n_bits) - 1;
+}
+
+/* ---- floors ---- */
+
+void floors_deinit(struct floors *floors)
+{
+    free(floors->runs);
+    *floors = (struct floors){0};
+}
+
+/* The first run that ends at or after `index`. */
+static size_t floors_seek(const struct floors *floors, uint64_t index)
+{
+    size_t low = 0, high = floors->n;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (floors->runs[middle].last < index)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+uint32_t floors_at(const struct floors *floors, uint64_t index)
+{
+    size_t i = floors_seek(floors, index);
+
+    return i < floors->n && floors->runs[i].first <= index ? floors->runs[i].floor : 0;
+}
+
+uint32_t floors_highest(const struct floors *floors, uint64_t first, uint64_t last)
+{
+    uint32_t highest = 0;
+
+    for (size_t i = floors_seek(floors, first); i < floors->n && floors->runs[i].first <= last; i++)
+        if (floors->runs[i].floor > highest)
+            highest = floors->runs[i].floor;
+    return highest;
+}
+
+static void floors_add(struct floors *floors, struct floor_run run)
+{
+    struct floor_run *before = floors->n ? &floors->runs[floors->n - 1] : NULL;
+
+    if (before && before->floor == run.floor && before->last + 1 == run.first)
+        before->last = run.last;
+    else
+        floors->runs[floors->n++] = run;
+}
+
+/* A raise writes the runs anew: it happens by a person's hand, not by a task's. */
+void floors_raise(struct floors *floors, uint64_t first, uint64_t last, uint32_t floor)
+{
+    struct floors old = *floors;
+    struct floor_run raised = {.first = first, .last = last, .floor = floor};
+    bool added = false;
+
+    CHECK(first <= last && floor > floors_highest(floors, first, last));
+    floors->runs = memory_array(NULL, old.n + 2, sizeof(*floors->runs));
+    floors->n = 0;
+    for (size_t i = 0; i < old.n; i++) {
+        struct floor_run run = old.runs[i];
+
+        if (run.first < first)
+            floors_add(floors, (struct floor_run){run.first, run.last < first ? run.last : first - 1, run.floor});
+        if (run.last >= first && !added) {
+            floors_add(floors, raised);
+            added = true;
+        }
+        if (run.last > last)
+            floors_add(floors, (struct floor_run){run.first > last ? run.first : last + 1, run.last, run.floor});
+    }
+    if (!added)
+        floors_add(floors, raised);
+    free(old.runs);
+}

@@ -1,1 +1,398 @@
-typedef int westlight_empty; /* to be written */
+#include <broker/core/inner.h>
+
+enum { CLOCK_GRANT = 1 << 20 };     /* virtual time of one grant at weight 1 */
+enum { CLOCK_LAG = 64 * CLOCK_GRANT };
+enum { DELAYED_LOOKED_AT = 16 };    /* tasks that want another worker, per look */
+
+/* ---- order ---- */
+
+static bool step_before(const void *a, const void *b)
+{
+    const struct step *x = a, *y = b;
+
+    if (x->job->priority != y->job->priority)
+        return x->job->priority > y->job->priority;
+    if (x->job->sequence != y->job->sequence)
+        return x->job->sequence < y->job->sequence;
+    return x->number < y->number;
+}
+
+static bool queue_before(const void *a, const void *b)
+{
+    const struct queue *x = a, *y = b;
+
+    if (x->studio->clock != y->studio->clock)
+        return x->studio->clock < y->studio->clock;
+    return x->studio->id.value < y->studio->id.value;
+}
+
+/* Between queues of one studio, whose clock is equal, the better step decides. */
+static bool queue_first(const struct queue *a, const struct queue *b)
+{
+    if (a->studio != b->studio)
+        return queue_before(a, b);
+    return step_before(heap_top(&a->steps), heap_top(&b->steps));
+}
+
+/* ---- studios and queues ---- */
+
+void sched_init(struct core *core)
+{
+    link_init(&core->runnable);
+    link_init(&core->stealable);
+    link_init(&core->wanting);
+    link_init(&core->dirty_demands);
+    link_init(&core->dirty_workers);
+}
+
+void sched_deinit(struct core *core)
+{
+    for (size_t i = 0; i < core->n_studios; i++) {
+        struct studio *studio = core->all_studios[i];
+
+        for (struct queue *queue = studio->queues, *next = NULL; queue; queue = next) {
+            next = queue->next_of_studio;
+            heap_deinit(&queue->steps);
+            free(queue);
+        }
+        free(studio->jobs);
+        free(studio);
+    }
+    free(core->all_studios);
+    table_deinit(&core->studios);
+}
+
+static bool studio_is(const void *value, const void *key)
+{
+    return ((const struct studio *)value)->id.value == ((const struct studio_id *)key)->value;
+}
+
+struct studio *studio_find(const struct core *core, struct studio_id id)
+{
+    return table_find(&core->studios, hash_number(6, id.value), studio_is, &id);
+}
+
+struct studio *studio_of(struct core *core, struct studio_id id)
+{
+    struct studio *studio = studio_find(core, id);
+
+    if (studio || core->n_studios == LIMIT_STUDIOS)
+        return studio;
+    studio = memory_new(sizeof(*studio));
+    studio->id = id;
+    studio->weight = 1;
+    MEMORY_GROW(core->all_studios, core->n_studios, core->studios_capacity);
+    core->all_studios[core->n_studios++] = studio;
+    table_insert(&core->studios, hash_number(6, id.value), studio);
+    return studio;
+}
+
+void demand_init_queues(struct demand *demand)
+{
+    heap_init(&demand->queues, queue_before, offsetof(struct queue, position));
+    link_init(&demand->runnable);
+    link_init(&demand->dirty);
+    link_init(&demand->delayed);
+    link_init(&demand->wanting);
+    link_init(&demand->queued);
+    link_init(&demand->stealable);
+    for (unsigned i = 0; i < LIMIT_PREFETCH; i++)
+        link_init(&demand->hungry[i]);
+}
+
+struct queue *studio_queue(struct studio *studio, struct demand *demand)
+{
+    for (struct queue *queue = studio->queues; queue; queue = queue->next_of_studio)
+        if (queue->demand == demand)
+            return queue;
+    struct queue *queue = memory_new(sizeof(*queue));
+
+    queue->studio = studio;
+    queue->demand = demand;
+    queue->position = HEAP_NONE;
+    heap_init(&queue->steps, step_before, offsetof(struct step, queue_position));
+    queue->next_of_studio = studio->queues;
+    studio->queues = queue;
+    return queue;
+}
+
+void core_studio_weight(struct core *core, struct studio_id id, uint32_t weight)
+{
+    struct studio *studio = studio_of(core, id);
+
+    if (studio)
+        studio->weight = weight ? weight : 1;
+}
+
+static void queue_opened(struct core *core, struct queue *queue)
+{
+    struct studio *studio = queue->studio;
+
+    if (studio->n_waiting++ == 0 && studio->clock < core->clock) {
+        studio->clock = core->clock; /* none of its queues is in a heap: nothing to sort again */
+    }
+    heap_add(&queue->demand->queues, queue);
+    if (link_alone(&queue->demand->runnable))
+        link_last(&core->runnable, &queue->demand->runnable);
+}
+
+static void queue_closed(struct queue *queue)
+{
+    queue->studio->n_waiting--;
+    heap_remove(&queue->demand->queues, queue);
+    if (queue->demand->queues.n == 0)
+        link_remove(&queue->demand->runnable);
+}
+
+void sched_step_changed(struct step *step)
+{
+    struct core *core = step->job->core;
+    struct queue *queue = step->queue;
+    bool wanted = step->n[TASK_READY] > 0 && step->job->state == JOB_ACTIVE;
+
+    if (wanted == (step->queue_position != HEAP_NONE))
+        return;
+    if (wanted) {
+        heap_add(&queue->steps, step);
+        if (queue->steps.n == 1)
+            queue_opened(core, queue);
+        sched_demand_dirty(core, queue->demand);
+        return;
+    }
+    heap_remove(&queue->steps, step);
+    if (queue->steps.n == 0)
+        queue_closed(queue);
+}
+
+void sched_job_changed(struct job *job)
+{
+    for (uint32_t i = 0; i < job->n_steps; i++) {
+        struct step *step = &job->steps[i];
+
+        sched_step_changed(step);
+        if (step->queue_position != HEAP_NONE)
+            heap_moved(&step->queue->steps, step);
+        if (!link_alone(&step->demand->delayed))
+            sched_demand_dirty(job->core, step->demand);
+    }
+}
+
+void sched_demand_dirty(struct core *core, struct demand *demand)
+{
+    if (link_alone(&demand->dirty))
+        link_last(&core->dirty_demands, &demand->dirty);
+}
+
+void sched_worker_dirty(struct core *core, struct worker *worker)
+{
+    if (link_alone(&worker->dirty))
+        link_last(&core->dirty_workers, &worker->dirty);
+}
+
+/* ---- granting ---- */
+
+static void studio_charge(struct core *core, struct studio *studio)
+{
+    /* One that found no room for long may catch up a little, not all. */
+    if (studio->clock + CLOCK_LAG < core->clock)
+        studio->clock = core->clock - CLOCK_LAG;
+    if (studio->clock > core->clock)
+        core->clock = studio->clock;
+    studio->clock += CLOCK_GRANT / studio->weight ? CLOCK_GRANT / studio->weight : 1;
+    for (struct queue *queue = studio->queues; queue; queue = queue->next_of_studio)
+        if (queue->position != HEAP_NONE)
+            heap_moved(&queue->demand->queues, queue);
+}
+
+static void grant(struct core *core, struct step *step, uint64_t index, struct worker *worker, struct lease *tail)
+{
+    struct lease_id id = {.job = step->job->id, .task = {step->number, index}, .floor = step_floor(step, index),
+                          .epoch = core->config.epoch, .attempt = ++core->attempt};
+    struct lease *lease = lease_new(core, &id, step, worker);
+
+    if (tail)
+        lease_queue(tail, lease);
+    else
+        CHECK(lease_take(core, lease, 0));
+    lease_refresh(core, lease);
+    step_move_one(step, index, TASK_LEASED);
+    studio_charge(core, step->job->studio);
+    const struct demand *demand = step->demand;
+    const struct plan *plan = demand_plan(demand, worker->shape);
+    struct effect *effect = core_effect(core, EFFECT_ASSIGN);
+    int64_t vcpus = plan->need[FREE_VCPUS] / AMOUNT_ONE;
+
+    effect->worker = worker->id;
+    effect->lease = id;
+    effect->assign.studio = step->job->studio->id;
+    effect->assign.gpu_mask = lease->gpu_mask;
+    effect->assign.vcpus = vcpus > 0 ? (uint32_t)vcpus : plan->need[FREE_VCPUS] > 0;
+    effect->assign.memory_mib = (uint64_t)(demand->memory / AMOUNT_ONE);
+    effect->assign.behind = tail ? tail->id.attempt : 0;
+    effect->assign.behind_epoch = tail ? tail->id.epoch : 0;
+}
+
+static bool grant_top(struct core *core, struct queue *queue, struct worker *worker, struct lease *tail)
+{
+    struct step *step = heap_top(&queue->steps);
+
+    if (core->lease_pool.in_use >= LIMIT_LEASES)
+        return false;
+    grant(core, step, bitmap_next(&step->bits[TASK_READY], 0), worker, tail);
+    return true;
+}
+
+static bool worker_fits(const struct worker *worker, const struct demand *demand)
+{
+    const struct plan *plan = demand_plan(demand, worker->shape);
+
+    return worker->group && plan->possible && free_fits(worker->shape, worker->free, plan);
+}
+
+/* A task that failed elsewhere, if this worker has not failed it. */
+static bool grant_delayed(struct core *core, struct demand *demand, struct worker *worker)
+{
+    unsigned looked_at = 0;
+
+    list_each(link, &demand->delayed) {
+        struct task *task = container_of(link, struct task, delayed);
+
+        if (looked_at++ == DELAYED_LOOKED_AT)
+            break;
+        if (task->step->job->state != JOB_ACTIVE || task_avoids(task, worker) || core->lease_pool.in_use >= LIMIT_LEASES)
+            continue;
+        grant(core, task->step, task->index, worker, NULL);
+        return true;
+    }
+    return false;
+}
+
+static bool fill_once(struct core *core, struct worker *worker)
+{
+    struct queue *best = NULL;
+
+    list_each(link, &core->runnable) {
+        struct demand *demand = container_of(link, struct demand, runnable);
+        struct queue *queue = heap_top(&demand->queues);
+
+        if ((!best || queue_first(queue, best)) && worker_fits(worker, demand))
+            best = queue;
+    }
+    return best && grant_top(core, best, worker, NULL);
+}
+
+static bool has_room(const struct worker *worker)
+{
+    return worker->group && worker->free[FREE_SLOTS] >= AMOUNT_ONE;
+}
+
+static void fill(struct core *core, struct worker *worker)
+{
+    list_each(link, &core->wanting) {
+        struct demand *demand = container_of(link, struct demand, wanting);
+
+        while (!link_alone(&demand->delayed) && worker_fits(worker, demand) && grant_delayed(core, demand, worker))
+            ;
+    }
+    while (has_room(worker) && fill_once(core, worker))
+        ;
+}
+
+/* Asks back what has not started elsewhere, for a worker that has room and nothing to do. */
+static void claim(struct core *core, struct worker *worker)
+{
+    while (has_room(worker) && (int64_t)worker->claims * AMOUNT_ONE < worker->free[FREE_SLOTS]) {
+        struct lease *found = NULL;
+
+        list_each(link, &core->stealable) {
+            struct demand *demand = container_of(link, struct demand, stealable);
+
+            if (!found && worker_fits(worker, demand))
+                found = container_of(demand->queued.next, struct lease, queued);
+        }
+        if (!found)
+            return;
+        found->asked_back = true;
+        found->claimed_for = worker;
+        worker->claims++;
+        lease_refresh(core, found);
+        core_effect_lease(core, EFFECT_REVOKE, found->worker, &found->id, CODE_OK)->revoke.revoke = CORE_REVOKE_TAKE_BACK;
+    }
+}
+
+/* ---- after an event ---- */
+
+static void place_delayed(struct core *core, struct demand *demand)
+{
+    unsigned looked_at = 0;
+
+    list_each(link, &demand->delayed) {
+        struct task *task = container_of(link, struct task, delayed);
+        struct worker *worker = NULL;
+
+        if (looked_at++ == DELAYED_LOOKED_AT)
+            return;
+        if (task->step->job->state != JOB_ACTIVE || core->lease_pool.in_use >= LIMIT_LEASES)
+            continue;
+        list_each(open, &core->fleet.open) {
+            struct group *group = container_of(open, struct group, open);
+            const struct plan *plan = demand_plan(demand, group->shape);
+
+            if (worker || !plan->possible || !free_fits(group->shape, group->free, plan))
+                continue;
+            list_each(member, &group->workers) { /* at most a handful are avoided */
+                worker = container_of(member, struct worker, grouped);
+                if (!task_avoids(task, worker))
+                    break;
+                worker = NULL;
+            }
+        }
+        if (worker)
+            grant(core, task->step, task->index, worker, NULL);
+    }
+}
+
+static void place(struct core *core, struct demand *demand)
+{
+    if (!link_alone(&demand->delayed))
+        place_delayed(core, demand);
+    while (demand->queues.n > 0 && core->lease_pool.in_use < LIMIT_LEASES) {
+        struct group *group = fleet_room(&core->fleet, demand);
+
+        if (!group)
+            return;
+        fill(core, container_of(group->workers.next, struct worker, grouped));
+    }
+}
+
+/* Nobody has room for it now: behind those that run it, the shortest chains first. */
+static void prefetch(struct core *core, struct demand *demand)
+{
+    while (demand->queues.n > 0 && demand->hungry_mask) {
+        struct link *list = &demand->hungry[__builtin_ctzll(demand->hungry_mask)];
+        struct lease *tail = container_of(list->next, struct lease, hungry);
+
+        if (!grant_top(core, heap_top(&demand->queues), tail->worker, tail))
+            return;
+    }
+}
+
+void sched_run(struct core *core)
+{
+    while (!link_alone(&core->dirty_workers) || !link_alone(&core->dirty_demands)) {
+        while (!link_alone(&core->dirty_workers)) {
+            struct worker *worker = container_of(core->dirty_workers.next, struct worker, dirty);
+
+            link_remove(&worker->dirty);
+            fill(core, worker);
+            claim(core, worker);
+        }
+        if (link_alone(&core->dirty_demands))
+            return;
+        struct demand *demand = container_of(core->dirty_demands.next, struct demand, dirty);
+
+        place(core, demand);
+        prefetch(core, demand);
+        link_remove(&demand->dirty);
+    }
+}

@@ -1,0 +1,184 @@
+/* Durable state changes here and nowhere else: live, right after a record was put out; on
+ * recovery, when it is read back. So nothing here may look at leases, workers' state or the time.
+ */
+#include <broker/core/inner.h>
+
+static bool counts(enum attempt_class class)
+{
+    return class != CLASS_OK && class != CLASS_CANCELLED && class != CLASS_LICENCE;
+}
+
+static void usage_add(struct usage *sum, const struct usage *usage)
+{
+    sum->wall_ns += usage->wall_ns;
+    sum->cpu_ns += usage->cpu_ns;
+    sum->bytes_in += usage->bytes_in;
+    sum->bytes_out += usage->bytes_out;
+    sum->card_ns += usage->card_ns;
+    if (usage->memory_bytes > sum->memory_bytes)
+        sum->memory_bytes = usage->memory_bytes;
+}
+
+static void apply_failed(struct step *step, const struct record *record, struct worker *worker)
+{
+    const struct lease_id *lease = &record->attempt.lease;
+    struct task *task = task_make(step, lease->task.index);
+    bool known = false;
+
+    task->recent[task->n_recent % TASK_RECENT].epoch = lease->epoch;
+    task->recent[task->n_recent % TASK_RECENT].attempt = lease->attempt;
+    task->n_recent++;
+    task->last_class = record->attempt.class;
+    task->noted = false;
+    if (record->attempt.class == CLASS_LICENCE)
+        task->licence_failures++;
+    if (!counts(record->attempt.class))
+        return;
+    task->failures++;
+    for (uint32_t i = 0; i < task->n_failed_on; i++)
+        known |= task->failed_on[i] == worker;
+    if (!known && task->n_failed_on < TASK_FAILED_ON)
+        task->failed_on[task->n_failed_on++] = worker;
+    step->job->attempts_failed++;
+    /* A lost node says little about the job. */
+    if (step->job->results == 0 && record->attempt.class != CLASS_WORKER_LOST)
+        step->job->failed_first++;
+}
+
+static void apply_attempt(struct core *core, const struct record *record)
+{
+    const struct lease_id *lease = &record->attempt.lease;
+    struct step *step = job_step(core, &record->job, lease->task);
+    struct worker *worker = worker_of(&core->fleet, &record->attempt.worker);
+
+    CHECK(step && worker);
+    usage_add(&step->job->usage, &record->attempt.usage);
+    if (record->attempt.class != CLASS_OK) {
+        apply_failed(step, record, worker);
+        return;
+    }
+    step->job->results++;
+    step->job->last_result = record->sequence;
+    step_move_one(step, lease->task.index, TASK_DONE);
+    struct task *task = task_find(step, lease->task.index);
+
+    if (task)
+        task_forget(task);
+}
+
+static void forget_range(struct job *job, const struct task_range *range)
+{
+    list_each(link, &job->tasks) {
+        struct task *task = container_of(link, struct task, of_job);
+
+        if (!range || (task->step->number == range->step && task->index >= range->first && task->index <= range->last))
+            task_forget(task);
+    }
+}
+
+static void apply_state(struct job *job, const struct record *record)
+{
+    enum job_state before = job->state;
+
+    job->state = record->change.state;
+    job->reason = record->change.reason;
+    if (job->state == JOB_ACTIVE)
+        job->failed_first = job->failed_tasks = 0;
+    if (job->state == JOB_CANCELLED) {
+        job->floor = record->change.floor;
+        for (uint32_t i = 0; i < job->n_steps; i++)
+            step_move_range(&job->steps[i], 0, job->steps[i].n_tasks - 1, TASK_CANCELLED, 1u << TASK_DONE);
+        forget_range(job, NULL);
+    } else if (before == JOB_CANCELLED) {
+        for (uint32_t i = 0; i < job->n_steps; i++) {
+            step_move_range(&job->steps[i], 0, job->steps[i].n_tasks - 1, TASK_WAITING, ~(1u << TASK_CANCELLED));
+            step_wake(&job->steps[i], 0, job->steps[i].n_tasks - 1);
+        }
+    }
+    sched_job_changed(job);
+}
+
+static void apply_change(struct core *core, const struct record *record)
+{
+    struct job *job = job_find(core, &record->job);
+    const struct task_range *range = &record->change.range;
+
+    CHECK(job);
+    job_touch(job);
+    if (record->change.change == CHANGE_STATE) {
+        apply_state(job, record);
+        return;
+    }
+    if (record->change.change == CHANGE_PRIORITY) {
+        job->priority = record->change.priority;
+        sched_job_changed(job);
+        return;
+    }
+    CHECK(range_valid(job, range));
+    struct step *step = &job->steps[range->step];
+
+    if (record->change.change == CHANGE_PARK) {
+        step_move_one(step, range->first, TASK_FAILED);
+        job->failed_tasks++;
+        return;
+    }
+    floors_raise(&step->floors, range->first, range->last, record->change.floor);
+    if (record->change.change == CHANGE_RETRY)
+        step_move_range(step, range->first, range->last, TASK_WAITING, 0);
+    else
+        step_move_range(step, range->first, range->last, TASK_CANCELLED, 1u << TASK_DONE);
+    forget_range(job, range);
+    if (record->change.change == CHANGE_RETRY)
+        step_wake(step, range->first, range->last);
+}
+
+static void apply_note(struct core *core, const struct record *record)
+{
+    struct step *step = job_step(core, &record->job, record->note.lease.task);
+
+    CHECK(step);
+    struct task *task = task_make(step, record->note.lease.task.index);
+
+    task->noted = true;
+    task->note.lease = record->note.lease;
+    task->note.worker = worker_of(&core->fleet, &record->note.worker);
+    task->note.gpu_mask = record->note.gpu_mask;
+    CHECK(task->note.worker);
+}
+
+bool range_valid(const struct job *job, const struct task_range *range)
+{
+    return range->step < job->n_steps && range->first <= range->last && range->last < job->steps[range->step].n_tasks;
+}
+
+void apply_record(struct core *core, const struct record *record)
+{
+    CHECK(record->sequence > core->sequence);
+    core->sequence = record->sequence;
+    switch (record->kind) {
+    case RECORD_JOB:
+        job_new(core, record);
+        break;
+    case RECORD_ATTEMPT:
+        apply_attempt(core, record);
+        break;
+    case RECORD_CHANGE:
+        apply_change(core, record);
+        break;
+    case RECORD_NOTE:
+        apply_note(core, record);
+        break;
+    case RECORD_REQUEST: {
+        struct request request = {
+            .studio = record->request.studio,
+            .id = record->request.request,
+            .digest = record->request.digest,
+            .code = record->request.code,
+            .tasks = record->request.tasks,
+            .job = record->job,
+        };
+        core_remember(core, &request);
+        break;
+    }
+    }
+}

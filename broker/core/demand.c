@@ -1,0 +1,323 @@
+#include <broker/core/fleet.h>
+
+/* A demand is kept sorted and its names interned, so that equal ones compare equal however they
+ * were written. */
+
+static bool name_is(const void *value, const void *key)
+{
+    return strcmp(value, key) == 0;
+}
+
+const char *fleet_name(struct fleet *fleet, const char *name)
+{
+    uint64_t hash = hash_bytes(2, name, strlen(name));
+    char *known = table_find(&fleet->names, hash, name_is, name);
+
+    if (!known) {
+        known = memory_copy(name, strlen(name) + 1);
+        table_insert(&fleet->names, hash, known);
+    }
+    return known;
+}
+
+int64_t amount_of(double value)
+{
+    return (int64_t)(value * (double)AMOUNT_ONE + 0.5);
+}
+
+static bool amount_valid(double value)
+{
+    return value >= 0 && value <= AMOUNT_MAX; /* neither holds for a NaN */
+}
+
+static bool values_valid(const char *const *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!values[i])
+            return false;
+    return n <= LIMIT_ATTRIBUTE_VALUES;
+}
+
+bool demand_valid(const struct step_spec *spec)
+{
+    if (spec->n_amounts > LIMIT_AMOUNTS || spec->n_attributes > LIMIT_ATTRIBUTES)
+        return false;
+    for (size_t i = 0; i < spec->n_amounts; i++) {
+        if (!spec->amounts[i].name || !amount_valid(spec->amounts[i].value))
+            return false;
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(spec->amounts[i].name, spec->amounts[j].name) == 0)
+                return false;
+    }
+    for (size_t i = 0; i < spec->n_attributes; i++) {
+        const struct attribute *attribute = &spec->attributes[i];
+
+        if (!attribute->name || !values_valid(attribute->any_of, attribute->n_any_of) ||
+            !values_valid(attribute->all_of, attribute->n_all_of))
+            return false;
+    }
+    return true;
+}
+
+/* ---- names, sorted ---- */
+
+/* qsort is not among the functions the core may use; these arrays are short. */
+static void sort_names(const char **names, size_t n)
+{
+    for (size_t i = 1; i < n; i++)
+        for (size_t j = i; j > 0 && strcmp(names[j - 1], names[j]) > 0; j--) {
+            const char *swap = names[j];
+
+            names[j] = names[j - 1];
+            names[j - 1] = swap;
+        }
+}
+
+static const char **copy_names(struct fleet *fleet, const char *const *names, size_t n)
+{
+    const char **copy = n ? memory_new(n * sizeof(*copy)) : NULL;
+
+    for (size_t i = 0; i < n; i++)
+        copy[i] = fleet_name(fleet, names[i]);
+    sort_names(copy, n);
+    return copy;
+}
+
+struct name_set *sets_copy(struct fleet *fleet, const struct attribute *attributes, size_t n)
+{
+    struct name_set *sets = n ? memory_new(n * sizeof(*sets)) : NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        struct name_set set = {
+            .name = fleet_name(fleet, attributes[i].name),
+            .any_of = copy_names(fleet, attributes[i].any_of, attributes[i].n_any_of),
+            .n_any_of = attributes[i].n_any_of,
+            .all_of = copy_names(fleet, attributes[i].all_of, attributes[i].n_all_of),
+            .n_all_of = attributes[i].n_all_of,
+        };
+        size_t j = i;
+
+        for (; j > 0 && strcmp(sets[j - 1].name, set.name) > 0; j--)
+            sets[j] = sets[j - 1];
+        sets[j] = set;
+    }
+    return sets;
+}
+
+void sets_free(struct name_set *sets, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(sets[i].any_of);
+        free(sets[i].all_of);
+    }
+    free(sets);
+}
+
+void amounts_add(struct name_amount *amounts, size_t *n, struct name_amount amount)
+{
+    size_t j = (*n)++;
+
+    for (; j > 0 && strcmp(amounts[j - 1].name, amount.name) > 0; j--)
+        amounts[j] = amounts[j - 1];
+    amounts[j] = amount;
+}
+
+static uint64_t hash_sets(uint64_t hash, const struct name_set *sets, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        hash = hash_bytes(hash, sets[i].name, strlen(sets[i].name));
+        for (size_t j = 0; j < sets[i].n_any_of; j++)
+            hash = hash_bytes(hash, sets[i].any_of[j], strlen(sets[i].any_of[j]));
+        hash = hash_number(hash, sets[i].n_any_of);
+        for (size_t j = 0; j < sets[i].n_all_of; j++)
+            hash = hash_bytes(hash, sets[i].all_of[j], strlen(sets[i].all_of[j]));
+    }
+    return hash;
+}
+
+static uint64_t hash_amounts(uint64_t hash, const struct name_amount *amounts, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        hash = hash_number(hash_bytes(hash, amounts[i].name, strlen(amounts[i].name)), (uint64_t)amounts[i].value);
+    return hash;
+}
+
+bool sets_same(const struct name_set *a, size_t n_a, const struct name_set *b, size_t n_b)
+{
+    if (n_a != n_b)
+        return false;
+    for (size_t i = 0; i < n_a; i++) {
+        if (a[i].name != b[i].name || a[i].n_any_of != b[i].n_any_of || a[i].n_all_of != b[i].n_all_of)
+            return false;
+        for (size_t j = 0; j < a[i].n_any_of; j++)
+            if (a[i].any_of[j] != b[i].any_of[j])
+                return false;
+        for (size_t j = 0; j < a[i].n_all_of; j++)
+            if (a[i].all_of[j] != b[i].all_of[j])
+                return false;
+    }
+    return true;
+}
+
+bool amounts_same(const struct name_amount *a, size_t n_a, const struct name_amount *b, size_t n_b)
+{
+    if (n_a != n_b)
+        return false;
+    for (size_t i = 0; i < n_a; i++)
+        if (a[i].name != b[i].name || a[i].value != b[i].value)
+            return false;
+    return true;
+}
+
+/* ---- demands ---- */
+
+static void demand_fill(struct fleet *fleet, struct demand *demand, const struct step_spec *spec)
+{
+    demand->amounts = spec->n_amounts ? memory_new(spec->n_amounts * sizeof(*demand->amounts)) : NULL;
+    for (size_t i = 0; i < spec->n_amounts; i++) {
+        const struct amount *amount = &spec->amounts[i];
+
+        if (strcmp(amount->name, "amount.worker.vcpu") == 0)
+            demand->vcpus = amount_of(amount->value);
+        else if (strcmp(amount->name, "amount.worker.memory") == 0)
+            demand->memory = amount_of(amount->value);
+        else if (strcmp(amount->name, "amount.worker.gpu") == 0)
+            demand->cards = amount->value > LIMIT_GPUS ? LIMIT_GPUS + 1 : (uint32_t)(amount->value + 0.999999);
+        else if (strcmp(amount->name, "amount.worker.gpu.memory") == 0)
+            demand->card_memory_mib = (uint64_t)(amount->value + 0.999999);
+        else
+            amounts_add(demand->amounts, &demand->n_amounts,
+                       (struct name_amount){fleet_name(fleet, amount->name), amount_of(amount->value)});
+    }
+    if (demand->card_memory_mib > 0 && demand->cards == 0)
+        demand->cards = 1; /* so much memory on a card is a card */
+    if (demand->cards == 0)
+        demand->card_memory_mib = 0;
+    demand->sets = sets_copy(fleet, spec->attributes, spec->n_attributes);
+    demand->n_sets = spec->n_attributes;
+    demand->hash = hash_number(hash_number(3, (uint64_t)demand->vcpus), (uint64_t)demand->memory);
+    demand->hash = hash_number(hash_number(demand->hash, demand->cards), demand->card_memory_mib);
+    demand->hash = hash_amounts(demand->hash, demand->amounts, demand->n_amounts);
+    demand->hash = hash_sets(demand->hash, demand->sets, demand->n_sets);
+}
+
+static bool demand_is(const void *value, const void *key)
+{
+    const struct demand *a = value, *b = key;
+
+    return a->vcpus == b->vcpus && a->memory == b->memory && a->cards == b->cards &&
+           a->card_memory_mib == b->card_memory_mib && amounts_same(a->amounts, a->n_amounts, b->amounts, b->n_amounts) &&
+           sets_same(a->sets, a->n_sets, b->sets, b->n_sets);
+}
+
+struct demand *demand_of(struct fleet *fleet, const struct step_spec *spec)
+{
+    struct demand made = {0};
+
+    demand_fill(fleet, &made, spec);
+    struct demand *demand = table_find(&fleet->demands, made.hash, demand_is, &made);
+
+    if (demand || fleet->n_demands == LIMIT_CLASSES) {
+        free(made.amounts);
+        sets_free(made.sets, made.n_sets);
+        return demand;
+    }
+    demand = memory_copy(&made, sizeof(made));
+    demand->number = (uint32_t)fleet->n_demands;
+    MEMORY_GROW(fleet->all_demands, fleet->n_demands, fleet->demands_capacity);
+    fleet->all_demands[fleet->n_demands++] = demand;
+    table_insert(&fleet->demands, demand->hash, demand);
+    return demand;
+}
+
+void demand_free(struct demand *demand)
+{
+    heap_deinit(&demand->queues);
+    free(demand->amounts);
+    sets_free(demand->sets, demand->n_sets);
+    free(demand);
+}
+
+/* ---- plans: can this shape ever meet that demand, and with what ---- */
+
+static bool has_value(const struct name_set *offered, const char *value)
+{
+    for (size_t i = 0; i < offered->n_any_of; i++)
+        if (offered->any_of[i] == value)
+            return true;
+    return false;
+}
+
+static bool set_meets(const struct name_set *wanted, const struct name_set *offered)
+{
+    bool any = wanted->n_any_of == 0;
+
+    for (size_t i = 0; i < wanted->n_any_of && !any; i++)
+        any = has_value(offered, wanted->any_of[i]);
+    for (size_t i = 0; i < wanted->n_all_of; i++)
+        if (!has_value(offered, wanted->all_of[i]))
+            return false;
+    return any;
+}
+
+/* One set that is wanted, against all that are offered. */
+bool sets_meet(const struct name_set *wanted, const struct name_set *offered, size_t n_offered)
+{
+    for (size_t i = 0; i < n_offered; i++)
+        if (offered[i].name == wanted->name)
+            return set_meets(wanted, &offered[i]);
+    return false;
+}
+
+static bool plan_amounts(struct plan *plan, const struct demand *demand, const struct shape *shape)
+{
+    plan->need[FREE_SLOTS] = AMOUNT_ONE;
+    plan->need[FREE_VCPUS] = demand->vcpus;
+    if (demand->vcpus == 0 && shape->slots > 0)
+        plan->need[FREE_VCPUS] = shape->total[FREE_VCPUS] / shape->slots;
+    plan->need[FREE_MEMORY] = demand->memory;
+    for (size_t i = 0; i < demand->n_amounts; i++) {
+        size_t j = 0;
+
+        while (j < shape->n_amounts && shape->amounts[j].name != demand->amounts[i].name)
+            j++;
+        if (j == shape->n_amounts && demand->amounts[i].value > 0)
+            return false;
+        if (j < shape->n_amounts)
+            plan->need[FREE_CARDS + shape->n_kinds + j] = demand->amounts[i].value;
+    }
+    return true;
+}
+
+static void plan_make(struct plan *plan, const struct demand *demand, struct shape *shape)
+{
+    plan->known = true;
+    plan->cards = demand->cards;
+    while (plan->kind_first < shape->n_kinds && shape->kind_memory_mib[plan->kind_first] < demand->card_memory_mib)
+        plan->kind_first++;
+    if (!plan_amounts(plan, demand, shape))
+        return;
+    for (size_t i = 0; i < demand->n_sets; i++)
+        if (!sets_meet(&demand->sets[i], shape->sets, shape->n_sets))
+            return;
+    plan->possible = free_fits(shape, shape->total, plan);
+}
+
+const struct plan *demand_plan(const struct demand *demand, struct shape *shape)
+{
+    if (demand->number >= shape->n_plans) {
+        size_t n = 2 * (size_t)demand->number + 8;
+
+        shape->plans = memory_array(shape->plans, n, sizeof(*shape->plans));
+        memset(shape->plans + shape->n_plans, 0, (n - shape->n_plans) * sizeof(*shape->plans));
+        shape->n_plans = n;
+    }
+    struct plan *plan = shape->plans[demand->number];
+
+    if (!plan) {
+        plan = memory_new(sizeof(*plan) + shape->n_free * sizeof(*plan->need));
+        plan_make(plan, demand, shape);
+        shape->plans[demand->number] = plan;
+    }
+    return plan;
+}

@@ -1,0 +1,75 @@
+/* A digest of what is durable. What a table holds in no order is summed. */
+#include <broker/core/inner.h>
+
+static uint64_t digest_lease(uint64_t hash, const struct lease_id *lease)
+{
+    hash = hash_number(hash_number(hash, lease->task.step), lease->task.index);
+    return hash_number(hash_number(hash_number(hash, lease->floor), lease->epoch), lease->attempt);
+}
+
+static uint64_t digest_task(const struct task *task)
+{
+    uint64_t hash = hash_number(hash_number(11, task->step->number), task->index);
+
+    hash = hash_number(hash_number(hash, task->failures), task->licence_failures);
+    for (uint32_t i = 0; i < task->n_failed_on; i++)
+        hash = hash_bytes(hash, task->failed_on[i]->key.bytes, sizeof(task->failed_on[i]->key.bytes));
+    for (uint32_t i = 0; i < TASK_RECENT && i < task->n_recent; i++)
+        hash = hash_number(hash_number(hash, task->recent[i].epoch), task->recent[i].attempt);
+    if (task->noted)
+        hash = hash_number(digest_lease(hash, &task->note.lease), task->note.gpu_mask);
+    return task->n_recent || task->noted ? hash : 0;
+}
+
+static uint64_t digest_step(uint64_t hash, const struct step *step)
+{
+    static const enum task_state durable[] = {TASK_DONE, TASK_FAILED, TASK_CANCELLED};
+
+    hash = hash_number(hash_number(hash, step->number), step->n_tasks);
+    for (size_t i = 0; i < sizeof(durable) / sizeof(*durable); i++)
+        for (uint64_t word = 0; word < bitmap_words(step->n_tasks); word++)
+            hash = hash_number(hash, bitmap_word(&step->bits[durable[i]], word));
+    for (size_t i = 0; i < step->floors.n; i++) {
+        hash = hash_number(hash_number(hash, step->floors.runs[i].first), step->floors.runs[i].last);
+        hash = hash_number(hash, step->floors.runs[i].floor);
+    }
+    return hash;
+}
+
+static uint64_t digest_job(const struct job *job)
+{
+    const struct usage *usage = &job->usage;
+    uint64_t hash = hash_bytes(hash_number(12, job->sequence), job->id.bytes, sizeof(job->id.bytes)), sum = 0;
+    uint64_t numbers[] = {(uint64_t)job->submitted_wall_s, (uint64_t)job->priority, job->state, job->reason, job->floor,
+                          job->studio->id.value, job->last_result, job->attempts_failed, job->results,
+                          job->failed_first, job->failed_tasks, usage->wall_ns, usage->cpu_ns,
+                          usage->memory_bytes, usage->bytes_in, usage->bytes_out, usage->card_ns};
+
+    hash = hash_bytes(hash, numbers, sizeof(numbers));
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        hash = digest_step(hash, &job->steps[i]);
+    list_each(link, &job->tasks)
+        sum += digest_task(container_of(link, struct task, of_job));
+    return hash_number(hash, sum);
+}
+
+static uint64_t digest_request(const struct request *request)
+{
+    uint64_t hash = hash_bytes(hash_number(13, request->studio.value), request->id.bytes, sizeof(request->id.bytes));
+
+    hash = hash_bytes(hash, request->digest.bytes, sizeof(request->digest.bytes));
+    hash = hash_bytes(hash, request->job.bytes, sizeof(request->job.bytes));
+    return hash_number(hash_number(hash, request->code), request->tasks);
+}
+
+uint64_t core_digest(const struct core *core)
+{
+    uint64_t hash = hash_number(10, core->sequence), sum = 0;
+
+    for (size_t i = 0; i < core->n_jobs; i++)
+        hash = hash_number(hash, digest_job(core->jobs[i]));
+    for (size_t i = 0; i < core->requests.capacity; i++)
+        if (core->requests.slots[i].value)
+            sum += digest_request(core->requests.slots[i].value);
+    return hash_number(hash, sum);
+}

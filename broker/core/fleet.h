@@ -1,0 +1,160 @@
+/* fleet.h - what work demands, what workers offer, and who has room.
+ *
+ * The idea: equal demands are one demand, equal offers one shape, and workers of one shape with
+ * equal free capacity one group. Whether a shape can ever meet a demand is planned once for the
+ * pair; whether a group has room is a comparison of a few integers. So finding a worker walks
+ * groups, never workers, and a worker changes group in O(1).
+ *
+ * Shape:   LIMIT_CLASSES demands, LIMIT_WORKERS workers. A free vector is
+ *          [slots, vcpus, memory, cards of each size ascending, other amounts].
+ * Units:   amounts are millionths (AMOUNT_ONE), so that equal capacity compares equal.
+ * Owns:    everything here; names are interned and live as long as the fleet.
+ * Errors:  NULL where a limit is reached or an offer is past one.
+ */
+#pragma once
+
+#include <broker/core/core.h>
+#include <broker/core/memory.h>
+
+struct lease;
+struct task;
+
+#define AMOUNT_ONE 1000000LL
+#define AMOUNT_MAX 1e12 /* times AMOUNT_ONE fits 63 bits */
+enum { FREE_SLOTS, FREE_VCPUS, FREE_MEMORY, FREE_CARDS };
+
+struct name_amount { const char *name; int64_t value; };
+struct name_set {
+    const char *name;
+    const char **any_of; size_t n_any_of; /* sorted; an offer's values lie here */
+    const char **all_of; size_t n_all_of;
+};
+
+/* A requirement class. */
+struct demand {
+    uint32_t number;
+    uint64_t hash;
+    int64_t vcpus; /* 0: a slot's share */
+    int64_t memory;
+    uint32_t cards;
+    uint64_t card_memory_mib;
+    struct name_amount *amounts; size_t n_amounts; /* the others, sorted by name */
+    struct name_set *sets; size_t n_sets;          /* sorted by name */
+    /* sched.c's */
+    struct heap queues;         /* studios with ready tasks of it, by virtual time */
+    struct link runnable;       /* in core.runnable while `queues` is not empty */
+    struct link dirty;          /* in core.dirty_demands */
+    struct link delayed;        /* tasks that want another worker */
+    struct link wanting;        /* in core.wanting while `delayed` is not empty */
+    struct link hungry[LIMIT_PREFETCH]; /* chain ends with room behind them, by place */
+    uint64_t hungry_mask;
+    struct link queued;         /* chain ends not started and not asked back, newest first */
+    struct link stealable;      /* in core.stealable while `queued` is not empty */
+};
+
+/* How one shape meets one demand. */
+struct plan {
+    bool known, possible;
+    uint32_t cards, kind_first; /* that many, of this kind or a larger */
+    int64_t need[];             /* as long as the shape's free vector; cards not included */
+};
+
+struct shape {
+    uint64_t hash;
+    uint32_t workers, connected; /* that have it */
+    uint32_t slots, prefetch;
+    struct name_amount *amounts; size_t n_amounts;
+    struct name_set *sets; size_t n_sets;
+    uint64_t card_memory_mib[LIMIT_GPUS];
+    uint32_t card_kind[LIMIT_GPUS], card_order[LIMIT_GPUS]; /* order: smallest first */
+    uint32_t n_cards, n_kinds;
+    uint64_t kind_memory_mib[LIMIT_GPUS];
+    size_t n_free;
+    int64_t *total;
+    struct plan **plans; size_t n_plans;
+    struct link link;   /* in fleet.shapes */
+    struct link groups; /* all of its groups, empty ones too */
+    uint32_t n_groups;
+};
+
+struct group {
+    struct shape *shape;
+    uint64_t hash;
+    struct link link;    /* in shape.groups */
+    struct link open;    /* in fleet.open: has workers and a free slot */
+    struct link workers;
+    int64_t free[];
+};
+
+struct worker {
+    struct worker_id id;
+    struct worker_key key;
+    uint64_t session;
+    uint8_t boot[16];
+    bool greeted;   /* has said HELLO since the core runs */
+    bool connected; /* alive within the lease time */
+    bool listed;    /* its inventory has come */
+    bool stalled;   /* an assignment could not be sent; waits for a sign of life */
+    bool awaited;   /* has noted leases from before a restart */
+    int64_t seen_ns, deadline_ns;
+    int64_t timer_ns;       /* when its place in core.deadlines is looked at */
+    size_t timer_position;
+    struct shape *shape;
+    int64_t *free;
+    uint32_t cards_busy;
+    struct group *group;
+    struct link grouped; /* in its group */
+    struct link leases;
+    struct link dirty;   /* in core.dirty_workers */
+    uint32_t claims;     /* leases asked back elsewhere for it */
+    uint64_t done, failed;
+};
+
+struct fleet {
+    struct table names, demands, workers_by_key, groups;
+    struct demand **all_demands; size_t n_demands, demands_capacity;
+    struct worker **workers; size_t n_workers, workers_capacity;
+    struct link shapes, open;
+    uint32_t connected;
+};
+
+void fleet_init(struct fleet *fleet);
+void fleet_deinit(struct fleet *fleet);
+
+/* demand.c */
+bool demand_valid(const struct step_spec *spec);
+struct demand *demand_of(struct fleet *fleet, const struct step_spec *spec); /* NULL: LIMIT_CLASSES */
+const struct plan *demand_plan(const struct demand *demand, struct shape *shape);
+const char *fleet_name(struct fleet *fleet, const char *name); /* interned */
+bool sets_meet(const struct name_set *wanted, const struct name_set *offered, size_t n_offered);
+int64_t amount_of(double value);
+void demand_free(struct demand *demand);
+/* Names and amounts, sorted and interned, as demands and shapes keep them. */
+struct name_set *sets_copy(struct fleet *fleet, const struct attribute *attributes, size_t n);
+void sets_free(struct name_set *sets, size_t n);
+bool sets_same(const struct name_set *a, size_t n_a, const struct name_set *b, size_t n_b);
+void amounts_add(struct name_amount *amounts, size_t *n, struct name_amount amount);
+bool amounts_same(const struct name_amount *a, size_t n_a, const struct name_amount *b, size_t n_b);
+
+/* shape.c */
+bool shape_valid(const struct offer *offer);
+struct shape *shape_of(struct fleet *fleet, const struct offer *offer);
+void shape_release(struct fleet *fleet, struct shape *shape);
+
+/* fleet.c */
+struct worker *worker_of(struct fleet *fleet, const struct worker_key *key); /* made if new */
+struct worker *worker_find(const struct fleet *fleet, const struct worker_key *key);
+void worker_set_shape(struct fleet *fleet, struct worker *worker, struct shape *shape);
+bool worker_available(const struct worker *worker);
+void worker_set_connected(struct fleet *fleet, struct worker *worker, bool connected);
+/* Into the group of its free capacity, or out of all where it is not available. */
+void worker_regroup(struct fleet *fleet, struct worker *worker);
+bool free_fits(const struct shape *shape, const int64_t *free, const struct plan *plan);
+/* Takes or gives back what `plan` needs; cards 0 on taking: choose. Returns the cards. */
+uint32_t worker_take(struct worker *worker, const struct plan *plan, uint32_t cards);
+void worker_give(struct worker *worker, const struct plan *plan, uint32_t cards);
+/* The best group with room, NULL if none. */
+struct group *fleet_room(struct fleet *fleet, const struct demand *demand);
+/* Connected workers that could run it were they idle. */
+uint32_t fleet_able(struct fleet *fleet, const struct demand *demand);
+bool worker_able(const struct worker *worker, const struct demand *demand);

@@ -1,0 +1,92 @@
+/* inner.h - the core itself, for its own files: what one event may touch.
+ *
+ * Flow:    core_step -> an event's handler -> core_emit (a record, applied at once) and
+ *          core_effect -> timers -> sched_run -> notes -> EFFECT_CHANGED.
+ * Rule:    durable state is changed in apply.c only.
+ */
+#pragma once
+
+#include <broker/core/sched.h>
+
+#define SECOND_NS          1000000000LL
+#define NOTE_LATE_NS       SECOND_NS         /* a due note waits this long for a sync to ride on */
+#define BACK_OFF_NS        (30 * SECOND_NS)  /* first wait for a licence, doubled each time */
+#define BACK_OFF_MAX_NS    (600 * SECOND_NS)
+#define OTHER_WORKER_NS    (60 * SECOND_NS)  /* a failed task waits this long for another worker */
+#define HANDED_BACK_NS     (5 * SECOND_NS)   /* likewise after it was handed back unasked */
+#define ATTEMPTS_FACTOR    3                 /* so many times the limit parks, wherever they ran */
+#define CORE_TASKS         (1ULL << 31)      /* in all jobs: 512 MiB of bits */
+
+struct request {
+    struct studio_id studio;
+    struct request_id id;
+    struct request_digest digest;
+    enum code code;
+    uint64_t tasks;
+    struct job_id job;
+};
+
+struct core {
+    struct core_config config;
+    int64_t now_ns, wall_s;
+    int64_t promised_ns;  /* the deadline last given: how late the loop is */
+    int64_t pardon_ns;    /* no worker lapses before: the broker itself was away */
+    uint64_t sequence, attempt;
+    bool live;
+    struct outbox *outbox;
+
+    struct job **jobs; size_t n_jobs, jobs_capacity; /* by sequence */
+    struct table jobs_by_id, tasks, leases, requests;
+    struct pool task_pool, lease_pool, request_pool;
+    uint64_t n_tasks;
+    struct link touched;
+
+    struct fleet fleet;
+    struct heap deadlines; /* workers */
+    struct heap delays;    /* tasks */
+    struct link running;   /* leases started and not noted, oldest first */
+
+    struct table studios; struct studio **all_studios; size_t n_studios, studios_capacity;
+    uint64_t clock;        /* virtual time of the studio last served */
+    struct link runnable, stealable, wanting; /* demands */
+    struct link dirty_demands, dirty_workers;
+};
+
+/* outbox.c: the record is given its sequence, put out, and applied. */
+void core_emit(struct core *core, struct record *record);
+struct effect *core_effect(struct core *core, enum effect_kind kind);
+struct effect *core_effect_lease(struct core *core, enum effect_kind kind, const struct worker *worker, const struct lease_id *lease, enum code code);
+
+/* apply.c */
+void apply_record(struct core *core, const struct record *record);
+bool range_valid(const struct job *job, const struct task_range *range);
+
+/* submit.c, verb.c, result.c, hello.c: the events */
+void on_submit(struct core *core, const struct event *event);
+void on_verb(struct core *core, const struct event *event);
+void on_result(struct core *core, const struct event *event);
+void on_released(struct core *core, const struct event *event);
+void on_unsent(struct core *core, const struct event *event);
+void on_started(struct core *core, const struct event *event, bool progress);
+void on_hello(struct core *core, const struct event *event);
+void on_inventory(struct core *core, const struct event *event);
+void on_beat(struct core *core, struct worker_id worker);
+void on_expel(struct core *core, const struct worker_key *key);
+/* What was answered to this request before; NULL: nothing. */
+const struct request *request_find(const struct core *core, struct studio_id studio, const struct request_id *id);
+void request_repeat(struct core *core, const struct event *event, const struct request *request, const struct request_digest *digest);
+void core_reply(struct core *core, const struct event *event, enum code code, const struct job_id *job, uint64_t tasks, bool repeated);
+void core_remember(struct core *core, const struct request *request);
+
+/* result.c: a failed attempt of a lease is recorded; the job pauses itself where that is due. */
+void attempt_record(struct core *core, const struct lease_id *id, const struct worker *worker, enum attempt_class class, const struct event *event);
+void lease_lost(struct core *core, struct lease *lease); /* ends; an attempt if it had started */
+void job_pause_if_failing(struct core *core, struct job *job);
+
+/* timer.c */
+void timer_worker(struct core *core, struct worker *worker);
+void worker_sign_of_life(struct core *core, struct worker *worker);
+void timers_run(struct core *core);
+void notes_run(struct core *core);
+
+struct worker *core_worker_at(const struct core *core, struct worker_id id); /* NULL: no such */

@@ -1,0 +1,230 @@
+/* What workers say of their leases: started, going on, ended, handed back. The edge has checked
+ * the ticket; whether a lease still counts is decided by its floor alone, so that a result is
+ * honoured though the lease has lapsed or was granted by an earlier life of this broker.
+ */
+#include <broker/core/inner.h>
+
+static enum code lease_standing(struct core *core, const struct lease_id *id, struct step **ret_step)
+{
+    struct step *step = job_step(core, &id->job, id->task);
+
+    if (!step)
+        return CODE_UNKNOWN;
+    if (id->floor != step_floor(step, id->task.index))
+        return CODE_STALE;
+    enum task_state state = step_state(step, id->task.index);
+
+    if (state == TASK_CANCELLED)
+        return CODE_STALE;
+    *ret_step = step;
+    return state == TASK_DONE ? CODE_ALREADY : CODE_OK;
+}
+
+void attempt_record(struct core *core, const struct lease_id *id, const struct worker *worker,
+                    enum attempt_class class, const struct event *event)
+{
+    struct record record = {.kind = RECORD_ATTEMPT, .job = id->job};
+
+    record.attempt.lease = *id;
+    record.attempt.worker = worker->key;
+    record.attempt.class = class;
+    if (event) {
+        record.attempt.usage = event->result.usage;
+        record.attempt.blob = event->result.blob;
+        record.attempt.blob_size = event->result.blob_size;
+    }
+    core_emit(core, &record);
+}
+
+/* Other leases of a task that were noted are noted again: a note is one a task, and the attempt
+ * just recorded has replaced it. */
+static void notes_renew(struct core *core, struct task *task)
+{
+    list_each(link, &task->leases) {
+        struct lease *lease = container_of(link, struct lease, of_task);
+
+        if (!lease->noted || !lease_active(lease))
+            continue;
+        lease->noted = false;
+        link_after(&core->running, &lease->running);
+    }
+}
+
+static void end_lease(struct core *core, struct lease *lease)
+{
+    struct task *task = lease->task;
+
+    job_touch(lease->step->job);
+    lease_free(core, lease);
+    if (!task)
+        return;
+    notes_renew(core, task);
+    task_settle(core, task);
+}
+
+void lease_lost(struct core *core, struct lease *lease)
+{
+    struct job *job = lease->step->job;
+
+    if (lease->started && lease_active(lease)) {
+        attempt_record(core, &lease->id, lease->worker, CLASS_WORKER_LOST, NULL);
+        lease->worker->failed++;
+    }
+    end_lease(core, lease);
+    job_pause_if_failing(core, job);
+}
+
+/* ---- results ---- */
+
+static void stop_others(struct core *core, struct task *task)
+{
+    list_each(link, &task->leases) {
+        /* The last of them takes the task with it. */
+        bool last = link_next == &task->leases;
+
+        lease_stop(core, container_of(link, struct lease, of_task));
+        if (last)
+            return;
+    }
+}
+
+static void result_ok(struct core *core, const struct event *event, struct step *step, struct worker *worker, struct lease *lease)
+{
+    uint64_t index = event->result.lease.task.index;
+
+    attempt_record(core, &event->result.lease, worker, CLASS_OK, event);
+    worker->done++;
+    if (lease)
+        end_lease(core, lease);
+    struct task *task = task_find(step, index);
+
+    if (task && !link_alone(&task->leases))
+        stop_others(core, task);
+}
+
+static bool recorded(const struct task *task, const struct lease_id *id)
+{
+    for (uint32_t i = 0; task && i < TASK_RECENT && i < task->n_recent; i++)
+        if (task->recent[i].attempt == id->attempt && task->recent[i].epoch == id->epoch)
+            return true;
+    return false;
+}
+
+/* A failed attempt counts once, whether its lease is still held, lapsed, or from an earlier epoch. */
+static enum code result_failed(struct core *core, const struct event *event, struct step *step, struct worker *worker, struct lease *lease)
+{
+    const struct lease_id *id = &event->result.lease;
+    bool known = recorded(task_find(step, id->task.index), id);
+
+    if (known || (!lease && event->result.class == CLASS_CANCELLED)) {
+        if (lease)
+            end_lease(core, lease);
+        return CODE_ALREADY;
+    }
+    attempt_record(core, id, worker, event->result.class, event);
+    if (event->result.class != CLASS_CANCELLED)
+        worker->failed++;
+    if (lease) {
+        end_lease(core, lease);
+    } else {
+        notes_renew(core, task_find(step, id->task.index));
+        task_settle(core, task_find(step, id->task.index));
+    }
+    job_pause_if_failing(core, step->job);
+    return CODE_OK;
+}
+
+void on_result(struct core *core, const struct event *event)
+{
+    const struct lease_id *id = &event->result.lease;
+    struct worker *worker = core_worker_at(core, event->result.worker);
+    struct lease *lease = lease_find(core, id);
+    struct step *step = NULL;
+    enum code code = lease_standing(core, id, &step);
+
+    if (!worker)
+        return;
+    worker_sign_of_life(core, worker);
+    if (lease && lease->worker != worker)
+        lease = NULL; /* the ticket says otherwise; the result stands on its floor */
+    if (code == CODE_OK && event->result.class == CLASS_OK)
+        result_ok(core, event, step, worker, lease);
+    else if (code == CODE_OK)
+        code = result_failed(core, event, step, worker, lease);
+    else if (lease)
+        end_lease(core, lease);
+    core_effect_lease(core, EFFECT_COMMITTED, worker, id, code);
+}
+
+/* ---- the rest of a lease's life ---- */
+
+/* A worker that runs what this core no longer holds: a lapsed lease, or one of an earlier epoch.
+ * It goes on if its result can still count. */
+static struct lease *lease_adopt(struct core *core, struct worker *worker, const struct lease_id *id)
+{
+    struct step *step = NULL;
+
+    if (!worker->greeted || lease_standing(core, id, &step) != CODE_OK || core->lease_pool.in_use >= LIMIT_LEASES) {
+        core_effect_lease(core, EFFECT_REVOKE, worker, id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
+        return NULL;
+    }
+    struct lease *lease = lease_new(core, id, step, worker);
+
+    lease_take(core, lease, 0);
+    return lease;
+}
+
+void on_started(struct core *core, const struct event *event, bool progress)
+{
+    struct worker_id who = progress ? event->progress.worker : event->started.worker;
+    const struct lease_id *id = progress ? &event->progress.lease : &event->started.lease;
+    struct worker *worker = core_worker_at(core, who);
+
+    if (!worker)
+        return;
+    worker_sign_of_life(core, worker);
+    struct lease *lease = lease_find(core, id);
+
+    if (lease && (lease->worker != worker || lease->stopping))
+        return;
+    if (!lease)
+        lease = lease_adopt(core, worker, id);
+    if (!lease)
+        return;
+    lease_started(core, lease);
+    task_settle(core, lease->task);
+    if (progress) {
+        lease->permille = event->progress.permille > 1000 ? 1000 : event->progress.permille;
+        job_touch(lease->step->job);
+    }
+}
+
+void on_released(struct core *core, const struct event *event)
+{
+    struct worker *worker = core_worker_at(core, event->released.worker);
+    struct lease *lease = lease_find(core, &event->released.lease);
+
+    if (!worker)
+        return;
+    worker_sign_of_life(core, worker);
+    if (!lease || lease->worker != worker)
+        return;
+    /* Unasked: it cannot be run there. Someone else, or the same one a little later. */
+    if (!lease->asked_back && lease->task)
+        lease->task->avoid = worker;
+    end_lease(core, lease);
+}
+
+void on_unsent(struct core *core, const struct event *event)
+{
+    struct worker *worker = core_worker_at(core, event->unsent.worker);
+    struct lease *lease = lease_find(core, &event->unsent.lease);
+
+    if (!worker)
+        return;
+    worker->stalled = true;
+    worker_regroup(&core->fleet, worker);
+    worker_refresh_leases(core, worker);
+    if (lease && lease->worker == worker && !lease->started)
+        end_lease(core, lease);
+}

@@ -1,0 +1,120 @@
+#include <broker/core/fleet.h>
+
+/* Cards are told apart by memory alone: cards of one size are one kind, and a group of workers needs
+ * only to agree on how many of each kind are free. */
+
+bool shape_valid(const struct offer *offer)
+{
+    struct step_spec spec = {.amounts = offer->amounts,
+                             .n_amounts = offer->n_amounts,
+                             .attributes = offer->attributes,
+                             .n_attributes = offer->n_attributes};
+
+    return offer->slots <= LIMIT_SLOTS && offer->prefetch <= LIMIT_PREFETCH && offer->n_gpus <= LIMIT_GPUS &&
+           demand_valid(&spec);
+}
+
+static void shape_cards(struct shape *shape, const struct offer *offer)
+{
+    shape->n_cards = (uint32_t)offer->n_gpus;
+    for (uint32_t i = 0; i < shape->n_cards; i++) {
+        uint32_t j = i;
+
+        shape->card_memory_mib[i] = offer->gpus[i].memory_mib;
+        for (; j > 0 && shape->card_memory_mib[shape->card_order[j - 1]] > shape->card_memory_mib[i]; j--)
+            shape->card_order[j] = shape->card_order[j - 1];
+        shape->card_order[j] = i;
+    }
+    for (uint32_t i = 0; i < shape->n_cards; i++) {
+        uint64_t memory = shape->card_memory_mib[shape->card_order[i]];
+
+        if (shape->n_kinds == 0 || shape->kind_memory_mib[shape->n_kinds - 1] != memory)
+            shape->kind_memory_mib[shape->n_kinds++] = memory;
+        shape->card_kind[shape->card_order[i]] = shape->n_kinds - 1;
+    }
+}
+
+static void shape_fill(struct fleet *fleet, struct shape *shape, const struct offer *offer)
+{
+    int64_t vcpus = 0, memory = 0;
+
+    shape->slots = offer->slots;
+    shape->prefetch = offer->prefetch;
+    shape_cards(shape, offer);
+    shape->amounts = offer->n_amounts ? memory_new(offer->n_amounts * sizeof(*shape->amounts)) : NULL;
+    for (size_t i = 0; i < offer->n_amounts; i++) {
+        const struct amount *amount = &offer->amounts[i];
+
+        if (strcmp(amount->name, "amount.worker.vcpu") == 0)
+            vcpus = amount_of(amount->value);
+        else if (strcmp(amount->name, "amount.worker.memory") == 0)
+            memory = amount_of(amount->value);
+        else if (strncmp(amount->name, "amount.worker.gpu", 17) != 0) /* the cards say it */
+            amounts_add(shape->amounts, &shape->n_amounts,
+                       (struct name_amount){fleet_name(fleet, amount->name), amount_of(amount->value)});
+    }
+    shape->sets = sets_copy(fleet, offer->attributes, offer->n_attributes);
+    shape->n_sets = offer->n_attributes;
+    shape->n_free = FREE_CARDS + shape->n_kinds + shape->n_amounts;
+    shape->total = memory_new(shape->n_free * sizeof(*shape->total));
+    shape->total[FREE_SLOTS] = (int64_t)offer->slots * AMOUNT_ONE;
+    shape->total[FREE_VCPUS] = vcpus;
+    shape->total[FREE_MEMORY] = memory;
+    for (uint32_t i = 0; i < shape->n_cards; i++)
+        shape->total[FREE_CARDS + shape->card_kind[i]]++;
+    for (size_t i = 0; i < shape->n_amounts; i++)
+        shape->total[FREE_CARDS + shape->n_kinds + i] = shape->amounts[i].value;
+}
+
+static bool shape_same(const struct shape *a, const struct shape *b)
+{
+    return a->slots == b->slots && a->prefetch == b->prefetch && a->n_cards == b->n_cards &&
+           memcmp(a->card_memory_mib, b->card_memory_mib, sizeof(a->card_memory_mib)) == 0 &&
+           a->n_free == b->n_free && memcmp(a->total, b->total, a->n_free * sizeof(*a->total)) == 0 &&
+           amounts_same(a->amounts, a->n_amounts, b->amounts, b->n_amounts) &&
+           sets_same(a->sets, a->n_sets, b->sets, b->n_sets);
+}
+
+static void shape_free(struct shape *shape)
+{
+    for (size_t i = 0; i < shape->n_plans; i++)
+        free(shape->plans[i]);
+    free(shape->plans);
+    free(shape->amounts);
+    sets_free(shape->sets, shape->n_sets);
+    free(shape->total);
+    free(shape);
+}
+
+struct shape *shape_of(struct fleet *fleet, const struct offer *offer)
+{
+    struct shape *made = memory_new(sizeof(*made));
+
+    shape_fill(fleet, made, offer);
+    list_each(link, &fleet->shapes) {
+        struct shape *shape = container_of(link, struct shape, link);
+
+        if (shape_same(shape, made)) {
+            shape_free(made);
+            return shape;
+        }
+    }
+    link_init(&made->groups);
+    link_last(&fleet->shapes, &made->link);
+    return made;
+}
+
+void shape_release(struct fleet *fleet, struct shape *shape)
+{
+    if (shape->workers > 0)
+        return;
+    list_each(link, &shape->groups) {
+        struct group *group = container_of(link, struct group, link);
+
+        CHECK(link_alone(&group->workers));
+        table_remove(&fleet->groups, group->hash, group);
+        free(group);
+    }
+    link_remove(&shape->link);
+    shape_free(shape);
+}

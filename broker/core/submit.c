@@ -1,0 +1,128 @@
+#include <broker/core/inner.h>
+
+/* ---- requests: the same id gets the same answer ---- */
+
+struct request_key { struct studio_id studio; struct request_id id; };
+
+static bool request_is(const void *value, const void *key)
+{
+    const struct request *request = value;
+    const struct request_key *wanted = key;
+
+    return request->studio.value == wanted->studio.value && memcmp(&request->id, &wanted->id, sizeof(request->id)) == 0;
+}
+
+static uint64_t request_hash(struct studio_id studio, const struct request_id *id)
+{
+    return hash_bytes(hash_number(7, studio.value), id->bytes, sizeof(id->bytes));
+}
+
+const struct request *request_find(const struct core *core, struct studio_id studio, const struct request_id *id)
+{
+    struct request_key key = {.studio = studio, .id = *id};
+
+    return table_find(&core->requests, request_hash(studio, id), request_is, &key);
+}
+
+void core_remember(struct core *core, const struct request *request)
+{
+    struct request *kept = pool_take(&core->request_pool);
+
+    CHECK(!request_find(core, request->studio, &request->id));
+    *kept = *request;
+    table_insert(&core->requests, request_hash(request->studio, &request->id), kept);
+}
+
+void core_reply(struct core *core, const struct event *event, enum code code, const struct job_id *job, uint64_t tasks, bool repeated)
+{
+    struct effect *effect = core_effect(core, EFFECT_REPLY);
+    const struct job *found = code == CODE_OK ? job_find(core, job) : NULL;
+
+    effect->cookie = event->cookie;
+    effect->code = code;
+    effect->reply.job = *job;
+    effect->reply.tasks = tasks;
+    effect->reply.repeated = repeated;
+    effect->reply.sequence = found ? found->sequence : 0;
+}
+
+void request_repeat(struct core *core, const struct event *event, const struct request *request, const struct request_digest *digest)
+{
+    bool same = memcmp(&request->digest, digest, sizeof(*digest)) == 0;
+
+    core_reply(core, event, same ? request->code : CODE_CONFLICT, &request->job, same ? request->tasks : 0, same);
+}
+
+/* ---- a job ---- */
+
+static bool dependencies_valid(const struct job_spec *spec, size_t number)
+{
+    const struct step_spec *step = &spec->steps[number];
+
+    if (step->n_dependencies > LIMIT_DEPENDENCIES)
+        return false;
+    for (size_t i = 0; i < step->n_dependencies; i++) {
+        struct dependency dependency = step->dependencies[i];
+
+        if (dependency.step >= number)
+            return false;
+        if (dependency.per == 0)
+            continue;
+        uint64_t other = space_size(spec->steps[dependency.step].space);
+
+        if ((other + dependency.per - 1) / dependency.per != space_size(step->space))
+            return false;
+    }
+    return true;
+}
+
+static enum code job_check(struct core *core, const struct job_spec *spec)
+{
+    uint64_t n_tasks = 0;
+
+    if (spec->n_steps == 0 || spec->n_steps > LIMIT_STEPS || spec->studio.value == 0)
+        return CODE_INVALID;
+    for (size_t i = 0; i < spec->n_steps; i++) {
+        uint64_t size = space_size(spec->steps[i].space);
+
+        if (size == 0 || size > LIMIT_TASKS_PER_STEP || !demand_valid(&spec->steps[i]) || !dependencies_valid(spec, i))
+            return CODE_INVALID;
+        n_tasks += size;
+    }
+    if (core->n_jobs == LIMIT_JOBS || core->n_tasks + n_tasks > CORE_TASKS || !studio_of(core, spec->studio))
+        return CODE_BUSY;
+    for (size_t i = 0; i < spec->n_steps; i++)
+        if (!demand_of(&core->fleet, &spec->steps[i]))
+            return CODE_BUSY;
+    return CODE_OK;
+}
+
+void on_submit(struct core *core, const struct event *event)
+{
+    struct job_spec *spec = event->submit.spec;
+    const struct request *known = request_find(core, spec->studio, &event->submit.request);
+    enum code code = CODE_OK;
+
+    if (known) {
+        request_repeat(core, event, known, &event->submit.digest);
+        return;
+    }
+    code = job_find(core, &spec->job) ? CODE_CONFLICT : job_check(core, spec);
+    if (code != CODE_OK) {
+        core_reply(core, event, code, &spec->job, 0, false);
+        return;
+    }
+    struct record job = {.kind = RECORD_JOB, .job = spec->job};
+    struct record request = {.kind = RECORD_REQUEST, .job = spec->job};
+
+    job.submit.spec = spec;
+    core_emit(core, &job);
+    uint64_t n_tasks = job_find(core, &spec->job)->n_tasks;
+
+    request.request.studio = spec->studio;
+    request.request.request = event->submit.request;
+    request.request.digest = event->submit.digest;
+    request.request.tasks = n_tasks;
+    core_emit(core, &request);
+    core_reply(core, event, CODE_OK, &spec->job, n_tasks, false);
+}

@@ -1,0 +1,287 @@
+/* What people do to jobs. Each verb first puts out its records, which change the tasks, and then
+ * stops those leases whose floor is over.
+ */
+#include <broker/core/inner.h>
+
+static void emit_state(struct core *core, struct job *job, enum job_state state, enum pause_reason reason, uint32_t floor)
+{
+    struct record record = {.kind = RECORD_CHANGE, .job = job->id};
+
+    record.change.change = CHANGE_STATE;
+    record.change.state = state;
+    record.change.reason = reason;
+    record.change.floor = floor;
+    core_emit(core, &record);
+}
+
+static void emit_range(struct core *core, struct step *step, enum change_kind change, uint64_t first, uint64_t last)
+{
+    struct record record = {.kind = RECORD_CHANGE, .job = step->job->id};
+    uint32_t floor = floors_highest(&step->floors, first, last);
+
+    record.change.change = change;
+    record.change.range = (struct task_range){step->number, first, last};
+    record.change.floor = (floor > step->job->floor ? floor : step->job->floor) + 1;
+    core_emit(core, &record);
+}
+
+static void stop_overtaken(struct core *core, struct job *job)
+{
+    list_each(link, &job->leases) {
+        struct lease *lease = container_of(link, struct lease, of_job);
+
+        if (!lease->stopping && lease->id.floor < step_floor(lease->step, lease->id.task.index))
+            lease_stop(core, lease);
+    }
+}
+
+/* What has not started and stands behind something else goes back, so that a pause is soon. */
+static void take_back_queued(struct core *core, struct job *job)
+{
+    list_each(link, &job->leases) {
+        struct lease *lease = container_of(link, struct lease, of_job);
+
+        if (!lease_active(lease) || lease->started || lease->place == 0 || lease->asked_back)
+            continue;
+        lease->asked_back = true;
+        lease_refresh(core, lease);
+        core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke = CORE_REVOKE_TAKE_BACK;
+    }
+}
+
+static void pause_job(struct core *core, struct job *job, enum pause_reason reason)
+{
+    emit_state(core, job, JOB_PAUSED, reason, job->floor);
+    take_back_queued(core, job);
+}
+
+/* Counted tasks that are neither done nor given up. */
+static uint64_t job_remaining(const struct job *job)
+{
+    return job->n_tasks - job->n[TASK_DONE] - job->n[TASK_FAILED] - job->n[TASK_CANCELLED];
+}
+
+void job_pause_if_failing(struct core *core, struct job *job)
+{
+    if (job->state != JOB_ACTIVE || job_remaining(job) == 0)
+        return;
+    if (job->failed_tasks >= core->config.job_failed)
+        pause_job(core, job, REASON_FAILED_MANY);
+    else if (job->results == 0 && job->failed_first >= core->config.job_failed_first)
+        pause_job(core, job, REASON_FAILED_FIRST);
+}
+
+/* ---- cancel ---- */
+
+static uint64_t cancel_job(struct core *core, struct job *job)
+{
+    uint64_t n = job_remaining(job) + job->n[TASK_FAILED];
+    uint32_t floor = job->floor;
+
+    if (job->state == JOB_CANCELLED)
+        return 0;
+    for (uint32_t i = 0; i < job->n_steps; i++) {
+        uint32_t highest = floors_highest(&job->steps[i].floors, 0, job->steps[i].n_tasks - 1);
+
+        floor = highest > floor ? highest : floor;
+    }
+    emit_state(core, job, JOB_CANCELLED, REASON_NONE, floor + 1);
+    return n;
+}
+
+static uint64_t cancel_range(struct core *core, struct job *job, const struct task_range *range)
+{
+    struct step *step = &job->steps[range->step];
+    uint64_t n = range->last - range->first + 1 - step_count(step, range->first, range->last, TASK_DONE) -
+                 step_count(step, range->first, range->last, TASK_CANCELLED);
+
+    if (n > 0)
+        emit_range(core, step, CHANGE_CANCEL, range->first, range->last);
+    return n;
+}
+
+/* ---- retry ---- */
+
+/* Parked tasks, and, where the whole job was cancelled, that. */
+static uint64_t retry_failed(struct core *core, struct job *job)
+{
+    uint64_t n = job->state == JOB_CANCELLED ? job->n[TASK_CANCELLED] : 0;
+
+    if (job->state == JOB_CANCELLED)
+        emit_state(core, job, JOB_ACTIVE, REASON_NONE, job->floor);
+    for (uint32_t i = 0; i < job->n_steps; i++) {
+        struct step *step = &job->steps[i];
+        uint64_t first = bitmap_next(&step->bits[TASK_FAILED], 0);
+
+        for (; first != BITMAP_NONE; first = bitmap_next(&step->bits[TASK_FAILED], first)) {
+            uint64_t last = bitmap_run_end(&step->bits[TASK_FAILED], first);
+
+            n += last - first + 1;
+            emit_range(core, step, CHANGE_RETRY, first, last);
+        }
+    }
+    return n;
+}
+
+/* A set of indexes as sorted, disjoint intervals. */
+struct intervals { struct space_interval *items; size_t n, capacity; };
+
+static void intervals_add(struct intervals *set, uint64_t first, uint64_t last)
+{
+    size_t at = 0, end = 0;
+
+    while (at < set->n && set->items[at].last < first)
+        at++;
+    for (end = at; end < set->n && set->items[end].first <= last; end++) {
+        first = set->items[end].first < first ? set->items[end].first : first;
+        last = set->items[end].last > last ? set->items[end].last : last;
+    }
+    MEMORY_GROW(set->items, set->n, set->capacity);
+    memmove(set->items + at + 1, set->items + end, (set->n - end) * sizeof(*set->items));
+    set->items[at] = (struct space_interval){.first = first, .last = last};
+    set->n -= end - at;
+    set->n++;
+}
+
+/* What depends on `others` is run again too, but for what was cancelled. */
+static void intervals_follow(struct intervals *set, const struct step *step, struct edge edge, const struct intervals *others)
+{
+    const struct bitmap *cancelled = &step->bits[TASK_CANCELLED];
+
+    for (size_t i = 0; i < others->n; i++) {
+        uint64_t at = edge.per ? others->items[i].first / edge.per : 0;
+        uint64_t end = edge.per ? others->items[i].last / edge.per : step->n_tasks - 1;
+
+        while (at <= end) {
+            uint64_t next = bitmap_next(cancelled, at);
+
+            if (next > at)
+                intervals_add(set, at, next > end ? end : next - 1);
+            if (next > end)
+                break;
+            at = bitmap_run_end(cancelled, next) + 1;
+        }
+        if (edge.per == 0)
+            return;
+    }
+}
+
+/* Steps depend on earlier ones only, so one pass in order finds all there is. */
+static uint64_t retry_ranges(struct core *core, struct job *job, const struct task_range *ranges, size_t n_ranges)
+{
+    struct intervals *sets = memory_new(job->n_steps * sizeof(*sets));
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < n_ranges; i++)
+        intervals_add(&sets[ranges[i].step], ranges[i].first, ranges[i].last);
+    for (uint32_t i = 0; i < job->n_steps; i++) {
+        struct step *step = &job->steps[i];
+
+        for (size_t j = 0; j < sets[i].n; j++)
+            n += sets[i].items[j].last - sets[i].items[j].first + 1;
+        for (size_t j = 0; j < step->n_needs; j++)
+            intervals_follow(&sets[i], step, step->needs[j], &sets[step->needs[j].step->number]);
+        for (size_t j = 0; j < sets[i].n; j++)
+            emit_range(core, step, CHANGE_RETRY, sets[i].items[j].first, sets[i].items[j].last);
+    }
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        free(sets[i].items);
+    free(sets);
+    return n;
+}
+
+/* ---- the event ---- */
+
+static enum code verb_ranges(struct core *core, struct job *job, const struct event *event, uint64_t *ret_tasks)
+{
+    uint64_t n = 0;
+
+    if (job->state == JOB_CANCELLED)
+        return CODE_STATE;
+    if (event->verb.verb == VERB_RETRY)
+        n = retry_ranges(core, job, event->verb.ranges, event->verb.n_ranges);
+    for (size_t i = 0; event->verb.verb == VERB_CANCEL && i < event->verb.n_ranges; i++)
+        n += cancel_range(core, job, &event->verb.ranges[i]);
+    *ret_tasks = n;
+    return CODE_OK;
+}
+
+static enum code verb_pause(struct core *core, struct job *job, bool pause)
+{
+    if (job->state == JOB_CANCELLED)
+        return CODE_STATE;
+    if (pause && (job->state != JOB_PAUSED || job->reason != REASON_USER))
+        pause_job(core, job, REASON_USER);
+    else if (!pause && job->state == JOB_PAUSED)
+        emit_state(core, job, JOB_ACTIVE, REASON_NONE, job->floor);
+    return CODE_OK;
+}
+
+static enum code verb_run(struct core *core, struct job *job, const struct event *event, uint64_t *ret_tasks)
+{
+    enum code code = CODE_OK;
+
+    switch (event->verb.verb) {
+    case VERB_PAUSE:
+    case VERB_RESUME:
+        *ret_tasks = job_remaining(job);
+        return verb_pause(core, job, event->verb.verb == VERB_PAUSE);
+    case VERB_PRIORITY: {
+        struct record record = {.kind = RECORD_CHANGE, .job = job->id};
+
+        record.change.change = CHANGE_PRIORITY;
+        record.change.priority = event->verb.priority;
+        core_emit(core, &record);
+        *ret_tasks = job_remaining(job);
+        return CODE_OK;
+    }
+    case VERB_CANCEL:
+    case VERB_RETRY:
+        if (event->verb.n_ranges > 0)
+            code = verb_ranges(core, job, event, ret_tasks);
+        else
+            *ret_tasks = event->verb.verb == VERB_CANCEL ? cancel_job(core, job) : retry_failed(core, job);
+        /* Asked to run again, a job that had paused itself over its failures does. */
+        if (code == CODE_OK && event->verb.verb == VERB_RETRY && job->state == JOB_PAUSED && job->reason != REASON_USER)
+            emit_state(core, job, JOB_ACTIVE, REASON_NONE, job->floor);
+        stop_overtaken(core, job);
+        return code;
+    }
+    return CODE_INVALID;
+}
+
+static bool ranges_valid(const struct job *job, const struct event *event)
+{
+    if (event->verb.n_ranges > LIMIT_RANGES_VERB)
+        return false;
+    for (size_t i = 0; i < event->verb.n_ranges; i++)
+        if (!range_valid(job, &event->verb.ranges[i]))
+            return false;
+    return true;
+}
+
+void on_verb(struct core *core, const struct event *event)
+{
+    struct studio_id studio = event->verb.studio;
+    const struct request *known = request_find(core, studio, &event->verb.request);
+    struct job *job = job_find(core, &event->verb.job);
+    uint64_t tasks = 0;
+    enum code code = CODE_UNKNOWN;
+
+    if (known) {
+        request_repeat(core, event, known, &event->verb.digest);
+        return;
+    }
+    if (job && (studio.value == 0 || studio.value == job->studio->id.value))
+        code = ranges_valid(job, event) ? verb_run(core, job, event, &tasks) : CODE_INVALID;
+    if (code == CODE_OK) {
+        struct record record = {.kind = RECORD_REQUEST, .job = job->id};
+
+        record.request.studio = studio;
+        record.request.request = event->verb.request;
+        record.request.digest = event->verb.digest;
+        record.request.tasks = tasks;
+        core_emit(core, &record);
+    }
+    core_reply(core, event, code, &event->verb.job, tasks, false);
+}
