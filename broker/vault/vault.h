@@ -7,7 +7,10 @@
  * Shape:   N worker threads; requests by vault_submit from one thread (the bulk thread, or the
  *          control thread: each has a queue of completions of its own, see struct vault_port).
  * Owns:    a request is the caller's until its completion; `data` is taken over and freed.
- * Errors:  in the completion: 0, VAULT_E_*; negative and fatal where a sync failed.
+ * Errors:  in the completion: 0, VAULT_E_*; negative and fatal where a sync or a write failed. PIN
+ *          is VAULT_E_MISSING where anything is absent.
+ * Close:   vault_close completes what was submitted; a port is freed after its last completion was
+ *          taken and before the vault is closed, or after.
  */
 #pragma once
 
@@ -19,7 +22,7 @@ enum {
     VAULT_E_MISSING = 1,
     VAULT_E_CORRUPT = 2, /* of the block on disk */
     VAULT_E_FULL = 3,
-    VAULT_E_ID = 4,      /* the bytes put are not those of the name */
+    VAULT_E_ID = 4,      /* the bytes put are not those of the name; or no refs block, where one must be */
     VAULT_E_DENIED = 5,  /* outside of what the pass's job refers to */
 };
 

@@ -1,0 +1,250 @@
+/* disk.c - sealed blocks as files.
+ *
+ * All 256 folders of a studio are made, and synced, before its first block: afterwards a put has
+ * one folder to sync, and two puts never race for one that is half made.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <broker/vault/disk.h>
+
+#define PATH_SIZE 96
+
+/* The host takes no more: no space, no quota, or a limit on the size of files. */
+static int disk_error(int error)
+{
+    return error == ENOSPC || error == EDQUOT || error == EFBIG ? VAULT_E_FULL : -error;
+}
+
+static void block_path(struct studio_id studio, const struct block_id *id, const char *prefix,
+                       char path[PATH_SIZE])
+{
+    char hex[2 * sizeof id->bytes + 1];
+    hex_encode(id->bytes, sizeof id->bytes, hex);
+    if (prefix)
+        snprintf(path, PATH_SIZE, "%u/%s%s", studio.value, prefix, hex);
+    else
+        snprintf(path, PATH_SIZE, "%u/%.2s/%s", studio.value, hex, hex + 2);
+}
+
+/* ---- opening ---- */
+
+/* What a killed broker was writing was never acknowledged. */
+static void remove_unfinished(int root, const char *studio)
+{
+    int fd = openat(root, studio, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    if (!folder) {
+        closep(&fd);
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (!strncmp(entry->d_name, "put-", 4))
+            (void)unlinkat(dirfd(folder), entry->d_name, 0);
+    closedir(folder);
+}
+
+static int remove_all_unfinished(int root)
+{
+    int fd = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+    if (!folder) {
+        int error = errno;
+        closep(&fd);
+        return -error;
+    }
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (entry->d_name[strspn(entry->d_name, "0123456789")] == 0)
+            remove_unfinished(root, entry->d_name);
+    closedir(folder);
+    return 0;
+}
+
+int disk_open(struct disk *disk, const char *folder)
+{
+    int r = folder_make(folder, 0700);
+    if (r < 0)
+        return r;
+    _cleanup_(closep) int root = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return -errno;
+    r = remove_all_unfinished(root);
+    if (r < 0)
+        return r;
+    if (syncfs(root) < 0)
+        return -errno;
+    memset(disk, 0, sizeof *disk);
+    pthread_mutex_init(&disk->lock, NULL);
+    disk->root = TAKE_FD(root);
+    return 0;
+}
+
+void disk_close(struct disk *disk)
+{
+    closep(&disk->root);
+    free(disk->studios);
+    pthread_mutex_destroy(&disk->lock);
+}
+
+/* ---- reading ---- */
+
+bool disk_has(struct disk *disk, struct studio_id studio, const struct block_id *id)
+{
+    char path[PATH_SIZE];
+    block_path(studio, id, NULL, path);
+    return faccessat(disk->root, path, F_OK, 0) == 0;
+}
+
+static int read_file(struct disk *disk, const char *path, uint8_t **ret_data, size_t *ret_size)
+{
+    struct stat status;
+    _cleanup_(closep) int fd = openat(disk->root, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return errno == ENOENT ? VAULT_E_MISSING : -errno;
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    if (status.st_size < 0 || status.st_size > LIMIT_SEALED_BYTES)
+        return VAULT_E_CORRUPT;
+
+    size_t size = (size_t)status.st_size, n = 0;
+    _cleanup_(freep) uint8_t *data = malloc(size ? size : 1);
+    if (!data)
+        return -ENOMEM;
+    int r = fd_read_all(fd, data, size, &n);
+    if (r < 0)
+        return r;
+    *ret_data = TAKE_PTR(data);
+    *ret_size = n;
+    return 0;
+}
+
+int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
+              uint8_t **ret_data, size_t *ret_size)
+{
+    char path[PATH_SIZE], aside[PATH_SIZE];
+    _cleanup_(freep) uint8_t *data = NULL;
+    struct block_id actual;
+    size_t size = 0;
+
+    block_path(studio, id, NULL, path);
+    int r = read_file(disk, path, &data, &size);
+    if (r == 0) {
+        digest(data, size, &actual);
+        r = memcmp(&actual, id, sizeof actual) ? VAULT_E_CORRUPT : 0;
+    }
+    if (r == VAULT_E_CORRUPT) {
+        block_path(studio, id, "damaged-", aside);
+        (void)renameat(disk->root, path, disk->root, aside);
+    }
+    if (r)
+        return r == -ENOMEM || r > 0 ? r : VAULT_E_CORRUPT; /* -EIO: these bytes cannot be had */
+    *ret_data = TAKE_PTR(data);
+    *ret_size = size;
+    return 0;
+}
+
+/* ---- writing ---- */
+
+static int sync_path(struct disk *disk, const char *path)
+{
+    _cleanup_(closep) int fd = openat(disk->root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0)
+        return -errno;
+    return 0;
+}
+
+static int make_studio(struct disk *disk, struct studio_id studio)
+{
+    char path[PATH_SIZE];
+    snprintf(path, sizeof path, "%u", studio.value);
+    if (mkdirat(disk->root, path, 0700) < 0 && errno != EEXIST)
+        return disk_error(errno);
+    for (unsigned byte = 0; byte < 256; byte++) {
+        snprintf(path, sizeof path, "%u/%02x", studio.value, byte);
+        if (mkdirat(disk->root, path, 0700) < 0 && errno != EEXIST)
+            return disk_error(errno);
+    }
+    snprintf(path, sizeof path, "%u", studio.value);
+    int r = sync_path(disk, path);
+    return r ? r : sync_path(disk, ".");
+}
+
+static int ensure_studio(struct disk *disk, struct studio_id studio)
+{
+    int r = 0;
+
+    pthread_mutex_lock(&disk->lock);
+    for (size_t i = 0; i < disk->n_studios; i++)
+        if (disk->studios[i] == studio.value)
+            goto out;
+    r = make_studio(disk, studio);
+    if (r)
+        goto out;
+    uint32_t *studios = reallocarray(disk->studios, disk->n_studios + 1, sizeof *studios);
+    if (!studios) {
+        r = -ENOMEM;
+        goto out;
+    }
+    disk->studios = studios;
+    studios[disk->n_studios++] = studio.value;
+out:
+    pthread_mutex_unlock(&disk->lock);
+    return r;
+}
+
+int disk_write(struct disk *disk, struct studio_id studio, const void *data, size_t size,
+               struct disk_file *ret_file)
+{
+    struct disk_file file;
+    int r = ensure_studio(disk, studio);
+    if (r)
+        return r;
+    snprintf(file.name, sizeof file.name, "%u/put-%llu", studio.value,
+             (unsigned long long)atomic_fetch_add(&disk->next_name, 1));
+    file.fd = openat(disk->root, file.name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (file.fd < 0)
+        return disk_error(errno);
+    r = fd_write_all(file.fd, data, size);
+    if (r < 0) {
+        disk_discard(disk, &file);
+        return disk_error(-r);
+    }
+    /* Begins the write now, so that the disk works on the whole batch at once; the sync follows. */
+    (void)sync_file_range(file.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    *ret_file = file;
+    return 0;
+}
+
+int disk_sync(struct disk_file *file)
+{
+    int r = fdatasync(file->fd) < 0 ? -errno : 0;
+    if (close(TAKE_FD(file->fd)) < 0 && r == 0)
+        r = -errno;
+    return r;
+}
+
+int disk_rename(struct disk *disk, const struct disk_file *file, struct studio_id studio,
+                const struct block_id *id)
+{
+    char path[PATH_SIZE];
+    block_path(studio, id, NULL, path);
+    return renameat(disk->root, file->name, disk->root, path) < 0 ? disk_error(errno) : 0;
+}
+
+void disk_discard(struct disk *disk, struct disk_file *file)
+{
+    closep(&file->fd);
+    (void)unlinkat(disk->root, file->name, 0);
+}
+
+int disk_sync_folder(struct disk *disk, struct studio_id studio, uint8_t byte)
+{
+    char path[PATH_SIZE];
+    snprintf(path, sizeof path, "%u/%02x", studio.value, byte);
+    return sync_path(disk, path);
+}

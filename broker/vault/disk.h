@@ -1,0 +1,43 @@
+/* disk.h - sealed blocks as files, by studio and name; private to broker/vault.
+ *
+ * Files:   FOLDER/STUDIO/AB/CDEF...: 64 hexadecimal digits, the first two a folder. put-N is a file
+ *          being written, damaged-... one whose bytes are no longer those of its name.
+ * Durable: what lies there when disk_open returns is durable (it syncs the file system). After
+ *          that a file is durable once disk_sync_folder has followed disk_rename.
+ * Owns:    any thread; disk_read's bytes are the caller's to free.
+ * Errors:  VAULT_E_MISSING, VAULT_E_CORRUPT, VAULT_E_FULL; negative is -errno.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <broker/vault/vault.h>
+
+struct disk {
+    int root;
+    pthread_mutex_t lock;
+    uint32_t *studios; /* whose folders are made and synced */
+    size_t n_studios;
+    atomic_ullong next_name;
+};
+
+/* A block on its way: written under a name of its own, then synced, then renamed. */
+struct disk_file {
+    int fd;
+    char name[48];
+};
+
+int disk_open(struct disk *disk, const char *folder);
+void disk_close(struct disk *disk);
+bool disk_has(struct disk *disk, struct studio_id studio, const struct block_id *id);
+/* Checked against the name; a damaged one is set aside, so that it can be sent again. */
+int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
+              uint8_t **ret_data, size_t *ret_size);
+int disk_write(struct disk *disk, struct studio_id studio, const void *data, size_t size,
+               struct disk_file *ret_file);
+int disk_sync(struct disk_file *file); /* closes it in every case */
+int disk_rename(struct disk *disk, const struct disk_file *file, struct studio_id studio,
+                const struct block_id *id);
+void disk_discard(struct disk *disk, struct disk_file *file);
+/* The folder that holds the blocks of a studio whose names begin with `byte`. */
+int disk_sync_folder(struct disk *disk, struct studio_id studio, uint8_t byte);

@@ -1,0 +1,267 @@
+/* reach.c - which blocks the workers of a job may read.
+ *
+ * A refs block is loaded only when an id is asked for that those loaded so far do not name; most
+ * reads of a job's workers are of its input, which its first refs blocks name.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <broker/vault/reach.h>
+#include <proto/base/check.h>
+#include <proto/block_set.h>
+
+struct job {
+    struct job *next_in_bucket;
+    struct list used; /* of those with loaded ids, the least recently used first */
+    struct studio_id studio;
+    struct job_id id;
+    pthread_mutex_t lock; /* of what follows; taken after the table's, or alone */
+    struct block_id *names;
+    size_t n_names, capacity;
+    size_t n_loaded;        /* names[0 .. n_loaded) are in `ids` */
+    int broken;             /* what came of a refs block that could not be loaded */
+    struct block_set ids;   /* the names themselves are in it as well, once loading has begun */
+};
+
+/* Jobs live as long as the table, so that a pointer to one needs no lock. */
+struct reach {
+    struct disk *disk;
+    pthread_mutex_t lock;
+    struct job **buckets;
+    size_t n_buckets, n_jobs;
+    struct list used;
+    atomic_size_t n_ids;
+};
+
+int reach_new(struct disk *disk, struct reach **ret_reach)
+{
+    struct reach *reach = calloc(1, sizeof *reach);
+    if (!reach)
+        return -ENOMEM;
+    reach->n_buckets = 256;
+    reach->buckets = calloc(reach->n_buckets, sizeof *reach->buckets);
+    if (!reach->buckets) {
+        free(reach);
+        return -ENOMEM;
+    }
+    reach->disk = disk;
+    list_init(&reach->used);
+    pthread_mutex_init(&reach->lock, NULL);
+    *ret_reach = reach;
+    return 0;
+}
+
+void reach_free(struct reach *reach)
+{
+    if (!reach)
+        return;
+    for (size_t i = 0; i < reach->n_buckets; i++)
+        for (struct job *job = reach->buckets[i], *next; job; job = next) {
+            next = job->next_in_bucket;
+            block_set_deinit(&job->ids);
+            free(job->names);
+            pthread_mutex_destroy(&job->lock);
+            free(job);
+        }
+    free(reach->buckets);
+    pthread_mutex_destroy(&reach->lock);
+    free(reach);
+}
+
+/* ---- the table ---- */
+
+/* A job's id is random already. */
+static struct job **bucket_of(struct job **buckets, size_t n_buckets, const struct job_id *id)
+{
+    uint64_t hash;
+    memcpy(&hash, id->bytes, sizeof hash);
+    return &buckets[hash & (n_buckets - 1)];
+}
+
+static void grow_table(struct reach *reach)
+{
+    size_t n = 2 * reach->n_buckets;
+    struct job **buckets = calloc(n, sizeof *buckets);
+    if (!buckets)
+        return; /* longer chains, then */
+    for (size_t i = 0; i < reach->n_buckets; i++)
+        for (struct job *job = reach->buckets[i], *next; job; job = next) {
+            struct job **bucket = bucket_of(buckets, n, &job->id);
+            next = job->next_in_bucket;
+            job->next_in_bucket = *bucket;
+            *bucket = job;
+        }
+    free(reach->buckets);
+    reach->buckets = buckets;
+    reach->n_buckets = n;
+}
+
+static struct job *find(struct reach *reach, struct studio_id studio, const struct job_id *id)
+{
+    struct job *job = *bucket_of(reach->buckets, reach->n_buckets, id);
+    while (job && (job->studio.value != studio.value || memcmp(&job->id, id, sizeof *id)))
+        job = job->next_in_bucket;
+    return job;
+}
+
+static struct job *find_or_make(struct reach *reach, struct studio_id studio,
+                                const struct job_id *id)
+{
+    struct job *job = find(reach, studio, id);
+    if (job)
+        return job;
+    job = calloc(1, sizeof *job);
+    if (!job)
+        return NULL;
+    if (reach->n_jobs >= reach->n_buckets)
+        grow_table(reach);
+    struct job **bucket = bucket_of(reach->buckets, reach->n_buckets, id);
+    job->studio = studio;
+    job->id = *id;
+    job->next_in_bucket = *bucket;
+    list_init(&job->used);
+    pthread_mutex_init(&job->lock, NULL);
+    *bucket = job;
+    reach->n_jobs++;
+    return job;
+}
+
+/* ---- names ---- */
+
+static bool has_name(const struct job *job, const struct block_id *name)
+{
+    for (size_t i = job->n_names; i-- > 0;)
+        if (!memcmp(&job->names[i], name, sizeof *name))
+            return true;
+    return false;
+}
+
+static int add_names(struct job *job, const struct block_id *refs, size_t n_refs)
+{
+    if (job->n_names + n_refs > job->capacity) {
+        size_t capacity = 2 * job->capacity + n_refs;
+        struct block_id *names = reallocarray(job->names, capacity, sizeof *names);
+        if (!names)
+            return -ENOMEM;
+        job->names = names;
+        job->capacity = capacity;
+    }
+    /* Repeats are harmless (a set takes them in); only the plain one, a submission told twice, is
+     * looked for. */
+    bool few = job->n_names <= LIMIT_REFS_BLOCKS;
+    for (size_t i = 0; i < n_refs; i++)
+        if (!few || !has_name(job, &refs[i]))
+            job->names[job->n_names++] = refs[i];
+    return 0;
+}
+
+int reach_add(struct reach *reach, struct studio_id studio, const struct job_id *id,
+              const struct block_id *refs, size_t n_refs)
+{
+    pthread_mutex_lock(&reach->lock);
+    struct job *job = find_or_make(reach, studio, id);
+    pthread_mutex_unlock(&reach->lock);
+    if (!job)
+        return -ENOMEM;
+    pthread_mutex_lock(&job->lock);
+    int r = add_names(job, refs, n_refs);
+    pthread_mutex_unlock(&job->lock);
+    return r;
+}
+
+/* ---- ids ---- */
+
+static void forget_ids(struct reach *reach, struct job *job)
+{
+    atomic_fetch_sub(&reach->n_ids, job->ids.n);
+    block_set_deinit(&job->ids);
+    job->n_loaded = 0;
+    job->broken = 0;
+}
+
+/* A job that is in use is left alone; `keep` is the caller's own. */
+static void make_room(struct reach *reach, const struct job *keep)
+{
+    pthread_mutex_lock(&reach->lock);
+    list_for_each_safe(node, after, &reach->used) {
+        struct job *job = list_entry(node, struct job, used);
+        if (atomic_load(&reach->n_ids) <= REACH_IDS_MAX)
+            break;
+        if (job == keep || pthread_mutex_trylock(&job->lock))
+            continue;
+        forget_ids(reach, job);
+        pthread_mutex_unlock(&job->lock);
+        list_unlink(&job->used);
+    }
+    pthread_mutex_unlock(&reach->lock);
+}
+
+static int add_ids(struct reach *reach, struct job *job, const struct block_id *ids, size_t n_ids)
+{
+    for (size_t i = 0; i < n_ids; i++) {
+        int r = block_set_add(&job->ids, &ids[i]);
+        if (r < 0)
+            return r;
+        atomic_fetch_add(&reach->n_ids, (size_t)r);
+    }
+    return 0;
+}
+
+static int load_next(struct reach *reach, struct job *job)
+{
+    const struct block_id *name = &job->names[job->n_loaded], *ids;
+    _cleanup_(freep) uint8_t *data = NULL;
+    size_t size, n_ids;
+
+    int r = add_ids(reach, job, name, 1);
+    if (r < 0)
+        return r;
+    r = disk_read(reach->disk, job->studio, name, &data, &size);
+    if (r < 0)
+        return r;
+    if (r == 0 && refs_unpack(data, size, &ids, &n_ids))
+        r = VAULT_E_CORRUPT;
+    if (r == 0)
+        r = add_ids(reach, job, ids, n_ids);
+    if (r < 0)
+        return r;
+    if (r > 0)
+        job->broken = r;
+    job->n_loaded++;
+    return 0;
+}
+
+static int check_job(struct reach *reach, struct job *job, const struct block_id *id)
+{
+    if (block_set_has(&job->ids, id))
+        return 0;
+    while (job->n_loaded < job->n_names) {
+        int r = load_next(reach, job);
+        if (r < 0)
+            return r;
+        if (block_set_has(&job->ids, id))
+            return 0;
+    }
+    return job->broken ? job->broken : VAULT_E_DENIED;
+}
+
+int reach_check(struct reach *reach, struct studio_id studio, const struct job_id *id,
+                const struct block_id *block)
+{
+    pthread_mutex_lock(&reach->lock);
+    struct job *job = find(reach, studio, id);
+    if (job) {
+        list_unlink(&job->used);
+        list_push(&reach->used, &job->used);
+    }
+    pthread_mutex_unlock(&reach->lock);
+    if (!job)
+        return VAULT_E_DENIED;
+
+    pthread_mutex_lock(&job->lock);
+    int r = check_job(reach, job, block);
+    pthread_mutex_unlock(&job->lock);
+    if (atomic_load(&reach->n_ids) > REACH_IDS_MAX)
+        make_room(reach, job);
+    return r;
+}

@@ -1,0 +1,21 @@
+/* reach.h - which blocks the workers of a job may read; private to broker/vault.
+ *
+ * Shape:   per job the names of its refs blocks, kept; and the ids in them, loaded when first asked
+ *          for and dropped, least recently used job first, past REACH_IDS_MAX in all.
+ * Owns:    any thread. reach_check reads refs blocks from the disk.
+ * Errors:  reach_check: 0 may be read; VAULT_E_DENIED; VAULT_E_MISSING or VAULT_E_CORRUPT where a
+ *          refs block that might name it cannot be had; -ENOMEM.
+ */
+#pragma once
+
+#include <broker/vault/disk.h>
+
+#define REACH_IDS_MAX (4u << 20) /* 33 bytes each in tables up to half empty: at most some 300 MiB */
+
+struct reach;
+int reach_new(struct disk *disk, struct reach **ret_reach);
+void reach_free(struct reach *reach);
+int reach_add(struct reach *reach, struct studio_id studio, const struct job_id *job,
+              const struct block_id *refs, size_t n_refs);
+int reach_check(struct reach *reach, struct studio_id studio, const struct job_id *job,
+                const struct block_id *id);
