@@ -19,6 +19,8 @@
 /* A request that has gone this long without an answer may have been lost with its link. */
 #define REPEAT_NS  (10 * NS_PER_S)
 #define OPEN_NS    (5 * NS_PER_S)
+/* A broker with many connections forgets quiet ones, and what they watch with them. */
+#define QUIET_NS   (30 * NS_PER_S)
 
 int connection_fail(struct westlight *westlight, int code, const char *format, ...)
 {
@@ -344,6 +346,7 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request, Wl__Enve
 {
     int64_t deadline_ns = clock_monotonic_ns() + timeout_ns, sent_ns = 0;
     uint32_t generation = 0;
+    bool again = false;
 
     request->request = ++westlight->request;
     westlight->refusal = CODE_OK;
@@ -358,6 +361,12 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request, Wl__Enve
             return r;
         if (!answer || answer->request != request->request)
             continue;
+        if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL && answer->refusal->code == CODE_STATE && !again) {
+            /* Perhaps the broker forgot this connection; greeted, it says the same only if it means the job. */
+            again = true;
+            westlight->greeted = westlight->welcome = false;
+            continue;
+        }
         if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL)
             return refused(westlight, answer->refusal);
         if (answer->body_case != expected)
@@ -370,6 +379,8 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request, Wl__Enve
 
 int connection_notice(struct westlight *westlight, int64_t deadline_ns, struct westlight_watch **ret_watch)
 {
+    int64_t quiet_ns = clock_monotonic_ns() + QUIET_NS;
+
     for (;;) {
         for (size_t i = 0; i < westlight->n_watches; i++)
             if (westlight->watches[i].notice) {
@@ -377,8 +388,13 @@ int connection_notice(struct westlight *westlight, int64_t deadline_ns, struct w
                 return 0;
             }
         Wl__Envelope *other = NULL;
-        int r = connection_turn(westlight, deadline_ns, &other);
+        int r = connection_turn(westlight, deadline_ns && deadline_ns < quiet_ns ? deadline_ns : quiet_ns, &other);
         wire_free(other); /* an answer that came too late */
+        if (r == WESTLIGHT_E_TIMEOUT && remaining_ns(deadline_ns) > 0) {
+            quiet_ns = clock_monotonic_ns() + QUIET_NS;
+            westlight->greeted = westlight->welcome = false; /* the Welcome renews the watches */
+            continue;
+        }
         if (r == WESTLIGHT_E_TIMEOUT)
             return connection_fail(westlight, r, "nothing happened in time");
         if (r != 0)

@@ -229,6 +229,21 @@ int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char 
 
 /* ---- keys ---- */
 
+/* 0700: what lies beside a key is nobody else's business. */
+static int make_parent(const char *path)
+{
+    char folder[LIMIT_PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+
+    if (!slash || slash == path)
+        return 0;
+    if ((size_t)(slash - path) >= sizeof(folder))
+        return -ENAMETOOLONG;
+    memcpy(folder, path, (size_t)(slash - path));
+    folder[slash - path] = '\0';
+    return folder_make(folder, 0700);
+}
+
 int westlight_key_new(const char *key_file, const char *secret_file, char ret_public[WESTLIGHT_KEY_TEXT],
                       char *why, size_t why_size)
 {
@@ -237,13 +252,17 @@ int westlight_key_new(const char *key_file, const char *secret_file, char ret_pu
 
     int r = identity_key_new(&keys);
     if (r == 0)
+        r = make_parent(key_file);
+    if (r == 0)
         r = identity_key_save(key_file, &keys);
     if (r == -EEXIST)
         say(why, why_size, "key %s: it is there already: choose another name, or use that one", key_file);
     else if (r != 0)
         say(why, why_size, "key %s: %s: check the folder", key_file, r < 0 ? strerror(-r) : "cannot be made");
     if (r == 0 && secret_file && *secret_file) {
-        r = identity_secret_load_or_new(secret_file, secret);
+        r = make_parent(secret_file);
+        if (r == 0)
+            r = identity_secret_load_or_new(secret_file, secret);
         wipe(secret, sizeof(secret));
         if (r != 0)
             say(why, why_size, "secret %s: %s: check the file", secret_file, r < 0 ? strerror(-r) : "not a secret");

@@ -68,6 +68,8 @@ static int open_recipe(struct homing *homing, const Wl__Show *show)
     if (r > 0)
         return connection_fail(homing->westlight, WESTLIGHT_E_CORRUPT, "job %s: its recipe cannot be read: %s", homing->id, why);
     if (r == 0)
+        r = look_steps_of_recipe(recipe, &homing->steps);
+    if (r == 0)
         r = homing_places(homing, recipe);
     if (recipe)
         wl__recipe__free_unpacked(recipe, NULL);
@@ -280,8 +282,6 @@ static int begin(struct homing *homing, struct westlight_row *row)
         return r;
     const Wl__Show *show = westlight->held->show;
     r = look_row(westlight, show->row, row);
-    if (r == 0)
-        r = look_steps_new(show->steps, show->n_steps, &homing->steps);
     if (r == 0 && homing->fetch->follow && !watch->steps)
         r = look_steps_new(show->steps, show->n_steps, &watch->steps); /* westlight_next may come later */
     if (r == 0)

@@ -16,6 +16,8 @@ struct look_steps {
 };
 
 int look_steps_new(Wl__StepRow *const *rows, size_t n, struct look_steps **ret_steps);
+/* The same from a recipe: a broker leaves spaces out of its answer where they are too large. */
+int look_steps_of_recipe(const Wl__Recipe *recipe, struct look_steps **ret_steps);
 void look_steps_free(struct look_steps *steps);
 DEFINE_CLEANUP(struct look_steps *, look_steps_free)
 /* "frame 7", "frames 1-5", "frame 7, camera left"; without parameters the step's name. */

@@ -28,7 +28,18 @@ void look_steps_free(struct look_steps *steps)
     free(steps);
 }
 
-int look_steps_new(Wl__StepRow *const *rows, size_t n, struct look_steps **ret_steps)
+static int add_step(struct look_steps *steps, const char *name, Wl__SpaceParameter *const *space, size_t n)
+{
+    _cleanup_(freep) char *kept = strdup(name);
+    if (!kept)
+        return -ENOMEM;
+    int r = wire_space(space, n, &steps->spaces[steps->n]);
+    if (r == 0)
+        steps->names[steps->n++] = TAKE_PTR(kept);
+    return r > 0 ? -EPROTO : r;
+}
+
+static int steps_alloc(size_t n, struct look_steps **ret_steps)
 {
     _cleanup_(look_steps_freep) struct look_steps *steps = calloc(1, sizeof(*steps));
     if (!steps)
@@ -37,20 +48,32 @@ int look_steps_new(Wl__StepRow *const *rows, size_t n, struct look_steps **ret_s
     steps->spaces = calloc(n + 1, sizeof(*steps->spaces));
     if (!steps->names || !steps->spaces)
         return -ENOMEM;
-    for (; steps->n < n; steps->n++) {
-        const Wl__StepRow *row = rows[steps->n];
-        char *name = strdup(row->name);
-        if (!name)
-            return -ENOMEM;
-        int r = wire_space(row->space, row->n_space, &steps->spaces[steps->n]);
-        if (r != 0) {
-            free(name);
-            return r < 0 ? r : -EPROTO;
-        }
-        steps->names[steps->n] = name;
-    }
     *ret_steps = TAKE_PTR(steps);
     return 0;
+}
+
+int look_steps_new(Wl__StepRow *const *rows, size_t n, struct look_steps **ret_steps)
+{
+    _cleanup_(look_steps_freep) struct look_steps *steps = NULL;
+
+    int r = steps_alloc(n, &steps);
+    for (size_t i = 0; r == 0 && i < n; i++)
+        r = add_step(steps, rows[i]->name, rows[i]->space, rows[i]->n_space);
+    if (r == 0)
+        *ret_steps = TAKE_PTR(steps);
+    return r;
+}
+
+int look_steps_of_recipe(const Wl__Recipe *recipe, struct look_steps **ret_steps)
+{
+    _cleanup_(look_steps_freep) struct look_steps *steps = NULL;
+
+    int r = steps_alloc(recipe->n_steps, &steps);
+    for (size_t i = 0; r == 0 && i < recipe->n_steps; i++)
+        r = add_step(steps, recipe->steps[i]->name, recipe->steps[i]->space, recipe->steps[i]->n_space);
+    if (r == 0)
+        *ret_steps = TAKE_PTR(steps);
+    return r;
 }
 
 static const struct space_parameter *frame_parameter(const struct space *space)

@@ -1,0 +1,181 @@
+/* One config file, one section a farm; what is wrong is said with its line. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include <client/farm.h>
+#include <client/receipts.h>
+#include <proto/base/bytes.h>
+#include <proto/identity.h>
+
+static char folder[64];
+
+static int make_folder(void **state)
+{
+    snprintf(folder, sizeof(folder), "/tmp/westlight-farm-XXXXXX");
+    if (!mkdtemp(folder))
+        return -1;
+    setenv("HOME", folder, 1);
+    setenv("XDG_STATE_HOME", folder, 1);
+    unsetenv("WESTLIGHT_FARM");
+    unsetenv("XDG_CONFIG_HOME");
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    return folder_remove(folder);
+}
+
+static void write_config(const char *text)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "%s/config", folder);
+    assert_int_equal(file_write(path, text, strlen(text), 0600), 0);
+    setenv("WESTLIGHT_CONFIG", path, 1);
+}
+
+#define KEY "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+
+static const char TWO[] = "# farms\n"
+                          "default = west\n"
+                          "\n"
+                          "[farm east]\n"
+                          "control = tcp://east:7420\r\n"
+                          "server_key = " KEY "\n"
+                          "key = /keys/east\n"
+                          "[farm west]\n"
+                          "  control =  tcp://west:7420  \n"
+                          "bulk=tcp://west:9\n"
+                          "server_key=" KEY "\n"
+                          "key = ~/west.key\n"
+                          "secret = ~/west.secret";
+
+static void a_farm_is_chosen_by_name_environment_or_default(void **state)
+{
+    struct westlight_farm farm;
+    char why[256] = "", expected[128];
+
+    write_config(TWO);
+    assert_int_equal(westlight_farm_load(NULL, &farm, why, sizeof(why)), 0);
+    assert_string_equal(farm.name, "west");
+    assert_string_equal(farm.control, "tcp://west:7420");
+    assert_string_equal(farm.bulk, "tcp://west:9");
+    snprintf(expected, sizeof(expected), "%s/west.secret", folder);
+    assert_string_equal(farm.secret_file, expected);
+    assert_int_equal(westlight_farm_load("east", &farm, why, sizeof(why)), 0);
+    assert_string_equal(farm.control, "tcp://east:7420");
+    assert_string_equal(farm.bulk, "");
+    setenv("WESTLIGHT_FARM", "east", 1);
+    assert_int_equal(westlight_farm_load(NULL, &farm, why, sizeof(why)), 0);
+    assert_string_equal(farm.name, "east");
+    assert_int_equal(westlight_farm_load("west", &farm, why, sizeof(why)), 0);
+    assert_string_equal(farm.name, "west");
+    unsetenv("WESTLIGHT_FARM");
+}
+
+static void the_only_farm_needs_no_default(void **state)
+{
+    struct westlight_farm farm;
+    char why[256] = "";
+
+    write_config("[farm one]\ncontrol = tcp://h:1\nserver_key = " KEY "\nkey = /k\n");
+    assert_int_equal(westlight_farm_load(NULL, &farm, why, sizeof(why)), 0);
+    assert_string_equal(farm.name, "one");
+}
+
+static void an_error_names_the_file_and_the_line(void **state)
+{
+    static const struct {
+        const char *name, *text, *expected;
+    } cases[] = {
+        {NULL, "colour = red\n", "config:1: \"colour\" is not known"},
+        {NULL, "[farm a]\ncolour = red\n", "config:2: \"colour\" is not known"},
+        {NULL, "[farm a]\n\ncontrol\n", "config:3: not a setting"},
+        {NULL, "[barn a]\n", "config:1: not a section"},
+        {NULL, "[farm ]\n", "config:1: a farm without a name"},
+        {"b", "[farm a]\ncontrol = tcp://h:1\n", "farm b: not in"},
+        {NULL, "[farm a]\ncontrol = tcp://h:1\n[farm b]\n", "2 farms and no default"},
+        {NULL, "[farm a]\nkey = /k\n", "lacks a line: add control"},
+        {NULL, "[farm a]\ncontrol = tcp://h:1\nserver_key = short\nkey = /k\n", "server_key is not a key"},
+        {NULL, "[farm a123456789012345678901234567890123456789012345678901234567890123456789]\n", "config:1: longer than 63"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct westlight_farm farm;
+        char why[512] = "";
+        write_config(cases[i].text);
+        assert_int_equal(westlight_farm_load(cases[i].name, &farm, why, sizeof(why)), WESTLIGHT_E_USAGE);
+        if (!strstr(why, cases[i].expected))
+            fail_msg("case %zu: %s", i, why);
+    }
+    struct westlight_farm farm;
+    char why[512] = "";
+    setenv("WESTLIGHT_CONFIG", "/nonexistent/config", 1);
+    assert_int_equal(westlight_farm_load(NULL, &farm, why, sizeof(why)), WESTLIGHT_E_USAGE);
+    assert_non_null(strstr(why, "/nonexistent/config: No such file"));
+}
+
+static void a_new_key_is_never_written_over_another(void **state)
+{
+    char key[128], secret[128], public[WESTLIGHT_KEY_TEXT] = "", why[256] = "";
+    uint8_t before[32], after[32];
+
+    snprintf(key, sizeof(key), "%s/new/person.key", folder);
+    snprintf(secret, sizeof(secret), "%s/new/studio.secret", folder);
+    assert_int_equal(westlight_key_new(key, secret, public, why, sizeof(why)), 0);
+    assert_int_equal(strlen(public), 40);
+    assert_int_equal(identity_secret_load(secret, before), 0);
+    assert_int_equal(westlight_key_new(key, secret, public, why, sizeof(why)), WESTLIGHT_E_EXISTS);
+    assert_non_null(strstr(why, "it is there already"));
+
+    snprintf(key, sizeof(key), "%s/new/other.key", folder);
+    assert_int_equal(westlight_key_new(key, secret, public, why, sizeof(why)), 0);
+    assert_int_equal(identity_secret_load(secret, after), 0); /* the studio's stays */
+    assert_memory_equal(before, after, 32);
+}
+
+static void receipts_outlive_their_writer(void **state)
+{
+    struct receipts receipts;
+    struct stat status = {.st_size = 5, .st_mtim = {1, 2}}, other = {.st_size = 5, .st_mtim = {1, 3}};
+    char path[32];
+
+    assert_int_equal(receipts_open(&receipts, "00ff", "/out"), 0);
+    for (int i = 0; i < 200; i++) {
+        snprintf(path, sizeof(path), "a b/%d\n.png", i);
+        assert_int_equal(receipts_add(&receipts, path, (uint64_t)i, 1, 2, &status), 0);
+    }
+    assert_int_equal(receipts_add(&receipts, "a b/7\n.png", 900, 1, 2, &other), 0);
+    receipts_deinit(&receipts);
+
+    assert_int_equal(receipts_open(&receipts, "00ff", "/out"), 0);
+    assert_int_equal(receipts.n, 200);
+    const struct receipt *receipt = receipts_find(&receipts, "a b/7\n.png");
+    assert_non_null(receipt);
+    assert_int_equal(receipt->sequence, 900); /* the later one counts */
+    assert_true(receipt_holds(receipt, &other));
+    assert_false(receipt_holds(receipt, &status));
+    assert_null(receipts_find(&receipts, "a b/200\n.png"));
+    receipts_deinit(&receipts);
+
+    assert_int_equal(receipts_open(&receipts, "00ff", "/elsewhere"), 0);
+    assert_null(receipts_find(&receipts, "a b/7\n.png"));
+    receipts_deinit(&receipts);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_farm_is_chosen_by_name_environment_or_default),
+        cmocka_unit_test(the_only_farm_needs_no_default),
+        cmocka_unit_test(an_error_names_the_file_and_the_line),
+        cmocka_unit_test(a_new_key_is_never_written_over_another),
+        cmocka_unit_test(receipts_outlive_their_writer),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
