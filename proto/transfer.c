@@ -31,13 +31,19 @@ int transfer_say(struct transfer *transfer, int result, const char *what, const 
     return result;
 }
 
+static void hang_up(struct transfer *transfer)
+{
+    link_close(transfer->monitor);
+    link_close(transfer->socket);
+    transfer->monitor = transfer->socket = NULL;
+    transfer->phase = PHASE_CLOSED;
+}
+
 static int dial(struct transfer *transfer)
 {
     const struct transfer_config *config = &transfer->config;
 
-    link_close(transfer->socket);
-    transfer->socket = transfer->monitor = NULL;
-    transfer->phase = PHASE_CLOSED;
+    hang_up(transfer);
     transfer->refused_ns = 0;
     transfer->fresh_ns = clock_monotonic_ns();
     int r = link_connect(config->context, LINK_BULK, transfer->endpoint, &config->server,
@@ -47,8 +53,7 @@ static int dial(struct transfer *transfer)
     if (r == 0)
         return 0;
 
-    link_close(transfer->socket);
-    transfer->socket = NULL;
+    hang_up(transfer);
     return transfer_say(transfer, r, transfer->endpoint, strerror(-r), "check the address");
 }
 
@@ -81,7 +86,7 @@ void transfer_free(struct transfer *transfer)
     if (!transfer)
         return;
 
-    link_close(transfer->socket);
+    hang_up(transfer);
     free(transfer->endpoint);
     bytes_wipe_deinit(&transfer->pass);
     bytes_deinit(&transfer->why);
