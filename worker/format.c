@@ -144,3 +144,42 @@ int format_resolve(const struct format *format, const char *text, char **ret_tex
     *ret_text = (char *)TAKE_PTR(out.data);
     return 0;
 }
+
+void format_texts_free(char **texts)
+{
+    for (char **text = texts; text && *text; text++)
+        free(*text);
+    free(texts);
+}
+
+/* Is an entry of that name after `i`? */
+static bool format_hidden(const struct format *format, size_t i)
+{
+    for (size_t later = i + 1; later < format->n; later++)
+        if (strcmp(format->entries[later].name, format->entries[i].name) == 0)
+            return true;
+    return false;
+}
+
+int format_environment(const struct format *format, char ***ret_environment)
+{
+    _cleanup_(format_texts_freep) char **environment = calloc(format->n + 1, sizeof(char *));
+    size_t n = 0;
+
+    if (!environment)
+        return -ENOMEM;
+    for (size_t i = 0; i < format->n; i++) {
+        const struct format_entry *entry = &format->entries[i];
+
+        if (!entry->value || format_hidden(format, i))
+            continue;
+        if (asprintf(&environment[n], "%s=%s", entry->name, entry->value) < 0) {
+            environment[n] = NULL;
+            return -ENOMEM;
+        }
+        n++;
+    }
+
+    *ret_environment = TAKE_PTR(environment);
+    return 0;
+}

@@ -43,3 +43,7 @@ const char *format_get(const struct format *format, const char *name); /* NULL: 
 void format_cut(struct format *format, size_t mark);
 /* *ret_text is the caller's to free. */
 int format_resolve(const struct format *format, const char *text, char **ret_text, char *ret_why);
+/* "NAME=VALUE" of each name's newest entry, NULL-ended, as execve takes it. */
+int format_environment(const struct format *format, char ***ret_environment);
+void format_texts_free(char **texts); /* NULL-ended; NULL is fine */
+DEFINE_CLEANUP(char **, format_texts_free)

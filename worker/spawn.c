@@ -346,6 +346,10 @@ int spawn_run(struct spawn_group *group, const struct spawn_config *config,
         *ret_result = (struct spawn_result){.end = SPAWN_NO_COMMAND, .exit_status = 127, .error = -r};
         return 0;
     }
+    if (config->stop && atomic_load(config->stop)) {
+        *ret_result = (struct spawn_result){.end = SPAWN_STOPPED, .exit_status = 128 + SIGTERM};
+        return 0;
+    }
     if (config->keep && group->n_kept == SPAWN_KEPT_MAX)
         return -E2BIG;
     r = warden_new(&action, &run.warden);

@@ -58,7 +58,7 @@ static void openjd_lines_are_heard(void **state)
     feed(capture, "openjd_progress: 5\nopenjd_progress: 101\nopenjd_progress: nan\n");
     assert_int_equal(permille, 125);
     feed(capture, "openjd_fail: the cache is empty");
-    assert_string_equal(capture_findings(capture)->message, "");
+    assert_string_equal(capture_findings(capture)->message, "an openjd_env: line is not NAME=VALUE");
     capture_end(capture);
     assert_string_equal(capture_findings(capture)->message, "the cache is empty");
     assert_int_equal(capture_findings(capture)->class, CLASS_RENDERER);

@@ -63,6 +63,24 @@ static void the_newest_entry_wins_until_its_scope_is_cut(void **state)
     format_deinit(&format);
 }
 
+static void an_environment_holds_the_newest_of_each_name(void **state)
+{
+    _cleanup_(format_texts_freep) char **environment = NULL;
+    struct format format;
+
+    format_init(&format);
+    assert_int_equal(format_set(&format, "", "A", "1"), 0);
+    assert_int_equal(format_set(&format, "", "AB", "2"), 0);
+    assert_int_equal(format_set(&format, "", "A", "3"), 0);
+    assert_int_equal(format_set(&format, "", "C", "4"), 0);
+    assert_int_equal(format_set(&format, "", "C", NULL), 0);
+    assert_int_equal(format_environment(&format, &environment), 0);
+    assert_string_equal(environment[0], "AB=2");
+    assert_string_equal(environment[1], "A=3");
+    assert_null(environment[2]);
+    format_deinit(&format);
+}
+
 static void names_and_texts_have_a_limit(void **state)
 {
     static char big[FORMAT_BYTES_MAX / 2 + 10];
@@ -88,6 +106,7 @@ int main(void)
         cmocka_unit_test(references_become_values),
         cmocka_unit_test(an_unknown_name_is_named),
         cmocka_unit_test(the_newest_entry_wins_until_its_scope_is_cut),
+        cmocka_unit_test(an_environment_holds_the_newest_of_each_name),
         cmocka_unit_test(names_and_texts_have_a_limit),
     };
 
