@@ -420,10 +420,14 @@ static Wl__WorkerRow *worker_row(struct gateway *gateway, const struct worker_vi
 {
     Wl__WorkerRow *row = gateway_scratch(gateway, sizeof *row);
     struct worker_key *key = gateway_scratch(gateway, sizeof *key);
-    const struct peer *peer = peers_worker(&gateway->peers, view->worker);
+    struct peer *peer = peers_worker(&gateway->peers, view->worker);
+    struct link_key link_key;
 
     wl__worker_row__init(row);
     *key = view->key;
+    memcpy(link_key.bytes, key->bytes, sizeof link_key.bytes);
+    if (!peer) /* known from before a restart, and not back yet */
+        (void)peers_get(&gateway->peers, &link_key, gateway->now_ns, false, &peer);
     row->id = view->worker.value + 1;
     row->key = (ProtobufCBinaryData){sizeof key->bytes, key->bytes};
     row->connected = view->connected;
