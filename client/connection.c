@@ -544,10 +544,13 @@ int connection_bulk(const struct westlight *westlight, char *ret_endpoint, size_
     return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
 }
 
-int connection_job_id(struct westlight *westlight, const char *text, uint8_t ret_job[16])
+int connection_begin_job(struct westlight *westlight, const char *id, uint8_t ret_job[16])
 {
-    if (!text || strlen(text) != 2 * WESTLIGHT_ID_BYTES || hex_decode(text, ret_job, WESTLIGHT_ID_BYTES) < 0)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE, "job %.40s: not a whole id of 32 digits: resolve it first",
-                               text ? text : "");
+    char text[2 * WESTLIGHT_ID_BYTES + 2];
+    snprintf(text, sizeof(text), "%s", id ? id : "");
+
+    connection_begin(westlight); /* `id` may have been of the last call's memory */
+    if (strlen(text) != 2 * WESTLIGHT_ID_BYTES || hex_decode(text, ret_job, WESTLIGHT_ID_BYTES) < 0)
+        return connection_fail(westlight, WESTLIGHT_E_USAGE, "job %s: not a whole id of 32 digits: resolve it first", text);
     return 0;
 }

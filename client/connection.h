@@ -87,5 +87,5 @@ int connection_sleep(struct westlight *westlight, int64_t span_ns);
 /* The endpoint for blocks: the farm's, else the broker's, else control's host and next port. */
 int connection_bulk(const struct westlight *westlight, char *ret_endpoint, size_t size);
 
-/* 32 hexadecimal digits, or WESTLIGHT_E_USAGE. */
-int connection_job_id(struct westlight *westlight, const char *text, uint8_t ret_job[16]);
+/* connection_begin of a call on one job: 32 hexadecimal digits, or WESTLIGHT_E_USAGE. */
+int connection_begin_job(struct westlight *westlight, const char *id, uint8_t ret_job[16]);

@@ -273,8 +273,8 @@ static int begin(struct homing *homing, struct westlight_row *row)
     struct westlight *westlight = homing->westlight;
     struct westlight_watch *watch;
 
-    int r = connection_job_id(westlight, homing->id, homing->job);
-    if (r == 0 && homing->fetch->follow) /* before looking, so that nothing falls between */
+    int r = 0;
+    if (homing->fetch->follow) /* before looking, so that nothing falls between */
         r = connection_watch(westlight, homing->job, &watch);
     if (r == 0)
         r = look_show(westlight, homing->job, &westlight->held);
@@ -297,14 +297,16 @@ static int begin(struct homing *homing, struct westlight_row *row)
 int westlight_fetch(struct westlight *westlight, const char *id, struct westlight_fetch *fetch)
 {
     struct homing homing = {
-        .westlight = westlight, .fetch = fetch, .id = id, .fd = -1, .receipts.file = -1, .blocks.westlight = westlight,
+        .westlight = westlight, .fetch = fetch, .fd = -1, .receipts.file = -1, .blocks.westlight = westlight,
         .progress_ns = clock_monotonic_ns(),
     };
     struct westlight_row row;
 
-    connection_begin(westlight);
     homing.reader.blocks = &homing.blocks;
-    int r = begin(&homing, &row);
+    int r = connection_begin_job(westlight, id, homing.job);
+    hex_encode(homing.job, sizeof(homing.job), homing.id);
+    if (r == 0)
+        r = begin(&homing, &row);
     if (r == 0)
         r = fetch->follow ? follow(&homing, &row) : fetch_all(&homing);
     if (r == 0 && homing.conflicts > 1)

@@ -14,7 +14,7 @@
 struct homing {
     struct westlight *westlight;
     struct westlight_fetch *fetch;
-    const char *id;
+    char id[WESTLIGHT_ID_TEXT];
     uint8_t job[WESTLIGHT_ID_BYTES];
     uint8_t job_key[32];
     struct look_steps *steps;

@@ -196,16 +196,17 @@ static int show_newest(struct reading *reading, bool follow)
     wire_free(TAKE_PTR(before.answer));
     if (r == 0)
         r = show_live(reading, &live);
-    if (r != 0 || (live && !follow))
+    if (r != 0)
         return r;
-    if (!live && !follow)
-        return show_attempt(reading, 0);
+    if (!follow) /* what runs may not have printed anything yet: then the attempt before it */
+        return reading->segment > 0 || (live && before.number == 0) ? 0 : show_attempt(reading, 0);
 
     bool ran = live;
     for (;;) {
         struct ended now = {0};
-        r = find_attempt(reading, 0, &now);
-        bool over = r == 0 && !live && now.number > (ran ? before.number : 0);
+        /* The attempt that was shown ends as the next in number, even if another runs already. */
+        r = find_attempt(reading, ran ? before.number + 1 : 0, &now);
+        bool over = r == 0 && now.number > 0 && (ran || !live);
         if (over)
             r = show_ended(reading, &now);
         wire_free(now.answer);
@@ -227,8 +228,7 @@ int westlight_log(struct westlight *westlight, const char *id, uint32_t step, ui
                               .on_text = on_text, .user = user};
     _cleanup_(wire_freep) Wl__Envelope *show = NULL;
 
-    connection_begin(westlight);
-    int r = connection_job_id(westlight, id, reading.job);
+    int r = connection_begin_job(westlight, id, reading.job);
     if (r == 0)
         r = look_show(westlight, reading.job, &show);
     if (r == 0)

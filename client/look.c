@@ -155,8 +155,7 @@ int westlight_show(struct westlight *westlight, const char *id, const struct wes
     uint8_t job[WESTLIGHT_ID_BYTES];
     struct westlight_live *live = NULL;
 
-    connection_begin(westlight);
-    int r = connection_job_id(westlight, id, job);
+    int r = connection_begin_job(westlight, id, job);
     if (r == 0)
         r = look_show(westlight, job, &westlight->held);
     if (r != 0)
@@ -193,8 +192,7 @@ int westlight_watch(struct westlight *westlight, const char *id)
     struct westlight_watch *watch;
     uint8_t job[WESTLIGHT_ID_BYTES];
 
-    connection_begin(westlight);
-    int r = connection_job_id(westlight, id, job);
+    int r = connection_begin_job(westlight, id, job);
     if (r == 0)
         r = look_show(westlight, job, &answer);
     if (r == 0)
@@ -262,8 +260,7 @@ int westlight_attempts(struct westlight *westlight, const char *id, uint32_t ste
     uint32_t number = 0;
     bool more = true;
 
-    connection_begin(westlight);
-    int r = connection_job_id(westlight, id, job);
+    int r = connection_begin_job(westlight, id, job);
     while (r == 0 && more) {
         _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
         r = look_attempts(westlight, job, step, task, after, &answer);

@@ -206,8 +206,8 @@ static int pack_failed(struct upload *upload, int r, const char *folder, const s
     int code = r == -ENOENT || r == -ENOTDIR || r == MANIFEST_E_CHANGED || r == -EACCES ? WESTLIGHT_E_MISSING
                : r > 0                                                                  ? WESTLIGHT_E_USAGE
                                                                                         : r;
-    return connection_fail(westlight, code, "input %s: %s%s", folder, text,
-                           r == MANIFEST_E_CHANGED ? ": wait until it is written, and submit again" : "");
+    return text[0] == '/' ? connection_fail(westlight, code, "input %s", text)
+                          : connection_fail(westlight, code, "input %s/%s", folder, text);
 }
 
 /* Lists the files of a root, without duplicates. */

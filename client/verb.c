@@ -14,11 +14,10 @@ int westlight_do(struct westlight *westlight, const char *id, enum westlight_ver
     Wl__Range ranges[LIMIT_RANGES_VERB], *pointers[LIMIT_RANGES_VERB];
     uint8_t job[WESTLIGHT_ID_BYTES], request[16];
 
-    connection_begin(westlight);
-    if (n_frames > LIMIT_RANGES_VERB)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE, "frames: %zu ranges: at most %d are taken at once: ask in parts",
-                               n_frames, LIMIT_RANGES_VERB);
-    int r = connection_job_id(westlight, id, job);
+    int r = connection_begin_job(westlight, id, job);
+    if (r == 0 && n_frames > LIMIT_RANGES_VERB)
+        r = connection_fail(westlight, WESTLIGHT_E_USAGE, "frames: %zu ranges: at most %d are taken at once: ask in parts",
+                            n_frames, LIMIT_RANGES_VERB);
     if (r == 0)
         r = random_bytes(request, sizeof(request));
     if (r != 0)
@@ -53,8 +52,7 @@ int westlight_task_of_frame(struct westlight *westlight, const char *id, uint32_
     uint8_t job[WESTLIGHT_ID_BYTES];
     size_t n = 0;
 
-    connection_begin(westlight);
-    int r = connection_job_id(westlight, id, job);
+    int r = connection_begin_job(westlight, id, job);
     if (r == 0)
         r = look_show(westlight, job, &answer);
     if (r == 0)
