@@ -1,0 +1,571 @@
+/* agent.c - the worker's agent against a broker of the test's own: joining, leases in order, a lost
+ * link, a restart with a result in hand. Sessions are pretended: each runs until the test ends it.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include <proto/base/clock.h>
+#include <proto/state.h>
+#include <proto/wire.h>
+#include <worker/agent.h>
+#include <worker/session.h>
+
+#define PATIENCE_NS (20 * NS_PER_S)
+
+/* ---- the pretended session ---- */
+
+static atomic_uint running, finish; /* bit i: task i runs; task i may end */
+
+int session_run(const struct session_config *config, struct session_result *ret_result)
+{
+    unsigned bit = 1u << config->task;
+
+    *ret_result = (struct session_result){.class = CLASS_OK, .wall_ns = 5};
+    config->on_started(config->user);
+    config->on_text(config->user, "hello\n", 6);
+    config->on_progress(config->user, 500, "half");
+    atomic_fetch_or(&running, bit);
+    while (!(atomic_load(&finish) & bit) && !atomic_load(config->stop))
+        (void)poll(NULL, 0, 2);
+    atomic_fetch_and(&running, ~bit);
+    if (atomic_load(config->stop))
+        ret_result->class = CLASS_CANCELLED;
+    return bytes_append(&ret_result->log, "hello\n", 6);
+}
+
+void session_result_deinit(struct session_result *result)
+{
+    bytes_deinit(&result->log);
+}
+
+bool session_map_path(const struct session_map *maps, size_t n_maps, const char *path, char *ret_path, size_t size)
+{
+    (void)maps, (void)n_maps, (void)path, (void)ret_path, (void)size;
+    return false;
+}
+
+/* ---- the pretended broker ---- */
+
+struct farm {
+    char state[64], endpoint[128];
+    void *context, *socket;
+    struct link_zap *zap;
+    struct link_keypair broker, worker;
+    struct link_route route;
+    pthread_t thread;
+    struct agent_config agent;
+    Wl__Offer offer;
+    struct probe probe;
+    uint64_t session;
+    uint8_t key_in[32], key_out[32];
+};
+
+static int allow_all(void *user, const struct link_key *key)
+{
+    (void)user, (void)key;
+    return 0;
+}
+
+static void listen_on(struct farm *farm, const char *endpoint)
+{
+    assert_int_equal(link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket, farm->endpoint), 0);
+}
+
+static void *agent_thread(void *user)
+{
+    struct farm *farm = user;
+
+    return agent_run(&farm->agent) == 0 ? NULL : farm;
+}
+
+static void agent_start(struct farm *farm)
+{
+    farm->agent.stop_fd = eventfd(0, EFD_CLOEXEC);
+    assert_int_equal(pthread_create(&farm->thread, NULL, agent_thread, farm), 0);
+}
+
+static void agent_stop(struct farm *farm)
+{
+    uint64_t one = 1;
+    void *failed;
+
+    assert_int_equal(write(farm->agent.stop_fd, &one, sizeof(one)), sizeof(one));
+    pthread_join(farm->thread, &failed);
+    assert_null(failed);
+    close(farm->agent.stop_fd);
+}
+
+static int setup(void **state)
+{
+    struct farm *farm = calloc(1, sizeof(*farm));
+
+    atomic_store(&running, 0);
+    atomic_store(&finish, 0);
+    strcpy(farm->state, "/tmp/westlight-agent-XXXXXX");
+    assert_non_null(mkdtemp(farm->state));
+    assert_int_equal(identity_key_new(&farm->broker), 0);
+    assert_int_equal(identity_key_new(&farm->worker), 0);
+    assert_int_equal(link_context_new(1, &farm->context), 0);
+    assert_int_equal(link_zap_new(farm->context, allow_all, NULL, &farm->zap), 0);
+    listen_on(farm, "tcp://127.0.0.1:*");
+    wl__offer__init(&farm->offer);
+    farm->offer.slots = 1;
+    farm->agent = (struct agent_config){.broker = farm->endpoint,
+                                        .server = farm->broker.public_key,
+                                        .keys = &farm->worker,
+                                        .state = farm->state,
+                                        .cache_bytes = 1 << 20,
+                                        .probe = &farm->probe,
+                                        .offer = &farm->offer};
+    random_bytes(farm->key_in, 32);
+    random_bytes(farm->key_out, 32);
+    *state = farm;
+    agent_start(farm);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct farm *farm = *state;
+
+    agent_stop(farm);
+    link_close(farm->socket);
+    link_zap_free(farm->zap);
+    link_context_free(farm->context);
+    folder_remove(farm->state);
+    free(farm);
+    return 0;
+}
+
+/* The next message that is not a beat or progress, unless that is what is awaited. */
+static Wl__Envelope *hear(struct farm *farm, Wl__Envelope__BodyCase body)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_NS;
+
+    while (clock_monotonic_ns() < deadline_ns) {
+        zmq_pollitem_t item = {.socket = farm->socket, .events = ZMQ_POLLIN};
+        Wl__Envelope *envelope;
+        const char *why;
+        struct link_key key;
+        zmq_msg_t message;
+
+        zmq_poll(&item, 1, 100);
+        if (link_receive(farm->socket, &key, &farm->route, &message, NULL) != 0)
+            continue;
+        assert_int_equal(wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why), 0);
+        zmq_msg_close(&message);
+        if (envelope->body_case == body)
+            return envelope;
+        if (envelope->body_case != WL__ENVELOPE__BODY_BEAT && envelope->body_case != WL__ENVELOPE__BODY_PROGRESS)
+            fail_msg("heard body %d, expected %d", (int)envelope->body_case, (int)body);
+        wire_free(envelope);
+    }
+    fail_msg("nothing heard, expected %d", (int)body);
+    return NULL;
+}
+
+static void say(struct farm *farm, Wl__Envelope__BodyCase body, void *message, uint64_t request)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    zmq_msg_t packed;
+
+    envelope.request = request;
+    envelope.body_case = body;
+    envelope.welcome = message; /* a union of pointers */
+    assert_int_equal(wire_pack(&envelope, &packed), 0);
+    assert_int_equal(link_send(farm->socket, &farm->route, &packed, NULL), 0);
+}
+
+static void until(unsigned mask, unsigned value)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_NS;
+
+    while ((atomic_load(&running) & mask) != value && clock_monotonic_ns() < deadline_ns)
+        (void)poll(NULL, 0, 1);
+    assert_int_equal(atomic_load(&running) & mask, value);
+}
+
+/* ---- what a broker does ---- */
+
+static Wl__Envelope *welcome(struct farm *farm)
+{
+    Wl__Welcome message = WL__WELCOME__INIT;
+    Wl__Envelope *envelope = hear(farm, WL__ENVELOPE__BODY_HELLO);
+
+    assert_int_equal(envelope->hello->boot.len, 16);
+    assert_true(envelope->hello->session > farm->session);
+    farm->session = envelope->hello->session;
+    message.epoch = 1;
+    message.beat_ns = 50 * NS_PER_MS;
+    say(farm, WL__ENVELOPE__BODY_WELCOME, &message, envelope->request);
+    wire_free(envelope);
+    envelope = hear(farm, WL__ENVELOPE__BODY_INVENTORY);
+    assert_int_equal(envelope->inventory->session, farm->session);
+    assert_true(envelope->inventory->last);
+    return envelope;
+}
+
+/* The same verdict on all it lists. */
+static void judge(struct farm *farm, Wl__Envelope *inventory, enum verdict verdict)
+{
+    Wl__LeaseVerdict verdicts[8], *pointers[8];
+    Wl__Verdict message = WL__VERDICT__INIT;
+
+    for (size_t i = 0; i < inventory->inventory->n_items; i++) {
+        wl__lease_verdict__init(&verdicts[i]);
+        verdicts[i].lease = inventory->inventory->items[i]->lease;
+        verdicts[i].verdict = verdict;
+        pointers[i] = &verdicts[i];
+    }
+    message.leases = pointers;
+    message.n_leases = inventory->inventory->n_items;
+    message.last = true;
+    say(farm, WL__ENVELOPE__BODY_VERDICT, &message, 0);
+    wire_free(inventory);
+}
+
+static void join(struct farm *farm)
+{
+    Wl__Envelope *inventory = welcome(farm);
+
+    assert_int_equal(inventory->inventory->n_items, 0);
+    judge(farm, inventory, VERDICT_KEEP);
+}
+
+static struct lease lease_of(uint64_t task)
+{
+    return (struct lease){.job = {1}, .task = task, .floor = 1, .epoch = 1, .attempt = task + 100};
+}
+
+static void recipe(struct farm *farm, struct sealer *sealer, struct bytes *sealed, struct block_key *key)
+{
+    Wl__Recipe message = WL__RECIPE__INIT;
+    Wl__StepRecipe step = WL__STEP_RECIPE__INIT, *steps = &step;
+    Wl__Action action = WL__ACTION__INIT;
+    Wl__SpaceParameter space = WL__SPACE_PARAMETER__INIT, *spaces = &space;
+    Wl__Range range = WL__RANGE__INIT, *ranges = &range;
+    uint8_t packed[4096];
+    size_t size;
+
+    range.first = 1, range.last = 10, range.step = 1;
+    space.name = (char *)"Frame";
+    space.ranges = &ranges, space.n_ranges = 1;
+    action.command = (char *)"true";
+    step.name = (char *)"render";
+    step.on_run = &action;
+    step.output_optional = true;
+    step.space = &spaces, step.n_space = 1;
+    message.job_name = (char *)"test";
+    message.steps = &steps, message.n_steps = 1;
+    size = wl__recipe__pack(&message, packed);
+    assert_int_equal(seal_block(sealer, farm->key_in, packed, size, sealed, key), 0);
+}
+
+static void assign(struct farm *farm, uint64_t task, uint64_t behind)
+{
+    _cleanup_(sealer_freep) struct sealer *sealer = NULL;
+    _cleanup_(bytes_deinit) struct bytes sealed = {0};
+    struct block_key key;
+    Wl__Assign message = WL__ASSIGN__INIT;
+    Wl__BlockRef ref = WL__BLOCK_REF__INIT;
+    Wl__Lease shape = WL__LEASE__INIT;
+    struct lease lease = lease_of(task);
+    uint8_t wrapped[32], ticket[32] = {9}, pass[PASS_BYTES] = {8};
+
+    assert_int_equal(sealer_new(&sealer), 0);
+    recipe(farm, sealer, &sealed, &key);
+    wire_block_ref_set(sealer, farm->key_in, &key, wrapped, &ref);
+    ref.inline_sealed = (ProtobufCBinaryData){.len = sealed.size, .data = sealed.data};
+    wire_lease_set(&shape, &lease);
+    message.lease = &shape;
+    message.ticket = (ProtobufCBinaryData){.len = 32, .data = ticket};
+    message.recipe = &ref;
+    message.key_in = (ProtobufCBinaryData){.len = 32, .data = farm->key_in};
+    message.key_out = (ProtobufCBinaryData){.len = 32, .data = farm->key_out};
+    message.pass = (ProtobufCBinaryData){.len = sizeof(pass), .data = pass};
+    message.behind = behind ? behind : 0;
+    message.behind_epoch = behind ? 1 : 0;
+    say(farm, WL__ENVELOPE__BODY_ASSIGN, &message, 0);
+}
+
+static void take_away(struct farm *farm, uint64_t task, Wl__RevokeKind kind)
+{
+    Wl__Revoke message = WL__REVOKE__INIT;
+    Wl__Lease shape = WL__LEASE__INIT;
+    struct lease lease = lease_of(task);
+
+    wire_lease_set(&shape, &lease);
+    message.lease = &shape;
+    message.kind = kind;
+    message.why = (char *)"the job was cancelled";
+    say(farm, WL__ENVELOPE__BODY_REVOKE, &message, 0);
+}
+
+static void expect_started(struct farm *farm, uint64_t task)
+{
+    Wl__Envelope *envelope = hear(farm, WL__ENVELOPE__BODY_STARTED);
+
+    assert_int_equal(envelope->started->lease->task, task);
+    assert_int_equal(envelope->started->ticket.len, 32);
+    wire_free(envelope);
+}
+
+static void expect_result(struct farm *farm, uint64_t task, enum attempt_class class)
+{
+    Wl__Envelope *envelope = hear(farm, WL__ENVELOPE__BODY_RESULT);
+
+    assert_int_equal(envelope->result->session, farm->session);
+    assert_int_equal(envelope->result->lease->task, task);
+    assert_int_equal(envelope->result->class_, class);
+    assert_int_equal(envelope->result->n_log, 1);
+    assert_int_equal(envelope->result->n_refs, 0); /* all of it is small */
+    assert_true((envelope->result->manifest != NULL) == (class == CLASS_OK));
+    wire_free(envelope);
+}
+
+static void commit(struct farm *farm, uint64_t task, enum code code)
+{
+    Wl__Committed message = WL__COMMITTED__INIT;
+    Wl__Lease shape = WL__LEASE__INIT;
+    struct lease lease = lease_of(task);
+
+    wire_lease_set(&shape, &lease);
+    message.lease = &shape;
+    message.code = code;
+    say(farm, WL__ENVELOPE__BODY_COMMITTED, &message, 0);
+}
+
+static void finish_task(unsigned task)
+{
+    atomic_fetch_or(&finish, 1u << task);
+}
+
+/* ---- the facts ---- */
+
+static void it_joins_beats_and_runs_what_it_is_given(void **state)
+{
+    struct farm *farm = *state;
+
+    join(farm);
+    wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT));
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+    commit(farm, 0, CODE_OK);
+}
+
+static void progress_carries_the_sealed_output(void **state)
+{
+    struct farm *farm = *state;
+    _cleanup_(sealer_freep) struct sealer *sealer = NULL;
+    _cleanup_(bytes_deinit) struct bytes text = {0};
+    Wl__Envelope *envelope;
+    struct block_key key;
+    uint8_t secret[32];
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    envelope = hear(farm, WL__ENVELOPE__BODY_PROGRESS);
+    assert_non_null(envelope->progress->log);
+    assert_int_equal(envelope->progress->log->number, 1);
+    assert_int_equal(sealer_new(&sealer), 0);
+    job_key_log(farm->key_out, secret);
+    assert_int_equal(wire_block_ref(sealer, secret, envelope->progress->log->text, &key), 0);
+    assert_int_equal(open_block(sealer, &key, envelope->progress->log->text->inline_sealed.data,
+                                envelope->progress->log->text->inline_sealed.len, &text), 0);
+    assert_memory_equal(text.data, "hello\n", 6);
+    wire_free(envelope);
+}
+
+static void a_prefetched_task_starts_when_the_one_before_it_ends(void **state)
+{
+    struct farm *farm = *state;
+
+    join(farm);
+    assign(farm, 0, 0);
+    assign(farm, 1, 100);
+    expect_started(farm, 0);
+    wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT));
+    assert_int_equal(atomic_load(&running), 1);
+    finish_task(0);
+    until(3, 2); /* the broker has said nothing */
+}
+
+static void an_unstarted_task_is_taken_back_and_its_follower_keeps_waiting(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *envelope;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    assign(farm, 1, 100);
+    assign(farm, 2, 101);
+    take_away(farm, 1, WL__REVOKE_KIND__REVOKE_TAKE_BACK);
+    envelope = hear(farm, WL__ENVELOPE__BODY_RELEASED);
+    assert_int_equal(envelope->released->lease->task, 1);
+    wire_free(envelope);
+    wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT));
+    assert_int_equal(atomic_load(&running), 1);
+    finish_task(0);
+    until(7, 4);
+}
+
+static void a_started_task_is_not_taken_back(void **state)
+{
+    struct farm *farm = *state;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    take_away(farm, 0, WL__REVOKE_KIND__REVOKE_TAKE_BACK);
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+}
+
+static void a_stopped_task_says_that_it_was_cancelled(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *envelope;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    take_away(farm, 0, WL__REVOKE_KIND__REVOKE_STOP);
+    envelope = hear(farm, WL__ENVELOPE__BODY_RESULT);
+    assert_int_equal(envelope->result->class_, CLASS_CANCELLED);
+    assert_string_equal(envelope->result->message, "the job was cancelled");
+    wire_free(envelope);
+}
+
+static void missing_blocks_make_it_send_the_result_again(void **state)
+{
+    struct farm *farm = *state;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+    commit(farm, 0, CODE_MISSING);
+    expect_result(farm, 0, CLASS_OK);
+    commit(farm, 0, CODE_ALREADY);
+}
+
+static void a_lost_broker_finds_its_task_still_running(void **state)
+{
+    struct farm *farm = *state;
+    char endpoint[128];
+    Wl__Envelope *inventory;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    snprintf(endpoint, sizeof(endpoint), "%s", farm->endpoint);
+    link_close(farm->socket);
+    farm->socket = NULL;
+    while (!farm->socket) /* the port is free once libzmq has let go of it */
+        if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket, NULL) != 0)
+            (void)poll(NULL, 0, 10);
+    inventory = welcome(farm); /* with a greater session, checked there */
+    assert_int_equal(inventory->inventory->n_items, 1);
+    assert_int_equal(inventory->inventory->items[0]->state, WL__LEASE_STATE__LEASE_RUNNING);
+    assert_int_equal(atomic_load(&running), 1);
+    judge(farm, inventory, VERDICT_KEEP);
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+}
+
+static void a_restarted_worker_holds_its_result_and_sends_it_when_told(void **state)
+{
+    struct farm *farm = *state;
+    int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_NS;
+    Wl__Envelope *inventory;
+    char path[128];
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+    agent_stop(farm);
+    agent_start(farm);
+    inventory = welcome(farm);
+    assert_int_equal(inventory->inventory->n_items, 1);
+    assert_int_equal(inventory->inventory->items[0]->state, WL__LEASE_STATE__LEASE_HELD);
+    judge(farm, inventory, VERDICT_SEND);
+    expect_result(farm, 0, CLASS_OK);
+    commit(farm, 0, CODE_OK);
+    snprintf(path, sizeof(path), "%s/spool/1", farm->state);
+    while (access(path, F_OK) == 0 && clock_monotonic_ns() < deadline_ns)
+        (void)poll(NULL, 0, 1);
+    assert_int_not_equal(access(path, F_OK), 0);
+    agent_stop(farm);
+    agent_start(farm);
+    join(farm); /* with nothing on its list */
+}
+
+static void what_is_to_be_dropped_is_stopped_and_forgotten(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *inventory;
+    char endpoint[128];
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    snprintf(endpoint, sizeof(endpoint), "%s", farm->endpoint);
+    link_close(farm->socket);
+    farm->socket = NULL;
+    while (!farm->socket)
+        if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket, NULL) != 0)
+            (void)poll(NULL, 0, 10);
+    inventory = welcome(farm);
+    judge(farm, inventory, VERDICT_DROP);
+    until(1, 0);
+    assign(farm, 1, 0);
+    expect_started(farm, 1); /* no result of task 0 came between */
+}
+
+static void a_second_worker_on_the_same_folder_is_refused(void **state)
+{
+    struct farm *farm = *state;
+    int first = -1, second = -1;
+
+    assert_int_equal(agent_lock_state(farm->state, &first), 0);
+    assert_int_equal(agent_lock_state(farm->state, &second), AGENT_E_TAKEN);
+    close(first);
+    join(farm);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(it_joins_beats_and_runs_what_it_is_given),
+        CASE(progress_carries_the_sealed_output),
+        CASE(a_prefetched_task_starts_when_the_one_before_it_ends),
+        CASE(an_unstarted_task_is_taken_back_and_its_follower_keeps_waiting),
+        CASE(a_started_task_is_not_taken_back),
+        CASE(a_stopped_task_says_that_it_was_cancelled),
+        CASE(missing_blocks_make_it_send_the_result_again),
+        CASE(a_lost_broker_finds_its_task_still_running),
+        CASE(a_restarted_worker_holds_its_result_and_sends_it_when_told),
+        CASE(what_is_to_be_dropped_is_stopped_and_forgotten),
+        CASE(a_second_worker_on_the_same_folder_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
