@@ -16,12 +16,12 @@ static void audit_step(const struct step *step)
             CHECK((bits & ~all) == 0);
             CHECK((bits & seen) == 0); /* a task has one state */
             seen |= bits;
-            n[state] += (uint64_t)__builtin_popcountll(bits);
+            n[state] += bits_count(bits);
         }
         uint64_t delayed = bitmap_word(&step->bits[TASK_WAITING], word);
 
         CHECK((delayed & seen) == 0);
-        n[TASK_WAITING] += (uint64_t)__builtin_popcountll(all & ~seen);
+        n[TASK_WAITING] += bits_count(all & ~seen);
         if (step->left_kept)
             CHECK(bitmap_word(&step->left, word) == (all & ~bitmap_word(&step->bits[TASK_DONE], word)));
         for (uint64_t rest = all & ~seen & ~delayed; rest; rest &= rest - 1)
@@ -98,7 +98,7 @@ static void audit_lease(const struct core *core, const struct lease *lease)
     CHECK(!lease->before || (lease->place == lease->before->place + 1 && lease->before->worker == worker));
     CHECK(!lease->before || lease->before->step->demand == lease->step->demand);
     CHECK(!lease->before || !lease->plan); /* the queued hold nothing */
-    CHECK(!lease->lapsed || (!lease->plan && !lease->before && !lease->behind));
+    CHECK(!lease->lapsed || !lease->plan);
     CHECK(link_alone(&lease->hungry) || (lease_active(lease) && !lease->behind && worker_available(worker)));
     CHECK(link_alone(&lease->queued) || (lease_active(lease) && !lease->started && lease->before && !lease->behind));
     CHECK(lease->place == 0 || lease->place <= worker->shape->prefetch || !worker_available(worker));

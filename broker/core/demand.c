@@ -300,7 +300,7 @@ static void plan_make(struct plan *plan, const struct demand *demand, struct sha
     for (size_t i = 0; i < demand->n_sets; i++)
         if (!sets_meet(&demand->sets[i], shape->sets, shape->n_sets))
             return;
-    plan->possible = free_fits(shape, shape->total, plan);
+    plan->possible = shape_fits(shape, shape->total, plan);
 }
 
 const struct plan *demand_plan(const struct demand *demand, struct shape *shape)

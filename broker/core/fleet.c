@@ -108,7 +108,7 @@ void worker_set_shape(struct fleet *fleet, struct worker *worker, struct shape *
 
 /* ---- capacity ---- */
 
-bool free_fits(const struct shape *shape, const int64_t *room, const struct plan *plan)
+bool shape_fits(const struct shape *shape, const int64_t *room, const struct plan *plan)
 {
     int64_t cards = 0;
 
@@ -258,7 +258,7 @@ struct group *fleet_room(struct fleet *fleet, const struct demand *demand)
         struct group *group = container_of(link, struct group, open);
         const struct plan *plan = demand_plan(demand, group->shape);
 
-        if (!plan->possible || !free_fits(group->shape, group->free, plan))
+        if (!plan->possible || !shape_fits(group->shape, group->free, plan))
             continue;
         int64_t cards = best ? group_cards(group) - group_cards(best) : 0;
 

@@ -149,7 +149,7 @@ bool worker_available(const struct worker *worker);
 void worker_set_connected(struct fleet *fleet, struct worker *worker, bool connected);
 /* Into the group of its free capacity, or out of all where it is not available. */
 void worker_regroup(struct fleet *fleet, struct worker *worker);
-bool free_fits(const struct shape *shape, const int64_t *free, const struct plan *plan);
+bool shape_fits(const struct shape *shape, const int64_t *free, const struct plan *plan);
 /* Takes or gives back what `plan` needs; cards 0 on taking: choose. Returns the cards. */
 uint32_t worker_take(struct worker *worker, const struct plan *plan, uint32_t cards);
 void worker_give(struct worker *worker, const struct plan *plan, uint32_t cards);

@@ -59,7 +59,7 @@ static void step_undelay(struct step *step, uint64_t word, uint64_t mask)
 
 void step_move(struct step *step, uint64_t word, uint64_t mask, enum task_state from, enum task_state to)
 {
-    uint64_t n = (uint64_t)__builtin_popcountll(mask);
+    uint64_t n = bits_count(mask);
     bool had_ready = step->n[TASK_READY] > 0;
 
     CHECK(step_allowed(from, to));
@@ -123,7 +123,7 @@ uint64_t step_count(const struct step *step, uint64_t first, uint64_t last, enum
     uint64_t n = 0;
 
     for (uint64_t word = first / 64; word <= last / 64; word++)
-        n += (uint64_t)__builtin_popcountll(step_word(step, word, state) & bitmap_mask(word, first, last));
+        n += bits_count(step_word(step, word, state) & bitmap_mask(word, first, last));
     return n;
 }
 

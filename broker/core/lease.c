@@ -66,6 +66,8 @@ void lease_release(struct core *core, struct lease *lease)
 
 static void lease_inherit(struct core *core, struct lease *from, struct lease *to)
 {
+    if (from->lapsed && !from->plan)
+        to->gpu_mask = from->gpu_mask; /* what its worker will give it */
     if (!from->plan)
         return;
     if (to->plan) {
@@ -205,7 +207,8 @@ void lease_started(struct core *core, struct lease *lease)
     lease->started = true;
     lease->started_ns = core->now_ns;
     lease->started_wall_s = core->wall_s;
-    link_last(&core->running, &lease->running);
+    if (!lease->stopping)
+        link_last(&core->running, &lease->running);
     claim_settle(core, lease);
     if (lease->before) { /* the one ahead is done rendering: its room is this one's */
         struct lease *before = lease->before;
@@ -228,17 +231,17 @@ void lease_lapse(struct core *core, struct lease *lease)
     lease->lapsed = true;
     lease->asked_back = false;
     claim_settle(core, lease);
-    chain_leave(core, lease);
-    lease_release(core, lease);
+    lease_release(core, lease); /* its chain stays: the worker, should it speak again, kept to it */
     link_remove(&lease->running);
     lease_refresh(core, lease);
 }
 
-/* Its worker speaks again and nobody was faster. One that had been queued runs now or soon. */
+/* Its worker speaks again and nobody was faster. */
 void lease_revive(struct core *core, struct lease *lease)
 {
     lease->lapsed = false;
-    lease_take(core, lease, lease->gpu_mask);
+    if (lease->place == 0)
+        lease_take(core, lease, lease->gpu_mask);
     if (lease->started && !lease->noted)
         link_after(&core->running, &lease->running);
     lease_refresh(core, lease);
@@ -253,10 +256,11 @@ void lease_stop(struct core *core, struct lease *lease)
         return;
     core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
     lease_leave_task(lease);
-    if (lapsed || !lease->started) {
-        lease_free(core, lease); /* nothing runs, or nobody knows: the room is free */
+    if (lapsed) {
+        lease_free(core, lease); /* its room was free already */
         return;
     }
+    /* Also one that has not started here: word that it has may be on its way. */
     lease->stopping = true;
     claim_settle(core, lease);
     link_remove(&lease->running);

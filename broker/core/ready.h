@@ -51,6 +51,14 @@ static inline uint64_t bitmap_mask(uint64_t word, uint64_t first, uint64_t last)
     return mask;
 }
 
+/* The compiler's own would call a helper of libgcc's. */
+static inline uint64_t bits_count(uint64_t x)
+{
+    x -= x >> 1 & 0x5555555555555555ULL;
+    x = (x & 0x3333333333333333ULL) + (x >> 2 & 0x3333333333333333ULL);
+    return ((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL) * 0x0101010101010101ULL >> 56;
+}
+
 struct floor_run { uint64_t first, last; uint32_t floor; };
 struct floors { struct floor_run *runs; size_t n; };
 

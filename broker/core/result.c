@@ -185,8 +185,12 @@ void on_started(struct core *core, const struct event *event, bool progress)
     worker_sign_of_life(core, worker);
     struct lease *lease = lease_find(core, id);
 
-    if (lease && (lease->worker != worker || lease->stopping))
+    if (lease && lease->worker != worker)
         return;
+    if (lease && lease->stopping) {
+        lease_started(core, lease); /* it holds its room until it has stopped */
+        return;
+    }
     if (!lease)
         lease = lease_adopt(core, worker, id);
     if (!lease)

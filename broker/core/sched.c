@@ -246,7 +246,7 @@ static bool worker_fits(const struct worker *worker, const struct demand *demand
 {
     const struct plan *plan = demand_plan(demand, worker->shape);
 
-    return worker->group && plan->possible && free_fits(worker->shape, worker->free, plan);
+    return worker->group && plan->possible && shape_fits(worker->shape, worker->free, plan);
 }
 
 /* A task that failed elsewhere, if this worker has not failed it. */
@@ -338,7 +338,7 @@ static void place_delayed(struct core *core, struct demand *demand)
             struct group *group = container_of(open, struct group, open);
             const struct plan *plan = demand_plan(demand, group->shape);
 
-            if (worker || !plan->possible || !free_fits(group->shape, group->free, plan))
+            if (worker || !plan->possible || !shape_fits(group->shape, group->free, plan))
                 continue;
             list_each(member, &group->workers) { /* at most a handful are avoided */
                 worker = container_of(member, struct worker, grouped);

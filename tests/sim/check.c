@@ -1,0 +1,129 @@
+/* A naive model beside the core: floors and results task by task, from the records alone. */
+#include <stdio.h>
+#include <string.h>
+#include "sim.h"
+
+uint32_t sim_job_number(const struct world *world, const struct job_id *id)
+{
+    CHECK(id->bytes[0] < world->n_jobs && memcmp(&world->jobs[id->bytes[0]].id, id, sizeof(*id)) == 0);
+    return id->bytes[0];
+}
+
+static void check_attempt(struct world *world, const struct record *record)
+{
+    const struct lease_id *lease = &record->attempt.lease;
+    struct task_model *task = &world->model[sim_job_number(world, &record->job)][lease->task.step][lease->task.index];
+
+    CHECK(lease->floor == task->floor); /* nothing older than what the user asked for last */
+    CHECK(!task->done && !task->cancelled);
+    if (record->attempt.class == CLASS_OK) {
+        task->done = true; /* and never a second one at this floor */
+        task->failed = false;
+        world->results++;
+    }
+}
+
+static void check_state(struct world *world, const struct record *record)
+{
+    const uint32_t number = sim_job_number(world, &record->job);
+    const struct sim_job *job = &world->jobs[number];
+
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        for (uint32_t j = 0; j < job->steps[i].n_tasks; j++) {
+            struct task_model *task = &world->model[number][i][j];
+
+            if (record->change.state == JOB_CANCELLED) {
+                CHECK(record->change.floor > task->floor);
+                task->floor = record->change.floor;
+                task->cancelled = !task->done;
+                task->failed = false;
+            } else if (record->change.state == JOB_ACTIVE && task->cancelled && record->change.floor >= task->floor &&
+                       world->jobs[number].accepted) {
+                task->cancelled = false;
+            }
+        }
+}
+
+static void check_change(struct world *world, const struct record *record)
+{
+    const uint32_t number = sim_job_number(world, &record->job);
+
+    if (record->change.change == CHANGE_STATE)
+        check_state(world, record);
+    if (record->change.change == CHANGE_STATE || record->change.change == CHANGE_PRIORITY)
+        return;
+    for (uint64_t i = record->change.range.first; i <= record->change.range.last; i++) {
+        struct task_model *task = &world->model[number][record->change.range.step][i];
+
+        if (record->change.change == CHANGE_PARK) {
+            CHECK(!task->done && !task->cancelled && !task->failed);
+            task->failed = true;
+            world->parked++;
+            continue;
+        }
+        CHECK(record->change.floor > task->floor);
+        task->floor = record->change.floor;
+        task->failed = false;
+        if (record->change.change == CHANGE_RETRY)
+            task->done = task->cancelled = false;
+        else
+            task->cancelled = !task->done;
+    }
+}
+
+void check_record(struct world *world, const struct record *record)
+{
+    if (record->kind == RECORD_ATTEMPT)
+        check_attempt(world, record);
+    if (record->kind == RECORD_CHANGE)
+        check_change(world, record);
+    world->notes += record->kind == RECORD_NOTE;
+}
+
+/* Restoring equals having lived. */
+void check_restored(struct world *world)
+{
+    struct core *restored = world_replay(world, world->n_records);
+
+    CHECK(core_digest(restored) == core_digest(world->core));
+    core_free(restored);
+}
+
+static void check_task(struct world *world, uint32_t number, uint32_t step, uint32_t index)
+{
+    const struct sim_job *job = &world->jobs[number];
+    const struct task_model *model = &world->model[number][step][index];
+    enum task_state state = TASK_WAITING;
+    uint32_t floor = 0;
+    struct why why;
+
+    CHECK(core_task(world->core, &job->id, (struct task_id){step, index}, &state, &floor));
+    CHECK((state == TASK_DONE) == model->done);
+    CHECK((state == TASK_CANCELLED) == model->cancelled);
+    CHECK((state == TASK_FAILED) == model->failed);
+    CHECK(floor == model->floor);
+    if (state == TASK_DONE || state == TASK_CANCELLED || state == TASK_FAILED)
+        return;
+    core_why(world->core, &job->id, step, &why);
+    if (state == TASK_READY)
+        CHECK(job->impossible && why.kind == WHY_NO_AMOUNT && why.wanted == 1000);
+    else
+        CHECK(state == TASK_WAITING && why.kind == WHY_DEPENDS);
+}
+
+void check_end(struct world *world)
+{
+    check_restored(world);
+    for (uint32_t i = 0; i < world->n_jobs; i++) {
+        const struct sim_job *job = &world->jobs[i];
+        struct job_view view;
+
+        CHECK(core_job(world->core, &job->id, &view)); /* none that was accepted is lost */
+        for (uint32_t j = 0; j < job->n_steps; j++)
+            for (uint32_t k = 0; k < job->steps[j].n_tasks; k++)
+                check_task(world, i, j, k);
+    }
+    for (uint32_t i = 0; i < WORKERS; i++)
+        for (uint32_t j = 0; j < HELD; j++)
+            CHECK(world->workers[i].held[j].state == FREE);
+}

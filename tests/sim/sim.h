@@ -1,0 +1,143 @@
+/* sim.h - a farm in one thread, from one seed.
+ *
+ * The idea: the core is real; studios, workers, links and the store are models that live in
+ * simulated time, and everything that can go wrong does, by the same seed in the same order.
+ * After every step the core is audited; every record passes a naive model (check.c) that knows
+ * floors and results task by task; and replaying the records must give the core that lived.
+ *
+ * Shape:   a world is a few studios and workers, a few hundred tasks, some simulated minutes.
+ * Errors:  CHECK, with the seed printed ahead of it.
+ */
+#pragma once
+
+#include <broker/core/core.h>
+#include <proto/base/check.h>
+
+enum { JOBS = 12, STEPS = 3, TASKS = 40, STUDIOS = 3, WORKERS = 6, HELD = 64, CARDS = 4 };
+#define SECOND 1000000000LL
+
+struct sim_step { uint32_t n_tasks, per; bool depends; double vcpus; uint32_t cards; bool needs_blender; };
+
+/* What a studio wants and has been told. */
+struct sim_job {
+    struct job_id id;
+    struct studio_id studio;
+    int32_t priority;
+    uint32_t n_steps;
+    struct sim_step steps[STEPS];
+    bool impossible;     /* asks for what nobody has */
+    bool accepted;       /* a reply said so */
+    bool poison;         /* some of its tasks always fail */
+};
+
+struct sim_request { /* one at a time per studio; repeated until it is answered */
+    bool open, verb;
+    uint32_t job;
+    struct request_id id;
+    struct request_digest digest;
+    enum verb_kind kind;
+    struct task_range range;
+    bool ranged;
+    int32_t priority;
+    int64_t again_ns;
+};
+
+struct sim_studio {
+    struct sim_request request;
+    struct sim_request last; /* answered: sent again now and then */
+    enum code last_code;
+    uint64_t last_tasks;
+    int64_t next_ns;
+    uint64_t requests;
+};
+
+enum held { FREE, QUEUED, RUNNING, RESULT };
+struct sim_lease {
+    enum held state;
+    struct lease_id id;
+    uint64_t behind; uint32_t behind_epoch;
+    uint32_t gpu_mask;
+    int64_t ends_ns;
+    enum attempt_class class;
+    bool stop;
+};
+
+struct sim_worker {
+    struct worker_key key;
+    struct worker_id id;
+    uint8_t boot[16];
+    uint64_t session;
+    bool linked, welcomed;   /* a connection; the broker's answer to HELLO */
+    int64_t wake_ns;         /* while unlinked or paused: when it goes on */
+    bool paused;
+    int64_t beat_ns;
+    uint32_t slots, prefetch, cards;
+    double vcpus;
+    bool blender;
+    struct sim_lease held[HELD];
+};
+
+/* A message in flight towards the broker, or an effect on its way out. */
+struct sim_message {
+    int64_t at_ns;
+    uint64_t order;
+    bool to_worker;
+    uint32_t worker;
+    uint64_t session;       /* a link's messages die with it */
+    struct event event;
+    struct lease_id lease;  /* of an inventory item */
+    struct inventory_item items[HELD];
+    struct effect effect;
+};
+
+struct task_model { uint32_t floor; bool done, cancelled, failed; };
+
+struct world {
+    uint64_t seed, random;
+    int64_t now_ns, ends_ns;
+    bool trace;             /* every message of a worker, to stderr */
+    bool calm;              /* no more faults, no more requests */
+    struct core *core;
+    uint32_t epoch;
+    struct outbox outbox;
+    struct record *records; size_t n_records, n_durable, records_capacity;
+    struct sim_effect { struct effect effect; size_t after; } *waiting; size_t n_waiting, waiting_capacity;
+    struct sim_message *messages; size_t n_messages, messages_capacity;
+    uint64_t order;
+    struct sim_job jobs[JOBS]; uint32_t n_jobs;
+    struct sim_studio studios[STUDIOS];
+    struct sim_worker workers[WORKERS];
+    struct task_model model[JOBS][STEPS][TASKS];
+    uint64_t events, crashes, results, stale, already, adopted, notes, parked;
+};
+
+uint64_t sim_random(struct world *world, uint64_t below);
+bool sim_chance(struct world *world, unsigned in); /* one in `in`; never once calm */
+
+/* world.c: the broker, its store and its links */
+void world_init(struct world *world, uint64_t seed);
+void world_deinit(struct world *world);
+void world_event(struct world *world, struct event *event);
+void world_sync(struct world *world);   /* records become durable, effects leave */
+void world_crash(struct world *world);  /* without what was not synced */
+struct core *world_replay(const struct world *world, size_t n_records);
+void world_send(struct world *world, uint32_t worker, const struct event *event);
+bool world_run(struct world *world);    /* one more thing happens; false: nothing will */
+void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spec *steps, struct space *spaces);
+
+/* actors.c */
+void studio_run(struct world *world, uint32_t number);
+void studio_answered(struct world *world, const struct effect *effect);
+void worker_run(struct world *world, uint32_t number);
+void worker_receive(struct world *world, uint32_t number, const struct effect *effect);
+void worker_unlink(struct world *world, uint32_t number, int64_t away_ns, bool dies);
+int64_t worker_next_ns(const struct world *world, uint32_t number);
+void worker_init(struct world *world, uint32_t number);
+
+void world_trace(const struct world *world, uint32_t worker, const char *what, const struct lease_id *lease, uint64_t number);
+
+/* check.c */
+void check_record(struct world *world, const struct record *record);
+void check_restored(struct world *world);
+void check_end(struct world *world);
+uint32_t sim_job_number(const struct world *world, const struct job_id *id);

@@ -1,0 +1,315 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "sim.h"
+
+uint64_t sim_random(struct world *world, uint64_t below)
+{
+    uint64_t x = world->random += 0x9e3779b97f4a7c15ULL;
+
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+    return (x ^ (x >> 31)) % below;
+}
+
+bool sim_chance(struct world *world, unsigned in)
+{
+    return sim_random(world, in) == 0 && !world->calm;
+}
+
+void world_trace(const struct world *world, uint32_t worker, const char *what, const struct lease_id *lease, uint64_t number)
+{
+    if (world->trace)
+        fprintf(stderr, "%9.3f worker %u %-10s job %u step %u task %llu floor %u lease %u/%llu (%llu)\n",
+                (double)world->now_ns / 1e9, worker, what, lease->job.bytes[0], lease->task.step,
+                (unsigned long long)lease->task.index, lease->floor, lease->epoch, (unsigned long long)lease->attempt,
+                (unsigned long long)number);
+}
+
+static void *grown(void *items, size_t n, size_t *capacity, size_t size)
+{
+    if (n < *capacity)
+        return items;
+    *capacity = *capacity ? 2 * *capacity : 64;
+    items = realloc(items, *capacity * size);
+    CHECK(items);
+    return items;
+}
+
+/* ---- jobs as the core is told of them ---- */
+
+void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spec *steps, struct space *spaces)
+{
+    static const char *const blender[] = {"4.2"};
+    static const struct attribute attribute = {.name = "attr.software.blender", .any_of = blender, .n_any_of = 1};
+    static struct amount amounts[STEPS][2];
+    static struct dependency dependencies[STEPS];
+
+    *spec = (struct job_spec){.job = job->id, .studio = job->studio, .priority = job->priority, .steps = steps, .n_steps = job->n_steps, .name = "sim"};
+    for (uint32_t i = 0; i < job->n_steps; i++) {
+        const struct sim_step *step = &job->steps[i];
+        struct space_range range = {.first = 1, .last = step->n_tasks, .step = 1};
+
+        space_init(&spaces[i]);
+        CHECK(space_add_ints(&spaces[i], "frame", 0, 1, false, &range, 1) == 0 && space_seal(&spaces[i]) == 0);
+        steps[i] = (struct step_spec){.space = &spaces[i], .amounts = amounts[i]};
+        if (step->vcpus > 0)
+            amounts[i][steps[i].n_amounts++] = (struct amount){"amount.worker.vcpu", step->vcpus};
+        if (step->cards > 0)
+            amounts[i][steps[i].n_amounts++] = (struct amount){"amount.worker.gpu", step->cards};
+        steps[i].attributes = &attribute;
+        steps[i].n_attributes = step->needs_blender;
+        dependencies[i] = (struct dependency){.step = i - 1, .per = step->per};
+        steps[i].dependencies = &dependencies[i];
+        steps[i].n_dependencies = step->depends;
+    }
+}
+
+/* ---- the broker ---- */
+
+struct core *world_replay(const struct world *world, size_t n_records)
+{
+    struct core_config config = {.epoch = world->epoch};
+    struct core *core = core_new(&config);
+
+    for (size_t i = 0; i < n_records; i++) {
+        struct record record = world->records[i];
+        struct job_spec spec;
+        struct step_spec steps[STEPS];
+        struct space spaces[STEPS];
+
+        if (record.kind == RECORD_JOB) {
+            spec_fill(&world->jobs[sim_job_number(world, &record.job)], &spec, steps, spaces);
+            record.submit.spec = &spec;
+        }
+        core_apply(core, &record);
+    }
+    return core;
+}
+
+void world_event(struct world *world, struct event *event)
+{
+    event->now_ns = world->now_ns;
+    event->wall_s = world->now_ns / SECOND;
+    outbox_clear(&world->outbox);
+    core_step(world->core, event, &world->outbox);
+    world->events++;
+    size_t before = world->n_records;
+
+    for (size_t i = 0; i < world->outbox.n_records; i++) {
+        world->records = grown(world->records, world->n_records, &world->records_capacity, sizeof(*world->records));
+        world->records[world->n_records++] = world->outbox.records[i];
+        check_record(world, &world->outbox.records[i]);
+    }
+    for (size_t i = 0; i < world->outbox.n_effects; i++) {
+        world->waiting = grown(world->waiting, world->n_waiting, &world->waiting_capacity, sizeof(*world->waiting));
+        world->waiting[world->n_waiting].effect = world->outbox.effects[i];
+        world->waiting[world->n_waiting++].after = before + world->outbox.effects_after[i];
+    }
+    core_audit(world->core);
+    if (world->events % 61 == 0)
+        check_restored(world);
+}
+
+static struct sim_message *message_new(struct world *world, int64_t delay_ns)
+{
+    world->messages = grown(world->messages, world->n_messages, &world->messages_capacity, sizeof(*world->messages));
+    struct sim_message *message = &world->messages[world->n_messages++];
+
+    memset(message, 0, sizeof(*message));
+    message->at_ns = world->now_ns + delay_ns;
+    message->order = world->order++;
+    return message;
+}
+
+/* A link keeps order: a message arrives no earlier than the one before it. */
+static int64_t link_delay(struct world *world, uint32_t worker, bool to_worker)
+{
+    int64_t at_ns = world->now_ns + 1000000 + (int64_t)sim_random(world, sim_random(world, 10) == 0 ? 2 * SECOND : 20000000);
+
+    for (size_t i = 0; i < world->n_messages; i++)
+        if (world->messages[i].worker == worker && world->messages[i].to_worker == to_worker && world->messages[i].at_ns > at_ns)
+            at_ns = world->messages[i].at_ns;
+    return at_ns - world->now_ns;
+}
+
+void world_send(struct world *world, uint32_t worker, const struct event *event)
+{
+    int64_t delay_ns = link_delay(world, worker, false);
+    struct sim_message *message = message_new(world, delay_ns);
+
+    message->worker = worker;
+    message->session = world->workers[worker].session;
+    message->event = *event;
+    if (event->kind == EVENT_INVENTORY)
+        for (size_t i = 0; i < event->inventory.n_items; i++)
+            message->items[i] = event->inventory.items[i];
+}
+
+static uint32_t worker_number(const struct world *world, const struct effect *effect)
+{
+    struct worker_view view;
+
+    CHECK(core_worker(world->core, effect->worker, &view));
+    return view.key.bytes[0];
+}
+
+void world_sync(struct world *world)
+{
+    size_t sent = 0;
+
+    world->n_durable = world->n_records;
+    for (; sent < world->n_waiting; sent++) {
+        const struct effect effect = world->waiting[sent].effect;
+
+        if (effect.kind == EFFECT_CHANGED)
+            continue;
+        if (effect.kind == EFFECT_REPLY) {
+            studio_answered(world, &effect);
+            continue;
+        }
+        uint32_t worker = effect.kind == EFFECT_WELCOME ? (uint32_t)effect.cookie : worker_number(world, &effect);
+
+        if (world->workers[worker].linked && !(effect.kind == EFFECT_ASSIGN && sim_chance(world, 200))) {
+            int64_t delay_ns = link_delay(world, worker, true);
+            struct sim_message *message = message_new(world, delay_ns);
+
+            message->worker = worker;
+            message->to_worker = true;
+            message->session = world->workers[worker].session;
+            message->effect = effect;
+        } else if (effect.kind == EFFECT_ASSIGN) {
+            struct event event = {.kind = EVENT_UNSENT};
+
+            event.unsent.worker = effect.worker;
+            event.unsent.lease = effect.lease;
+            world_event(world, &event); /* its effects go behind these */
+            world->n_durable = world->n_records;
+        }
+    }
+    world->n_waiting = 0;
+}
+
+void world_crash(struct world *world)
+{
+    core_free(world->core);
+    world->n_records = world->n_durable;
+    world->n_waiting = 0;
+    memset(world->model, 0, sizeof(world->model));
+    uint64_t results = world->results;
+
+    for (size_t i = 0; i < world->n_records; i++)
+        check_record(world, &world->records[i]);
+    world->results = results;
+    world->epoch++;
+    world->core = world_replay(world, world->n_records);
+    core_recovered(world->core, world->now_ns);
+    core_audit(world->core);
+    world_trace(world, UINT32_MAX, "CRASH", &(struct lease_id){0}, world->epoch);
+    for (uint32_t i = 0; i < WORKERS; i++)
+        if (world->workers[i].linked)
+            worker_unlink(world, i, (int64_t)sim_random(world, 5 * SECOND), false);
+    world->crashes++;
+}
+
+/* ---- what happens next ---- */
+
+static void deliver(struct world *world, size_t at)
+{
+    struct sim_message message = world->messages[at];
+    struct sim_worker *worker = &world->workers[message.worker];
+
+    world->messages[at] = world->messages[--world->n_messages];
+    if (!worker->linked || message.session != worker->session)
+        return;
+    if (message.to_worker) {
+        if (worker->paused) { /* it lies in its socket */
+            message.at_ns = worker->wake_ns;
+            world->messages = grown(world->messages, world->n_messages, &world->messages_capacity, sizeof(*world->messages));
+            world->messages[world->n_messages++] = message;
+            return;
+        }
+        worker_receive(world, message.worker, &message.effect);
+        return;
+    }
+    if (message.event.kind == EVENT_INVENTORY)
+        message.event.inventory.items = message.items;
+    world_event(world, &message.event);
+    if (message.event.kind == EVENT_RESULT && sim_chance(world, 20))
+        world_event(world, &message.event); /* sent twice */
+}
+
+static int64_t earliest(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+bool world_run(struct world *world)
+{
+    int64_t at_ns = core_deadline_ns(world->core);
+    size_t next = SIZE_MAX;
+
+    for (size_t i = 0; i < world->n_messages; i++) {
+        const struct sim_message *m = &world->messages[i];
+
+        if (next == SIZE_MAX || m->at_ns < world->messages[next].at_ns ||
+            (m->at_ns == world->messages[next].at_ns && m->order < world->messages[next].order))
+            next = i;
+    }
+    if (next != SIZE_MAX)
+        at_ns = earliest(at_ns, world->messages[next].at_ns);
+    for (uint32_t i = 0; i < WORKERS; i++)
+        at_ns = earliest(at_ns, worker_next_ns(world, i));
+    for (uint32_t i = 0; i < STUDIOS; i++)
+        at_ns = earliest(at_ns, world->studios[i].next_ns);
+    if (at_ns >= world->ends_ns)
+        return false;
+    world->now_ns = at_ns > world->now_ns ? at_ns : world->now_ns;
+    if (sim_chance(world, 1500)) {
+        world_crash(world);
+        return true;
+    }
+    if (next != SIZE_MAX && world->messages[next].at_ns <= world->now_ns)
+        deliver(world, next);
+    for (uint32_t i = 0; i < WORKERS; i++)
+        if (worker_next_ns(world, i) <= world->now_ns)
+            worker_run(world, i);
+    for (uint32_t i = 0; i < STUDIOS; i++)
+        if (world->studios[i].next_ns <= world->now_ns)
+            studio_run(world, i);
+    if (core_deadline_ns(world->core) <= world->now_ns) {
+        struct event tick = {.kind = EVENT_TICK};
+
+        world_event(world, &tick);
+    }
+    while (world->n_waiting > 0 && (world->calm || sim_random(world, 3) > 0))
+        world_sync(world);
+    return true;
+}
+
+void world_init(struct world *world, uint64_t seed)
+{
+    struct core_config config = {.epoch = 1};
+
+    memset(world, 0, sizeof(*world));
+    world->seed = world->random = seed;
+    world->epoch = 1;
+    world->now_ns = SECOND;
+    world->ends_ns = INT64_MAX;
+    world->core = core_new(&config);
+    core_recovered(world->core, world->now_ns);
+    outbox_init(&world->outbox);
+    for (uint32_t i = 0; i < WORKERS; i++)
+        worker_init(world, i);
+    for (uint32_t i = 0; i < STUDIOS; i++)
+        world->studios[i].next_ns = world->now_ns + (int64_t)sim_random(world, 3 * SECOND);
+}
+
+void world_deinit(struct world *world)
+{
+    core_free(world->core);
+    outbox_deinit(&world->outbox);
+    free(world->records);
+    free(world->waiting);
+    free(world->messages);
+}
