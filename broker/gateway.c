@@ -59,7 +59,7 @@ int gateway_init(struct gateway *gateway, const struct gateway_config *config)
     *gateway = (struct gateway){.with = *config};
     outbox_init(&gateway->outbox);
     catalogue_init(&gateway->catalogue, config->signer);
-    r = peers_init(&gateway->peers, config->registry, on_forget, gateway);
+    r = roster_init(&gateway->roster, config->registry, on_forget, gateway);
     if (r == 0)
         r = live_init(&gateway->live);
     if (r == 0)
@@ -70,7 +70,7 @@ int gateway_init(struct gateway *gateway, const struct gateway_config *config)
 void gateway_deinit(struct gateway *gateway)
 {
     gateway_pins_drop(gateway);
-    peers_deinit(&gateway->peers);
+    roster_deinit(&gateway->roster);
     watch_deinit(&gateway->watch);
     live_deinit(&gateway->live);
     catalogue_deinit(&gateway->catalogue);
@@ -278,7 +278,7 @@ void gateway_refuse(struct gateway *gateway, enum code code, const char *what, c
 
     gateway->counters.refused++;
     log_limited(LOG_INFO, "refused", "peer=\"%s\" code=\"%s\" what=\"%s\" why=\"%s\"",
-                gateway->ask.peer ? peers_name(gateway->ask.peer, name) : name, code_name(code),
+                gateway->ask.peer ? roster_name(gateway->ask.peer, name) : name, code_name(code),
                 what, why);
     refusal.code = code;
     refusal.what = (char *)what;
@@ -302,13 +302,13 @@ static void flush_unsent(void *user, const struct link_route *route,
                          const struct journal_assign *assign, int why)
 {
     struct gateway *gateway = user;
-    struct connection *connection = why == LINK_E_GONE ? peers_find_route(&gateway->peers, route)
+    struct connection *connection = why == LINK_E_GONE ? roster_find_route(&gateway->roster, route)
                                                        : NULL;
 
     gateway->counters.unsent++;
     log_limited(LOG_DEBUG, "unsent", "why=%d", why);
     if (connection)
-        peers_drop(&gateway->peers, connection);
+        roster_drop(&gateway->roster, connection);
     if (assign) {
         struct event event = {.kind = EVENT_UNSENT};
 
@@ -402,7 +402,7 @@ static int admit(struct gateway *gateway, const struct link_key *key)
 {
     struct ask *ask = &gateway->ask;
     bool hello = ask->envelope->body_case == WL__ENVELOPE__BODY_HELLO;
-    int r = peers_get(&gateway->peers, key, gateway->now_ns, hello, &ask->peer);
+    int r = roster_get(&gateway->roster, key, gateway->now_ns, hello, &ask->peer);
 
     if (r < 0) {
         log_limited(LOG_ERROR, "registry", "error=\"%s\"", strerror(-r));
@@ -417,7 +417,7 @@ static int admit(struct gateway *gateway, const struct link_key *key)
                        "ask whoever runs the broker to allow it (westlight-broker allow)");
         return r;
     }
-    r = peers_connection(&gateway->peers, ask->peer, &ask->route, &ask->connection);
+    r = roster_connection(&gateway->roster, ask->peer, &ask->route, &ask->connection);
     if (r < 0)
         gateway_die("memory", r);
     return 0;

@@ -19,7 +19,7 @@
 #include <broker/catalogue.h>
 #include <broker/journal.h>
 #include <broker/live.h>
-#include <broker/peers.h>
+#include <broker/roster.h>
 #include <broker/query.h>
 #include <broker/vault/vault.h>
 #include <broker/watch.h>
@@ -64,7 +64,7 @@ struct gateway_config {
 struct gateway {
     struct gateway_config with;
     int64_t now_ns, wall_s;
-    struct peers peers;
+    struct roster roster;
     struct catalogue catalogue;
     struct live live;
     struct watch watch;

@@ -39,7 +39,7 @@ struct lease_id gateway_lease_id(const struct lease *lease)
 static struct link_route worker_route(struct gateway *gateway, struct worker_id worker,
                                       struct peer **ret_peer)
 {
-    struct peer *peer = peers_worker(&gateway->peers, worker);
+    struct peer *peer = roster_worker(&gateway->roster, worker);
     struct link_route none = {0};
 
     if (ret_peer)

@@ -156,17 +156,17 @@ void gateway_welcome(struct gateway *gateway, const struct effect *effect)
         return;
     }
 
-    if (peers_join(&gateway->peers, peer, effect->worker) < 0)
+    if (roster_join(&gateway->roster, peer, effect->worker) < 0)
         gateway_die("memory", -ENOMEM);
     if (peer->current && peer->current != ask->connection)
-        peers_drop(&gateway->peers, peer->current);
+        roster_drop(&gateway->roster, peer->current);
     peer->current = ask->connection;
     peer->session = ask->envelope->hello->session;
     if (peer->hello)
         wire_free(peer->hello);
     peer->hello = TAKE_PTR(ask->envelope);
     ask->connection->greeted = true;
-    log_info("worker", "name=\"%s\" id=%u session=%llu", peers_name(peer, name),
+    log_info("worker", "name=\"%s\" id=%u session=%llu", roster_name(peer, name),
              effect->worker.value + 1, (unsigned long long)peer->session);
     say_welcome(gateway, &ask->route, ask->request, peer);
 }

@@ -84,7 +84,7 @@ static Wl__TaskRow *task_row(struct gateway *gateway, const struct lease_view *v
     Wl__TaskRow *row = gateway_scratch(gateway, sizeof *row);
     const struct live_task *live =
         live_find(&gateway->live, &view->lease.job, view->lease.task);
-    const struct peer *peer = peers_worker(&gateway->peers, view->worker);
+    const struct peer *peer = roster_worker(&gateway->roster, view->worker);
 
     wl__task_row__init(row);
     row->step = view->lease.task.step;
@@ -93,7 +93,7 @@ static Wl__TaskRow *task_row(struct gateway *gateway, const struct lease_view *v
     row->permille = view->permille;
     row->started_wall_s = view->started_wall_s;
     if (peer)
-        row->worker = (char *)peers_name(peer, gateway_scratch(gateway, 64));
+        row->worker = (char *)roster_name(peer, gateway_scratch(gateway, 64));
     if (live && live->lease.attempt == view->lease.attempt) {
         row->permille = live->permille;
         row->status = (char *)live->status;
@@ -420,14 +420,14 @@ static Wl__WorkerRow *worker_row(struct gateway *gateway, const struct worker_vi
 {
     Wl__WorkerRow *row = gateway_scratch(gateway, sizeof *row);
     struct worker_key *key = gateway_scratch(gateway, sizeof *key);
-    struct peer *peer = peers_worker(&gateway->peers, view->worker);
+    struct peer *peer = roster_worker(&gateway->roster, view->worker);
     struct link_key link_key;
 
     wl__worker_row__init(row);
     *key = view->key;
     memcpy(link_key.bytes, key->bytes, sizeof link_key.bytes);
     if (!peer) /* known from before a restart, and not back yet */
-        (void)peers_get(&gateway->peers, &link_key, gateway->now_ns, false, &peer);
+        (void)roster_get(&gateway->roster, &link_key, gateway->now_ns, false, &peer);
     row->id = view->worker.value + 1;
     row->key = (ProtobufCBinaryData){sizeof key->bytes, key->bytes};
     row->connected = view->connected;
@@ -441,7 +441,7 @@ static Wl__WorkerRow *worker_row(struct gateway *gateway, const struct worker_vi
                           : view->running  ? "running"
                                            : "idle");
     if (peer) {
-        row->name = (char *)peers_name(peer, gateway_scratch(gateway, 64));
+        row->name = (char *)roster_name(peer, gateway_scratch(gateway, 64));
         row->offer = peer->hello ? peer->hello->hello->offer : NULL;
     }
     return row;

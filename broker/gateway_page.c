@@ -145,8 +145,8 @@ static void name_workers(struct gateway *gateway, struct query_request *request)
         struct peer *peer = NULL;
 
         memcpy(key.bytes, request->workers[i].bytes, sizeof key.bytes);
-        (void)peers_get(&gateway->peers, &key, gateway->now_ns, false, &peer);
-        name = strdup(peer ? peers_name(peer, text) : "a worker no longer allowed");
+        (void)roster_get(&gateway->roster, &key, gateway->now_ns, false, &peer);
+        name = strdup(peer ? roster_name(peer, text) : "a worker no longer allowed");
         if (!name)
             gateway_die("memory", -ENOMEM);
         attempts->attempts[i]->worker = name;
@@ -159,7 +159,7 @@ static void answered(struct gateway *gateway, struct query_request *request)
 
     *ask = (struct ask){.route = request->route, .request = request->request};
     gateway->mark = journal_mark(gateway->with.journal);
-    if (peers_get(&gateway->peers, &request->peer, gateway->now_ns, false, &ask->peer) != 0)
+    if (roster_get(&gateway->roster, &request->peer, gateway->now_ns, false, &ask->peer) != 0)
         return;
     if (request->result < 0) {
         log_limited(LOG_ERROR, "query", "kind=%d error=\"%s\"", request->kind,

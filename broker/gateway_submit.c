@@ -112,7 +112,7 @@ static void pin_done(struct gateway *gateway, struct pin *pin)
     gateway->cookie++;
     gateway->mark = journal_mark(gateway->with.journal);
     /* Its key may have been forbidden while the vault looked. */
-    if (peers_get(&gateway->peers, &pin->key, gateway->now_ns, false, &ask->peer) != 0)
+    if (roster_get(&gateway->roster, &pin->key, gateway->now_ns, false, &ask->peer) != 0)
         return;
     if (pin_no(gateway, pin))
         return;

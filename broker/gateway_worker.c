@@ -31,7 +31,7 @@ bool gateway_ticket(struct gateway *gateway, const Wl__Lease *message,
         return true;
     }
     gateway->counters.forged++;
-    log_limited(LOG_WARN, "forged", "peer=\"%s\"", peers_name(gateway->ask.peer, name));
+    log_limited(LOG_WARN, "forged", "peer=\"%s\"", roster_name(gateway->ask.peer, name));
     return false;
 }
 
@@ -159,7 +159,7 @@ void gateway_on_released(struct gateway *gateway)
     }
     if (released->why[0])
         log_limited(LOG_INFO, "released", "worker=\"%s\" why=\"%s\"",
-                    peers_name(gateway->ask.peer, name), released->why);
+                    roster_name(gateway->ask.peer, name), released->why);
     event.released.worker = gateway->ask.peer->worker;
     gateway_step(gateway, &event);
 }

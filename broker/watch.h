@@ -9,7 +9,7 @@
 #pragma once
 
 #include <broker/core/core.h>
-#include <broker/peers.h>
+#include <broker/roster.h>
 
 enum { WATCH_PER_CONNECTION = 64 };
 #define WATCH_EVERY_NS 100000000LL

@@ -1,15 +1,15 @@
-/* peers.c - see peers.h. */
+/* roster.c - see roster.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <proto/identity.h>
 #include <proto/wire.h>
-#include <broker/peers.h>
+#include <broker/roster.h>
 
-int peers_init(struct peers *peers, struct store_reader *registry, peers_forget *forget, void *user)
+int roster_init(struct roster *roster, struct store_reader *registry, roster_forget *forget, void *user)
 {
-    struct peers made = {.registry = registry, .forget = forget, .user = user};
+    struct roster made = {.registry = registry, .forget = forget, .user = user};
     int r = map_init(&made.by_key);
 
     if (r < 0)
@@ -19,41 +19,41 @@ int peers_init(struct peers *peers, struct store_reader *registry, peers_forget 
         map_deinit(&made.by_key);
         return r;
     }
-    *peers = made;
+    *roster = made;
     return 0;
 }
 
-static void connection_free(struct peers *peers, struct connection *connection)
+static void connection_free(struct roster *roster, struct connection *connection)
 {
     struct peer *peer = connection->peer;
 
-    if (peers->forget)
-        peers->forget(peers->user, connection);
+    if (roster->forget)
+        roster->forget(roster->user, connection);
     if (peer->current == connection)
         peer->current = NULL;
     list_unlink(&connection->in_peer);
     peer->n_connections--;
-    map_remove(&peers->by_route, &connection->node);
+    map_remove(&roster->by_route, &connection->node);
     free(connection);
 }
 
-void peers_deinit(struct peers *peers)
+void roster_deinit(struct roster *roster)
 {
-    map_for_each_safe(at, &peers->by_key)
+    map_for_each_safe(at, &roster->by_key)
     {
         struct peer *peer = map_entry(at, struct peer, node.node);
 
         list_for_each_safe(held, after, &peer->connections)
-            connection_free(peers, list_entry(held, struct connection, in_peer));
+            connection_free(roster, list_entry(held, struct connection, in_peer));
         if (peer->hello)
             wire_free(peer->hello);
-        map_remove(&peers->by_key, &peer->node);
+        map_remove(&roster->by_key, &peer->node);
         free(peer);
     }
-    map_deinit(&peers->by_key);
-    map_deinit(&peers->by_route);
-    free(peers->by_worker);
-    *peers = (struct peers){0};
+    map_deinit(&roster->by_key);
+    map_deinit(&roster->by_route);
+    free(roster->by_worker);
+    *roster = (struct roster){0};
 }
 
 static bool key_match(const struct map_node *node, const void *key)
@@ -63,29 +63,29 @@ static bool key_match(const struct map_node *node, const void *key)
     return memcmp(&peer->key, key, sizeof peer->key) == 0;
 }
 
-static int registry_row(struct peers *peers, const struct link_key *key, struct key_row *ret_row)
+static int registry_row(struct roster *roster, const struct link_key *key, struct key_row *ret_row)
 {
     struct worker_key name;
 
     memcpy(name.bytes, key->bytes, sizeof name.bytes);
-    return store_key(peers->registry, &name, ret_row);
+    return store_key(roster->registry, &name, ret_row);
 }
 
-int peers_get(struct peers *peers, const struct link_key *key, int64_t now_ns, bool again,
+int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns, bool again,
               struct peer **ret_peer)
 {
-    uint64_t hash = map_hash(&peers->by_key, key, sizeof *key);
-    struct map_node *node = map_find(&peers->by_key, hash, key_match, key);
+    uint64_t hash = map_hash(&roster->by_key, key, sizeof *key);
+    struct map_node *node = map_find(&roster->by_key, hash, key_match, key);
     struct peer *peer = node ? map_entry(node, struct peer, node) : NULL;
     struct key_row row;
     int r;
 
-    if (peer && !again && now_ns - peer->read_ns < PEERS_BELIEVE_NS) {
+    if (peer && !again && now_ns - peer->read_ns < ROSTER_BELIEVE_NS) {
         *ret_peer = peer;
-        return peer->enrolled ? 0 : PEERS_E_UNKNOWN;
+        return peer->enrolled ? 0 : ROSTER_E_UNKNOWN;
     }
 
-    r = registry_row(peers, key, &row);
+    r = registry_row(roster, key, &row);
     if (r < 0)
         return r;
     if (r > 0) {
@@ -94,7 +94,7 @@ int peers_get(struct peers *peers, const struct link_key *key, int64_t now_ns, b
             peer->read_ns = now_ns;
         }
         *ret_peer = peer;
-        return PEERS_E_UNKNOWN;
+        return ROSTER_E_UNKNOWN;
     }
     if (!peer) {
         peer = calloc(1, sizeof *peer);
@@ -102,7 +102,7 @@ int peers_get(struct peers *peers, const struct link_key *key, int64_t now_ns, b
             return -ENOMEM;
         peer->key = *key;
         list_init(&peer->connections);
-        map_insert(&peers->by_key, hash, &peer->node);
+        map_insert(&roster->by_key, hash, &peer->node);
     }
     peer->row = row;
     peer->enrolled = true;
@@ -120,19 +120,19 @@ static bool route_match(const struct map_node *node, const void *key)
            memcmp(connection->route.bytes, route->bytes, route->size) == 0;
 }
 
-struct connection *peers_find_route(struct peers *peers, const struct link_route *route)
+struct connection *roster_find_route(struct roster *roster, const struct link_route *route)
 {
-    uint64_t hash = map_hash(&peers->by_route, route->bytes, route->size);
-    struct map_node *node = map_find(&peers->by_route, hash, route_match, route);
+    uint64_t hash = map_hash(&roster->by_route, route->bytes, route->size);
+    struct map_node *node = map_find(&roster->by_route, hash, route_match, route);
 
     return node ? map_entry(node, struct connection, node) : NULL;
 }
 
-static void make_room(struct peers *peers, struct peer *peer)
+static void make_room(struct roster *roster, struct peer *peer)
 {
     struct list *oldest = peer->connections.next;
 
-    if (peer->n_connections < PEERS_CONNECTIONS)
+    if (peer->n_connections < ROSTER_CONNECTIONS)
         return;
     list_for_each(at, &peer->connections)
     {
@@ -141,17 +141,17 @@ static void make_room(struct peers *peers, struct peer *peer)
             break;
         }
     }
-    connection_free(peers, list_entry(oldest, struct connection, in_peer));
+    connection_free(roster, list_entry(oldest, struct connection, in_peer));
 }
 
-int peers_connection(struct peers *peers, struct peer *peer, const struct link_route *route,
+int roster_connection(struct roster *roster, struct peer *peer, const struct link_route *route,
                      struct connection **ret_connection)
 {
-    struct connection *connection = peers_find_route(peers, route);
+    struct connection *connection = roster_find_route(roster, route);
 
     if (connection && connection->peer != peer) {
         /* libzmq gave the name of a connection that ended to a new one. */
-        connection_free(peers, connection);
+        connection_free(roster, connection);
         connection = NULL;
     }
     if (connection) {
@@ -161,7 +161,7 @@ int peers_connection(struct peers *peers, struct peer *peer, const struct link_r
         return 0;
     }
 
-    make_room(peers, peer);
+    make_room(roster, peer);
     connection = calloc(1, sizeof *connection);
     if (!connection)
         return -ENOMEM;
@@ -171,45 +171,45 @@ int peers_connection(struct peers *peers, struct peer *peer, const struct link_r
     list_init(&connection->in_peer);
     list_push(&peer->connections, &connection->in_peer);
     peer->n_connections++;
-    map_insert(&peers->by_route, map_hash(&peers->by_route, route->bytes, route->size),
+    map_insert(&roster->by_route, map_hash(&roster->by_route, route->bytes, route->size),
                  &connection->node);
     *ret_connection = connection;
     return 0;
 }
 
-void peers_drop(struct peers *peers, struct connection *connection)
+void roster_drop(struct roster *roster, struct connection *connection)
 {
-    connection_free(peers, connection);
+    connection_free(roster, connection);
 }
 
-int peers_join(struct peers *peers, struct peer *peer, struct worker_id worker)
+int roster_join(struct roster *roster, struct peer *peer, struct worker_id worker)
 {
-    if (worker.value >= peers->by_worker_capacity) {
-        size_t larger = peers->by_worker_capacity ? peers->by_worker_capacity : 64;
+    if (worker.value >= roster->by_worker_capacity) {
+        size_t larger = roster->by_worker_capacity ? roster->by_worker_capacity : 64;
         struct peer **moved;
 
         while (larger <= worker.value)
             larger *= 2;
-        moved = reallocarray(peers->by_worker, larger, sizeof *moved);
+        moved = reallocarray(roster->by_worker, larger, sizeof *moved);
         if (!moved)
             return -ENOMEM;
-        memset(moved + peers->by_worker_capacity, 0,
-               (larger - peers->by_worker_capacity) * sizeof *moved);
-        peers->by_worker = moved;
-        peers->by_worker_capacity = larger;
+        memset(moved + roster->by_worker_capacity, 0,
+               (larger - roster->by_worker_capacity) * sizeof *moved);
+        roster->by_worker = moved;
+        roster->by_worker_capacity = larger;
     }
-    peers->by_worker[worker.value] = peer;
+    roster->by_worker[worker.value] = peer;
     peer->worker = worker;
     peer->joined = true;
     return 0;
 }
 
-struct peer *peers_worker(const struct peers *peers, struct worker_id worker)
+struct peer *roster_worker(const struct roster *roster, struct worker_id worker)
 {
-    return worker.value < peers->by_worker_capacity ? peers->by_worker[worker.value] : NULL;
+    return worker.value < roster->by_worker_capacity ? roster->by_worker[worker.value] : NULL;
 }
 
-const char *peers_name(const struct peer *peer, char text[64])
+const char *roster_name(const struct peer *peer, char text[64])
 {
     char key[IDENTITY_Z85_SIZE];
 
