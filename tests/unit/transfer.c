@@ -177,7 +177,8 @@ static void answer_one(struct server *s, struct question *q)
 {
     if (q->bulk->body_case == WL__BULK__BODY_OPEN)
         answer_open(s, q);
-    else if (memcmp(&q->route, &s->opened, sizeof(q->route)) != 0)
+    else if (q->route.size != s->opened.size ||
+             memcmp(q->route.bytes, s->opened.bytes, q->route.size) != 0)
         fault(s, q, CODE_STATE, NULL);
     else if (q->bulk->body_case == WL__BULK__BODY_HAVE)
         answer_have(s, q);
