@@ -1,0 +1,84 @@
+/* bulk_peer.h - one peer of the bulk endpoint, what it may do and what waits for it; private to
+ * bulk*.c.
+ *
+ * Shape:   a table by routing token. A peer is counted: the table, every vault request and every
+ *          block on its way hold one; it is freed by the last, which may be an I/O thread of
+ *          libzmq. All else belongs to the bulk thread.
+ * Units:   held_bytes are those of blocks read for it: from before the vault is asked until libzmq
+ *          lets go of them.
+ * Owns:    peers_forget drops all that waits; what is on its way comes back to a peer that is gone.
+ * Errors:  NULL without memory, or with too many.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <broker/bulk.h>
+#include <proto/base/list.h>
+#include <proto/wire.h>
+
+#define PEERS_MAX     65536
+#define PEERS_BUCKETS 4096
+
+/* What was written under one pass, over all connections that showed it. */
+struct grant {
+    struct list node;
+    struct block_id digest;
+    int64_t expires_wall_s;
+    uint64_t written_bytes;
+};
+
+struct peer {
+    struct list node;    /* in its bucket */
+    struct list turn;    /* among those with gets, while it has any */
+    struct list blocked; /* among those whose queue at libzmq is full */
+    struct link_route route;
+    struct link_key key;
+    bool open, gone;
+    struct pass pass;
+    struct grant *grant;
+    struct list gets;    /* struct get */
+    size_t n_get_ids;
+    struct list answers; /* struct answer */
+    size_t n_answers;
+    unsigned pending;    /* requests at the vault */
+    int64_t seen_ns;
+    atomic_size_t held_bytes;
+    atomic_uint count;
+};
+
+/* A Get: ids[next .. n_ids) are still to be asked of the vault. */
+struct get {
+    struct list node;
+    uint64_t request;
+    size_t next, n_ids;
+    struct block_id ids[];
+};
+
+struct answer {
+    struct list node;
+    zmq_msg_t header, data;
+    bool has_data;
+};
+
+struct peers {
+    struct list buckets[PEERS_BUCKETS];
+    struct list grants;
+    size_t n;
+};
+
+void peers_init(struct peers *peers);
+void peers_deinit(struct peers *peers);
+struct peer *peers_get(struct peers *peers, const struct link_route *route,
+                       const struct link_key *key);
+void peers_forget(struct peers *peers, struct peer *peer);
+/* Forgets who was silent for long and has nothing under way, and grants past their time. */
+void peers_expire(struct peers *peers, int64_t now_ns, int64_t now_wall_s);
+/* The peer may do what the pass says; the same pass shown again goes on counting. */
+int peers_open(struct peers *peers, struct peer *peer, const struct pass *pass, const void *text,
+               size_t size);
+
+struct peer *peer_ref(struct peer *peer);
+void peer_unref(struct peer *peer);
+int peer_add_get(struct peer *peer, uint64_t request, const void *ids, size_t size);
+/* Its next id to read. */
+bool peer_next_get(struct peer *peer, uint64_t *ret_request, struct block_id *ret_id);
