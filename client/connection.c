@@ -202,8 +202,8 @@ static int key_refused(struct westlight *westlight)
     identity_key_text(&westlight->keys.public_key, key);
     return connection_fail(westlight, WESTLIGHT_E_REFUSED,
                            "farm %s at %s: it does not know the key %s: ask the operator to run: "
-                           "westlight-broker allow --role studio --studio NAME '%s'",
-                           westlight->farm.name, westlight->farm.control, key, key);
+                           "westlight-broker allow --role studio --studio NAME %s'%s'",
+                           westlight->farm.name, westlight->farm.control, key, key[0] == '-' ? "-- " : "", key);
 }
 
 static int look_at_link(struct westlight *westlight)

@@ -153,8 +153,6 @@ static enum decision decide(const struct homing *homing, const Wl__ResultRow *ro
     }
     if (homing->fetch->force)
         return DECIDE_WRITE;
-    if (receipt)
-        return DECIDE_CHANGED;
     /* A link has no content to compare: it is replaced only by force, or where it says the same. */
     return S_ISLNK(status.st_mode) == (entry->link[0] != '\0') && (uint64_t)status.st_size == (entry->link[0] ? strlen(entry->link) : entry->size)
                ? DECIDE_COMPARE

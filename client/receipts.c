@@ -83,8 +83,8 @@ static int read_records(struct receipts *receipts, const struct bytes *text)
         int used = 0;
         if (at + size == end)
             break;
-        if (sscanf(at, "%" SCNu64 " %" SCNu32 " %" SCNu64 " %" SCNu64 " %" SCNd64 " %n", &receipt.sequence, &receipt.step,
-                   &receipt.task, &receipt.size, &receipt.mtime_ns, &used) == 5 && used > 0) {
+        if (sscanf(at, "%" SCNu64 " %" SCNu32 " %" SCNu64 " %" SCNu64 " %" SCNd64 " %" SCNu64 " %n", &receipt.sequence, &receipt.step,
+                   &receipt.task, &receipt.size, &receipt.mtime_ns, &receipt.inode, &used) == 6 && used > 0) {
             int r = keep(receipts, &receipt, at + used);
             if (r < 0)
                 return r;
@@ -148,11 +148,11 @@ int receipts_add(struct receipts *receipts, const char *path, uint64_t sequence,
                  const struct stat *status)
 {
     struct receipt receipt = {.sequence = sequence, .step = step, .task = task, .size = (uint64_t)status->st_size,
-                              .mtime_ns = mtime_ns(status)};
+                              .mtime_ns = mtime_ns(status), .inode = (uint64_t)status->st_ino};
     _cleanup_(bytes_deinit) struct bytes line = {0};
 
-    int r = bytes_printf(&line, "%" PRIu64 " %" PRIu32 " %" PRIu64 " %" PRIu64 " %" PRId64 " %s", sequence, step, task,
-                         receipt.size, receipt.mtime_ns, path);
+    int r = bytes_printf(&line, "%" PRIu64 " %" PRIu32 " %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRIu64 " %s", sequence, step, task,
+                         receipt.size, receipt.mtime_ns, receipt.inode, path);
     if (r >= 0)
         r = fd_write_all(receipts->file, line.data, line.size + 1); /* bytes_printf keeps a NUL after */
     return r < 0 ? r : keep(receipts, &receipt, path);
@@ -160,5 +160,6 @@ int receipts_add(struct receipts *receipts, const char *path, uint64_t sequence,
 
 bool receipt_holds(const struct receipt *receipt, const struct stat *status)
 {
-    return receipt->size == (uint64_t)status->st_size && receipt->mtime_ns == mtime_ns(status);
+    return receipt->size == (uint64_t)status->st_size && receipt->mtime_ns == mtime_ns(status)
+           && receipt->inode == (uint64_t)status->st_ino;
 }

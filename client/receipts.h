@@ -1,7 +1,7 @@
 /* receipts.h - what fetch has written, so that it knows its own files from a person's.
  *
  * Shape:   one file for each job and destination, in the state folder; a record a file written,
- *          ended by a NUL: "sequence step task size mtime_ns path". A later record of a path
+ *          ended by a NUL: "sequence step task size mtime_ns inode path". A later record of a path
  *          replaces an earlier one. A lost record costs a comparison, never a file.
  * Owns:    struct receipts owns its records.
  * Errors:  -errno.
@@ -18,6 +18,7 @@ struct receipt {
     uint64_t task;
     uint64_t size;
     int64_t mtime_ns;
+    uint64_t inode; /* times are coarse: what was replaced within the same tick is another file */
     char path[]; /* below the destination */
 };
 
