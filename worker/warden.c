@@ -262,6 +262,10 @@ int warden_read(const struct warden *warden, struct warden_report *ret_report)
     struct warden_report message;
     ssize_t size = recv(warden->link, &message, sizeof(message), MSG_DONTWAIT);
 
+    /* It went without reading our last command: that is said first and once, and its own last
+     * report waits behind. */
+    if (size < 0 && errno == ECONNRESET)
+        size = recv(warden->link, &message, sizeof(message), MSG_DONTWAIT);
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return WARDEN_E_AGAIN;
     if (size != sizeof(message))

@@ -123,7 +123,7 @@ static void parameters_files_and_paths_reach_the_action(void **state)
     log = run(scene, "printf '%s %s\\n' '{{Param.Scene}}' '{{RawParam.Scene}}'; {{Task.File.Script}}; "
                      "echo $OCIO; echo $OMP_NUM_THREADS $CUDA_VISIBLE_DEVICES $HOME $TMPDIR; pwd; "
                      "echo {{Session.HasPathMappingRules}}; cat {{Session.PathMappingRulesFile}}; "
-                     "stat -c %a {{Task.File.Script}}; test -d $TMPDIR && echo has tmp");
+                     "echo; stat -c %a {{Task.File.Script}}; test -d $TMPDIR && echo has tmp");
 
     assert_int_equal(scene->result.class, CLASS_OK);
     assert_int_equal(scene->result.exit_status, 0);

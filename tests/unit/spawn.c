@@ -231,6 +231,23 @@ static void all_of_the_cpu_time_is_counted(void **state)
     assert_true(usage.memory_bytes > 0);
 }
 
+/* The kill that follows every action may cross the warden's last report. */
+static void the_last_report_is_never_lost(void **state)
+{
+    struct spawn_config config = shell(SHELL("exit 0"));
+    struct spawn_result result;
+    struct spawn_usage usage;
+    uint64_t before_ns = 0;
+
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(spawn_run(*state, &config, &result), 0);
+        assert_int_equal(result.end, SPAWN_EXITED);
+        spawn_group_end(*state, &usage);
+        assert_true(usage.cpu_ns > before_ns);
+        before_ns = usage.cpu_ns;
+    }
+}
+
 static void to_the_test(void *user, const void *data, size_t size)
 {
     if (write(*(int *)user, data, size) < 0)
@@ -281,6 +298,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(too_much_memory_ends_it, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_kept_lives_until_the_group_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(all_of_the_cpu_time_is_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_last_report_is_never_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(the_workers_death_ends_its_actions, setup, teardown),
     };
 
