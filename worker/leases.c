@@ -1,7 +1,7 @@
 /* leases.c - see leases.h.
  *
- * Each task carries what has been said of it on this link; leases_report compares that with what
- * is true and sends the difference, always in the order started, progress, result.
+ * The broker's messages change tasks' flags and wake them; what goes out is read from the tasks
+ * alone (report.c), so that there is no queue to lose.
  */
 #include <worker/leases.h>
 
@@ -13,28 +13,15 @@
 #include <proto/base/log.h>
 #include <proto/seal.h>
 #include <proto/state.h>
+#include <worker/report.h>
 
-#define PROGRESS_NS (250 * NS_PER_MS) /* four a second and task */
-#define BUSY_NS     (2 * NS_PER_S)    /* before a result is repeated to a busy broker */
-#define ANSWER_NS   (60 * NS_PER_S)   /* before a result that nobody answered is repeated */
-/* Raw text of one segment: sealed it must stay within LIMIT_LOG_SEGMENT_BYTES even if it does not
- * compress. */
-#define SEGMENT_BYTES (LIMIT_LOG_SEGMENT_BYTES - LIMIT_BLOCK_OVERHEAD_BYTES)
+#define BUSY_NS (2 * NS_PER_S) /* before a result is repeated to a busy broker */
 
 struct leases {
     struct task_board *board;
     struct list tasks;
     struct sealer *sealer;
     uint64_t request; /* of needs; 0 is none */
-};
-
-/* Where and how one report goes. */
-struct report {
-    struct leases *leases;
-    uint64_t session;
-    int64_t now_ns, deadline_ns;
-    leases_send *send;
-    void *user;
 };
 
 int leases_new(struct task_board *board, struct leases **ret_leases)
@@ -399,184 +386,7 @@ int leases_inventory(struct leases *leases, uint64_t session, leases_send *send,
     return r;
 }
 
-/* ---- reporting; under the lock ---- */
-
-/* The lease, ticket and session that every message about a task carries. */
-#define ABOUT(message, report, task)                                                               \
-    Wl__Lease lease_ = WL__LEASE__INIT;                                                            \
-    wire_lease_set(&lease_, &(task)->lease);                                                       \
-    (message).session = (report)->session;                                                         \
-    (message).lease = &lease_;                                                                     \
-    (message).ticket = (ProtobufCBinaryData){.len = (task)->ticket_size, .data = (task)->ticket}
-
-static int say_released(struct report *report, struct task *task)
-{
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__Released released = WL__RELEASED__INIT;
-    char why[] = "taken back before it started";
-    int r;
-
-    ABOUT(released, report, task);
-    released.why = why;
-    envelope.body_case = WL__ENVELOPE__BODY_RELEASED;
-    envelope.released = &released;
-    r = report->send(report->user, &envelope);
-    if (r == 0)
-        task->released_sent = true;
-    return r;
-}
-
-static int say_started(struct report *report, struct task *task)
-{
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__Started started = WL__STARTED__INIT;
-    int r;
-
-    ABOUT(started, report, task);
-    envelope.body_case = WL__ENVELOPE__BODY_STARTED;
-    envelope.started = &started;
-    r = report->send(report->user, &envelope);
-    if (r == 0)
-        task->started_sent = true;
-    return r;
-}
-
-static int send_progress(struct report *report, struct task *task, Wl__LogSegment *segment)
-{
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__Progress progress = WL__PROGRESS__INIT;
-
-    ABOUT(progress, report, task);
-    progress.permille = task->permille;
-    progress.status = task->status;
-    progress.log = segment;
-    envelope.body_case = WL__ENVELOPE__BODY_PROGRESS;
-    envelope.progress = &progress;
-    return report->send(report->user, &envelope);
-}
-
-/* Progress with the next piece of output, sealed for the studio. */
-static int say_progress(struct report *report, struct task *task)
-{
-    Wl__LogSegment segment = WL__LOG_SEGMENT__INIT;
-    Wl__BlockRef ref = WL__BLOCK_REF__INIT;
-    _cleanup_(bytes_deinit) struct bytes sealed = {0};
-    size_t size = task->text.size < SEGMENT_BYTES ? task->text.size : SEGMENT_BYTES;
-    struct block_key key;
-    uint8_t secret[32], wrapped[32];
-    int r = 0;
-
-    if (size > 0) {
-        job_key_log(task->key_out, secret);
-        r = seal_block(report->leases->sealer, secret, task->text.data, size, &sealed, &key);
-        if (r == 0)
-            wire_block_ref_set(report->leases->sealer, secret, &key, wrapped, &ref);
-        wipe(secret, sizeof(secret));
-        ref.inline_sealed = (ProtobufCBinaryData){.len = sealed.size, .data = sealed.data};
-        segment.number = task->text_number + 1;
-        segment.text = &ref;
-    }
-    if (r == 0)
-        r = send_progress(report, task, size > 0 ? &segment : NULL);
-    if (r != 0)
-        return r;
-    task->progress_due = false;
-    task->progress_ns = report->now_ns;
-    if (size > 0) {
-        task->text_number++;
-        memmove(task->text.data, task->text.data + size, task->text.size - size);
-        task->text.size -= size;
-    }
-    return 0;
-}
-
-static int say_result(struct report *report, struct task *task)
-{
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__Result *result = task->spool.result;
-    int r;
-
-    result->session = report->session;
-    envelope.body_case = WL__ENVELOPE__BODY_RESULT;
-    envelope.result = result;
-    r = report->send(report->user, &envelope);
-    if (r != 0)
-        return r;
-    task->result_sent = true;
-    task->result_due_ns = report->now_ns + ANSWER_NS;
-    log_info("result", "step=%u task=%llu attempt=%llu class=\"%s\" files=%llu message=\"%s\"", task->lease.step,
-             (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt,
-             class_name(result->class_), (unsigned long long)result->output_files, result->message);
-    return 0;
-}
-
-static int say_need(struct report *report, struct task *task)
-{
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__DependencyRequest dependencies = WL__DEPENDENCY_REQUEST__INIT;
-    Wl__WorkerPassRequest pass = WL__WORKER_PASS_REQUEST__INIT;
-    uint64_t request = report->leases->request + 1;
-    int r;
-
-    envelope.request = request;
-    if (task->need == NEED_PASS) {
-        ABOUT(pass, report, task);
-        envelope.body_case = WL__ENVELOPE__BODY_WORKER_PASS_REQUEST;
-        envelope.worker_pass_request = &pass;
-        r = report->send(report->user, &envelope);
-    } else {
-        ABOUT(dependencies, report, task);
-        dependencies.after = task->need_after;
-        envelope.body_case = WL__ENVELOPE__BODY_DEPENDENCY_REQUEST;
-        envelope.dependency_request = &dependencies;
-        r = report->send(report->user, &envelope);
-    }
-    if (r == 0)
-        report->leases->request = task->need_request = request;
-    return r;
-}
-
-static void later(struct report *report, int64_t at_ns)
-{
-    if (at_ns < report->deadline_ns)
-        report->deadline_ns = at_ns;
-}
-
-static int report_progress(struct report *report, struct task *task)
-{
-    if (task->phase == PHASE_STAGING || (!task->progress_due && task->text.size == 0))
-        return 0;
-    if (report->now_ns < task->progress_ns + PROGRESS_NS) {
-        later(report, task->progress_ns + PROGRESS_NS);
-        return 0;
-    }
-    return say_progress(report, task);
-}
-
-static int report_task(struct report *report, struct task *task)
-{
-    int r = 0;
-
-    if (task->taken && !task->released_sent)
-        return say_released(report, task);
-    if (task->drop || task->phase == PHASE_GONE)
-        return 0;
-    if (task->need != NEED_NOTHING && !task->answer && task->need_request == 0)
-        r = say_need(report, task);
-    if (r == 0 && task->started && !task->started_sent)
-        r = say_started(report, task);
-    if (r != 0 || !task->may_send)
-        return r;
-    if (task->started && task->phase < PHASE_HELD)
-        r = report_progress(report, task);
-    if (r != 0 || !task->deliverable || task->acknowledged != ACK_NONE)
-        return r;
-    if (report->now_ns < task->result_due_ns) {
-        later(report, task->result_due_ns);
-        return 0;
-    }
-    return say_result(report, task);
-}
+/* ---- reporting ---- */
 
 /* Ends what is over and what was said to the end. */
 static void reap(struct leases *leases)
@@ -596,7 +406,8 @@ static void reap(struct leases *leases)
 int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, leases_send *send, void *user,
                   int64_t *ret_deadline_ns)
 {
-    struct report report = {.leases = leases,
+    struct report report = {.sealer = leases->sealer,
+                            .request = &leases->request,
                             .session = session,
                             .now_ns = now_ns,
                             .deadline_ns = INT64_MAX,
