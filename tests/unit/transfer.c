@@ -14,7 +14,7 @@
 #include <proto/transfer.h>
 #include <proto/wire.h>
 
-enum { BLOCKS = 96, BLOCK_BYTES = 20000, WINDOW = 5 * BLOCK_BYTES + 2 * LIMIT_BLOCK_BYTES };
+enum { BLOCKS = 96, BLOCK_BYTES = 20000, WINDOW = 5 * BLOCK_BYTES + LIMIT_SEALED_BYTES };
 
 /* ---- the server: keeps questions until none comes for a moment, then answers backwards ---- */
 
