@@ -1,1 +1,290 @@
-typedef int westlight_empty; /* to be written */
+/* probe.c - ask each source what it knows, and offer only what answered.
+ *
+ * NVML is opened at run time: a node without NVIDIA's driver runs the same program. Software is
+ * what can be started and says its version; a table says how to ask and what to read.
+ */
+#include <worker/probe.h>
+
+#include <ctype.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <proto/base/bytes.h>
+#include <proto/base/clock.h>
+#include <proto/limits.h>
+#include <worker/cgroup.h>
+#include <worker/spawn.h>
+
+#define PROBE_NVML          "libnvidia-ml.so.1"
+#define PROBE_SOFTWARE_NS   (20 * NS_PER_S) /* Blender's first start from a cold disk */
+#define PROBE_OUTPUT_BYTES  (64 * 1024)
+#define PROBE_CPUS_MAX      8192
+#define PROBE_PATH_DEFAULT  "/usr/local/bin:/usr/bin:/bin"
+
+static const struct {
+    const char *name;   /* the command, too */
+    const char *option; /* makes it say its version and end */
+    const char *before; /* what stands before the version */
+} programs[] = {
+    {"blender", "--version", "Blender "},
+    {"povray", "--version", "POV-Ray "},
+};
+
+/* ---- processors and memory ---- */
+
+static uint32_t cores(double limit)
+{
+    cpu_set_t *set = CPU_ALLOC(PROBE_CPUS_MAX);
+    size_t size = CPU_ALLOC_SIZE(PROBE_CPUS_MAX);
+    uint32_t n = 0;
+
+    if (set && sched_getaffinity(0, size, set) == 0)
+        n = (uint32_t)CPU_COUNT_S(size, set);
+    CPU_FREE(set);
+    if (limit > 0 && limit < n)
+        n = (uint32_t)(limit + 0.5);
+    return n ? n : 1;
+}
+
+static uint64_t memory_mib(uint64_t limit_bytes)
+{
+    unsigned long long kib = 0;
+    FILE *file = fopen("/proc/meminfo", "re");
+    char line[256];
+
+    while (file && fgets(line, sizeof(line), file))
+        if (sscanf(line, "MemTotal: %llu kB", &kib) == 1)
+            break;
+    if (file)
+        fclose(file);
+    if (limit_bytes && limit_bytes < kib * 1024)
+        return limit_bytes >> 20;
+    return kib >> 10;
+}
+
+/* ---- GPUs ---- */
+
+/* As nvml.h has them; an nvmlDevice_t is a pointer we never look behind. */
+struct nvml_memory {
+    unsigned long long total, free, used;
+};
+struct nvml {
+    int (*init)(void);
+    int (*shutdown)(void);
+    int (*count)(unsigned *n);
+    int (*device)(unsigned index, void **device);
+    int (*name)(void *device, char *name, unsigned size);
+    int (*uuid)(void *device, char *uuid, unsigned size);
+    int (*memory)(void *device, struct nvml_memory *memory);
+};
+
+/* The newest of two names; *ret_function is a pointer to function. */
+static bool nvml_symbol(void *library, const char *newer, const char *older, void *ret_function)
+{
+    void *symbol = dlsym(library, newer);
+
+    if (!symbol && older)
+        symbol = dlsym(library, older);
+    memcpy(ret_function, &symbol, sizeof(symbol));
+    return symbol != NULL;
+}
+
+static bool nvml_load(void *library, struct nvml *ret_nvml)
+{
+    struct nvml nvml;
+
+    if (!nvml_symbol(library, "nvmlInit_v2", "nvmlInit", &nvml.init) ||
+        !nvml_symbol(library, "nvmlShutdown", NULL, &nvml.shutdown) ||
+        !nvml_symbol(library, "nvmlDeviceGetCount_v2", "nvmlDeviceGetCount", &nvml.count) ||
+        !nvml_symbol(library, "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetHandleByIndex",
+                     &nvml.device) ||
+        !nvml_symbol(library, "nvmlDeviceGetName", NULL, &nvml.name) ||
+        !nvml_symbol(library, "nvmlDeviceGetUUID", NULL, &nvml.uuid) ||
+        !nvml_symbol(library, "nvmlDeviceGetMemoryInfo", NULL, &nvml.memory))
+        return false;
+    *ret_nvml = nvml;
+    return true;
+}
+
+/* A card that does not answer everything still counts: its index is its bit in a lease's mask, and
+ * CUDA counts it, too. */
+static void probe_card(const struct nvml *nvml, unsigned index, struct probe_gpu *ret_gpu)
+{
+    struct nvml_memory memory = {0};
+    void *device = NULL;
+
+    *ret_gpu = (struct probe_gpu){.model = "unknown"};
+    if (nvml->device(index, &device) != 0)
+        return;
+    if (nvml->name(device, ret_gpu->model, sizeof(ret_gpu->model)) != 0)
+        strcpy(ret_gpu->model, "unknown");
+    if (nvml->uuid(device, ret_gpu->uuid, sizeof(ret_gpu->uuid)) != 0)
+        ret_gpu->uuid[0] = 0;
+    ret_gpu->model[sizeof(ret_gpu->model) - 1] = ret_gpu->uuid[sizeof(ret_gpu->uuid) - 1] = 0;
+    if (nvml->memory(device, &memory) == 0)
+        ret_gpu->memory_bytes = memory.total;
+}
+
+static int probe_cards(const struct nvml *nvml, struct probe *probe)
+{
+    unsigned n = 0;
+
+    if (nvml->count(&n) != 0 || n == 0)
+        return 0;
+    if (n > LIMIT_GPUS)
+        n = LIMIT_GPUS;
+    probe->gpus = calloc(n, sizeof(*probe->gpus));
+    if (!probe->gpus)
+        return -ENOMEM;
+    for (unsigned i = 0; i < n; i++)
+        probe_card(nvml, i, &probe->gpus[i]);
+    probe->n_gpus = n;
+    return 0;
+}
+
+static int probe_gpus(const char *path, struct probe *probe)
+{
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    struct nvml nvml;
+    int r = 0;
+
+    if (!library)
+        return 0;
+    if (nvml_load(library, &nvml) && nvml.init() == 0) {
+        r = probe_cards(&nvml, probe);
+        nvml.shutdown();
+    }
+    dlclose(library);
+    return r;
+}
+
+/* ---- software ---- */
+
+static void on_output(void *user, const void *data, size_t size)
+{
+    struct bytes *output = user;
+
+    if (output->size + size <= PROBE_OUTPUT_BYTES)
+        (void)bytes_append(output, data, size); /* without it there is no version: not offered */
+}
+
+/* "POV-Ray 3.7.0.10.unofficial" -> "3.7.0.10": digits and points, from where a line begins. */
+static bool find_version(const char *text, const char *before, char *ret_version, size_t size)
+{
+    for (const char *line = text; line; line = strchr(line, '\n'), line = line ? line + 1 : NULL) {
+        const char *version = line + strlen(before);
+        size_t n = 0;
+
+        if (strncmp(line, before, strlen(before)) != 0 || !isdigit((unsigned char)*version))
+            continue;
+        while (isdigit((unsigned char)version[n]) ||
+               (version[n] == '.' && isdigit((unsigned char)version[n + 1])))
+            n++;
+        if (n >= size)
+            continue;
+        memcpy(ret_version, version, n);
+        ret_version[n] = 0;
+        return true;
+    }
+    return false;
+}
+
+static int ask_version(struct spawn_group *group, const char *path, const char *search,
+                       const char *option, struct bytes *output)
+{
+    char variable[PATH_MAX + 8];
+    char *arguments[] = {(char *)path, (char *)option, NULL};
+    char *environment[] = {variable, (char *)"HOME=/nonexistent", (char *)"LANG=C", NULL};
+    struct spawn_config config = {.arguments = arguments, .environment = environment, .folder = "/",
+                                  .timeout_ns = PROBE_SOFTWARE_NS, .on_output = on_output,
+                                  .user = output};
+    struct spawn_result result;
+    int r;
+
+    snprintf(variable, sizeof(variable), "PATH=%s", search);
+    output->size = 0;
+    r = spawn_run(group, &config, &result);
+    if (r)
+        return r;
+    if (result.end != SPAWN_EXITED || result.exit_status != 0)
+        output->size = 0;
+    return bytes_append(output, "", 1);
+}
+
+static int probe_program(struct spawn_group *group, size_t i, struct probe *probe)
+{
+    struct probe_software *found = &probe->software[probe->n_software];
+    const char *search = getenv("PATH");
+    _cleanup_(bytes_deinit) struct bytes output = {0};
+    int r;
+
+    search = search && *search ? search : PROBE_PATH_DEFAULT;
+    if (spawn_find(programs[i].name, search, found->path, sizeof(found->path)) < 0)
+        return 0;
+    r = ask_version(group, found->path, search, programs[i].option, &output);
+    if (r)
+        return r == -ENOMEM ? r : 0;
+    if (!find_version((const char *)output.data, programs[i].before, found->version,
+                      sizeof(found->version)))
+        return 0;
+    snprintf(found->name, sizeof(found->name), "%s", programs[i].name);
+    probe->n_software++;
+    return 0;
+}
+
+static int probe_software(struct probe *probe)
+{
+    _cleanup_(spawn_group_freep) struct spawn_group *group = NULL;
+    int r = spawn_group_new(&group);
+
+    if (r)
+        return r == -ENOMEM ? r : 0;
+    probe->software = calloc(ARRAY_SIZE(programs), sizeof(*probe->software));
+    if (!probe->software)
+        return -ENOMEM;
+    for (size_t i = 0; !r && i < ARRAY_SIZE(programs); i++)
+        r = probe_program(group, i, probe);
+    return r;
+}
+
+/* ---- the whole ---- */
+
+int probe_new(const char *nvml, struct probe **ret_probe)
+{
+    _cleanup_(probe_freep) struct probe *probe = calloc(1, sizeof(*probe));
+    struct cgroup_limits limits;
+    int r;
+
+    if (!probe)
+        return -ENOMEM;
+    if (!nvml)
+        nvml = getenv("WESTLIGHT_NVML");
+    if (gethostname(probe->host, sizeof(probe->host) - 1) < 0 || !probe->host[0])
+        strcpy(probe->host, "unnamed");
+    cgroup_read("/proc/self/cgroup", "/sys/fs/cgroup", &limits);
+    probe->cores = cores(limits.cores);
+    probe->memory_mib = memory_mib(limits.memory_bytes);
+    r = probe_gpus(nvml && *nvml ? nvml : PROBE_NVML, probe);
+    if (!r)
+        r = probe_software(probe);
+    if (r)
+        return r;
+
+    *ret_probe = TAKE_PTR(probe);
+    return 0;
+}
+
+void probe_free(struct probe *probe)
+{
+    if (!probe)
+        return;
+    free(probe->gpus);
+    free(probe->software);
+    free(probe);
+}
