@@ -12,7 +12,8 @@ static int ask_pass(struct blocks *blocks, Wl__Envelope **ret_answer)
     request.write_bytes = blocks->write_bytes;
     envelope.body_case = WL__ENVELOPE__BODY_PASS_REQUEST;
     envelope.pass_request = &request;
-    return connection_call(blocks->westlight, &envelope, WL__ENVELOPE__BODY_PASS, CONNECTION_TIMEOUT_NS, ret_answer);
+    return connection_call(blocks->westlight, &envelope, WL__ENVELOPE__BODY_PASS,
+                           CONNECTION_TIMEOUT_NS, ret_answer);
 }
 
 static int open_link(struct blocks *blocks)
@@ -28,17 +29,24 @@ static int open_link(struct blocks *blocks)
         return r;
     r = connection_bulk(westlight, endpoint, sizeof(endpoint));
     if (r < 0)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE, "farm %s: no bulk address can be told from %s: add bulk = tcp://HOST:7421",
-                               westlight->farm.name, westlight->farm.control);
+        return connection_fail(
+            westlight, WESTLIGHT_E_USAGE,
+            "farm %s: no bulk address can be told from %s: add bulk = tcp://HOST:7421",
+            westlight->farm.name, westlight->farm.control);
     struct transfer_config config = {
-        .context = westlight->context, .endpoint = endpoint, .server = westlight->server,
-        .keys = &westlight->keys, .pass = answer->pass->pass.data, .pass_size = answer->pass->pass.len,
+        .context = westlight->context,
+        .endpoint = endpoint,
+        .server = westlight->server,
+        .keys = &westlight->keys,
+        .pass = answer->pass->pass.data,
+        .pass_size = answer->pass->pass.len,
         .stop = &westlight->stop,
     };
     r = transfer_new(&config, &blocks->transfer);
     if (r != 0)
-        return connection_fail(westlight, r < 0 ? r : -EPROTO, "farm %s: blocks at %s: %s: check the address",
-                               westlight->farm.name, endpoint, r < 0 ? strerror(-r) : "cannot be reached");
+        return connection_fail(westlight, r < 0 ? r : -EPROTO,
+                               "farm %s: blocks at %s: %s: check the address", westlight->farm.name,
+                               endpoint, r < 0 ? strerror(-r) : "cannot be reached");
     return 0;
 }
 
@@ -81,7 +89,9 @@ static int moved(struct blocks *blocks, int r)
     if (r == -ECANCELED && atomic_load(&westlight->stop))
         return connection_stopped(westlight);
     const char *why = transfer_why(blocks->transfer);
-    int code = r > 0 && r < (int)ARRAY_SIZE(codes) ? codes[r] : r == -ETIMEDOUT ? WESTLIGHT_E_TIMEOUT : r;
+    int code = r > 0 && r < (int)ARRAY_SIZE(codes) ? codes[r]
+               : r == -ETIMEDOUT                   ? WESTLIGHT_E_TIMEOUT
+                                                   : r;
     /* A callback that ended the call has said why itself. */
     if (why && *why && westlight->why[0] == '\0')
         connection_fail(westlight, code, "%s", why);
@@ -119,7 +129,8 @@ int blocks_put(struct blocks *blocks, size_t n, bool plain, transfer_source *sou
     return WITH_LINK(blocks, transfer_put(blocks->transfer, n, plain, source, user));
 }
 
-int blocks_get(struct blocks *blocks, const struct transfer_want *wants, size_t n, transfer_sink *sink, void *user)
+int blocks_get(struct blocks *blocks, const struct transfer_want *wants, size_t n,
+               transfer_sink *sink, void *user)
 {
     return WITH_LINK(blocks, transfer_get(blocks->transfer, wants, n, sink, user));
 }
@@ -128,8 +139,9 @@ int blocks_opened(struct westlight *westlight, int seal_result, const char *what
 {
     if (seal_result <= 0)
         return seal_result;
-    return connection_fail(westlight, WESTLIGHT_E_CORRUPT, "%s: %s: fetch it again; if that stays so, tell the operator", what,
-                           seal_result == SEAL_E_ID  ? "its bytes do not match their digest"
+    return connection_fail(westlight, WESTLIGHT_E_CORRUPT,
+                           "%s: %s: fetch it again; if that stays so, tell the operator", what,
+                           seal_result == SEAL_E_ID    ? "its bytes do not match their digest"
                            : seal_result == SEAL_E_TAG ? "the job's key does not open it"
                                                        : "it is not a block");
 }
@@ -142,22 +154,28 @@ static int take_one(void *user, size_t i, const void *sealed, size_t size)
     return bytes_append(out, sealed, size);
 }
 
-int blocks_open_ref(struct blocks *blocks, const uint8_t secret[32], const Wl__BlockRef *ref, struct bytes *out)
+int blocks_open_ref(struct blocks *blocks, const uint8_t secret[32], const Wl__BlockRef *ref,
+                    struct bytes *out)
 {
     struct westlight *westlight = blocks->westlight;
     _cleanup_(bytes_deinit) struct bytes sealed = {0};
     struct block_key key;
 
     if (wire_block_ref(westlight->sealer, secret, ref, &key) != 0)
-        return connection_fail(westlight, -EPROTO, "farm %s: the broker sent a reference without an id: update this program",
-                               westlight->farm.name);
+        return connection_fail(
+            westlight, -EPROTO,
+            "farm %s: the broker sent a reference without an id: update this program",
+            westlight->farm.name);
     if (ref->inline_sealed.len > 0)
         return blocks_opened(westlight,
-                             open_block(westlight->sealer, &key, ref->inline_sealed.data, ref->inline_sealed.len, out),
+                             open_block(westlight->sealer, &key, ref->inline_sealed.data,
+                                        ref->inline_sealed.len, out),
                              "a block in the answer");
     struct transfer_want want = {.id = key.id, .sealed_bytes = key.sealed_bytes};
     int r = blocks_get(blocks, &want, 1, take_one, &sealed);
     if (r != 0)
         return r;
-    return blocks_opened(westlight, open_block(westlight->sealer, &key, sealed.data, sealed.size, out), "a block from the vault");
+    return blocks_opened(westlight,
+                         open_block(westlight->sealer, &key, sealed.data, sealed.size, out),
+                         "a block from the vault");
 }

@@ -19,9 +19,11 @@ struct blocks {
 void blocks_deinit(struct blocks *blocks);
 int blocks_have(struct blocks *blocks, const struct block_id *ids, size_t n_ids, bool *ret_missing);
 int blocks_put(struct blocks *blocks, size_t n, bool plain, transfer_source *source, void *user);
-int blocks_get(struct blocks *blocks, const struct transfer_want *wants, size_t n, transfer_sink *sink, void *user);
+int blocks_get(struct blocks *blocks, const struct transfer_want *wants, size_t n,
+               transfer_sink *sink, void *user);
 /* One block that a message refers to, from the message itself or from the vault, opened. */
-int blocks_open_ref(struct blocks *blocks, const uint8_t secret[32], const Wl__BlockRef *ref, struct bytes *out);
+int blocks_open_ref(struct blocks *blocks, const uint8_t secret[32], const Wl__BlockRef *ref,
+                    struct bytes *out);
 uint64_t blocks_sent(const struct blocks *blocks);
 uint64_t blocks_received(const struct blocks *blocks);
 /* What a seal error means to a person; 0 stays 0. */

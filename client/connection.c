@@ -17,10 +17,10 @@
 #include <client/look.h>
 
 /* A request that has gone this long without an answer may have been lost with its link. */
-#define REPEAT_NS  (10 * NS_PER_S)
-#define OPEN_NS    (5 * NS_PER_S)
+#define REPEAT_NS (10 * NS_PER_S)
+#define OPEN_NS   (5 * NS_PER_S)
 /* A broker with many connections forgets quiet ones, and what they watch with them. */
-#define QUIET_NS   (30 * NS_PER_S)
+#define QUIET_NS (30 * NS_PER_S)
 
 int connection_fail(struct westlight *westlight, int code, const char *format, ...)
 {
@@ -144,8 +144,10 @@ static int take_welcome(struct westlight *westlight, const Wl__Welcome *welcome)
 {
     if (welcome->protocol < WIRE_PROTOCOL_MIN || welcome->protocol > WIRE_PROTOCOL)
         return connection_fail(westlight, WESTLIGHT_E_REFUSED,
-                               "farm %s: the broker (%s) speaks protocol %u, this program %u to %u: update the older one",
-                               westlight->farm.name, welcome->program, welcome->protocol, WIRE_PROTOCOL_MIN, WIRE_PROTOCOL);
+                               "farm %s: the broker (%s) speaks protocol %u, this program %u to "
+                               "%u: update the older one",
+                               westlight->farm.name, welcome->program, welcome->protocol,
+                               WIRE_PROTOCOL_MIN, WIRE_PROTOCOL);
     bool again = westlight->generation > 0;
     westlight->welcome = true;
     westlight->generation++;
@@ -166,7 +168,8 @@ static void keep_notice(struct westlight *westlight, Wl__Envelope *envelope)
 
     for (size_t i = 0; i < westlight->n_watches; i++) {
         struct westlight_watch *watch = &westlight->watches[i];
-        if (job->len == sizeof(watch->job) && memcmp(job->data, watch->job, sizeof(watch->job)) == 0) {
+        if (job->len == sizeof(watch->job) &&
+            memcmp(job->data, watch->job, sizeof(watch->job)) == 0) {
             wire_free(watch->notice);
             watch->notice = envelope;
             return;
@@ -203,7 +206,8 @@ static int key_refused(struct westlight *westlight)
     return connection_fail(westlight, WESTLIGHT_E_REFUSED,
                            "farm %s at %s: it does not know the key %s: ask the operator to run: "
                            "westlight-broker allow --role studio --studio NAME %s'%s'",
-                           westlight->farm.name, westlight->farm.control, key, key[0] == '-' ? "-- " : "", key);
+                           westlight->farm.name, westlight->farm.control, key,
+                           key[0] == '-' ? "-- " : "", key);
 }
 
 static int look_at_link(struct westlight *westlight)
@@ -232,8 +236,10 @@ static int take_message(struct westlight *westlight, Wl__Envelope **ret_envelope
     r = wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), ret_envelope, &why);
     zmq_msg_close(&message);
     if (r > 0)
-        return connection_fail(westlight, -EPROTO, "farm %s: the broker sent what is no message (%s): update this program",
-                               westlight->farm.name, why ? why : "");
+        return connection_fail(
+            westlight, -EPROTO,
+            "farm %s: the broker sent what is no message (%s): update this program",
+            westlight->farm.name, why ? why : "");
     return r;
 }
 
@@ -250,14 +256,17 @@ static int poll_link(struct westlight *westlight, int64_t deadline_ns)
         return WESTLIGHT_E_TIMEOUT;
     if (left_ns > NS_PER_S)
         left_ns = NS_PER_S; /* so that a lost edge costs a second at most */
-    if (zmq_poll(items, (int)ARRAY_SIZE(items), (long)((left_ns + NS_PER_MS - 1) / NS_PER_MS)) < 0 && errno != EINTR)
+    if (zmq_poll(items, (int)ARRAY_SIZE(items), (long)((left_ns + NS_PER_MS - 1) / NS_PER_MS)) <
+            0 &&
+        errno != EINTR)
         return -errno;
     return 0;
 }
 
 /* One turn: 0 with an envelope, or with NULL when something else happened; WESTLIGHT_E_TIMEOUT at
  * the deadline. Greetings and notices are dealt with here. */
-static int connection_turn(struct westlight *westlight, int64_t deadline_ns, Wl__Envelope **ret_envelope)
+static int connection_turn(struct westlight *westlight, int64_t deadline_ns,
+                           Wl__Envelope **ret_envelope)
 {
     Wl__Envelope *envelope = NULL;
 
@@ -278,7 +287,8 @@ static int connection_turn(struct westlight *westlight, int64_t deadline_ns, Wl_
     if (envelope->body_case == WL__ENVELOPE__BODY_WELCOME) {
         r = envelope->request == westlight->hello ? take_welcome(westlight, envelope->welcome) : 0;
         wire_free(envelope);
-    } else if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL && envelope->request == westlight->hello) {
+    } else if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL &&
+               envelope->request == westlight->hello) {
         r = refused(westlight, envelope->refusal);
         wire_free(envelope);
     } else if (envelope->body_case == WL__ENVELOPE__BODY_NOTICE) {
@@ -294,11 +304,13 @@ static int no_answer(struct westlight *westlight)
     if (westlight->status == LINK_REFUSED)
         return key_refused(westlight);
     if (!westlight->welcome)
-        return connection_fail(westlight, WESTLIGHT_E_UNREACHABLE,
-                               "farm %s at %s: nobody answers: check the address, or that the broker runs",
-                               westlight->farm.name, westlight->farm.control);
-    return connection_fail(westlight, WESTLIGHT_E_TIMEOUT, "farm %s at %s: no answer in time: try again",
-                           westlight->farm.name, westlight->farm.control);
+        return connection_fail(
+            westlight, WESTLIGHT_E_UNREACHABLE,
+            "farm %s at %s: nobody answers: check the address, or that the broker runs",
+            westlight->farm.name, westlight->farm.control);
+    return connection_fail(westlight, WESTLIGHT_E_TIMEOUT,
+                           "farm %s at %s: no answer in time: try again", westlight->farm.name,
+                           westlight->farm.control);
 }
 
 static int await_welcome(struct westlight *westlight, int64_t deadline_ns)
@@ -318,7 +330,8 @@ static int await_welcome(struct westlight *westlight, int64_t deadline_ns)
 /* ---- requests ---- */
 
 /* Sends what is being waited for when the link is (again) greeted, or has been silent too long. */
-static int send_due(struct westlight *westlight, const Wl__Envelope *request, uint32_t *generation, int64_t *sent_ns)
+static int send_due(struct westlight *westlight, const Wl__Envelope *request, uint32_t *generation,
+                    int64_t *sent_ns)
 {
     if (!westlight->welcome)
         return 0;
@@ -326,7 +339,8 @@ static int send_due(struct westlight *westlight, const Wl__Envelope *request, ui
     if (*generation == westlight->generation) {
         if (now_ns - *sent_ns < REPEAT_NS)
             return 0;
-        westlight->greeted = westlight->welcome = false; /* greet anew; the Welcome has it repeated */
+        westlight->greeted = westlight->welcome =
+            false; /* greet anew; the Welcome has it repeated */
         return 0;
     }
     int r = send_envelope(westlight, request);
@@ -341,8 +355,8 @@ static int send_due(struct westlight *westlight, const Wl__Envelope *request, ui
     return r == LINK_E_AGAIN ? 0 : r;
 }
 
-int connection_call(struct westlight *westlight, Wl__Envelope *request, Wl__Envelope__BodyCase expected,
-                    int64_t timeout_ns, Wl__Envelope **ret_answer)
+int connection_call(struct westlight *westlight, Wl__Envelope *request,
+                    Wl__Envelope__BodyCase expected, int64_t timeout_ns, Wl__Envelope **ret_answer)
 {
     int64_t deadline_ns = clock_monotonic_ns() + timeout_ns, sent_ns = 0;
     uint32_t generation = 0;
@@ -361,8 +375,10 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request, Wl__Enve
             return r;
         if (!answer || answer->request != request->request)
             continue;
-        if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL && answer->refusal->code == CODE_STATE && !again) {
-            /* Perhaps the broker forgot this connection; greeted, it says the same only if it means the job. */
+        if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL &&
+            answer->refusal->code == CODE_STATE && !again) {
+            /* Perhaps the broker forgot this connection; greeted, it says the same only if it means
+             * the job. */
             again = true;
             westlight->greeted = westlight->welcome = false;
             continue;
@@ -370,14 +386,17 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request, Wl__Enve
         if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL)
             return refused(westlight, answer->refusal);
         if (answer->body_case != expected)
-            return connection_fail(westlight, -EPROTO, "farm %s: the broker gave an answer of another kind: update this program",
-                                   westlight->farm.name);
+            return connection_fail(
+                westlight, -EPROTO,
+                "farm %s: the broker gave an answer of another kind: update this program",
+                westlight->farm.name);
         *ret_answer = TAKE_PTR(answer);
         return 0;
     }
 }
 
-int connection_notice(struct westlight *westlight, int64_t deadline_ns, struct westlight_watch **ret_watch)
+int connection_notice(struct westlight *westlight, int64_t deadline_ns,
+                      struct westlight_watch **ret_watch)
 {
     int64_t quiet_ns = clock_monotonic_ns() + QUIET_NS;
 
@@ -388,7 +407,8 @@ int connection_notice(struct westlight *westlight, int64_t deadline_ns, struct w
                 return 0;
             }
         Wl__Envelope *other = NULL;
-        int r = connection_turn(westlight, deadline_ns && deadline_ns < quiet_ns ? deadline_ns : quiet_ns, &other);
+        int r = connection_turn(
+            westlight, deadline_ns && deadline_ns < quiet_ns ? deadline_ns : quiet_ns, &other);
         wire_free(other); /* an answer that came too late */
         if (r == WESTLIGHT_E_TIMEOUT && remaining_ns(deadline_ns) > 0) {
             quiet_ns = clock_monotonic_ns() + QUIET_NS;
@@ -402,7 +422,8 @@ int connection_notice(struct westlight *westlight, int64_t deadline_ns, struct w
     }
 }
 
-int connection_watch(struct westlight *westlight, const uint8_t job[16], struct westlight_watch **ret_watch)
+int connection_watch(struct westlight *westlight, const uint8_t job[16],
+                     struct westlight_watch **ret_watch)
 {
     int64_t deadline_ns = clock_monotonic_ns() + CONNECTION_TIMEOUT_NS;
     struct westlight_watch *watch = NULL;
@@ -411,7 +432,8 @@ int connection_watch(struct westlight *westlight, const uint8_t job[16], struct 
         if (memcmp(westlight->watches[i].job, job, sizeof(watch->job)) == 0)
             watch = &westlight->watches[i];
     if (!watch && westlight->n_watches == CONNECTION_WATCHES)
-        return connection_fail(westlight, WESTLIGHT_E_BUSY, "watch: %d jobs are watched on this connection: open another",
+        return connection_fail(westlight, WESTLIGHT_E_BUSY,
+                               "watch: %d jobs are watched on this connection: open another",
                                CONNECTION_WATCHES);
     if (!watch) {
         watch = &westlight->watches[westlight->n_watches++];
@@ -470,15 +492,16 @@ static int connect_link(struct westlight *westlight)
     r = link_connect(westlight->context, LINK_CONTROL, westlight->farm.control, &westlight->server,
                      &westlight->keys, &westlight->socket);
     if (r == -EINVAL || r == -ENODEV || r == -EPROTONOSUPPORT)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE, "farm %s: control = %s: not an address: write tcp://HOST:7420",
+        return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                               "farm %s: control = %s: not an address: write tcp://HOST:7420",
                                westlight->farm.name, westlight->farm.control);
     if (r < 0)
         return r;
     return link_monitor(westlight->context, westlight->socket, &westlight->monitor);
 }
 
-int westlight_open(const struct westlight_farm *farm, int timeout_ms, struct westlight **ret_westlight,
-                   char *why, size_t why_size)
+int westlight_open(const struct westlight_farm *farm, int timeout_ms,
+                   struct westlight **ret_westlight, char *why, size_t why_size)
 {
     struct westlight *westlight = calloc(1, sizeof(*westlight));
     if (!westlight)
@@ -489,10 +512,12 @@ int westlight_open(const struct westlight_farm *farm, int timeout_ms, struct wes
 
     int r = westlight->stop_fd < 0 ? -errno : connect_link(westlight);
     if (r == 0)
-        r = await_welcome(westlight, clock_monotonic_ns() + (timeout_ms > 0 ? timeout_ms * NS_PER_MS : OPEN_NS));
+        r = await_welcome(westlight, clock_monotonic_ns() +
+                                         (timeout_ms > 0 ? timeout_ms * NS_PER_MS : OPEN_NS));
     if (r != 0) {
         if (westlight->why[0] == '\0')
-            connection_fail(westlight, r, "farm %s at %s: %s", farm->name, farm->control, strerror(r < 0 ? -r : EIO));
+            connection_fail(westlight, r, "farm %s at %s: %s", farm->name, farm->control,
+                            strerror(r < 0 ? -r : EIO));
         if (why && why_size)
             snprintf(why, why_size, "%s", westlight->why);
         westlight_close(westlight);
@@ -532,13 +557,14 @@ int connection_bulk(const struct westlight *westlight, char *ret_endpoint, size_
 
     if (westlight->farm.bulk[0])
         n = snprintf(ret_endpoint, size, "%s", westlight->farm.bulk);
-    else if (said_port && strncmp(said, "tcp://*:", 8) != 0 && strncmp(said, "tcp://0.0.0.0:", 14) != 0
-             && strncmp(said, "tcp://[::]:", 11) != 0)
+    else if (said_port && strncmp(said, "tcp://*:", 8) != 0 &&
+             strncmp(said, "tcp://0.0.0.0:", 14) != 0 && strncmp(said, "tcp://[::]:", 11) != 0)
         n = snprintf(ret_endpoint, size, "%s", said);
     else if (colon && said_port) /* bound to every address: the one we know reaches it */
         n = snprintf(ret_endpoint, size, "%.*s%s", (int)(colon - control), control, said_port);
     else if (colon)
-        n = snprintf(ret_endpoint, size, "%.*s:%ld", (int)(colon - control), control, strtol(colon + 1, NULL, 10) + 1);
+        n = snprintf(ret_endpoint, size, "%.*s:%ld", (int)(colon - control), control,
+                     strtol(colon + 1, NULL, 10) + 1);
     else
         return -EINVAL;
     return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
@@ -551,6 +577,7 @@ int connection_begin_job(struct westlight *westlight, const char *id, uint8_t re
 
     connection_begin(westlight); /* `id` may have been of the last call's memory */
     if (strlen(text) != 2 * WESTLIGHT_ID_BYTES || hex_decode(text, ret_job, WESTLIGHT_ID_BYTES) < 0)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE, "job %s: not a whole id of 32 digits: resolve it first", text);
+        return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                               "job %s: not a whole id of 32 digits: resolve it first", text);
     return 0;
 }

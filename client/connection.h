@@ -24,8 +24,8 @@
 
 #define CONNECTION_TIMEOUT_NS (30 * NS_PER_S)
 /* A submission waits for the vault to pin up to eight million blocks. */
-#define CONNECTION_SUBMIT_NS  (120 * NS_PER_S)
-#define CONNECTION_WATCHES    16
+#define CONNECTION_SUBMIT_NS (120 * NS_PER_S)
+#define CONNECTION_WATCHES   16
 
 struct look_steps; /* look.h: what a job's tasks are called */
 
@@ -45,23 +45,23 @@ struct westlight {
     struct sealer *sealer;
 
     enum link_status status;
-    bool greeted;        /* a Hello is on its way or answered */
+    bool greeted; /* a Hello is on its way or answered */
     bool welcome;
     uint64_t hello;      /* its number */
     uint32_t generation; /* Welcomes so far: what was sent under an older one is sent again */
     uint64_t request;
     uint32_t role, epoch;
     char studio[LIMIT_NAME_BYTES + 1];
-    char bulk[256];      /* as the broker says */
+    char bulk[256]; /* as the broker says */
 
     atomic_bool stop;
     int stop_fd;
-    enum code refusal;   /* of the last request that was refused */
+    enum code refusal; /* of the last request that was refused */
     char why[1024];
 
     struct westlight_watch watches[CONNECTION_WATCHES];
     size_t n_watches;
-    Wl__Envelope *held;  /* what rows given to the caller borrow from */
+    Wl__Envelope *held; /* what rows given to the caller borrow from */
     void **scratch;
     size_t n_scratch;
 };
@@ -76,12 +76,14 @@ int connection_stopped(struct westlight *westlight);
 void *connection_scratch(struct westlight *westlight, size_t n, size_t size);
 
 /* Sends and waits for an answer of that kind; numbers the request itself. */
-int connection_call(struct westlight *westlight, Wl__Envelope *request, Wl__Envelope__BodyCase expected,
-                    int64_t timeout_ns, Wl__Envelope **ret_answer);
+int connection_call(struct westlight *westlight, Wl__Envelope *request,
+                    Wl__Envelope__BodyCase expected, int64_t timeout_ns, Wl__Envelope **ret_answer);
 /* Waits for a notice on any watch. WESTLIGHT_E_TIMEOUT. deadline_ns 0: for ever. */
-int connection_notice(struct westlight *westlight, int64_t deadline_ns, struct westlight_watch **ret_watch);
+int connection_notice(struct westlight *westlight, int64_t deadline_ns,
+                      struct westlight_watch **ret_watch);
 /* Watches a job from now on, through every reconnection. */
-int connection_watch(struct westlight *westlight, const uint8_t job[16], struct westlight_watch **ret_watch);
+int connection_watch(struct westlight *westlight, const uint8_t job[16],
+                     struct westlight_watch **ret_watch);
 /* Sleeps, but not through westlight_stop. 0 when the time has passed. */
 int connection_sleep(struct westlight *westlight, int64_t span_ns);
 /* The endpoint for blocks: the farm's, else the broker's, else control's host and next port. */

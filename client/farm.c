@@ -29,7 +29,8 @@ _printf_(3, 4) static int say(char *why, size_t why_size, const char *format, ..
 }
 
 /* $VARIABLE/REST, else $HOME/FALLBACK/REST. */
-static int xdg_path(const char *variable, const char *fallback, const char *rest, char *ret_path, size_t size)
+static int xdg_path(const char *variable, const char *fallback, const char *rest, char *ret_path,
+                    size_t size)
 {
     const char *base = getenv(variable), *home = getenv("HOME");
     int n;
@@ -63,9 +64,9 @@ int farm_state_folder(const char *folder, char *ret_path, size_t size)
 struct config {
     const char *path;
     unsigned line;
-    struct westlight_farm farm;   /* of the section being read */
+    struct westlight_farm farm; /* of the section being read */
     struct westlight_farm chosen;
-    const char *name;             /* the farm that is asked for; NULL: the default or the only one */
+    const char *name; /* the farm that is asked for; NULL: the default or the only one */
     char default_name[64];
     bool found;
     unsigned farms;
@@ -83,12 +84,14 @@ static char *trim(char *text)
     return text;
 }
 
-static int put(struct config *config, char *ret_field, size_t size, const char *value, const char *home)
+static int put(struct config *config, char *ret_field, size_t size, const char *value,
+               const char *home)
 {
-    int n = home ? snprintf(ret_field, size, "%s%s", home, value + 1) : snprintf(ret_field, size, "%s", value);
+    int n = home ? snprintf(ret_field, size, "%s%s", home, value + 1)
+                 : snprintf(ret_field, size, "%s", value);
     if (n < 0 || (size_t)n >= size)
-        return say(config->why, config->why_size, "%s:%u: longer than %zu bytes: shorten it", config->path,
-                   config->line, size - 1);
+        return say(config->why, config->why_size, "%s:%u: longer than %zu bytes: shorten it",
+                   config->path, config->line, size - 1);
     return 0;
 }
 
@@ -112,10 +115,12 @@ static int set_field(struct config *config, const char *name, const char *value)
         return put(config, config->default_name, sizeof(config->default_name), value, NULL);
     for (size_t i = 0; farm->name[0] && i < ARRAY_SIZE(fields); i++)
         if (strcmp(name, fields[i].name) == 0) {
-            const char *home = fields[i].file && strncmp(value, "~/", 2) == 0 ? getenv("HOME") : NULL;
+            const char *home =
+                fields[i].file && strncmp(value, "~/", 2) == 0 ? getenv("HOME") : NULL;
             return put(config, fields[i].field, fields[i].size, value, home);
         }
-    return say(config->why, config->why_size, "%s:%u: \"%.60s\" is not known %s", config->path, config->line, name,
+    return say(config->why, config->why_size, "%s:%u: \"%.60s\" is not known %s", config->path,
+               config->line, name,
                farm->name[0] ? "here: a farm has control, bulk, server_key, key and secret"
                              : "before the first [farm NAME]: only default = NAME is");
 }
@@ -143,18 +148,22 @@ static int read_line(struct config *config, char *line)
     if (line[0] == '[') {
         close_section(config);
         if (line[size - 1] != ']' || strncmp(line, "[farm ", 6) != 0)
-            return say(config->why, config->why_size, "%s:%u: not a section: write [farm NAME]", config->path, config->line);
+            return say(config->why, config->why_size, "%s:%u: not a section: write [farm NAME]",
+                       config->path, config->line);
         line[size - 1] = '\0';
         char *name = trim(line + 6);
         if (*name == '\0')
-            return say(config->why, config->why_size, "%s:%u: a farm without a name: write [farm NAME]", config->path, config->line);
+            return say(config->why, config->why_size,
+                       "%s:%u: a farm without a name: write [farm NAME]", config->path,
+                       config->line);
         config->farms++;
         return put(config, config->farm.name, sizeof(config->farm.name), name, NULL);
     }
 
     char *equals = strchr(line, '=');
     if (!equals)
-        return say(config->why, config->why_size, "%s:%u: not a setting: write NAME = VALUE", config->path, config->line);
+        return say(config->why, config->why_size, "%s:%u: not a setting: write NAME = VALUE",
+                   config->path, config->line);
     *equals = '\0';
     return set_field(config, trim(line), trim(equals + 1));
 }
@@ -169,9 +178,11 @@ static int check_farm(const struct config *config)
     struct link_key key;
 
     if (lacks)
-        return say(config->why, config->why_size, "%s: farm %s lacks a line: add %s", config->path, farm->name, lacks);
+        return say(config->why, config->why_size, "%s: farm %s lacks a line: add %s", config->path,
+                   farm->name, lacks);
     if (identity_key_parse(farm->server_key, &key) != 0)
-        return say(config->why, config->why_size, "%s: farm %s: server_key is not a key of 40 characters: ask the operator",
+        return say(config->why, config->why_size,
+                   "%s: farm %s: server_key is not a key of 40 characters: ask the operator",
                    config->path, farm->name);
     return 0;
 }
@@ -191,7 +202,8 @@ static int read_config(struct config *config, char *text)
     return 0;
 }
 
-int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char *why, size_t why_size)
+int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char *why,
+                        size_t why_size)
 {
     char path[LIMIT_PATH_BYTES];
     const char *given = getenv("WESTLIGHT_CONFIG"), *asked = getenv("WESTLIGHT_FARM");
@@ -206,7 +218,9 @@ int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char 
 
     int r = file_read(path, CONFIG_BYTES_MAX, &text);
     if (r < 0)
-        return say(why, why_size, "config %s: %s: write a [farm NAME] section there, or use --local", path, strerror(-r));
+        return say(why, why_size,
+                   "config %s: %s: write a [farm NAME] section there, or use --local", path,
+                   strerror(-r));
     r = bytes_append(&text, "", 1);
     if (r < 0)
         return r;
@@ -216,11 +230,17 @@ int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char 
     if (r != 0)
         return r;
     if (!name && config.default_name[0] == '\0' && config.farms > 1)
-        return say(why, why_size, "config %s: %u farms and no default: use --farm NAME", path, config.farms);
+        return say(why, why_size, "config %s: %u farms and no default: use --farm NAME", path,
+                   config.farms);
     if (!config.found)
         return say(why, why_size, "farm %s: not in %s: add a section [farm %s]",
-                   name ? name : config.default_name[0] ? config.default_name : "?", path,
-                   name ? name : config.default_name[0] ? config.default_name : "NAME");
+                   name                     ? name
+                   : config.default_name[0] ? config.default_name
+                                            : "?",
+                   path,
+                   name                     ? name
+                   : config.default_name[0] ? config.default_name
+                                            : "NAME");
     r = check_farm(&config);
     if (r == 0)
         *ret_farm = config.chosen;
@@ -244,8 +264,8 @@ static int make_parent(const char *path)
     return folder_make(folder, 0700);
 }
 
-int westlight_key_new(const char *key_file, const char *secret_file, char ret_public[WESTLIGHT_KEY_TEXT],
-                      char *why, size_t why_size)
+int westlight_key_new(const char *key_file, const char *secret_file,
+                      char ret_public[WESTLIGHT_KEY_TEXT], char *why, size_t why_size)
 {
     struct link_keypair keys;
     uint8_t secret[32];
@@ -256,16 +276,19 @@ int westlight_key_new(const char *key_file, const char *secret_file, char ret_pu
     if (r == 0)
         r = identity_key_save(key_file, &keys);
     if (r == -EEXIST)
-        say(why, why_size, "key %s: it is there already: choose another name, or use that one", key_file);
+        say(why, why_size, "key %s: it is there already: choose another name, or use that one",
+            key_file);
     else if (r != 0)
-        say(why, why_size, "key %s: %s: check the folder", key_file, r < 0 ? strerror(-r) : "cannot be made");
+        say(why, why_size, "key %s: %s: check the folder", key_file,
+            r < 0 ? strerror(-r) : "cannot be made");
     if (r == 0 && secret_file && *secret_file) {
         r = make_parent(secret_file);
         if (r == 0)
             r = identity_secret_load_or_new(secret_file, secret);
         wipe(secret, sizeof(secret));
         if (r != 0)
-            say(why, why_size, "secret %s: %s: check the file", secret_file, r < 0 ? strerror(-r) : "not a secret");
+            say(why, why_size, "secret %s: %s: check the file", secret_file,
+                r < 0 ? strerror(-r) : "not a secret");
     }
     if (r == 0)
         identity_key_text(&keys.public_key, ret_public);
@@ -273,14 +296,17 @@ int westlight_key_new(const char *key_file, const char *secret_file, char ret_pu
     return r == -EEXIST ? WESTLIGHT_E_EXISTS : r > 0 ? WESTLIGHT_E_USAGE : r;
 }
 
-int farm_keys(const struct westlight_farm *farm, struct link_keypair *ret_keys, struct link_key *ret_server,
-              uint8_t ret_secret[32], bool *ret_has_secret, char *why, size_t why_size)
+int farm_keys(const struct westlight_farm *farm, struct link_keypair *ret_keys,
+              struct link_key *ret_server, uint8_t ret_secret[32], bool *ret_has_secret, char *why,
+              size_t why_size)
 {
     struct link_keypair keys;
     struct link_key server;
 
     if (identity_key_parse(farm->server_key, &server) != 0)
-        return say(why, why_size, "farm %s: server_key is not a key of 40 characters: ask the operator", farm->name);
+        return say(why, why_size,
+                   "farm %s: server_key is not a key of 40 characters: ask the operator",
+                   farm->name);
     int r = identity_key_load(farm->key_file, &keys);
     if (r != 0)
         return say(why, why_size, "key %s: %s: make one with: westlight key new", farm->key_file,

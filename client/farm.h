@@ -11,5 +11,6 @@
 int farm_state_folder(const char *folder, char *ret_path, size_t size);
 /* WESTLIGHT_E_USAGE with a sentence in `why`. A farm without a readable secret is fine for looking:
  * *ret_has_secret is false. */
-int farm_keys(const struct westlight_farm *farm, struct link_keypair *ret_keys, struct link_key *ret_server,
-              uint8_t ret_secret[32], bool *ret_has_secret, char *why, size_t why_size);
+int farm_keys(const struct westlight_farm *farm, struct link_keypair *ret_keys,
+              struct link_key *ret_server, uint8_t ret_secret[32], bool *ret_has_secret, char *why,
+              size_t why_size);

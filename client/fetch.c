@@ -40,7 +40,8 @@ static int kept_key(const char *id, uint8_t ret_key[32])
     return hex_decode(key + 5, ret_key, 32);
 }
 
-int look_job_key(struct westlight *westlight, const Wl__Show *show, const char *id, uint8_t ret_key[32])
+int look_job_key(struct westlight *westlight, const Wl__Show *show, const char *id,
+                 uint8_t ret_key[32])
 {
     if (show->job_key.len == 32) {
         memcpy(ret_key, show->job_key.data, 32);
@@ -48,7 +49,8 @@ int look_job_key(struct westlight *westlight, const Wl__Show *show, const char *
     }
     if (kept_key(id, ret_key) == 0)
         return 0;
-    return connection_fail(westlight, WESTLIGHT_E_REFUSED, "job %s: only studio %s may open it: use a key of that studio", id,
+    return connection_fail(westlight, WESTLIGHT_E_REFUSED,
+                           "job %s: only studio %s may open it: use a key of that studio", id,
                            show->row->studio);
 }
 
@@ -66,7 +68,8 @@ static int open_recipe(struct homing *homing, const Wl__Show *show)
         return r;
     r = wire_recipe_unpack(packed.data, packed.size, &recipe, &why);
     if (r > 0)
-        return connection_fail(homing->westlight, WESTLIGHT_E_CORRUPT, "job %s: its recipe cannot be read: %s", homing->id, why);
+        return connection_fail(homing->westlight, WESTLIGHT_E_CORRUPT,
+                               "job %s: its recipe cannot be read: %s", homing->id, why);
     if (r == 0)
         r = look_steps_of_recipe(recipe, &homing->steps);
     if (r == 0)
@@ -87,10 +90,13 @@ static int open_folder(struct homing *homing)
         r = homing->fd < 0 ? -errno : 0;
     }
     if (r < 0)
-        return connection_fail(homing->westlight, r, "folder %s: %s: choose another with -o", folder, strerror(-r));
+        return connection_fail(homing->westlight, r, "folder %s: %s: choose another with -o",
+                               folder, strerror(-r));
     r = receipts_open(&homing->receipts, homing->id, homing->folder);
     if (r < 0)
-        return connection_fail(homing->westlight, r, "receipts: %s: check the folder that XDG_STATE_HOME names", strerror(-r));
+        return connection_fail(homing->westlight, r,
+                               "receipts: %s: check the folder that XDG_STATE_HOME names",
+                               strerror(-r));
     return 0;
 }
 
@@ -106,10 +112,12 @@ static int ask_results(struct homing *homing, Wl__Envelope **ret_answer)
     request.limit = LIMIT_RESULTS_PAGE;
     envelope.body_case = WL__ENVELOPE__BODY_RESULTS_REQUEST;
     envelope.results_request = &request;
-    return connection_call(homing->westlight, &envelope, WL__ENVELOPE__BODY_RESULTS, CONNECTION_TIMEOUT_NS, ret_answer);
+    return connection_call(homing->westlight, &envelope, WL__ENVELOPE__BODY_RESULTS,
+                           CONNECTION_TIMEOUT_NS, ret_answer);
 }
 
-static int open_manifest(struct homing *homing, const Wl__ResultRow *row, const void *sealed, size_t size, Wl__Manifest **ret_manifest)
+static int open_manifest(struct homing *homing, const Wl__ResultRow *row, const void *sealed,
+                         size_t size, Wl__Manifest **ret_manifest)
 {
     struct westlight *westlight = homing->westlight;
     _cleanup_(bytes_deinit) struct bytes body = {0}, why = {0};
@@ -127,7 +135,8 @@ static int open_manifest(struct homing *homing, const Wl__ResultRow *row, const 
         return blocks_opened(westlight, r, name);
     r = manifest_parse(body.data, body.size, ret_manifest, &why);
     if (r > 0)
-        return connection_fail(westlight, WESTLIGHT_E_CORRUPT, "%s: its list of files is not acceptable: %s", name,
+        return connection_fail(westlight, WESTLIGHT_E_CORRUPT,
+                               "%s: its list of files is not acceptable: %s", name,
                                why.size ? (const char *)why.data : "");
     return r;
 }
@@ -158,8 +167,8 @@ static int open_manifests(struct page *page, const Wl__Results *rows)
         if (!ref || ref->id.len != 32) {
             r = -EPROTO;
         } else if (ref->inline_sealed.len > 0) {
-            r = open_manifest(page->homing, rows->results[i], ref->inline_sealed.data, ref->inline_sealed.len,
-                              &page->results[i].manifest);
+            r = open_manifest(page->homing, rows->results[i], ref->inline_sealed.data,
+                              ref->inline_sealed.len, &page->results[i].manifest);
         } else {
             memcpy(wants[n].id.bytes, ref->id.data, 32);
             wants[n].sealed_bytes = ref->sealed_bytes;
@@ -213,10 +222,11 @@ static bool gave_up(const struct homing *homing)
 /* A job that paused itself after failures goes on only when a person does something. */
 static int stuck(struct homing *homing, const struct westlight_row *row)
 {
-    if (strcmp(row->phase, "paused") != 0 || row->counts.leased + row->counts.running > 0 || row->attempts_failed == 0)
+    if (strcmp(row->phase, "paused") != 0 || row->counts.leased + row->counts.running > 0 ||
+        row->attempts_failed == 0)
         return 0;
-    return connection_fail(homing->westlight, WESTLIGHT_E_STATE, "job %.8s is paused: %s", homing->id,
-                           row->reason[0] ? row->reason : "see westlight show");
+    return connection_fail(homing->westlight, WESTLIGHT_E_STATE, "job %.8s is paused: %s",
+                           homing->id, row->reason[0] ? row->reason : "see westlight show");
 }
 
 /* Waits for news of the job and says where it stands. */
@@ -224,7 +234,8 @@ static int await_news(struct homing *homing, struct westlight_row *row)
 {
     const struct westlight_fetch *fetch = homing->fetch;
     struct westlight_watch *watch = NULL;
-    int64_t deadline_ns = fetch->timeout_ms > 0 ? homing->progress_ns + fetch->timeout_ms * NS_PER_MS : 0;
+    int64_t deadline_ns =
+        fetch->timeout_ms > 0 ? homing->progress_ns + fetch->timeout_ms * NS_PER_MS : 0;
 
     do {
         int r = connection_notice(homing->westlight, deadline_ns, &watch);
@@ -238,7 +249,8 @@ static int await_news(struct homing *homing, struct westlight_row *row)
     const Wl__Notice *notice = homing->westlight->held->notice;
     homing->progress_ns = clock_monotonic_ns();
     if (notice->gone || !notice->row)
-        return connection_fail(homing->westlight, WESTLIGHT_E_UNKNOWN, "job %s: it is gone from the farm", homing->id);
+        return connection_fail(homing->westlight, WESTLIGHT_E_UNKNOWN,
+                               "job %s: it is gone from the farm", homing->id);
     int r = look_row(homing->westlight, notice->row, row);
     if (r == 0)
         homing->results_known = row->counts.done;
@@ -258,7 +270,8 @@ static int follow(struct homing *homing, struct westlight_row *row)
         }
         if (r != 0)
             return r;
-        if (row->finished && (homing->fetch->after >= row->last_result || homing->fetch->after == before))
+        if (row->finished &&
+            (homing->fetch->after >= row->last_result || homing->fetch->after == before))
             return 0;
         r = stuck(homing, row);
         if (r == 0)
@@ -283,7 +296,8 @@ static int begin(struct homing *homing, struct westlight_row *row)
     const Wl__Show *show = westlight->held->show;
     r = look_row(westlight, show->row, row);
     if (r == 0 && homing->fetch->follow && !watch->steps)
-        r = look_steps_new(show->steps, show->n_steps, &watch->steps); /* westlight_next may come later */
+        r = look_steps_new(show->steps, show->n_steps,
+                           &watch->steps); /* westlight_next may come later */
     if (r == 0)
         r = look_job_key(westlight, show, homing->id, homing->job_key);
     if (r == 0)
@@ -297,7 +311,11 @@ static int begin(struct homing *homing, struct westlight_row *row)
 int westlight_fetch(struct westlight *westlight, const char *id, struct westlight_fetch *fetch)
 {
     struct homing homing = {
-        .westlight = westlight, .fetch = fetch, .fd = -1, .receipts.file = -1, .blocks.westlight = westlight,
+        .westlight = westlight,
+        .fetch = fetch,
+        .fd = -1,
+        .receipts.file = -1,
+        .blocks.westlight = westlight,
         .progress_ns = clock_monotonic_ns(),
     };
     struct westlight_row row;

@@ -121,8 +121,9 @@ static int place_entry(struct homing *homing, const Wl__ResultRow *row, Wl__File
     char *path = NULL;
 
     if (row->step >= homing->steps->n || entry->root >= homing->n_places[row->step])
-        return connection_fail(homing->westlight, WESTLIGHT_E_CORRUPT,
-                               "job %s: a result names an output folder that the job did not declare", homing->id);
+        return connection_fail(
+            homing->westlight, WESTLIGHT_E_CORRUPT,
+            "job %s: a result names an output folder that the job did not declare", homing->id);
     const char *place = homing->places[row->step][entry->root];
     if (place[0] == '\0')
         return 0;
@@ -137,12 +138,14 @@ static int place_entry(struct homing *homing, const Wl__ResultRow *row, Wl__File
 
 enum decision { DECIDE_WRITE, DECIDE_SKIP, DECIDE_COMPARE, DECIDE_CHANGED, DECIDE_TWICE };
 
-static enum decision decide(const struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry)
+static enum decision decide(const struct homing *homing, const Wl__ResultRow *row,
+                            const Wl__FileEntry *entry)
 {
     const struct receipt *receipt = receipts_find(&homing->receipts, entry->path);
     struct stat status;
 
-    if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0 || S_ISDIR(status.st_mode))
+    if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        S_ISDIR(status.st_mode))
         return DECIDE_WRITE; /* a folder in its way is refused where it is written */
     if (receipt && receipt_holds(receipt, &status)) {
         if (receipt->sequence == row->sequence)
@@ -154,7 +157,8 @@ static enum decision decide(const struct homing *homing, const Wl__ResultRow *ro
     if (homing->fetch->force)
         return DECIDE_WRITE;
     /* A link has no content to compare: it is replaced only by force, or where it says the same. */
-    return S_ISLNK(status.st_mode) == (entry->link[0] != '\0') && (uint64_t)status.st_size == (entry->link[0] ? strlen(entry->link) : entry->size)
+    return S_ISLNK(status.st_mode) == (entry->link[0] != '\0') &&
+                   (uint64_t)status.st_size == (entry->link[0] ? strlen(entry->link) : entry->size)
                ? DECIDE_COMPARE
                : DECIDE_CHANGED;
 }
@@ -163,7 +167,8 @@ static int same_link(int folder, const Wl__FileEntry *entry, bool *ret_same)
 {
     char target[LIMIT_PATH_BYTES];
     ssize_t n = readlinkat(folder, entry->path, target, sizeof(target));
-    *ret_same = n >= 0 && (size_t)n == strlen(entry->link) && memcmp(target, entry->link, (size_t)n) == 0;
+    *ret_same =
+        n >= 0 && (size_t)n == strlen(entry->link) && memcmp(target, entry->link, (size_t)n) == 0;
     return 0;
 }
 
@@ -175,29 +180,35 @@ static int same_content(struct homing *homing, const Wl__FileEntry *entry, bool 
     if (entry->link[0])
         return same_link(homing->fd, entry, ret_same);
     *ret_same = false;
-    _cleanup_(closep) int fd = openat(homing->fd, entry->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || (uint64_t)status.st_size != entry->size)
+    _cleanup_(closep) int fd =
+        openat(homing->fd, entry->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) ||
+        (uint64_t)status.st_size != entry->size)
         return 0;
     for (size_t i = 0; i < entry->n_parts; i++) {
         const Wl__Part *part = entry->parts[i];
         struct block_key key;
         size_t got = 0;
-        int r = wire_block_key(part->block, &key) != 0 ? -EPROTO : reader_fetch(&homing->reader, &key, &block);
+        int r = wire_block_key(part->block, &key) != 0
+                    ? -EPROTO
+                    : reader_fetch(&homing->reader, &key, &block);
         if (r == 0)
             r = bytes_reserve(&there, part->length);
         if (r == 0)
             r = fd_read_all(fd, there.data, part->length, &got);
         if (r != 0)
             return r;
-        if (got != part->length || part->offset > block.size || part->length > block.size - part->offset
-            || memcmp(there.data, block.data + part->offset, got) != 0)
+        if (got != part->length || part->offset > block.size ||
+            part->length > block.size - part->offset ||
+            memcmp(there.data, block.data + part->offset, got) != 0)
             return 0;
     }
     *ret_same = true;
     return 0;
 }
 
-static void conflict(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry, enum decision decision)
+static void conflict(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
+                     enum decision decision)
 {
     char name[LIMIT_NAME_BYTES], other[LIMIT_NAME_BYTES];
     const struct receipt *receipt = receipts_find(&homing->receipts, entry->path);
@@ -208,11 +219,14 @@ static void conflict(struct homing *homing, const Wl__ResultRow *row, const Wl__
         look_task_name(homing->steps, row->step, row->task, name, sizeof(name));
         look_task_name(homing->steps, receipt->step, receipt->task, other, sizeof(other));
         snprintf(homing->conflict, sizeof(homing->conflict),
-                 "%.200s: %.80s and %.80s both write it, with different content: give each frame a name of its own",
+                 "%.200s: %.80s and %.80s both write it, with different content: give each frame a "
+                 "name of its own",
                  entry->path, other, name);
     } else {
         snprintf(homing->conflict, sizeof(homing->conflict),
-                 "%.300s: a file that was not fetched, or was changed since, is in the way: move it, or use --force", entry->path);
+                 "%.300s: a file that was not fetched, or was changed since, is in the way: move "
+                 "it, or use --force",
+                 entry->path);
     }
 }
 
@@ -225,8 +239,12 @@ static int write_failed(struct homing *homing, int r, const struct bytes *why)
     if (westlight->why[0])
         return r; /* the reader has said why */
     const char *text = why->size ? (const char *)why->data : strerror(r < 0 ? -r : EIO);
-    return connection_fail(westlight, r == MANIFEST_E_PATH ? WESTLIGHT_E_EXISTS : r > 0 ? WESTLIGHT_E_CORRUPT : r,
-                           "%s: %s%s", homing->folder, text, r == -ENOSPC ? ": make room, and fetch again" : "");
+    return connection_fail(westlight,
+                           r == MANIFEST_E_PATH ? WESTLIGHT_E_EXISTS
+                           : r > 0              ? WESTLIGHT_E_CORRUPT
+                                                : r,
+                           "%s: %s%s", homing->folder, text,
+                           r == -ENOSPC ? ": make room, and fetch again" : "");
 }
 
 static int write_file(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry)
@@ -240,11 +258,12 @@ static int write_file(struct homing *homing, const Wl__ResultRow *row, const Wl_
         return write_failed(homing, r, &why);
     if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
-    return receipts_add(&homing->receipts, entry->path, row->sequence, row->step, row->task, &status);
+    return receipts_add(&homing->receipts, entry->path, row->sequence, row->step, row->task,
+                        &status);
 }
 
-static int report(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry, bool skipped,
-                  westlight_on_fetched *callback)
+static int report(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
+                  bool skipped, westlight_on_fetched *callback)
 {
     char name[LIMIT_NAME_BYTES];
     _cleanup_(freep) char *path = NULL;
@@ -255,16 +274,23 @@ static int report(struct homing *homing, const Wl__ResultRow *row, const Wl__Fil
     if (asprintf(&path, "%s%s%s", homing->folder, entry ? "/" : "", entry ? entry->path : "") < 0)
         return -ENOMEM;
     const struct westlight_fetched fetched = {
-        .step = row->step, .task = row->task, .task_name = name, .path = path,
-        .bytes = entry ? entry->size : 0, .files_done = homing->files_done, .results_done = homing->results_done,
-        .results_known = homing->results_known > homing->results_done ? homing->results_known : homing->results_done,
+        .step = row->step,
+        .task = row->task,
+        .task_name = name,
+        .path = path,
+        .bytes = entry ? entry->size : 0,
+        .files_done = homing->files_done,
+        .results_done = homing->results_done,
+        .results_known = homing->results_known > homing->results_done ? homing->results_known
+                                                                      : homing->results_done,
         .skipped = skipped,
     };
     homing->fetch->bytes_received = blocks_received(&homing->blocks);
     return callback(homing->fetch->user, &fetched);
 }
 
-static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry, bool *ret_written)
+static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
+                     bool *ret_written)
 {
     enum decision decision = decide(homing, row, entry);
     struct stat status;
@@ -277,8 +303,10 @@ static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__
         if (r != 0)
             return r;
         /* Equal content of no receipt becomes ours: the next fetch need not compare again. */
-        if (equal && decision == DECIDE_COMPARE && fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) == 0)
-            r = receipts_add(&homing->receipts, entry->path, row->sequence, row->step, row->task, &status);
+        if (equal && decision == DECIDE_COMPARE &&
+            fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) == 0)
+            r = receipts_add(&homing->receipts, entry->path, row->sequence, row->step, row->task,
+                             &status);
         if (equal)
             decision = DECIDE_SKIP;
     }
@@ -311,7 +339,8 @@ static int sync_folders(struct homing *homing, const Wl__Manifest *manifest)
             continue;
         snprintf(last, sizeof(last), "%s", parent);
         for (;;) {
-            _cleanup_(closep) int fd = openat(homing->fd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            _cleanup_(closep) int fd =
+                openat(homing->fd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
             if (fd < 0 || fsync(fd) < 0)
                 return -errno;
             slash = strrchr(parent, '/');
@@ -336,7 +365,8 @@ static int home_result(struct homing *homing, struct homing_result *result)
     }
     int r = any ? sync_folders(homing, result->manifest) : 0;
     if (r < 0)
-        return connection_fail(homing->westlight, r, "%s: %s: check the disk, and fetch again", homing->folder, strerror(-r));
+        return connection_fail(homing->westlight, r, "%s: %s: check the disk, and fetch again",
+                               homing->folder, strerror(-r));
     homing->results_done++;
     homing->fetch->after = result->row->sequence;
     homing->progress_ns = clock_monotonic_ns();

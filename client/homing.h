@@ -18,17 +18,17 @@ struct homing {
     uint8_t job[WESTLIGHT_ID_BYTES];
     uint8_t job_key[32];
     struct look_steps *steps;
-    char ***places;       /* [step][declared output]: "" or the sub-folder's name */
+    char ***places; /* [step][declared output]: "" or the sub-folder's name */
     size_t *n_places;
-    char *folder;         /* absolute */
-    int fd;               /* of it */
+    char *folder; /* absolute */
+    int fd;       /* of it */
     struct receipts receipts;
     struct blocks blocks;
     struct reader reader;
     uint64_t files_done, results_done, results_known;
     uint64_t conflicts;
-    char conflict[512];   /* the first, in words */
-    int64_t progress_ns;  /* when something last arrived */
+    char conflict[512];  /* the first, in words */
+    int64_t progress_ns; /* when something last arrived */
 };
 
 /* A result with its manifest opened; file paths are below the folder already. */

@@ -61,8 +61,9 @@ _printf_(3, 4) static bool within(struct westlight_job *job, bool ok, const char
 static bool text_within(struct westlight_job *job, const char *what, const char *text, size_t max)
 {
     size_t size = text ? strlen(text) : 0;
-    return within(job, size <= max, "%s \"%.40s...\" is %zu bytes: at most %zu are taken: shorten it",
-                  what, text ? text : "", size, max);
+    return within(job, size <= max,
+                  "%s \"%.40s...\" is %zu bytes: at most %zu are taken: shorten it", what,
+                  text ? text : "", size, max);
 }
 
 static bool room(struct westlight_job *job, const char *what, size_t n, size_t max)
@@ -78,8 +79,8 @@ struct westlight_job *westlight_job_new(const char *name)
     wl__recipe__init(&job->recipe);
     job->note = copy("");
     job->person = copy("");
-    if (within(job, name && *name, "job: no name: give it one")
-        && text_within(job, "the job's name", name, LIMIT_NAME_BYTES))
+    if (within(job, name && *name, "job: no name: give it one") &&
+        text_within(job, "the job's name", name, LIMIT_NAME_BYTES))
         SET(job->recipe.job_name, name);
     return job;
 }
@@ -131,10 +132,11 @@ void westlight_job_free(struct westlight_job *job)
     free(job);
 }
 
-void westlight_job_describe(struct westlight_job *job, const char *note, const char *person, int32_t priority)
+void westlight_job_describe(struct westlight_job *job, const char *note, const char *person,
+                            int32_t priority)
 {
-    if (!text_within(job, "the note", note, LIMIT_NOTE_BYTES)
-        || !text_within(job, "the person's name", person, LIMIT_NAME_BYTES))
+    if (!text_within(job, "the note", note, LIMIT_NOTE_BYTES) ||
+        !text_within(job, "the person's name", person, LIMIT_NAME_BYTES))
         return;
     free(job->note);
     free(job->person);
@@ -145,15 +147,17 @@ void westlight_job_describe(struct westlight_job *job, const char *note, const c
 
 void westlight_job_tag(struct westlight_job *job, const char *tag)
 {
-    if (room(job, "tags", job->n_tags, LIMIT_TAGS) && text_within(job, "tag", tag, LIMIT_NAME_BYTES))
+    if (room(job, "tags", job->n_tags, LIMIT_TAGS) &&
+        text_within(job, "tag", tag, LIMIT_NAME_BYTES))
         PUSH(job->tags, job->n_tags, copy(tag));
 }
 
-void westlight_job_parameter(struct westlight_job *job, const char *name, enum westlight_type type, const char *value)
+void westlight_job_parameter(struct westlight_job *job, const char *name, enum westlight_type type,
+                             const char *value)
 {
-    if (!room(job, "parameters", job->recipe.n_parameters, LIMIT_PARAMETERS)
-        || !text_within(job, "a parameter's name", name, LIMIT_NAME_BYTES)
-        || !text_within(job, "a parameter's value", value, LIMIT_TEXT_BYTES))
+    if (!room(job, "parameters", job->recipe.n_parameters, LIMIT_PARAMETERS) ||
+        !text_within(job, "a parameter's name", name, LIMIT_NAME_BYTES) ||
+        !text_within(job, "a parameter's value", value, LIMIT_TEXT_BYTES))
         return;
     Wl__Parameter *parameter = NEW(Wl__Parameter, wl__parameter__init);
     parameter->name = copy(name);
@@ -164,11 +168,11 @@ void westlight_job_parameter(struct westlight_job *job, const char *name, enum w
 
 void westlight_job_variable(struct westlight_job *job, const char *name, const char *value)
 {
-    if (!room(job, "environment variables", job->recipe.n_variables, LIMIT_VARIABLES)
-        || !within(job, name && *name && !strchr(name, '='),
-                   "environment variable \"%s\": not a name: write NAME=VALUE", name ? name : "")
-        || !text_within(job, "a variable's name", name, LIMIT_NAME_BYTES)
-        || !text_within(job, "a variable's value", value, LIMIT_TEXT_BYTES))
+    if (!room(job, "environment variables", job->recipe.n_variables, LIMIT_VARIABLES) ||
+        !within(job, name && *name && !strchr(name, '='),
+                "environment variable \"%s\": not a name: write NAME=VALUE", name ? name : "") ||
+        !text_within(job, "a variable's name", name, LIMIT_NAME_BYTES) ||
+        !text_within(job, "a variable's value", value, LIMIT_TEXT_BYTES))
         return;
     Wl__Variable *variable = NEW(Wl__Variable, wl__variable__init);
     variable->name = copy(name);
@@ -184,26 +188,30 @@ static char *folder_copy(struct westlight_job *job, const char *folder)
 
     while (size > 1 && path[size - 1] == '/')
         path[--size] = '\0';
-    if (!within(job, path[0] == '/', "folder \"%.200s\": not an absolute path: begin it with /", path)
-        || !text_within(job, "a folder's path", path, LIMIT_PATH_BYTES - 1)
-        || !within(job, size == 1 || manifest_path_ok(path + 1),
-                   "folder \"%.200s\": a path with empty parts or \"..\": write it plainly", path))
+    if (!within(job, path[0] == '/', "folder \"%.200s\": not an absolute path: begin it with /",
+                path) ||
+        !text_within(job, "a folder's path", path, LIMIT_PATH_BYTES - 1) ||
+        !within(job, size == 1 || manifest_path_ok(path + 1),
+                "folder \"%.200s\": a path with empty parts or \"..\": write it plainly", path))
         return NULL;
     return TAKE_PTR(path);
 }
 
-uint32_t westlight_job_root(struct westlight_job *job, const char *folder, const char *const *files, size_t n_files)
+uint32_t westlight_job_root(struct westlight_job *job, const char *folder, const char *const *files,
+                            size_t n_files)
 {
     uint32_t index = (uint32_t)job->n_roots;
     _cleanup_(freep) char *path = NULL;
 
-    if (!room(job, "input folders", job->n_roots, LIMIT_ROOTS) || !(path = folder_copy(job, folder)))
+    if (!room(job, "input folders", job->n_roots, LIMIT_ROOTS) ||
+        !(path = folder_copy(job, folder)))
         return index;
 
     struct job_root root = {.folder = TAKE_PTR(path)};
     for (size_t i = 0; i < n_files; i++)
         if (within(job, manifest_path_ok(files[i]),
-                   "input file \"%.200s\": not a relative path below %.200s", files[i], root.folder))
+                   "input file \"%.200s\": not a relative path below %.200s", files[i],
+                   root.folder))
             PUSH(root.files, root.n_files, copy(files[i]));
     PUSH(job->roots, job->n_roots, root);
     return index;
@@ -219,8 +227,8 @@ struct westlight_step *westlight_job_step(struct westlight_job *job, const char 
     space_init(&step->space);
     wl__step__init(&step->step);
     step->recipe = NEW(Wl__StepRecipe, wl__step_recipe__init);
-    if (within(job, name && *name, "step: no name: give it one")
-        && text_within(job, "a step's name", name, LIMIT_NAME_BYTES))
+    if (within(job, name && *name, "step: no name: give it one") &&
+        text_within(job, "a step's name", name, LIMIT_NAME_BYTES))
         SET(step->recipe->name, name);
     room(job, "steps", job->n_steps, LIMIT_STEPS);
     PUSH(job->recipe.steps, job->recipe.n_steps, step->recipe);
@@ -242,19 +250,23 @@ static void space_report(struct westlight_step *step, const char *name, int r)
         [SPACE_E_RANGE] = "an empty or overlapping range",
     };
     CHECK(r != -ENOMEM);
-    const char *reason = r > 0 && r < (int)ARRAY_SIZE(reasons) && reasons[r] ? reasons[r] : "not possible";
-    within(step->job, r == 0, "step \"%.100s\", parameter \"%.100s\": %s", step->recipe->name, name, reason);
+    const char *reason =
+        r > 0 && r < (int)ARRAY_SIZE(reasons) && reasons[r] ? reasons[r] : "not possible";
+    within(step->job, r == 0, "step \"%.100s\", parameter \"%.100s\": %s", step->recipe->name, name,
+           reason);
 }
 
-void westlight_step_ints(struct westlight_step *step, const char *name, const struct westlight_range *ranges,
-                         size_t n_ranges, uint32_t chunk)
+void westlight_step_ints(struct westlight_step *step, const char *name,
+                         const struct westlight_range *ranges, size_t n_ranges, uint32_t chunk)
 {
-    if (!within(step->job, n_ranges > 0, "step \"%.100s\", parameter \"%.100s\": no values: give some",
-                step->recipe->name, name))
+    if (!within(step->job, n_ranges > 0,
+                "step \"%.100s\", parameter \"%.100s\": no values: give some", step->recipe->name,
+                name))
         return;
     struct space_range *list = need(calloc(n_ranges, sizeof(*list)));
     for (size_t i = 0; i < n_ranges; i++) {
-        int64_t first = ranges[i].first, last = ranges[i].last, stride = ranges[i].step ? ranges[i].step : 1;
+        int64_t first = ranges[i].first, last = ranges[i].last,
+                stride = ranges[i].step ? ranges[i].step : 1;
         if (stride < 0 || last < first) {
             space_report(step, name, SPACE_E_RANGE);
             free(list);
@@ -265,8 +277,8 @@ void westlight_step_ints(struct westlight_step *step, const char *name, const st
         list[i] = (struct space_range){first, last, stride};
     }
     space_report(step, name,
-                 space_add_ints(&step->space, name, (uint32_t)step->space.n_parameters, chunk ? chunk : 1,
-                                false, list, n_ranges));
+                 space_add_ints(&step->space, name, (uint32_t)step->space.n_parameters,
+                                chunk ? chunk : 1, false, list, n_ranges));
     free(list);
 }
 
@@ -283,9 +295,10 @@ void westlight_step_texts(struct westlight_step *step, const char *name, enum we
 
 void westlight_step_amount(struct westlight_step *step, const char *name, double min)
 {
-    if (!room(step->job, "amounts", step->step.n_amounts, LIMIT_AMOUNTS)
-        || !within(step->job, min >= 0 && min <= 1e15, "amount %.100s: not a number of things", name)
-        || !text_within(step->job, "an amount's name", name, LIMIT_NAME_BYTES))
+    if (!room(step->job, "amounts", step->step.n_amounts, LIMIT_AMOUNTS) ||
+        !within(step->job, min >= 0 && min <= 1e15, "amount %.100s: not a number of things",
+                name) ||
+        !text_within(step->job, "an amount's name", name, LIMIT_NAME_BYTES))
         return;
     Wl__Amount *amount = NEW(Wl__Amount, wl__amount__init);
     amount->name = copy(name);
@@ -293,12 +306,13 @@ void westlight_step_amount(struct westlight_step *step, const char *name, double
     PUSH(step->step.amounts, step->step.n_amounts, amount);
 }
 
-void westlight_step_attribute(struct westlight_step *step, const char *name, const char *const *any_of, size_t n_any_of)
+void westlight_step_attribute(struct westlight_step *step, const char *name,
+                              const char *const *any_of, size_t n_any_of)
 {
-    if (!room(step->job, "attributes", step->step.n_attributes, LIMIT_ATTRIBUTES)
-        || !within(step->job, n_any_of <= LIMIT_ATTRIBUTE_VALUES, "attribute %.100s: more than %d values",
-                   name, LIMIT_ATTRIBUTE_VALUES)
-        || !text_within(step->job, "an attribute's name", name, LIMIT_NAME_BYTES))
+    if (!room(step->job, "attributes", step->step.n_attributes, LIMIT_ATTRIBUTES) ||
+        !within(step->job, n_any_of <= LIMIT_ATTRIBUTE_VALUES,
+                "attribute %.100s: more than %d values", name, LIMIT_ATTRIBUTE_VALUES) ||
+        !text_within(step->job, "an attribute's name", name, LIMIT_NAME_BYTES))
         return;
     Wl__Attribute *attribute = NEW(Wl__Attribute, wl__attribute__init);
     attribute->name = copy(name);
@@ -310,9 +324,10 @@ void westlight_step_attribute(struct westlight_step *step, const char *name, con
 
 void westlight_step_depends(struct westlight_step *step, uint32_t on, bool per_frame)
 {
-    if (!room(step->job, "dependencies", step->recipe->n_dependencies, LIMIT_DEPENDENCIES)
-        || !within(step->job, on < step->index, "step \"%.100s\" waits for step %u: only for an earlier one",
-                   step->recipe->name, on))
+    if (!room(step->job, "dependencies", step->recipe->n_dependencies, LIMIT_DEPENDENCIES) ||
+        !within(step->job, on < step->index,
+                "step \"%.100s\" waits for step %u: only for an earlier one", step->recipe->name,
+                on))
         return;
     Wl__Dependency *dependency = NEW(Wl__Dependency, wl__dependency__init);
     dependency->step = on;
@@ -320,13 +335,14 @@ void westlight_step_depends(struct westlight_step *step, uint32_t on, bool per_f
     PUSH(step->recipe->dependencies, step->recipe->n_dependencies, dependency);
 }
 
-void westlight_step_file(struct westlight_step *step, const char *name, const char *filename, bool runnable, const char *text)
+void westlight_step_file(struct westlight_step *step, const char *name, const char *filename,
+                         bool runnable, const char *text)
 {
-    if (!room(step->job, "embedded files", step->recipe->n_files, LIMIT_FILES_EMBEDDED)
-        || !text_within(step->job, "an embedded file's name", name, LIMIT_NAME_BYTES)
-        || !text_within(step->job, "an embedded file's text", text, LIMIT_TEXT_BYTES)
-        || !within(step->job, !filename || !strchr(filename, '/'), "embedded file \"%.100s\": a file name has no /",
-                   filename ? filename : ""))
+    if (!room(step->job, "embedded files", step->recipe->n_files, LIMIT_FILES_EMBEDDED) ||
+        !text_within(step->job, "an embedded file's name", name, LIMIT_NAME_BYTES) ||
+        !text_within(step->job, "an embedded file's text", text, LIMIT_TEXT_BYTES) ||
+        !within(step->job, !filename || !strchr(filename, '/'),
+                "embedded file \"%.100s\": a file name has no /", filename ? filename : ""))
         return;
     Wl__EmbeddedFile *file = NEW(Wl__EmbeddedFile, wl__embedded_file__init);
     file->name = copy(name);
@@ -336,13 +352,14 @@ void westlight_step_file(struct westlight_step *step, const char *name, const ch
     PUSH(step->recipe->files, step->recipe->n_files, file);
 }
 
-void westlight_step_run(struct westlight_step *step, const char *command, const char *const *arguments,
-                        size_t n_arguments, uint32_t timeout_s)
+void westlight_step_run(struct westlight_step *step, const char *command,
+                        const char *const *arguments, size_t n_arguments, uint32_t timeout_s)
 {
-    if (!within(step->job, n_arguments <= LIMIT_ARGUMENTS, "step \"%.100s\": more than %d arguments",
-                step->recipe->name, LIMIT_ARGUMENTS)
-        || !within(step->job, timeout_s <= LIMIT_TASK_S, "timeout %u s: at most %d s are taken", timeout_s, LIMIT_TASK_S)
-        || !text_within(step->job, "the command", command, LIMIT_TEXT_BYTES))
+    if (!within(step->job, n_arguments <= LIMIT_ARGUMENTS,
+                "step \"%.100s\": more than %d arguments", step->recipe->name, LIMIT_ARGUMENTS) ||
+        !within(step->job, timeout_s <= LIMIT_TASK_S, "timeout %u s: at most %d s are taken",
+                timeout_s, LIMIT_TASK_S) ||
+        !text_within(step->job, "the command", command, LIMIT_TEXT_BYTES))
         return;
     Wl__Action *action = NEW(Wl__Action, wl__action__init);
     action->command = copy(command);
@@ -358,8 +375,8 @@ void westlight_step_run(struct westlight_step *step, const char *command, const 
 void westlight_step_output(struct westlight_step *step, const char *folder)
 {
     _cleanup_(freep) char *path = NULL;
-    if (!room(step->job, "output folders", step->recipe->n_outputs, LIMIT_OUTPUTS)
-        || !(path = folder_copy(step->job, folder)))
+    if (!room(step->job, "output folders", step->recipe->n_outputs, LIMIT_OUTPUTS) ||
+        !(path = folder_copy(step->job, folder)))
         return;
     Wl__Output *output = NEW(Wl__Output, wl__output__init);
     output->path = TAKE_PTR(path);
@@ -388,7 +405,8 @@ static void check_step(struct westlight_job *job, struct westlight_step *step)
         const Wl__Dependency *dependency = step->recipe->dependencies[i];
         const struct westlight_step *on = job->steps[dependency->step];
         within(job, dependency->per == 0 || space_size(&on->space) == space_size(&step->space),
-               "step \"%.100s\" waits for \"%.100s\" frame by frame, but they have %llu and %llu tasks: "
+               "step \"%.100s\" waits for \"%.100s\" frame by frame, but they have %llu and %llu "
+               "tasks: "
                "give both the same frames",
                step->recipe->name, on->recipe->name, (unsigned long long)space_size(&step->space),
                (unsigned long long)space_size(&on->space));
@@ -420,7 +438,8 @@ int job_compile(struct westlight_job *job)
     return 0;
 }
 
-int westlight_frames(const char *text, struct westlight_range **ret_ranges, size_t *ret_n, size_t *ret_at, const char **ret_why)
+int westlight_frames(const char *text, struct westlight_range **ret_ranges, size_t *ret_n,
+                     size_t *ret_at, const char **ret_why)
 {
     struct space_range *ranges = NULL;
     size_t n = 0;

@@ -23,8 +23,8 @@ struct westlight_step {
     struct westlight_job *job;
     uint32_t index;
     struct space space;
-    Wl__Step step;           /* what scheduling needs; name, space and dependencies are lent */
-    Wl__StepRecipe *recipe;  /* in job->recipe */
+    Wl__Step step;          /* what scheduling needs; name, space and dependencies are lent */
+    Wl__StepRecipe *recipe; /* in job->recipe */
     Wl__SpaceParameter **parameters; /* made by job_compile; borrows from `space` */
     size_t n_parameters;
 };

@@ -23,10 +23,10 @@ struct reading {
     westlight_on_text *on_text;
     void *user;
 
-    uint64_t segment;    /* the last one shown */
+    uint64_t segment; /* the last one shown */
     uint64_t shown_bytes;
-    bool gap;            /* a segment was missed */
-    struct bytes last;   /* its text */
+    bool gap;          /* a segment was missed */
+    struct bytes last; /* its text */
 };
 
 /* ---- the log of an attempt that has ended ---- */
@@ -48,7 +48,8 @@ static int find_attempt(struct reading *reading, uint32_t wanted, struct ended *
 
     while (more) {
         Wl__Envelope *answer = NULL;
-        int r = look_attempts(reading->westlight, reading->job, reading->step, reading->task, after, &answer);
+        int r = look_attempts(reading->westlight, reading->job, reading->step, reading->task, after,
+                              &answer);
         if (r != 0)
             return r;
         const Wl__Attempts *page = answer->attempts;
@@ -97,7 +98,8 @@ static size_t shown_of(const struct reading *reading, const struct bytes *whole)
     if (!reading->gap)
         return reading->shown_bytes < whole->size ? reading->shown_bytes : whole->size;
     const uint8_t *found = NULL, *from = whole->data;
-    while (reading->last.size && (from = memmem(from, (size_t)(whole->data + whole->size - from), reading->last.data, reading->last.size)))
+    while (reading->last.size && (from = memmem(from, (size_t)(whole->data + whole->size - from),
+                                                reading->last.data, reading->last.size)))
         found = from++;
     return found ? (size_t)(found - whole->data) + reading->last.size : 0;
 }
@@ -112,7 +114,8 @@ static int show_ended(struct reading *reading, const struct ended *ended)
     for (size_t i = 0; r == 0 && i < ended->n_log; i++) {
         r = blocks_open_ref(&reading->blocks, secret, ended->log[i], &text);
         if (r == 0)
-            r = live ? bytes_append(&whole, text.data, text.size) : show_text(reading, text.data, text.size);
+            r = live ? bytes_append(&whole, text.data, text.size)
+                     : show_text(reading, text.data, text.size);
     }
     wipe(secret, sizeof(secret));
     if (r == 0 && live && whole.size) {
@@ -135,10 +138,12 @@ static int ask_live(struct reading *reading, Wl__Envelope **ret_answer)
     request.after = reading->segment;
     envelope.body_case = WL__ENVELOPE__BODY_LIVE_LOG_REQUEST;
     envelope.live_log_request = &request;
-    return connection_call(reading->westlight, &envelope, WL__ENVELOPE__BODY_LIVE_LOG, CONNECTION_TIMEOUT_NS, ret_answer);
+    return connection_call(reading->westlight, &envelope, WL__ENVELOPE__BODY_LIVE_LOG,
+                           CONNECTION_TIMEOUT_NS, ret_answer);
 }
 
-static int show_segment(struct reading *reading, const uint8_t secret[32], const Wl__LogSegment *segment)
+static int show_segment(struct reading *reading, const uint8_t secret[32],
+                        const Wl__LogSegment *segment)
 {
     if (segment->number <= reading->segment)
         return 0;
@@ -179,7 +184,8 @@ static int show_attempt(struct reading *reading, uint32_t number)
     if (r == 0 && ended.number == 0)
         r = connection_fail(reading->westlight, WESTLIGHT_E_STATE,
                             number ? "attempt %u: there is none of that number: see westlight show"
-                                   : "log: the task has not run yet: see westlight show", number);
+                                   : "log: the task has not run yet: see westlight show",
+                            number);
     else if (r == 0)
         r = show_ended(reading, &ended);
     wire_free(ended.answer);
@@ -221,11 +227,15 @@ static int show_newest(struct reading *reading, bool follow)
     }
 }
 
-int westlight_log(struct westlight *westlight, const char *id, uint32_t step, uint64_t task, uint32_t attempt,
-                  bool follow, westlight_on_text *on_text, void *user)
+int westlight_log(struct westlight *westlight, const char *id, uint32_t step, uint64_t task,
+                  uint32_t attempt, bool follow, westlight_on_text *on_text, void *user)
 {
-    struct reading reading = {.westlight = westlight, .blocks.westlight = westlight, .step = step, .task = task,
-                              .on_text = on_text, .user = user};
+    struct reading reading = {.westlight = westlight,
+                              .blocks.westlight = westlight,
+                              .step = step,
+                              .task = task,
+                              .on_text = on_text,
+                              .user = user};
     _cleanup_(wire_freep) Wl__Envelope *show = NULL;
 
     int r = connection_begin_job(westlight, id, reading.job);
@@ -234,7 +244,8 @@ int westlight_log(struct westlight *westlight, const char *id, uint32_t step, ui
     if (r == 0)
         r = look_job_key(westlight, show->show, id, reading.job_key);
     if (r == 0 && (step >= show->show->n_steps || task >= show->show->steps[step]->tasks))
-        r = connection_fail(westlight, WESTLIGHT_E_USAGE, "log: the job has no such task: see westlight show");
+        r = connection_fail(westlight, WESTLIGHT_E_USAGE,
+                            "log: the job has no such task: see westlight show");
     if (r == 0)
         r = attempt ? show_attempt(&reading, attempt) : show_newest(&reading, follow);
     blocks_deinit(&reading.blocks);

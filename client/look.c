@@ -8,13 +8,15 @@
 
 /* ---- jobs ---- */
 
-static int ask_jobs(struct westlight *westlight, Wl__JobsRequest *request, Wl__Envelope **ret_answer)
+static int ask_jobs(struct westlight *westlight, Wl__JobsRequest *request,
+                    Wl__Envelope **ret_answer)
 {
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
 
     envelope.body_case = WL__ENVELOPE__BODY_JOBS_REQUEST;
     envelope.jobs_request = request;
-    return connection_call(westlight, &envelope, WL__ENVELOPE__BODY_JOBS, CONNECTION_TIMEOUT_NS, ret_answer);
+    return connection_call(westlight, &envelope, WL__ENVELOPE__BODY_JOBS, CONNECTION_TIMEOUT_NS,
+                           ret_answer);
 }
 
 int westlight_jobs(struct westlight *westlight, bool all, westlight_on_row *on_row, void *user)
@@ -58,7 +60,8 @@ static bool prefix_bytes(const char *text, uint8_t ret_bytes[WESTLIGHT_ID_BYTES]
     return hex_decode(padded, ret_bytes, WESTLIGHT_ID_BYTES) == 0;
 }
 
-int westlight_resolve(struct westlight *westlight, const char *prefix, char ret_id[WESTLIGHT_ID_TEXT])
+int westlight_resolve(struct westlight *westlight, const char *prefix,
+                      char ret_id[WESTLIGHT_ID_TEXT])
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
     Wl__JobsRequest request = WL__JOBS_REQUEST__INIT;
@@ -70,8 +73,9 @@ int westlight_resolve(struct westlight *westlight, const char *prefix, char ret_
     request.limit = last ? 1 : 2;
     if (!last) {
         if (!prefix_bytes(prefix, bytes))
-            return connection_fail(westlight, WESTLIGHT_E_USAGE,
-                                   "job %.40s: not an id: type 4 to 32 of its digits (0-9, a-f), or last", prefix);
+            return connection_fail(
+                westlight, WESTLIGHT_E_USAGE,
+                "job %.40s: not an id: type 4 to 32 of its digits (0-9, a-f), or last", prefix);
         request.prefix_nibbles = (uint32_t)strlen(prefix);
         request.prefix = (ProtobufCBinaryData){(request.prefix_nibbles + 1) / 2, bytes};
     }
@@ -79,10 +83,13 @@ int westlight_resolve(struct westlight *westlight, const char *prefix, char ret_
     if (r != 0)
         return r;
     if (answer->jobs->n_jobs == 0)
-        return connection_fail(westlight, WESTLIGHT_E_UNKNOWN, last ? "no job: nothing was submitted yet: see westlight render"
-                                                                    : "job %.40s: no such job: see westlight jobs --all", prefix);
+        return connection_fail(westlight, WESTLIGHT_E_UNKNOWN,
+                               last ? "no job: nothing was submitted yet: see westlight render"
+                                    : "job %.40s: no such job: see westlight jobs --all",
+                               prefix);
     if (answer->jobs->n_jobs > 1 && !last)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE, "job %.40s: several jobs begin so: type more digits", prefix);
+        return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                               "job %.40s: several jobs begin so: type more digits", prefix);
     if (answer->jobs->jobs[0]->job.len != WESTLIGHT_ID_BYTES)
         return -EPROTO;
     hex_encode(answer->jobs->jobs[0]->job.data, WESTLIGHT_ID_BYTES, ret_id);
@@ -101,12 +108,14 @@ int look_show(struct westlight *westlight, const uint8_t job[16], Wl__Envelope *
     request.job = (ProtobufCBinaryData){sizeof(id), id};
     envelope.body_case = WL__ENVELOPE__BODY_SHOW_REQUEST;
     envelope.show_request = &request;
-    int r = connection_call(westlight, &envelope, WL__ENVELOPE__BODY_SHOW, CONNECTION_TIMEOUT_NS, &answer);
+    int r = connection_call(westlight, &envelope, WL__ENVELOPE__BODY_SHOW, CONNECTION_TIMEOUT_NS,
+                            &answer);
     if (r != 0)
         return r;
     if (!answer->show->row) {
         wire_free(answer);
-        return connection_fail(westlight, -EPROTO, "farm %s: the broker's answer lacks the job: update this program",
+        return connection_fail(westlight, -EPROTO,
+                               "farm %s: the broker's answer lacks the job: update this program",
                                westlight->farm.name);
     }
     *ret_show = answer;
@@ -114,8 +123,9 @@ int look_show(struct westlight *westlight, const uint8_t job[16], Wl__Envelope *
 }
 
 /* The text moves into scratch memory, so that it goes with the rest. */
-static int scratch_frames(struct westlight *westlight, const struct space *space, Wl__TaskRange *const *ranges,
-                          size_t n_ranges, bool all, const char **ret_text)
+static int scratch_frames(struct westlight *westlight, const struct space *space,
+                          Wl__TaskRange *const *ranges, size_t n_ranges, bool all,
+                          const char **ret_text)
 {
     _cleanup_(freep) char *text = NULL;
 
@@ -130,26 +140,30 @@ static int scratch_frames(struct westlight *westlight, const struct space *space
     return 0;
 }
 
-static int step_row(struct westlight *westlight, const Wl__StepRow *message, const struct space *space,
-                    struct westlight_step_row *row)
+static int step_row(struct westlight *westlight, const Wl__StepRow *message,
+                    const struct space *space, struct westlight_step_row *row)
 {
     Wl__TaskRange whole = WL__TASK_RANGE__INIT, *all = &whole;
 
     *row = (struct westlight_step_row){
-        .name = message->name, .why = message->why,
-        .counts = {message->tasks, message->waiting, message->ready, message->leased, message->running,
-                   message->done, message->failed, message->cancelled},
+        .name = message->name,
+        .why = message->why,
+        .counts = {message->tasks, message->waiting, message->ready, message->leased,
+                   message->running, message->done, message->failed, message->cancelled},
     };
     whole.last = space_size(space) - 1;
     int r = scratch_frames(westlight, space, &all, 1, true, &row->frames);
     if (r == 0)
-        r = scratch_frames(westlight, space, message->done_tasks, message->n_done_tasks, true, &row->frames_done);
+        r = scratch_frames(westlight, space, message->done_tasks, message->n_done_tasks, true,
+                           &row->frames_done);
     if (r == 0)
-        r = scratch_frames(westlight, space, message->failed_tasks, message->n_failed_tasks, false, &row->frames_failed);
+        r = scratch_frames(westlight, space, message->failed_tasks, message->n_failed_tasks, false,
+                           &row->frames_failed);
     return r;
 }
 
-int westlight_show(struct westlight *westlight, const char *id, const struct westlight_shown **ret_shown)
+int westlight_show(struct westlight *westlight, const char *id,
+                   const struct westlight_shown **ret_shown)
 {
     _cleanup_(look_steps_freep) struct look_steps *steps = NULL;
     uint8_t job[WESTLIGHT_ID_BYTES];
@@ -202,7 +216,8 @@ int westlight_watch(struct westlight *westlight, const char *id)
     return r;
 }
 
-int westlight_next(struct westlight *westlight, int timeout_ms, const struct westlight_notice **ret_notice)
+int westlight_next(struct westlight *westlight, int timeout_ms,
+                   const struct westlight_notice **ret_notice)
 {
     struct westlight_watch *watch;
     struct westlight_live *live;
@@ -234,8 +249,8 @@ int westlight_next(struct westlight *westlight, int timeout_ms, const struct wes
 
 /* ---- attempts ---- */
 
-int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t step, uint64_t task, uint64_t after,
-                  Wl__Envelope **ret_answer)
+int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t step, uint64_t task,
+                  uint64_t after, Wl__Envelope **ret_answer)
 {
     Wl__AttemptsRequest request = WL__ATTEMPTS_REQUEST__INIT;
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
@@ -249,7 +264,8 @@ int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t s
     request.limit = LIMIT_PAGE;
     envelope.body_case = WL__ENVELOPE__BODY_ATTEMPTS_REQUEST;
     envelope.attempts_request = &request;
-    return connection_call(westlight, &envelope, WL__ENVELOPE__BODY_ATTEMPTS, CONNECTION_TIMEOUT_NS, ret_answer);
+    return connection_call(westlight, &envelope, WL__ENVELOPE__BODY_ATTEMPTS, CONNECTION_TIMEOUT_NS,
+                           ret_answer);
 }
 
 int westlight_attempts(struct westlight *westlight, const char *id, uint32_t step, uint64_t task,
@@ -267,9 +283,16 @@ int westlight_attempts(struct westlight *westlight, const char *id, uint32_t ste
         for (size_t i = 0; r == 0 && i < answer->attempts->n_attempts; i++) {
             const Wl__AttemptRow *row = answer->attempts->attempts[i];
             struct westlight_attempt attempt = {
-                .sequence = row->sequence, .attempt = row->attempt, .number = ++number, .floor = row->floor,
-                .class_name = class_name(row->class_), .message = row->message, .worker = row->worker,
-                .exit_status = row->exit_status, .started_wall_s = row->started_wall_s, .ended_wall_s = row->ended_wall_s,
+                .sequence = row->sequence,
+                .attempt = row->attempt,
+                .number = ++number,
+                .floor = row->floor,
+                .class_name = class_name(row->class_),
+                .message = row->message,
+                .worker = row->worker,
+                .exit_status = row->exit_status,
+                .started_wall_s = row->started_wall_s,
+                .ended_wall_s = row->ended_wall_s,
             };
             look_usage(row->usage, &attempt.usage);
             after = row->sequence;

@@ -21,21 +21,25 @@ int look_steps_of_recipe(const Wl__Recipe *recipe, struct look_steps **ret_steps
 void look_steps_free(struct look_steps *steps);
 DEFINE_CLEANUP(struct look_steps *, look_steps_free)
 /* "frame 7", "frames 1-5", "frame 7, camera left"; without parameters the step's name. */
-void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task, char *ret_name, size_t size);
+void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task, char *ret_name,
+                    size_t size);
 /* The frames of tasks, as a range expression: `all` wants every task of a frame to be listed.
  * *ret_text is the caller's to free; "" where the step has no frames. */
-int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t n_ranges, bool all, char **ret_text);
+int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t n_ranges, bool all,
+                char **ret_text);
 /* What a person calls the state of a job, and whether anything of it will still run. */
-const char *look_phase(enum job_state state, const struct westlight_counts *counts, bool *ret_finished);
+const char *look_phase(enum job_state state, const struct westlight_counts *counts,
+                       bool *ret_finished);
 
 int look_row(struct westlight *westlight, const Wl__JobRow *message, struct westlight_row *ret_row);
-int look_live(struct westlight *westlight, const struct look_steps *steps, Wl__TaskRow *const *rows, size_t n,
-              struct westlight_live **ret_live);
+int look_live(struct westlight *westlight, const struct look_steps *steps, Wl__TaskRow *const *rows,
+              size_t n, struct westlight_live **ret_live);
 /* Asks for a job. */
 int look_show(struct westlight *westlight, const uint8_t job[16], Wl__Envelope **ret_show);
 void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage);
 /* A page of the attempts of one task, after that sequence. */
-int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t step, uint64_t task, uint64_t after,
-                  Wl__Envelope **ret_answer);
+int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t step, uint64_t task,
+                  uint64_t after, Wl__Envelope **ret_answer);
 /* The job's key, from the broker's answer or the studio's own copy. */
-int look_job_key(struct westlight *westlight, const Wl__Show *show, const char *id, uint8_t ret_key[32]);
+int look_job_key(struct westlight *westlight, const Wl__Show *show, const char *id,
+                 uint8_t ret_key[32]);

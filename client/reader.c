@@ -128,7 +128,9 @@ int reader_fetch(void *user, const struct block_key *key, struct bytes *out)
         if (!block)
             return -EPROTO;
         reader->has_opened = false;
-        int r = blocks_opened(westlight, open_block(westlight->sealer, key, block->sealed.data, block->sealed.size, &reader->opened),
+        int r = blocks_opened(westlight,
+                              open_block(westlight->sealer, key, block->sealed.data,
+                                         block->sealed.size, &reader->opened),
                               "a block of a frame");
         if (r != 0)
             return r;

@@ -83,8 +83,10 @@ static int read_records(struct receipts *receipts, const struct bytes *text)
         int used = 0;
         if (at + size == end)
             break;
-        if (sscanf(at, "%" SCNu64 " %" SCNu32 " %" SCNu64 " %" SCNu64 " %" SCNd64 " %" SCNu64 " %n", &receipt.sequence, &receipt.step,
-                   &receipt.task, &receipt.size, &receipt.mtime_ns, &receipt.inode, &used) == 6 && used > 0) {
+        if (sscanf(at, "%" SCNu64 " %" SCNu32 " %" SCNu64 " %" SCNu64 " %" SCNd64 " %" SCNu64 " %n",
+                   &receipt.sequence, &receipt.step, &receipt.task, &receipt.size,
+                   &receipt.mtime_ns, &receipt.inode, &used) == 6 &&
+            used > 0) {
             int r = keep(receipts, &receipt, at + used);
             if (r < 0)
                 return r;
@@ -115,7 +117,9 @@ int receipts_open(struct receipts *receipts, const char *id, const char *folder)
         receipts_deinit(receipts);
         return r;
     }
-    receipts->file = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (text.size < sizeof(HEAD) ? O_TRUNC : 0), 0600);
+    receipts->file = open(
+        path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (text.size < sizeof(HEAD) ? O_TRUNC : 0),
+        0600);
     r = receipts->file < 0 ? -errno : 0;
     if (r == 0 && text.size < sizeof(HEAD))
         r = fd_write_all(receipts->file, HEAD, sizeof(HEAD));
@@ -144,22 +148,28 @@ static int64_t mtime_ns(const struct stat *status)
     return status->st_mtim.tv_sec * NS_PER_S + status->st_mtim.tv_nsec;
 }
 
-int receipts_add(struct receipts *receipts, const char *path, uint64_t sequence, uint32_t step, uint64_t task,
-                 const struct stat *status)
+int receipts_add(struct receipts *receipts, const char *path, uint64_t sequence, uint32_t step,
+                 uint64_t task, const struct stat *status)
 {
-    struct receipt receipt = {.sequence = sequence, .step = step, .task = task, .size = (uint64_t)status->st_size,
-                              .mtime_ns = mtime_ns(status), .inode = (uint64_t)status->st_ino};
+    struct receipt receipt = {.sequence = sequence,
+                              .step = step,
+                              .task = task,
+                              .size = (uint64_t)status->st_size,
+                              .mtime_ns = mtime_ns(status),
+                              .inode = (uint64_t)status->st_ino};
     _cleanup_(bytes_deinit) struct bytes line = {0};
 
-    int r = bytes_printf(&line, "%" PRIu64 " %" PRIu32 " %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRIu64 " %s", sequence, step, task,
-                         receipt.size, receipt.mtime_ns, receipt.inode, path);
+    int r = bytes_printf(
+        &line, "%" PRIu64 " %" PRIu32 " %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRIu64 " %s",
+        sequence, step, task, receipt.size, receipt.mtime_ns, receipt.inode, path);
     if (r >= 0)
-        r = fd_write_all(receipts->file, line.data, line.size + 1); /* bytes_printf keeps a NUL after */
+        r = fd_write_all(receipts->file, line.data,
+                         line.size + 1); /* bytes_printf keeps a NUL after */
     return r < 0 ? r : keep(receipts, &receipt, path);
 }
 
 bool receipt_holds(const struct receipt *receipt, const struct stat *status)
 {
-    return receipt->size == (uint64_t)status->st_size && receipt->mtime_ns == mtime_ns(status)
-           && receipt->inode == (uint64_t)status->st_ino;
+    return receipt->size == (uint64_t)status->st_size && receipt->mtime_ns == mtime_ns(status) &&
+           receipt->inode == (uint64_t)status->st_ino;
 }

@@ -19,7 +19,7 @@ struct receipt {
     uint64_t size;
     int64_t mtime_ns;
     uint64_t inode; /* times are coarse: what was replaced within the same tick is another file */
-    char path[]; /* below the destination */
+    char path[];    /* below the destination */
 };
 
 struct receipts {
@@ -31,7 +31,7 @@ struct receipts {
 int receipts_open(struct receipts *receipts, const char *id, const char *folder);
 void receipts_deinit(struct receipts *receipts);
 const struct receipt *receipts_find(const struct receipts *receipts, const char *path);
-int receipts_add(struct receipts *receipts, const char *path, uint64_t sequence, uint32_t step, uint64_t task,
-                 const struct stat *status);
+int receipts_add(struct receipts *receipts, const char *path, uint64_t sequence, uint32_t step,
+                 uint64_t task, const struct stat *status);
 /* The file is as it was written. */
 bool receipt_holds(const struct receipt *receipt, const struct stat *status);

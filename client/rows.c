@@ -28,7 +28,8 @@ void look_steps_free(struct look_steps *steps)
     free(steps);
 }
 
-static int add_step(struct look_steps *steps, const char *name, Wl__SpaceParameter *const *space, size_t n)
+static int add_step(struct look_steps *steps, const char *name, Wl__SpaceParameter *const *space,
+                    size_t n)
 {
     _cleanup_(freep) char *kept = strdup(name);
     if (!kept)
@@ -70,7 +71,8 @@ int look_steps_of_recipe(const Wl__Recipe *recipe, struct look_steps **ret_steps
 
     int r = steps_alloc(recipe->n_steps, &steps);
     for (size_t i = 0; r == 0 && i < recipe->n_steps; i++)
-        r = add_step(steps, recipe->steps[i]->name, recipe->steps[i]->space, recipe->steps[i]->n_space);
+        r = add_step(steps, recipe->steps[i]->name, recipe->steps[i]->space,
+                     recipe->steps[i]->n_space);
     if (r == 0)
         *ret_steps = TAKE_PTR(steps);
     return r;
@@ -93,7 +95,8 @@ static size_t add_text(char *text, size_t size, size_t at, const char *what, con
     return n < 0 ? at : at + (size_t)n;
 }
 
-void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task, char *ret_name, size_t size)
+void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task, char *ret_name,
+                    size_t size)
 {
     struct point point;
     char value[128];
@@ -117,7 +120,8 @@ void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task
                 at = add_text(ret_name, size, at, at ? ", " : "", point.values[i].name);
                 at = add_text(ret_name, size, at, " ", value);
             } else {
-                at = add_text(ret_name, size, at, point.values[i].value_count > 1 ? "frames " : "frame ", value);
+                at = add_text(ret_name, size, at,
+                              point.values[i].value_count > 1 ? "frames " : "frame ", value);
             }
         }
 }
@@ -138,13 +142,14 @@ static uint64_t inner_points(const struct space *space, const struct space_param
 }
 
 /* counts[p] becomes how many listed tasks point p has. */
-static int count_tasks(const struct space *space, uint64_t points, uint64_t inner, Wl__TaskRange *const *ranges,
-                       size_t n_ranges, uint64_t *counts)
+static int count_tasks(const struct space *space, uint64_t points, uint64_t inner,
+                       Wl__TaskRange *const *ranges, size_t n_ranges, uint64_t *counts)
 {
     uint64_t visited = 0, last_task = space_size(space) - 1;
 
     for (size_t i = 0; i < n_ranges; i++) {
-        uint64_t first = ranges[i]->first, last = ranges[i]->last < last_task ? ranges[i]->last : last_task;
+        uint64_t first = ranges[i]->first,
+                 last = ranges[i]->last < last_task ? ranges[i]->last : last_task;
         if (first > last)
             continue;
         visited += last / inner - first / inner + 1;
@@ -184,18 +189,20 @@ static int add_range(struct frames *frames, struct space_range range)
 }
 
 /* Values first..last of the parameter's list, as ranges. */
-static int add_values(struct frames *frames, const struct space_parameter *frame, uint64_t first, uint64_t last)
+static int add_values(struct frames *frames, const struct space_parameter *frame, uint64_t first,
+                      uint64_t last)
 {
     uint64_t base = 0;
     for (size_t i = 0; i < frame->n_ranges && base <= last; i++) {
         const struct space_range *range = &frame->ranges[i];
         uint64_t n = ((uint64_t)range->last - (uint64_t)range->first) / (uint64_t)range->step + 1;
         if (first < base + n) {
-            uint64_t from = first > base ? first - base : 0, to = last - base < n - 1 ? last - base : n - 1;
-            int r = add_range(frames, (struct space_range){
-                                          .first = range->first + (int64_t)from * range->step,
-                                          .last = range->first + (int64_t)to * range->step,
-                                          .step = range->step});
+            uint64_t from = first > base ? first - base : 0,
+                     to = last - base < n - 1 ? last - base : n - 1;
+            int r = add_range(
+                frames, (struct space_range){.first = range->first + (int64_t)from * range->step,
+                                             .last = range->first + (int64_t)to * range->step,
+                                             .step = range->step});
             if (r < 0)
                 return r;
         }
@@ -204,8 +211,9 @@ static int add_values(struct frames *frames, const struct space_parameter *frame
     return 0;
 }
 
-static int points_to_frames(const struct space *space, const struct space_parameter *frame, uint64_t inner,
-                            const uint64_t *counts, uint64_t wanted, struct frames *frames)
+static int points_to_frames(const struct space *space, const struct space_parameter *frame,
+                            uint64_t inner, const uint64_t *counts, uint64_t wanted,
+                            struct frames *frames)
 {
     size_t index = (size_t)(frame - space->parameters);
     struct point point;
@@ -241,7 +249,8 @@ static int frames_counted(Wl__TaskRange *const *ranges, size_t n_ranges, char **
     return asprintf(ret_text, "%llu tasks", (unsigned long long)tasks) < 0 ? -ENOMEM : 0;
 }
 
-int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t n_ranges, bool all, char **ret_text)
+int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t n_ranges, bool all,
+                char **ret_text)
 {
     const struct space_parameter *frame = frame_parameter(space);
     _cleanup_(freep) uint64_t *counts = NULL;
@@ -270,7 +279,8 @@ int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t 
 
 /* ---- rows ---- */
 
-const char *look_phase(enum job_state state, const struct westlight_counts *counts, bool *ret_finished)
+const char *look_phase(enum job_state state, const struct westlight_counts *counts,
+                       bool *ret_finished)
 {
     uint64_t busy = counts->leased + counts->running, can_run = busy + counts->ready;
 
@@ -296,25 +306,37 @@ void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage)
     if (!message)
         message = &none;
     *ret_usage = (struct westlight_usage){
-        .wall_ns = message->wall_ns, .cpu_ns = message->cpu_ns, .memory_bytes = message->memory_bytes,
-        .bytes_in = message->bytes_in, .bytes_out = message->bytes_out, .card_ns = message->card_ns,
+        .wall_ns = message->wall_ns,
+        .cpu_ns = message->cpu_ns,
+        .memory_bytes = message->memory_bytes,
+        .bytes_in = message->bytes_in,
+        .bytes_out = message->bytes_out,
+        .card_ns = message->card_ns,
     };
 }
 
 int look_row(struct westlight *westlight, const Wl__JobRow *message, struct westlight_row *ret_row)
 {
     struct westlight_row row = {
-        .sequence = message->sequence, .name = message->name, .person = message->person,
-        .studio = message->studio, .note = message->note, .priority = message->priority,
-        .state = job_state_name(message->state), .reason = message->reason,
+        .sequence = message->sequence,
+        .name = message->name,
+        .person = message->person,
+        .studio = message->studio,
+        .note = message->note,
+        .priority = message->priority,
+        .state = job_state_name(message->state),
+        .reason = message->reason,
         .submitted_wall_s = message->submitted_wall_s,
-        .counts = {message->tasks, message->waiting, message->ready, message->leased, message->running,
-                   message->done, message->failed, message->cancelled},
-        .attempts_failed = message->attempts_failed, .last_result = message->last_result,
-        .tags = (const char *const *)message->tags, .n_tags = message->n_tags,
+        .counts = {message->tasks, message->waiting, message->ready, message->leased,
+                   message->running, message->done, message->failed, message->cancelled},
+        .attempts_failed = message->attempts_failed,
+        .last_result = message->last_result,
+        .tags = (const char *const *)message->tags,
+        .n_tags = message->n_tags,
     };
     if (message->job.len != WESTLIGHT_ID_BYTES)
-        return connection_fail(westlight, -EPROTO, "farm %s: the broker named a job without an id: update this program",
+        return connection_fail(westlight, -EPROTO,
+                               "farm %s: the broker named a job without an id: update this program",
                                westlight->farm.name);
     hex_encode(message->job.data, message->job.len, row.id);
     row.phase = look_phase((enum job_state)message->state, &row.counts, &row.finished);
@@ -322,8 +344,8 @@ int look_row(struct westlight *westlight, const Wl__JobRow *message, struct west
     return 0;
 }
 
-int look_live(struct westlight *westlight, const struct look_steps *steps, Wl__TaskRow *const *rows, size_t n,
-              struct westlight_live **ret_live)
+int look_live(struct westlight *westlight, const struct look_steps *steps, Wl__TaskRow *const *rows,
+              size_t n, struct westlight_live **ret_live)
 {
     struct westlight_live *live = connection_scratch(westlight, n, sizeof(*live));
     char *names = connection_scratch(westlight, n, LIMIT_NAME_BYTES);
@@ -333,9 +355,14 @@ int look_live(struct westlight *westlight, const struct look_steps *steps, Wl__T
         char *name = names + i * LIMIT_NAME_BYTES;
         look_task_name(steps, rows[i]->step, rows[i]->task, name, LIMIT_NAME_BYTES);
         live[i] = (struct westlight_live){
-            .step = rows[i]->step, .task = rows[i]->task, .task_name = name,
-            .state = task_state_name(rows[i]->state), .worker = rows[i]->worker, .status = rows[i]->status,
-            .permille = rows[i]->permille, .started_wall_s = rows[i]->started_wall_s,
+            .step = rows[i]->step,
+            .task = rows[i]->task,
+            .task_name = name,
+            .state = task_state_name(rows[i]->state),
+            .worker = rows[i]->worker,
+            .status = rows[i]->status,
+            .permille = rows[i]->permille,
+            .started_wall_s = rows[i]->started_wall_s,
         };
     }
     *ret_live = live;

@@ -20,9 +20,9 @@
 #include <proto/base/check.h>
 #include <proto/manifest.h>
 
-#define BATCH_BYTES     (32 * 1024 * 1024) /* one transfer window */
-#define READ_AGAIN      3                  /* a file that changed while it was read */
-#define SUBMIT_ROUNDS   3                  /* blocks that went missing meanwhile */
+#define BATCH_BYTES   (32 * 1024 * 1024) /* one transfer window */
+#define READ_AGAIN    3                  /* a file that changed while it was read */
+#define SUBMIT_ROUNDS 3                  /* blocks that went missing meanwhile */
 /* Above the files themselves: headers and tags, manifests, refs. */
 #define PASS_SPARE_BYTES (64ULL * 1024 * 1024)
 
@@ -202,10 +202,13 @@ static int pack_failed(struct upload *upload, int r, const char *folder, const s
 
     if (westlight->why[0])
         return r; /* the vault's side failed, and has said why */
-    const char *text = why->size ? (const char *)why->data : r < 0 ? strerror(-r) : "it cannot be taken";
-    int code = r == -ENOENT || r == -ENOTDIR || r == MANIFEST_E_CHANGED || r == -EACCES ? WESTLIGHT_E_MISSING
-               : r > 0                                                                  ? WESTLIGHT_E_USAGE
-                                                                                        : r;
+    const char *text = why->size ? (const char *)why->data
+                       : r < 0   ? strerror(-r)
+                                 : "it cannot be taken";
+    int code = r == -ENOENT || r == -ENOTDIR || r == MANIFEST_E_CHANGED || r == -EACCES
+                   ? WESTLIGHT_E_MISSING
+               : r > 0 ? WESTLIGHT_E_USAGE
+                       : r;
     return text[0] == '/' ? connection_fail(westlight, code, "input %s", text)
                           : connection_fail(westlight, code, "input %s/%s", folder, text);
 }
@@ -239,10 +242,13 @@ static int measure(struct upload *upload, const struct job_root *from, struct pa
 
     _cleanup_(closep) int folder = open(from->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
-        return connection_fail(westlight, WESTLIGHT_E_MISSING, "input folder %s: %s: check the path", from->folder, strerror(errno));
+        return connection_fail(westlight, WESTLIGHT_E_MISSING,
+                               "input folder %s: %s: check the path", from->folder,
+                               strerror(errno));
     for (size_t i = 0; i < root->n_files; i++) {
         if (fstatat(folder, root->files[i], &status, AT_SYMLINK_NOFOLLOW) < 0)
-            return connection_fail(westlight, WESTLIGHT_E_MISSING, "input file %s/%s: %s: check the path", from->folder,
+            return connection_fail(westlight, WESTLIGHT_E_MISSING,
+                                   "input file %s/%s: %s: check the path", from->folder,
                                    root->files[i], strerror(errno));
         root->message.files++;
         root->message.file_bytes += (uint64_t)status.st_size;
@@ -252,7 +258,8 @@ static int measure(struct upload *upload, const struct job_root *from, struct pa
     return 0;
 }
 
-static int pack_files(struct upload *upload, const struct job_root *from, struct packed_root *root, struct bytes *ret_packed)
+static int pack_files(struct upload *upload, const struct job_root *from, struct packed_root *root,
+                      struct bytes *ret_packed)
 {
     const char *folder = from->folder;
     _cleanup_(freep) struct manifest_file *files = calloc(root->n_files + 1, sizeof(*files));
@@ -264,8 +271,8 @@ static int pack_files(struct upload *upload, const struct job_root *from, struct
         _cleanup_(bytes_deinit) struct bytes why = {0};
         uint64_t bytes = 0;
         ret_packed->size = 0;
-        int r = manifest_pack(upload->westlight->sealer, upload->westlight->secret, &folder, 1, files, root->n_files,
-                              batch_block, upload, ret_packed, &bytes, &why);
+        int r = manifest_pack(upload->westlight->sealer, upload->westlight->secret, &folder, 1,
+                              files, root->n_files, batch_block, upload, ret_packed, &bytes, &why);
         if (r == MANIFEST_E_CHANGED && upload->westlight->why[0] == '\0' && tries < READ_AGAIN)
             continue;
         if (r != 0)
@@ -285,10 +292,12 @@ static int pack_root(struct upload *upload, const struct job_root *from, struct 
     if (r != 0)
         return r;
     mac2(upload->westlight->secret, "manifest1", strlen("manifest1"), "", 0, secret);
-    r = manifest_seal(upload->westlight->sealer, secret, packed.data, packed.size, batch_block, upload, &root->keys, &n);
+    r = manifest_seal(upload->westlight->sealer, secret, packed.data, packed.size, batch_block,
+                      upload, &root->keys, &n);
     wipe(secret, sizeof(secret));
     if (r == 0 && n > LIMIT_MANIFEST_BLOCKS)
-        return connection_fail(upload->westlight, WESTLIGHT_E_USAGE, "input %s: %zu files are too many for one folder: split it",
+        return connection_fail(upload->westlight, WESTLIGHT_E_USAGE,
+                               "input %s: %zu files are too many for one folder: split it",
                                from->folder, root->n_files);
     if (r != 0)
         return r;
@@ -326,7 +335,8 @@ static int pack_roots(struct upload *upload)
         if (r == 0)
             r = measure(upload, &job->roots[i], &upload->roots[i]);
     }
-    upload->blocks.write_bytes = upload->count.file_bytes + upload->count.files * 1024 + PASS_SPARE_BYTES;
+    upload->blocks.write_bytes =
+        upload->count.file_bytes + upload->count.files * 1024 + PASS_SPARE_BYTES;
     if (r == 0)
         tell(upload);
     for (size_t i = 0; r == 0 && i < job->n_roots; i++)
@@ -343,7 +353,8 @@ struct sealed_recipe {
     Wl__BlockRef ref;
 };
 
-static int seal_recipe(struct upload *upload, const uint8_t job_key[32], struct sealed_recipe *recipe)
+static int seal_recipe(struct upload *upload, const uint8_t job_key[32],
+                       struct sealed_recipe *recipe)
 {
     struct westlight *westlight = upload->westlight;
     Wl__Recipe *message = &upload->job->recipe;
@@ -359,11 +370,14 @@ static int seal_recipe(struct upload *upload, const uint8_t job_key[32], struct 
     message->roots = NULL;
     message->n_roots = 0;
     if (r == 0 && size > LIMIT_BLOCK_BYTES)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE, "job %.100s: its recipe is %zu bytes: at most %d are taken: "
-                               "put long texts into input files", message->job_name, size, LIMIT_BLOCK_BYTES);
+        return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                               "job %.100s: its recipe is %zu bytes: at most %d are taken: "
+                               "put long texts into input files",
+                               message->job_name, size, LIMIT_BLOCK_BYTES);
     job_key_in(job_key, secret);
     if (r == 0)
-        r = seal_block(westlight->sealer, secret, packed.data, packed.size, &recipe->sealed, &recipe->key);
+        r = seal_block(westlight->sealer, secret, packed.data, packed.size, &recipe->sealed,
+                       &recipe->key);
     if (r == 0)
         wire_block_ref_set(westlight->sealer, secret, &recipe->key, recipe->wrapped, &recipe->ref);
     wipe(secret, sizeof(secret));
@@ -400,15 +414,17 @@ static int put_refs(struct upload *upload)
         return 0;
     int r = refs_pack(upload->ids, upload->n_ids, upload->refs, upload->ref_names, &upload->n_refs);
     if (r == SEAL_E_SIZE)
-        return connection_fail(upload->westlight, WESTLIGHT_E_USAGE, "job %.100s: its inputs are more than %d million blocks: split it",
-                               upload->job->recipe.job_name, LIMIT_REFS_BLOCKS * LIMIT_REFS_PER_BLOCK / 1000000);
+        return connection_fail(upload->westlight, WESTLIGHT_E_USAGE,
+                               "job %.100s: its inputs are more than %d million blocks: split it",
+                               upload->job->recipe.job_name,
+                               LIMIT_REFS_BLOCKS * LIMIT_REFS_PER_BLOCK / 1000000);
     if (r != 0)
         return r;
     return blocks_put(&upload->blocks, upload->n_refs, true, refs_source, upload);
 }
 
-static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_t job_key[32], const struct sealed_recipe *recipe,
-                       Wl__Envelope **ret_answer)
+static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_t job_key[32],
+                       const struct sealed_recipe *recipe, Wl__Envelope **ret_answer)
 {
     struct westlight_job *job = upload->job;
     Wl__Submit submit = WL__SUBMIT__INIT;
@@ -426,7 +442,8 @@ static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_
     memcpy(job_id, id, sizeof(job_id));
     memcpy(key, job_key, sizeof(key));
     /* The same body gets the same request id, and files that changed between two rounds another. */
-    mac2(job_key, "request1", strlen("request1"), recipe->key.id.bytes, sizeof(recipe->key.id.bytes), request);
+    mac2(job_key, "request1", strlen("request1"), recipe->key.id.bytes,
+         sizeof(recipe->key.id.bytes), request);
 
     submit.request_id = (ProtobufCBinaryData){16, request};
     submit.job = (ProtobufCBinaryData){sizeof(job_id), job_id};
@@ -445,7 +462,8 @@ static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_
     submit.input_bytes = upload->count.file_bytes;
     envelope.body_case = WL__ENVELOPE__BODY_SUBMIT;
     envelope.submit = &submit;
-    int r = connection_call(upload->westlight, &envelope, WL__ENVELOPE__BODY_ACCEPTED, CONNECTION_SUBMIT_NS, ret_answer);
+    int r = connection_call(upload->westlight, &envelope, WL__ENVELOPE__BODY_ACCEPTED,
+                            CONNECTION_SUBMIT_NS, ret_answer);
     wipe(key, sizeof(key));
     return r;
 }
@@ -492,7 +510,8 @@ static int submit_rounds(struct upload *upload, const uint8_t id[16], const uint
     for (int round = 1;; round++) {
         upload->westlight->refusal = CODE_OK;
         int r = submit_round(upload, id, job_key);
-        if (r != WESTLIGHT_E_MISSING || upload->westlight->refusal != CODE_MISSING || round == SUBMIT_ROUNDS)
+        if (r != WESTLIGHT_E_MISSING || upload->westlight->refusal != CODE_MISSING ||
+            round == SUBMIT_ROUNDS)
             return r;
         /* Something was swept or lost between the answer and now: ask again for all of it. */
         upload->westlight->why[0] = '\0';
@@ -512,12 +531,17 @@ int westlight_submit(struct westlight *westlight, struct westlight_job *job, wes
     if (job_compile(job) != 0)
         return connection_fail(westlight, WESTLIGHT_E_USAGE, "%s", job->error);
     if (job->n_roots > 0 && !westlight->has_secret)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE, "farm %s: no studio secret at \"%s\": copy it from a colleague, or "
-                               "make one: westlight key new", westlight->farm.name, westlight->farm.secret_file);
+        return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                               "farm %s: no studio secret at \"%s\": copy it from a colleague, or "
+                               "make one: westlight key new",
+                               westlight->farm.name, westlight->farm.secret_file);
     struct upload *upload = calloc(1, sizeof(*upload));
     if (!upload)
         return -ENOMEM;
-    *upload = (struct upload){.westlight = westlight, .job = job, .on_upload = on_upload, .user = user,
+    *upload = (struct upload){.westlight = westlight,
+                              .job = job,
+                              .on_upload = on_upload,
+                              .user = user,
                               .blocks.westlight = westlight};
     int r = random_bytes(id, sizeof(id));
     if (r == 0)

@@ -6,7 +6,8 @@
 #include <string.h>
 
 int westlight_do(struct westlight *westlight, const char *id, enum westlight_verb verb,
-                 const struct westlight_range *frames, size_t n_frames, int32_t priority, uint64_t *ret_tasks)
+                 const struct westlight_range *frames, size_t n_frames, int32_t priority,
+                 uint64_t *ret_tasks)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
@@ -16,7 +17,8 @@ int westlight_do(struct westlight *westlight, const char *id, enum westlight_ver
 
     int r = connection_begin_job(westlight, id, job);
     if (r == 0 && n_frames > LIMIT_RANGES_VERB)
-        r = connection_fail(westlight, WESTLIGHT_E_USAGE, "frames: %zu ranges: at most %d are taken at once: ask in parts",
+        r = connection_fail(westlight, WESTLIGHT_E_USAGE,
+                            "frames: %zu ranges: at most %d are taken at once: ask in parts",
                             n_frames, LIMIT_RANGES_VERB);
     if (r == 0)
         r = random_bytes(request, sizeof(request));
@@ -37,13 +39,15 @@ int westlight_do(struct westlight *westlight, const char *id, enum westlight_ver
     message.priority = priority;
     envelope.body_case = WL__ENVELOPE__BODY_VERB;
     envelope.verb = &message;
-    r = connection_call(westlight, &envelope, WL__ENVELOPE__BODY_DONE, CONNECTION_TIMEOUT_NS, &answer);
+    r = connection_call(westlight, &envelope, WL__ENVELOPE__BODY_DONE, CONNECTION_TIMEOUT_NS,
+                        &answer);
     if (r == 0 && ret_tasks)
         *ret_tasks = answer->done->tasks;
     return r;
 }
 
-int westlight_task_of_frame(struct westlight *westlight, const char *id, uint32_t step, int64_t frame, int64_t *ret_task)
+int westlight_task_of_frame(struct westlight *westlight, const char *id, uint32_t step,
+                            int64_t frame, int64_t *ret_task)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
     _cleanup_(look_steps_freep) struct look_steps *steps = NULL;
@@ -60,7 +64,8 @@ int westlight_task_of_frame(struct westlight *westlight, const char *id, uint32_
     if (r != 0)
         return r;
     if (step >= steps->n)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE, "step %u: the job has %zu", step, steps->n);
+        return connection_fail(westlight, WESTLIGHT_E_USAGE, "step %u: the job has %zu", step,
+                               steps->n);
     const char *name = space_frame_name(&steps->spaces[step]);
     if (name)
         r = space_find(&steps->spaces[step], name, &range, 1, &intervals, &n);

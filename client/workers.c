@@ -32,7 +32,8 @@ static char *attribute_text(const Wl__Attribute *attribute)
 static char *gpu_text(const Wl__Gpu *gpu)
 {
     char *text = NULL;
-    if (asprintf(&text, "%s, %llu MiB", gpu->model, (unsigned long long)(gpu->memory_bytes >> 20)) < 0)
+    if (asprintf(&text, "%s, %llu MiB", gpu->model, (unsigned long long)(gpu->memory_bytes >> 20)) <
+        0)
         return NULL;
     return text;
 }
@@ -56,17 +57,27 @@ static char *amount_text(const Wl__Amount *amount)
         made_;                                                                                     \
     })
 
-static int worker_row(struct westlight *westlight, const Wl__WorkerRow *row, struct westlight_worker *worker)
+static int worker_row(struct westlight *westlight, const Wl__WorkerRow *row,
+                      struct westlight_worker *worker)
 {
     static const Wl__Offer none = WL__OFFER__INIT;
     const Wl__Offer *offer = row->offer ? row->offer : &none;
     struct link_key key;
 
     *worker = (struct westlight_worker){
-        .id = row->id, .name = row->name, .state = row->state, .connected = row->connected,
-        .slots = offer->slots, .running = row->running, .queued = row->queued, .done = row->done,
-        .failed = row->failed, .seen_wall_s = row->seen_wall_s, .n_amounts = offer->n_amounts,
-        .n_attributes = offer->n_attributes, .n_gpus = offer->n_gpus,
+        .id = row->id,
+        .name = row->name,
+        .state = row->state,
+        .connected = row->connected,
+        .slots = offer->slots,
+        .running = row->running,
+        .queued = row->queued,
+        .done = row->done,
+        .failed = row->failed,
+        .seen_wall_s = row->seen_wall_s,
+        .n_amounts = offer->n_amounts,
+        .n_attributes = offer->n_attributes,
+        .n_gpus = offer->n_gpus,
     };
     if (row->key.len == sizeof(key.bytes)) {
         memcpy(key.bytes, row->key.data, sizeof(key.bytes));
@@ -74,7 +85,8 @@ static int worker_row(struct westlight *westlight, const Wl__WorkerRow *row, str
     }
     int r = LINES(westlight, offer->amounts, offer->n_amounts, amount_text, &worker->amounts);
     if (r == 0)
-        r = LINES(westlight, offer->attributes, offer->n_attributes, attribute_text, &worker->attributes);
+        r = LINES(westlight, offer->attributes, offer->n_attributes, attribute_text,
+                  &worker->attributes);
     if (r == 0)
         r = LINES(westlight, offer->gpus, offer->n_gpus, gpu_text, &worker->gpus);
     return r;
@@ -89,7 +101,8 @@ static int ask_workers(struct westlight *westlight, uint32_t after, Wl__Envelope
     request.limit = LIMIT_PAGE;
     envelope.body_case = WL__ENVELOPE__BODY_WORKERS_REQUEST;
     envelope.workers_request = &request;
-    return connection_call(westlight, &envelope, WL__ENVELOPE__BODY_WORKERS, CONNECTION_TIMEOUT_NS, ret_answer);
+    return connection_call(westlight, &envelope, WL__ENVELOPE__BODY_WORKERS, CONNECTION_TIMEOUT_NS,
+                           ret_answer);
 }
 
 int westlight_workers(struct westlight *westlight, westlight_on_worker *on_worker, void *user)

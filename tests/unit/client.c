@@ -53,7 +53,8 @@ static void fake_open(struct fake *fake, const char *endpoint)
     assert_int_equal(link_zap_new(fake->context, fake_allow, fake, &fake->zap), 0);
     int r = -1;
     for (int tries = 0; tries < 200 && r != 0; tries++) /* its port may still be closing */
-        r = link_listen(fake->context, LINK_CONTROL, endpoint, &fake->keys, &fake->socket, fake->endpoint);
+        r = link_listen(fake->context, LINK_CONTROL, endpoint, &fake->keys, &fake->socket,
+                        fake->endpoint);
     assert_int_equal(r, 0);
 }
 
@@ -99,7 +100,8 @@ static void fake_turn(struct fake *fake)
     zmq_poll(&item, 1, 20);
     if (link_receive(fake->socket, &key, &fake->route, &message, NULL) != 0)
         return;
-    assert_int_equal(wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why), 0);
+    assert_int_equal(wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why),
+                     0);
     zmq_msg_close(&message);
     if (envelope->body_case == WL__ENVELOPE__BODY_HELLO)
         fake_welcome(fake, envelope->request);
@@ -191,9 +193,12 @@ static void nobody_there_is_said_at_the_deadline(void **state)
     int64_t before_ns = clock_monotonic_ns();
 
     snprintf(farm.control, sizeof(farm.control), "tcp://127.0.0.1:1");
-    snprintf(farm.server_key, sizeof(farm.server_key), "rq:rM>}U?@Lns47E1%%kR.o@n%%FcmmsL/@{H8]yf7");
-    assert_int_equal(westlight_open(&farm, 300, &westlight, why, sizeof(why)), WESTLIGHT_E_UNREACHABLE);
-    assert_string_equal(why, "farm west at tcp://127.0.0.1:1: nobody answers: check the address, or that the broker runs");
+    snprintf(farm.server_key, sizeof(farm.server_key),
+             "rq:rM>}U?@Lns47E1%%kR.o@n%%FcmmsL/@{H8]yf7");
+    assert_int_equal(westlight_open(&farm, 300, &westlight, why, sizeof(why)),
+                     WESTLIGHT_E_UNREACHABLE);
+    assert_string_equal(why, "farm west at tcp://127.0.0.1:1: nobody answers: check the address, "
+                             "or that the broker runs");
     assert_true(clock_monotonic_ns() - before_ns < 5 * NS_PER_S);
 }
 
@@ -208,7 +213,8 @@ static void a_refused_key_is_said_at_once_with_the_next_step(void **state)
     assert_int_equal(identity_key_load(farm.key_file, &keys), 0);
     identity_key_text(&keys.public_key, key);
     int64_t before_ns = clock_monotonic_ns();
-    assert_int_equal(westlight_open(&farm, 20000, &westlight, why, sizeof(why)), WESTLIGHT_E_REFUSED);
+    assert_int_equal(westlight_open(&farm, 20000, &westlight, why, sizeof(why)),
+                     WESTLIGHT_E_REFUSED);
     assert_true(clock_monotonic_ns() - before_ns < 5 * NS_PER_S);
     assert_non_null(strstr(why, key));
     assert_non_null(strstr(why, "westlight-broker allow --role studio --studio NAME"));
@@ -222,7 +228,8 @@ static void another_protocol_is_refused_with_both_versions(void **state)
     char why[512] = "";
 
     fake_start(&fake, NULL);
-    assert_int_equal(westlight_open(&farm, 5000, &westlight, why, sizeof(why)), WESTLIGHT_E_REFUSED);
+    assert_int_equal(westlight_open(&farm, 5000, &westlight, why, sizeof(why)),
+                     WESTLIGHT_E_REFUSED);
     assert_non_null(strstr(why, "protocol 77"));
     assert_non_null(strstr(why, "this program 1 to 1"));
     fake_stop(&fake);
@@ -285,11 +292,13 @@ static void a_forgotten_connection_is_greeted_anew_and_a_refusal_is_a_sentence(v
 
     fake_start(&fake, forget_then_refuse);
     struct westlight *westlight = open_farm();
-    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, 0, NULL), WESTLIGHT_E_UNKNOWN);
+    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, 0, NULL),
+                     WESTLIGHT_E_UNKNOWN);
     assert_int_equal(fake.hellos, 2);
     assert_int_equal(fake.seen, 2);
     assert_string_equal(westlight_why(westlight), "job 0123: no such job: see westlight jobs");
-    assert_int_equal(westlight_do(westlight, "0123", WESTLIGHT_PAUSE, NULL, 0, 0, NULL), WESTLIGHT_E_USAGE);
+    assert_int_equal(westlight_do(westlight, "0123", WESTLIGHT_PAUSE, NULL, 0, 0, NULL),
+                     WESTLIGHT_E_USAGE);
     westlight_close(westlight);
     fake_stop(&fake);
 }
@@ -344,7 +353,8 @@ static void the_newest_notice_is_kept_while_a_request_is_on_its_way(void **state
     fake_start(&fake, tell_of_a_job);
     struct westlight *westlight = open_farm();
     assert_int_equal(westlight_watch(westlight, SESSION_JOB), 0);
-    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, 0, NULL), WESTLIGHT_E_UNKNOWN);
+    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, 0, NULL),
+                     WESTLIGHT_E_UNKNOWN);
     assert_int_equal(westlight_next(westlight, 5000, &notice), 0);
     assert_int_equal(notice->row.counts.done, 4);
     assert_string_equal(notice->row.name, "shot 7");
@@ -395,7 +405,9 @@ static void accept_job(struct fake *fake, const Wl__Envelope *envelope)
     assert_int_equal(sealer_new(&sealer), 0);
     const Wl__BlockRef *ref = envelope->submit->recipe;
     assert_int_equal(wire_block_ref(sealer, secret, ref, &key), 0);
-    assert_int_equal(open_block(sealer, &key, ref->inline_sealed.data, ref->inline_sealed.len, &fake->recipe), 0);
+    assert_int_equal(
+        open_block(sealer, &key, ref->inline_sealed.data, ref->inline_sealed.len, &fake->recipe),
+        0);
     sealer_free(sealer);
 
     accepted.job = envelope->submit->job;
@@ -436,6 +448,41 @@ static void a_job_without_inputs_is_one_message(void **state)
     assert_string_equal(recipe->steps[0]->on_run->command, "true");
     assert_int_equal(recipe->steps[0]->space[0]->ranges[0]->last, 3);
     wl__recipe__free_unpacked(recipe, NULL);
+    fake_stop(&fake);
+    westlight_job_free(job);
+}
+
+static void lack_then_accept(struct fake *fake, const Wl__Envelope *envelope)
+{
+    Wl__Refusal refusal = WL__REFUSAL__INIT;
+    Wl__Envelope answer = WL__ENVELOPE__INIT;
+
+    if (fake->seen > 0) {
+        assert_memory_equal(fake->request_id, envelope->submit->request_id.data, 16);
+        accept_job(fake, envelope);
+        return;
+    }
+    fake->seen++;
+    memcpy(fake->request_id, envelope->submit->request_id.data, 16);
+    refusal.code = CODE_MISSING;
+    answer.request = envelope->request;
+    answer.body_case = WL__ENVELOPE__BODY_REFUSAL;
+    answer.refusal = &refusal;
+    fake_answer(fake, &answer);
+}
+
+static void blocks_that_went_missing_are_sent_and_the_request_repeated(void **state)
+{
+    struct fake fake = {0};
+    char id[WESTLIGHT_ID_TEXT] = "";
+
+    struct westlight_job *job = westlight_job_new("one");
+    westlight_step_run(westlight_job_step(job, "s"), "true", NULL, 0, 0);
+    fake_start(&fake, lack_then_accept);
+    struct westlight *westlight = open_farm();
+    assert_int_equal(westlight_submit(westlight, job, NULL, NULL, NULL, id), 0);
+    assert_int_equal(fake.seen, 2);
+    westlight_close(westlight);
     fake_stop(&fake);
     westlight_job_free(job);
 }
@@ -497,6 +544,7 @@ int main(void)
         cmocka_unit_test(the_newest_notice_is_kept_while_a_request_is_on_its_way),
         cmocka_unit_test(a_stop_ends_one_call),
         cmocka_unit_test(a_job_without_inputs_is_one_message),
+        cmocka_unit_test(blocks_that_went_missing_are_sent_and_the_request_repeated),
         cmocka_unit_test(a_missing_input_is_named_before_anything_is_sent),
         cmocka_unit_test(bulk_is_beside_control_unless_told_otherwise),
     };

@@ -102,14 +102,17 @@ static void an_error_names_the_file_and_the_line(void **state)
         {"b", "[farm a]\ncontrol = tcp://h:1\n", "farm b: not in"},
         {NULL, "[farm a]\ncontrol = tcp://h:1\n[farm b]\n", "2 farms and no default"},
         {NULL, "[farm a]\nkey = /k\n", "lacks a line: add control"},
-        {NULL, "[farm a]\ncontrol = tcp://h:1\nserver_key = short\nkey = /k\n", "server_key is not a key"},
-        {NULL, "[farm a123456789012345678901234567890123456789012345678901234567890123456789]\n", "config:1: longer than 63"},
+        {NULL, "[farm a]\ncontrol = tcp://h:1\nserver_key = short\nkey = /k\n",
+         "server_key is not a key"},
+        {NULL, "[farm a123456789012345678901234567890123456789012345678901234567890123456789]\n",
+         "config:1: longer than 63"},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct westlight_farm farm;
         char why[512] = "";
         write_config(cases[i].text);
-        assert_int_equal(westlight_farm_load(cases[i].name, &farm, why, sizeof(why)), WESTLIGHT_E_USAGE);
+        assert_int_equal(westlight_farm_load(cases[i].name, &farm, why, sizeof(why)),
+                         WESTLIGHT_E_USAGE);
         if (!strstr(why, cases[i].expected))
             fail_msg("case %zu: %s", i, why);
     }
@@ -142,7 +145,8 @@ static void a_new_key_is_never_written_over_another(void **state)
 static void receipts_outlive_their_writer(void **state)
 {
     struct receipts receipts;
-    struct stat status = {.st_size = 5, .st_mtim = {1, 2}}, other = {.st_size = 5, .st_mtim = {1, 3}};
+    struct stat status = {.st_size = 5, .st_mtim = {1, 2}},
+                other = {.st_size = 5, .st_mtim = {1, 3}};
     char path[32];
 
     assert_int_equal(receipts_open(&receipts, "00ff", "/out"), 0);

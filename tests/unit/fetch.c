@@ -82,7 +82,9 @@ static void begin(struct fixture *fixture, const char *const *outputs, size_t n)
 {
     struct homing *homing = &fixture->homing;
 
-    *homing = (struct homing){.westlight = fixture->westlight, .fetch = &fixture->fetch, .id = "0123",
+    *homing = (struct homing){.westlight = fixture->westlight,
+                              .fetch = &fixture->fetch,
+                              .id = "0123",
                               .blocks.westlight = fixture->westlight};
     fixture->seen = (struct seen){0};
     homing->reader.blocks = &homing->blocks;
@@ -111,7 +113,8 @@ static int setup(void **state)
         return -1;
     setenv("XDG_STATE_HOME", fixture->folder, 1);
     fixture->westlight = calloc(1, sizeof(*fixture->westlight));
-    fixture->fetch = (struct westlight_fetch){.on_file = on_file, .on_result = on_result, .user = &fixture->seen};
+    fixture->fetch = (struct westlight_fetch){
+        .on_file = on_file, .on_result = on_result, .user = &fixture->seen};
     begin(fixture, ONE, 1);
     *state = fixture;
     return 0;
@@ -128,8 +131,8 @@ static int teardown(void **state)
 }
 
 /* A result of one file per path, with piece `piece` of the body in each. */
-static int home(struct fixture *fixture, uint64_t sequence, uint64_t task, uint32_t root, uint32_t piece,
-                const char *const *paths, size_t n)
+static int home(struct fixture *fixture, uint64_t sequence, uint64_t task, uint32_t root,
+                uint32_t piece, const char *const *paths, size_t n)
 {
     static uint8_t zeros[32];
     Wl__ResultRow row = WL__RESULT_ROW__INIT;
@@ -164,7 +167,8 @@ static int home(struct fixture *fixture, uint64_t sequence, uint64_t task, uint3
     return r;
 }
 
-static int home_one(struct fixture *fixture, uint64_t sequence, uint64_t task, uint32_t piece, const char *path)
+static int home_one(struct fixture *fixture, uint64_t sequence, uint64_t task, uint32_t piece,
+                    const char *path)
 {
     return home(fixture, sequence, task, 0, piece, &path, 1);
 }
@@ -271,7 +275,8 @@ static void two_tasks_that_write_one_path_are_both_named(void **state)
 static void several_output_folders_become_sub_folders(void **state)
 {
     struct fixture *fixture = *state;
-    const char *outputs[] = {"/renders/beauty", "/renders/depth", "/cache/depth", "/renders/beauty"};
+    const char *outputs[] = {"/renders/beauty", "/renders/depth", "/cache/depth",
+                             "/renders/beauty"};
     const char *path = "f.png";
 
     homing_deinit(&fixture->homing);
@@ -281,7 +286,8 @@ static void several_output_folders_become_sub_folders(void **state)
     holds(fixture, "beauty/f.png", "version one!");
     holds(fixture, "depth/f.png", "version two!");
     holds(fixture, "depth-2/f.png", "VERSION ONE!");
-    assert_int_equal(home(fixture, 9, 1, 4, 0, &path, 1), WESTLIGHT_E_CORRUPT); /* declared nowhere */
+    assert_int_equal(home(fixture, 9, 1, 4, 0, &path, 1),
+                     WESTLIGHT_E_CORRUPT); /* declared nowhere */
 }
 
 static void nothing_is_written_through_a_link(void **state)
@@ -291,7 +297,8 @@ static void nothing_is_written_through_a_link(void **state)
 
     snprintf(link, sizeof(link), "%s/out", fixture->folder);
     assert_int_equal(symlink("/tmp", link), 0);
-    assert_int_equal(home_one(fixture, 5, 6, 0, "out/westlight-should-not-be.png"), WESTLIGHT_E_EXISTS);
+    assert_int_equal(home_one(fixture, 5, 6, 0, "out/westlight-should-not-be.png"),
+                     WESTLIGHT_E_EXISTS);
     assert_int_equal(access("/tmp/westlight-should-not-be.png", F_OK), -1);
 }
 

@@ -31,7 +31,8 @@ static void a_job_compiles_to_its_recipe(void **state)
     assert_int_equal(space_size(&step->space), 10);
     assert_int_equal(job->recipe.n_steps, 1);
     assert_int_equal(job->recipe.steps[0]->n_space, 1);
-    assert_int_equal(job->recipe.steps[0]->space[0]->ranges[0]->last, 9); /* a member of its range */
+    assert_int_equal(job->recipe.steps[0]->space[0]->ranges[0]->last,
+                     9); /* a member of its range */
     assert_string_equal(step->step.name, "beauty");
     westlight_job_free(job);
 }
@@ -143,7 +144,8 @@ static void phases_follow_from_state_and_counts(void **state)
 {
     static const struct {
         enum job_state state;
-        struct westlight_counts counts; /* tasks waiting ready leased running done failed cancelled */
+        struct westlight_counts
+            counts; /* tasks waiting ready leased running done failed cancelled */
         const char *phase;
         bool finished;
     } cases[] = {
@@ -171,7 +173,8 @@ static void a_task_is_called_by_its_frame(void **state)
 {
     const struct space_range range = {1, 12, 1};
     const char *const cameras[] = {"left", "right"};
-    struct look_steps steps = {.n = 3, .names = (char *[]){(char *)"bake", (char *)"beauty", (char *)"chunks"}};
+    struct look_steps steps = {
+        .n = 3, .names = (char *[]){(char *)"bake", (char *)"beauty", (char *)"chunks"}};
     struct space spaces[3];
     char name[64];
 
@@ -198,7 +201,8 @@ static void a_task_is_called_by_its_frame(void **state)
         space_deinit(&spaces[i]);
 }
 
-static void frames_is(const struct space *space, uint64_t first, uint64_t last, bool all, const char *expected)
+static void frames_is(const struct space *space, uint64_t first, uint64_t last, bool all,
+                      const char *expected)
 {
     Wl__TaskRange range = WL__TASK_RANGE__INIT, *list = &range;
     char *text = NULL;
