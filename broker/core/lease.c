@@ -242,25 +242,23 @@ void lease_revive(struct core *core, struct lease *lease)
     lease->lapsed = false;
     if (lease->place == 0)
         lease_take(core, lease, lease->gpu_mask);
+    lease_refresh(core, lease);
+    if (lease->stopping) {
+        core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
+        return;
+    }
     if (lease->started && !lease->noted)
         link_after(&core->running, &lease->running);
-    lease_refresh(core, lease);
     task_settle(core, lease->task);
 }
 
 void lease_stop(struct core *core, struct lease *lease)
 {
-    bool lapsed = lease->lapsed;
-
     if (lease->stopping)
         return;
     core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
     lease_leave_task(lease);
-    if (lapsed) {
-        lease_free(core, lease); /* its room was free already */
-        return;
-    }
-    /* Also one that has not started here: word that it has may be on its way. */
+    /* Also one that has not started, or has lapsed: word that it runs may be on its way. */
     lease->stopping = true;
     claim_settle(core, lease);
     link_remove(&lease->running);

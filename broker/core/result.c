@@ -158,22 +158,6 @@ void on_result(struct core *core, const struct event *event)
 
 /* ---- the rest of a lease's life ---- */
 
-/* A worker that runs what this core no longer holds: a lapsed lease, or one of an earlier epoch.
- * It goes on if its result can still count. */
-static struct lease *lease_adopt(struct core *core, struct worker *worker, const struct lease_id *id)
-{
-    struct step *step = NULL;
-
-    if (!worker->greeted || lease_standing(core, id, &step) != CODE_OK || core->lease_pool.in_use >= LIMIT_LEASES) {
-        core_effect_lease(core, EFFECT_REVOKE, worker, id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
-        return NULL;
-    }
-    struct lease *lease = lease_new(core, id, step, worker);
-
-    lease_take(core, lease, 0);
-    return lease;
-}
-
 void on_started(struct core *core, const struct event *event, bool progress)
 {
     struct worker_id who = progress ? event->progress.worker : event->started.worker;
@@ -187,15 +171,13 @@ void on_started(struct core *core, const struct event *event, bool progress)
 
     if (lease && lease->worker != worker)
         return;
-    if (lease && lease->stopping) {
-        lease_started(core, lease); /* it holds its room until it has stopped */
+    if (!lease) { /* begun while word that it be dropped was on its way */
+        core_effect_lease(core, EFFECT_REVOKE, worker, id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
         return;
     }
-    if (!lease)
-        lease = lease_adopt(core, worker, id);
-    if (!lease)
-        return;
     lease_started(core, lease);
+    if (lease->stopping)
+        return; /* it holds its room until it has stopped */
     task_settle(core, lease->task);
     if (progress) {
         lease->permille = event->progress.permille > 1000 ? 1000 : event->progress.permille;

@@ -26,12 +26,12 @@ static void worker_lapse(struct core *core, struct worker *worker)
     list_each(link, &worker->leases) {
         struct lease *lease = container_of(link, struct lease, of_worker);
 
-        if (lease->stopping) {
-            lease_free(core, lease);
-            continue;
-        }
         if (lease->lapsed)
             continue;
+        if (lease->stopping) {
+            lease_lapse(core, lease);
+            continue;
+        }
         struct task *task = lease->task;
 
         if (lease->started) {

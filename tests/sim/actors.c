@@ -10,6 +10,7 @@ static void request_id_fill(struct world *world, uint32_t number, struct sim_req
     studio->requests++;
     memset(&request->id, 0, sizeof(request->id));
     request->id.bytes[0] = (uint8_t)(number + 1);
+    request->number = (uint32_t)studio->requests;
     memcpy(request->id.bytes + 1, &studio->requests, sizeof(studio->requests));
     request->digest.bytes[0] = (uint8_t)sim_random(world, 256);
     request->digest.bytes[1] = request->id.bytes[1];
@@ -61,7 +62,7 @@ static void verb_invent(struct world *world, uint32_t studio, struct sim_request
 
 static void request_send(struct world *world, uint32_t studio, const struct sim_request *request)
 {
-    struct event event = {.kind = request->verb ? EVENT_VERB : EVENT_SUBMIT, .cookie = studio};
+    struct event event = {.kind = request->verb ? EVENT_VERB : EVENT_SUBMIT, .cookie = studio + ((uint64_t)request->number << 8)};
     struct job_spec spec;
     struct step_spec steps[STEPS];
     struct space spaces[STEPS];
@@ -117,18 +118,17 @@ void studio_run(struct world *world, uint32_t number)
 
 void studio_answered(struct world *world, const struct effect *effect)
 {
-    struct sim_studio *studio = &world->studios[effect->cookie];
+    uint32_t number = effect->cookie & 255;
+    struct sim_studio *studio = &world->studios[number];
     struct sim_request *request = &studio->request;
     const struct sim_job *job = &world->jobs[request->job];
 
-    if (!request->open) {
-        if (studio->last_code == CODE_OK) /* the same request, the same answer */
+    if (!request->open || request->number != effect->cookie >> 8) {
+        if (studio->last_code == CODE_OK && studio->last.number == effect->cookie >> 8) /* the same request, the same answer */
             CHECK(effect->code == CODE_OK && effect->reply.repeated && effect->reply.tasks == studio->last_tasks);
         return;
     }
-    if (memcmp(&effect->reply.job, &job->id, sizeof(job->id)) != 0)
-        return; /* to a repetition of the last one */
-    bool foreign = job->studio.value != effect->cookie + 1;
+    bool foreign = job->studio.value != number + 1;
 
     CHECK(!foreign || effect->code == CODE_UNKNOWN);
     if (!request->verb) {

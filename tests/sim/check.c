@@ -105,10 +105,10 @@ static void check_task(struct world *world, uint32_t number, uint32_t step, uint
     if (state == TASK_DONE || state == TASK_CANCELLED || state == TASK_FAILED)
         return;
     core_why(world->core, &job->id, step, &why);
-    if (state == TASK_READY)
-        CHECK(job->impossible && why.kind == WHY_NO_AMOUNT && why.wanted == 1000);
-    else
-        CHECK(state == TASK_WAITING && why.kind == WHY_DEPENDS);
+    bool nobody_can = job->impossible && why.kind == WHY_NO_AMOUNT && why.wanted == 1000;
+
+    CHECK(state == TASK_READY || state == TASK_WAITING);
+    CHECK(nobody_can || (state == TASK_WAITING && why.kind == WHY_DEPENDS));
 }
 
 void check_end(struct world *world)

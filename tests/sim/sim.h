@@ -32,6 +32,7 @@ struct sim_job {
 
 struct sim_request { /* one at a time per studio; repeated until it is answered */
     bool open, verb;
+    uint32_t number;
     uint32_t job;
     struct request_id id;
     struct request_digest digest;
