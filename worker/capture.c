@@ -237,7 +237,7 @@ static void read_reasons(struct capture *capture, const char *line)
     /* Said at every start of POV-Ray without a user's configuration; an output; a warning. */
     static const char *const harmless[] = {"configuration file", "cannot create", "can't create",
                                            "warning", "povray.conf"};
-    static const char *const hints[] = {"error", "fatal", "exception", "cannot create"};
+    static const char *const hints[] = {"error:", "error -", "fatal error", "exception:", "cannot create"};
 
     if (ANY_OF(line, licences) && ANY_OF(line, refusals))
         find(capture, RANK_LICENCE, CLASS_LICENCE, line);

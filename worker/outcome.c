@@ -30,14 +30,19 @@ static enum attempt_class exited(const struct sentence *sentence)
     const struct capture_findings *findings = sentence->outcome->findings;
     int status = sentence->outcome->result->exit_status, number = status - 128;
     const char *separator = findings->message[0] ? ": " : "";
+    int size = (int)strlen(findings->message);
 
     if (status == 0)
         return CLASS_OK;
+    if (size > 300)
+        size = 300;
+    while (size > 0 && findings->message[size - 1] == '.')
+        size--;
     if (number > 0 && sigabbrev_np(number))
-        say(sentence, " was killed by signal %d (%s)%s%.300s: the log says more", number,
-            sigdescr_np(number), separator, findings->message);
+        say(sentence, " was killed by signal %d (%s)%s%.*s: the log says more", number,
+            sigdescr_np(number), separator, size, findings->message);
     else
-        say(sentence, " exited with %d%s%.300s: the log says more", status, separator,
+        say(sentence, " exited with %d%s%.*s: the log says more", status, separator, size,
             findings->message);
     return findings->class ? findings->class : CLASS_RENDERER;
 }

@@ -131,7 +131,7 @@ static void reasons_are_found_in_the_output(void **state)
          "ERROR | License for arnold is not available."},
         {"This is free software under a licence.\nWarning: no such file or directory\n", CLASS_OK,
          ""},
-        {"Cannot create render state output file.\nRender failed\n", CLASS_RENDERER,
+        {"  Fatal Stream to console.........On \nCannot create render state output file.\nRender failed\n", CLASS_RENDERER,
          "Cannot create render state output file."},
         {"openjd_fail: told\nstd::bad_alloc\n", CLASS_OUT_OF_MEMORY, "told"},
     };

@@ -90,6 +90,7 @@ static const char *run(struct scene *scene, const char *script)
 
 static void holds(const char *text, const char *part)
 {
+    assert_non_null(text);
     if (!strstr(text, part))
         fail_msg("\"%s\" is not in \"%s\"", part, text);
 }
