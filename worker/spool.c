@@ -1,6 +1,8 @@
 /* spool.c - see spool.h.
  *
- * The result is written last and by rename, so its presence says that all else is there. */
+ * The result is written last and by rename, so its presence says that all else was written. Blocks
+ * are not synced: a killed worker finds them all the same, and after a power cut one that is lost
+ * or damaged is seen by its name when it is sent, and the task is run again. */
 #include <worker/spool.h>
 
 #include <dirent.h>
@@ -160,15 +162,6 @@ void spool_clear(struct spool *spool)
 
 /* ---- the result ---- */
 
-static int sync_all(const char *folder)
-{
-    _cleanup_(closep) int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd < 0)
-        return -errno;
-    return syncfs(fd) < 0 ? -errno : 0; /* thousands of blocks, one wait */
-}
-
 int spool_save(struct spool *spool, const Wl__Result *result)
 {
     _cleanup_(bytes_deinit) struct bytes packed = {0};
@@ -189,8 +182,7 @@ int spool_save(struct spool *spool, const Wl__Result *result)
         return -ENOENT;
     if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) >= sizeof(path))
         return -ENAMETOOLONG;
-    r = sync_all(spool->folder);
-    return r < 0 ? r : file_write(path, packed.data, packed.size, 0600);
+    return file_write(path, packed.data, packed.size, 0600);
 }
 
 /* ---- starting ---- */

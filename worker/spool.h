@@ -28,7 +28,7 @@ int spool_get(const struct spool *spool, const struct block_id *id, bool plain, 
 /* *ret_ids is the caller's to free. */
 int spool_blocks(const struct spool *spool, bool plain, struct block_id **ret_ids, size_t *ret_n);
 void spool_clear(struct spool *spool); /* of blocks */
-/* Everything durable, the result last. Keeps a copy of its own, in memory at least: where the disk
+/* Says that all is there: the result goes to disk. Keeps a copy of its own, in memory at least: where the disk
  * fails it can still be sent, only not after a restart. */
 int spool_save(struct spool *spool, const Wl__Result *result);
 
