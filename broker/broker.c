@@ -47,7 +47,8 @@ struct broker {
 
 /* ---- the state folder ---- */
 
-static int path_in(const char *state, const char *name, char path[LIMIT_PATH_BYTES], struct bytes *why)
+static int path_in(const char *state, const char *name, char path[LIMIT_PATH_BYTES],
+                   struct bytes *why)
 {
     if (snprintf(path, LIMIT_PATH_BYTES, "%s/%s", state, name) < LIMIT_PATH_BYTES)
         return 0;
@@ -86,7 +87,8 @@ int broker_keys(const char *state, struct link_keypair *ret_keys, struct bytes *
             r = identity_key_load(path, ret_keys);
     }
     if (r != 0)
-        bytes_printf(why, "%s: %s: put the broker's own key back, or move it away to have a new one",
+        bytes_printf(why,
+                     "%s: %s: put the broker's own key back, or move it away to have a new one",
                      path, r < 0 ? strerror(-r) : "it is no key file");
     return r > 0 ? -EBADMSG : r;
 }

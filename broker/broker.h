@@ -17,8 +17,8 @@ struct broker_config {
     const char *bulk_advertise; /* as Welcome says it; NULL: from what was bound */
     size_t bulk_memory_bytes;
     unsigned vault_threads;
-    int ready_fd;               /* -1: none */
-    const char *ready_file;     /* NULL: none */
+    int ready_fd;           /* -1: none */
+    const char *ready_file; /* NULL: none */
 };
 
 /* Makes the folder, mode 0700. `why` gets the sentence. */

@@ -185,7 +185,8 @@ static void prefix_walk(const struct catalogue_job *at, struct prefix_search *se
 }
 
 size_t catalogue_prefix(const struct catalogue *catalogue, struct studio_id studio,
-                        const uint8_t *prefix, unsigned nibbles, struct job_id *ret_jobs, size_t max)
+                        const uint8_t *prefix, unsigned nibbles, struct job_id *ret_jobs,
+                        size_t max)
 {
     struct prefix_search search = {.studio = studio,
                                    .prefix = prefix,
@@ -297,8 +298,7 @@ static int step_dependencies(const Wl__Step *step, size_t index, const struct jo
         if (asked->step >= index)
             return invalid(why, why_size, index, "depends on itself or on a later step");
         before = space_size(job->steps[asked->step].space);
-        if (asked->per > 0 &&
-            (before + asked->per - 1) / asked->per != space_size(spec->space))
+        if (asked->per > 0 && (before + asked->per - 1) / asked->per != space_size(spec->space))
             return invalid(why, why_size, index,
                            "depends task by task on a step with another number of tasks");
         dependencies[i] = (struct dependency){asked->step, asked->per};

@@ -47,10 +47,12 @@ struct catalogue_job *catalogue_find(const struct catalogue *catalogue, const st
 /* Jobs of `studio` (0: any) whose id begins with `nibbles` digits of `prefix`: at most `max`, in
  * order of id; looks at no more than 64 * max entries. Returns how many were written. */
 size_t catalogue_prefix(const struct catalogue *catalogue, struct studio_id studio,
-                        const uint8_t *prefix, unsigned nibbles, struct job_id *ret_jobs, size_t max);
+                        const uint8_t *prefix, unsigned nibbles, struct job_id *ret_jobs,
+                        size_t max);
 /* Unwraps at the first use; borrowed. -EBADMSG where the master key is not the one it was wrapped
  * with. */
-int catalogue_key(struct catalogue *catalogue, struct catalogue_job *entry, const uint8_t **ret_key);
+int catalogue_key(struct catalogue *catalogue, struct catalogue_job *entry,
+                  const uint8_t **ret_key);
 
 /* What the core schedules by, of a submission. `ret_spec` borrows from `submit` and owns its
  * steps: catalogue_spec_deinit. *ret_why says what contradicts itself. */

@@ -74,10 +74,11 @@ static int parse_key(const char *text, struct worker_key *ret_key)
     if (r != 0) {
         r = identity_key_load(text, &pair);
         if (r != 0) {
-            fprintf(stderr,
-                    "westlight-broker: %s: it is neither a public key nor a key file (%s): give the "
-                    "40 characters that westlight key new printed, or the path of its file\n",
-                    text, r < 0 ? strerror(-r) : "not of that form");
+            fprintf(
+                stderr,
+                "westlight-broker: %s: it is neither a public key nor a key file (%s): give the "
+                "40 characters that westlight key new printed, or the path of its file\n",
+                text, r < 0 ? strerror(-r) : "not of that form");
             return FAILED;
         }
         key = pair.public_key;

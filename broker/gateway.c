@@ -223,8 +223,8 @@ void gateway_step(struct gateway *gateway, struct event *event)
 
 /* ---- the way out ---- */
 
-int gateway_say(struct gateway *gateway, const struct link_route *route, const Wl__Envelope *envelope,
-                const struct journal_assign *assign)
+int gateway_say(struct gateway *gateway, const struct link_route *route,
+                const Wl__Envelope *envelope, const struct journal_assign *assign)
 {
     zmq_msg_t message;
     int r = wire_pack(envelope, &message);
@@ -248,13 +248,12 @@ void gateway_answer(struct gateway *gateway, Wl__Envelope *envelope)
                    "report this to whoever runs the broker");
 }
 
-void gateway_refuse_missing(struct gateway *gateway, const char *what, const struct block_id *absent,
-                            size_t n_absent)
+void gateway_refuse_missing(struct gateway *gateway, const char *what,
+                            const struct block_id *absent, size_t n_absent)
 {
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Refusal refusal = WL__REFUSAL__INIT;
-    ProtobufCBinaryData *missing =
-        gateway_scratch(gateway, (n_absent + 1) * sizeof *missing);
+    ProtobufCBinaryData *missing = gateway_scratch(gateway, (n_absent + 1) * sizeof *missing);
 
     for (size_t i = 0; i < n_absent; i++)
         missing[i] = (ProtobufCBinaryData){sizeof absent[i], (uint8_t *)absent[i].bytes};
@@ -302,8 +301,8 @@ static void flush_unsent(void *user, const struct link_route *route,
                          const struct journal_assign *assign, int why)
 {
     struct gateway *gateway = user;
-    struct connection *connection = why == LINK_E_GONE ? roster_find_route(&gateway->roster, route)
-                                                       : NULL;
+    struct connection *connection =
+        why == LINK_E_GONE ? roster_find_route(&gateway->roster, route) : NULL;
 
     gateway->counters.unsent++;
     log_limited(LOG_DEBUG, "unsent", "why=%d", why);
@@ -465,7 +464,9 @@ bool gateway_receive(struct gateway *gateway, size_t max)
         if (r != 0) {
             gateway->counters.dropped++;
             log_limited(LOG_INFO, "dropped", "why=%s",
-                        r == LINK_E_FRAMES ? "frames" : r == LINK_E_ANONYMOUS ? "anonymous" : "?");
+                        r == LINK_E_FRAMES      ? "frames"
+                        : r == LINK_E_ANONYMOUS ? "anonymous"
+                                                : "?");
             continue;
         }
         gateway->counters.messages++;

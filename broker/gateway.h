@@ -27,12 +27,12 @@
 #include <proto/wire.h>
 
 enum {
-    GATEWAY_PINS_MAX = 4096,   /* submissions and results that wait for the vault */
+    GATEWAY_PINS_MAX = 4096,    /* submissions and results that wait for the vault */
     GATEWAY_RANGES_MAX = 65536, /* task ranges one request by frames may come to */
-    GATEWAY_LIVE_ROWS = 64,    /* running tasks one Show or Notice lists */
+    GATEWAY_LIVE_ROWS = 64,     /* running tasks one Show or Notice lists */
 };
-#define GATEWAY_PASS_S      3600 /* a pass is for an hour; then a new one is asked for */
-#define GATEWAY_WRITE_BYTES (64ULL << 30) /* what one lease may put: a large frame sequence */
+#define GATEWAY_PASS_S       3600          /* a pass is for an hour; then a new one is asked for */
+#define GATEWAY_WRITE_BYTES  (64ULL << 30) /* what one lease may put: a large frame sequence */
 #define GATEWAY_STUDIO_BYTES (16ULL << 40) /* what one studio's pass may put at most */
 
 /* The message at hand. */
@@ -70,12 +70,12 @@ struct gateway {
     struct watch watch;
     struct outbox outbox;
     struct ask ask;
-    uint64_t cookie;  /* of the ask at hand */
-    uint64_t mark;    /* the journal's, for what is said now */
+    uint64_t cookie; /* of the ask at hand */
+    uint64_t mark;   /* the journal's, for what is said now */
     size_t n_pins;
-    char **studios;   /* names by id */
+    char **studios; /* names by id */
     size_t studios_capacity;
-    void *scratch;    /* freed after each message */
+    void *scratch; /* freed after each message */
     struct counters counters;
 };
 
@@ -90,7 +90,7 @@ void gateway_pinned(struct gateway *gateway);   /* completions of the vault */
 void gateway_answered(struct gateway *gateway); /* completions of queries */
 void gateway_tick(struct gateway *gateway);     /* deadlines of core and watches */
 int64_t gateway_deadline_ns(const struct gateway *gateway);
-void gateway_flush(struct gateway *gateway);    /* sends what may leave */
+void gateway_flush(struct gateway *gateway);                             /* sends what may leave */
 void gateway_studio(struct gateway *gateway, const struct key_row *row); /* its name and weight */
 
 /* ---- for the handlers ---- */
@@ -104,14 +104,14 @@ void gateway_effect(struct gateway *gateway, const struct effect *effect);
 void gateway_follow(struct gateway *gateway, const struct record *record);
 
 /* Packs and queues. `assign` may be NULL. -EMSGSIZE where it is too large; nothing was queued. */
-int gateway_say(struct gateway *gateway, const struct link_route *route, const Wl__Envelope *envelope,
-                const struct journal_assign *assign);
+int gateway_say(struct gateway *gateway, const struct link_route *route,
+                const Wl__Envelope *envelope, const struct journal_assign *assign);
 /* To the asker, with its request number. */
 void gateway_answer(struct gateway *gateway, Wl__Envelope *envelope);
 void gateway_refuse(struct gateway *gateway, enum code code, const char *what, const char *why,
                     const char *next);
-void gateway_refuse_missing(struct gateway *gateway, const char *what, const struct block_id *absent,
-                            size_t n_absent);
+void gateway_refuse_missing(struct gateway *gateway, const char *what,
+                            const struct block_id *absent, size_t n_absent);
 /* The job named, if the asker may see it. A foreign id is answered exactly as an unknown one, and
  * only here: NULL, and the refusal is queued. */
 struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinaryData *id,

@@ -84,8 +84,7 @@ static void reply_no(struct gateway *gateway, enum code code, const char *what)
         gateway_refuse(gateway, code, what, "there is no such job", "westlight jobs lists them");
         return;
     case CODE_CONFLICT:
-        gateway_refuse(gateway, code, what,
-                       "its id was used before, for something else",
+        gateway_refuse(gateway, code, what, "its id was used before, for something else",
                        "repeat it under a new id (a client does this by itself)");
         return;
     case CODE_STATE:

@@ -35,9 +35,8 @@ static bool speaks(struct gateway *gateway, const Wl__Hello *hello)
     if (hello->protocol >= WIRE_PROTOCOL_MIN && hello->protocol <= WIRE_PROTOCOL)
         return true;
     snprintf(program, sizeof program, "%s", hello->program[0] ? hello->program : "the program");
-    snprintf(why, sizeof why,
-             "%s speaks protocol %u, the broker (%s) speaks %u to %u", program, hello->protocol,
-             WESTLIGHT_VERSION, WIRE_PROTOCOL_MIN, WIRE_PROTOCOL);
+    snprintf(why, sizeof why, "%s speaks protocol %u, the broker (%s) speaks %u to %u", program,
+             hello->protocol, WESTLIGHT_VERSION, WIRE_PROTOCOL_MIN, WIRE_PROTOCOL);
     gateway_refuse(gateway, CODE_PROTOCOL, "the protocol", why,
                    hello->protocol > WIRE_PROTOCOL ? "update the broker, or use an older program"
                                                    : "update the program");

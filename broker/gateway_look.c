@@ -82,8 +82,7 @@ static Wl__JobRow *job_row(struct gateway *gateway, const struct job_view *view,
 static Wl__TaskRow *task_row(struct gateway *gateway, const struct lease_view *view)
 {
     Wl__TaskRow *row = gateway_scratch(gateway, sizeof *row);
-    const struct live_task *live =
-        live_find(&gateway->live, &view->lease.job, view->lease.task);
+    const struct live_task *live = live_find(&gateway->live, &view->lease.job, view->lease.task);
     const struct peer *peer = roster_worker(&gateway->roster, view->worker);
 
     wl__task_row__init(row);
@@ -278,8 +277,8 @@ static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job
     row->failed = counts.failed;
     row->cancelled = counts.cancelled;
     row->why = why_text(gateway, entry, step);
-    row->failed_tasks = task_ranges(gateway, &entry->job, step, TASK_FAILED, ranges,
-                                    &row->n_failed_tasks);
+    row->failed_tasks =
+        task_ranges(gateway, &entry->job, step, TASK_FAILED, ranges, &row->n_failed_tasks);
     row->done_tasks =
         task_ranges(gateway, &entry->job, step, TASK_DONE, ranges, &row->n_done_tasks);
     row->dependencies = entry->submit->steps[step]->dependencies;
@@ -375,8 +374,7 @@ void gateway_notices(struct gateway *gateway)
 
         if (!entry || !core_job(gateway->with.core, &watched->job, &view))
             continue;
-        list_for_each(at, &watched->watchers)
-        {
+        list_for_each (at, &watched->watchers) {
             const struct watcher *watcher = list_entry(at, struct watcher, in_job);
 
             say_notice(gateway, entry, &view, &watcher->connection->route, 0);

@@ -125,8 +125,8 @@ void gateway_on_dependencies(struct gateway *gateway)
     }
     if (catalogue_key(&gateway->catalogue, entry, &key) != 0)
         gateway_die("a job key as stored (is this the state's master.key?)", -EBADMSG);
-    request = request_new(gateway, QUERY_DEPENDENCIES, &entry->job, wanted->after, 0,
-                          LIMIT_RESULTS_PAGE);
+    request =
+        request_new(gateway, QUERY_DEPENDENCIES, &entry->job, wanted->after, 0, LIMIT_RESULTS_PAGE);
     memcpy(request->job_key, key, sizeof request->job_key);
     request->n_ranges = dependency_ranges(gateway, entry, &lease, &request->ranges);
     submit(gateway, request);
@@ -206,11 +206,9 @@ void gateway_on_live_log(struct gateway *gateway)
     live = log.live ? live_find(&gateway->live, &entry->job, task) : NULL;
     if (live) {
         log.floor = live->lease.floor;
-        log.segments =
-            gateway_scratch(gateway, (LIVE_TASK_BYTES / sizeof(struct live_segment) + 1) *
-                                         sizeof *log.segments);
-        list_for_each(at, &live->segments)
-        {
+        log.segments = gateway_scratch(
+            gateway, (LIVE_TASK_BYTES / sizeof(struct live_segment) + 1) * sizeof *log.segments);
+        list_for_each (at, &live->segments) {
             const struct live_segment *segment = list_entry(at, struct live_segment, node);
             size_t size = segment->size - sizeof *segment;
 

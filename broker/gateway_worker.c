@@ -196,7 +196,8 @@ void gateway_on_result(struct gateway *gateway)
     lease = gateway_lease_id(&plain);
     if (!gateway_ticket(gateway, result->lease, &result->ticket, &lease)) {
         gateway_committed(gateway, &ask->route, &lease, CODE_REFUSED,
-                          "the ticket was not given to this worker for this lease: drop it", NULL, 0);
+                          "the ticket was not given to this worker for this lease: drop it", NULL,
+                          0);
         return;
     }
     why = result_why(result);
@@ -207,8 +208,8 @@ void gateway_on_result(struct gateway *gateway)
     }
     entry = catalogue_find(&gateway->catalogue, &lease.job);
     if (!entry) {
-        gateway_committed(gateway, &ask->route, &lease, CODE_STALE, "its job is gone: drop it", NULL,
-                          0);
+        gateway_committed(gateway, &ask->route, &lease, CODE_STALE, "its job is gone: drop it",
+                          NULL, 0);
         return;
     }
     if (result->n_refs == 0)

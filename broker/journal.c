@@ -66,7 +66,7 @@ void journal_free(struct journal *journal)
     if (!journal)
         return;
     release_kept(journal);
-    list_for_each_safe(at, after, &journal->said)
+    list_for_each_safe (at, after, &journal->said)
         said_free(journal, list_entry(at, struct said, node));
     free(journal->records);
     free(journal->kept);

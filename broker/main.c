@@ -50,7 +50,8 @@ static int number(const char *option, const char *text, unsigned long long least
     errno = 0;
     value = strtoull(text, &end, 10);
     if (errno || *end || end == text || text[0] == '-' || value < least || value > most) {
-        fprintf(stderr, "westlight-broker: %s %s: it is no whole number from %llu to %llu: give one\n",
+        fprintf(stderr,
+                "westlight-broker: %s %s: it is no whole number from %llu to %llu: give one\n",
                 option, text, least, most);
         return USAGE;
     }

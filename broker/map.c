@@ -55,9 +55,8 @@ static struct list *bucket(const struct map *map, uint64_t hash)
 
 static void grow(struct map *map)
 {
-    struct map larger = {.n_buckets = map->n_buckets * 2,
-                           .n_nodes = map->n_nodes,
-                           .seed = map->seed};
+    struct map larger = {
+        .n_buckets = map->n_buckets * 2, .n_nodes = map->n_nodes, .seed = map->seed};
 
     larger.buckets = buckets_new(larger.n_buckets);
     if (!larger.buckets)
@@ -88,11 +87,9 @@ void map_remove(struct map *map, struct map_node *node)
     map->n_nodes--;
 }
 
-struct map_node *map_find(const struct map *map, uint64_t hash, map_match *match,
-                              const void *key)
+struct map_node *map_find(const struct map *map, uint64_t hash, map_match *match, const void *key)
 {
-    list_for_each(at, bucket(map, hash))
-    {
+    list_for_each (at, bucket(map, hash)) {
         struct map_node *node = list_entry(at, struct map_node, node);
 
         if (node->hash == hash && match(node, key))

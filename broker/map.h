@@ -30,10 +30,9 @@ void map_remove(struct map *map, struct map_node *node);
 
 /* Whether `node` is the one asked for; hashes are equal already. */
 typedef bool map_match(const struct map_node *node, const void *key);
-struct map_node *map_find(const struct map *map, uint64_t hash, map_match *match,
-                              const void *key);
+struct map_node *map_find(const struct map *map, uint64_t hash, map_match *match, const void *key);
 
 #define map_entry(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
-#define map_for_each_safe(at, map)                                                             \
-    for (size_t bucket_ = 0; bucket_ < (map)->n_buckets; bucket_++)                              \
-        list_for_each_safe(at, after_##at, &(map)->buckets[bucket_])
+#define map_for_each_safe(at, map)                                                                 \
+    for (size_t bucket_ = 0; bucket_ < (map)->n_buckets; bucket_++)                                \
+        list_for_each_safe (at, after_##at, &(map)->buckets[bucket_])

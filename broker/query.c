@@ -90,8 +90,8 @@ struct page {
     size_t bytes, limit; /* what the rows take; the most rows */
     size_t n;
     bool more;
-    uint64_t next;       /* DEPENDENCIES: the offset after the last row */
-    uint64_t first;      /* DEPENDENCIES: of the range */
+    uint64_t next;  /* DEPENDENCIES: the offset after the last row */
+    uint64_t first; /* DEPENDENCIES: of the range */
     int error;
 };
 
@@ -260,7 +260,8 @@ static int read_results(struct query *query, struct query_request *request)
     results->results = calloc(page.limit + 1, sizeof *results->results);
     if (!results->results)
         return -ENOMEM;
-    r = store_results(query->reader, &request->job, request->after, page.limit + 1, on_result, &page);
+    r = store_results(query->reader, &request->job, request->after, page.limit + 1, on_result,
+                      &page);
     results->more = page.more;
     return page.error ? page.error : r < 0 ? r : 0;
 }
@@ -393,8 +394,7 @@ int query_new(const char *folder, struct query **ret_query)
 
 static void requests_free(struct list *list)
 {
-    list_for_each_safe(at, after, list)
-    {
+    list_for_each_safe (at, after, list) {
         list_unlink(at);
         query_request_free(list_entry(at, struct query_request, node));
     }

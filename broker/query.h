@@ -26,15 +26,15 @@ struct query_request {
     struct link_route route;
     uint64_t request;
     struct job_id job;
-    struct task_id task;             /* ATTEMPTS */
-    uint64_t after;                  /* a sequence; DEPENDENCIES: range << 32 | offset in it */
+    struct task_id task; /* ATTEMPTS */
+    uint64_t after;      /* a sequence; DEPENDENCIES: range << 32 | offset in it */
     size_t limit;
-    struct task_range *ranges;       /* DEPENDENCIES: what the task waits for; owned */
+    struct task_range *ranges; /* DEPENDENCIES: what the task waits for; owned */
     size_t n_ranges;
-    uint8_t job_key[32];             /* DEPENDENCIES; wiped when the request is freed */
+    uint8_t job_key[32]; /* DEPENDENCIES; wiped when the request is freed */
 
     int result;
-    Wl__Envelope *answer;            /* owned; names of workers are still empty */
+    Wl__Envelope *answer;                  /* owned; names of workers are still empty */
     struct worker_key workers[LIMIT_PAGE]; /* ATTEMPTS: of each row */
 };
 

@@ -7,7 +7,8 @@
 #include <proto/wire.h>
 #include <broker/roster.h>
 
-int roster_init(struct roster *roster, struct store_reader *registry, roster_forget *forget, void *user)
+int roster_init(struct roster *roster, struct store_reader *registry, roster_forget *forget,
+                void *user)
 {
     struct roster made = {.registry = registry, .forget = forget, .user = user};
     int r = map_init(&made.by_key);
@@ -43,7 +44,7 @@ void roster_deinit(struct roster *roster)
     {
         struct peer *peer = map_entry(at, struct peer, node.node);
 
-        list_for_each_safe(held, after, &peer->connections)
+        list_for_each_safe (held, after, &peer->connections)
             connection_free(roster, list_entry(held, struct connection, in_peer));
         if (peer->hello)
             wire_free(peer->hello);
@@ -72,7 +73,7 @@ static int registry_row(struct roster *roster, const struct link_key *key, struc
 }
 
 int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns, bool again,
-              struct peer **ret_peer)
+               struct peer **ret_peer)
 {
     uint64_t hash = map_hash(&roster->by_key, key, sizeof *key);
     struct map_node *node = map_find(&roster->by_key, hash, key_match, key);
@@ -134,8 +135,7 @@ static void make_room(struct roster *roster, struct peer *peer)
 
     if (peer->n_connections < ROSTER_CONNECTIONS)
         return;
-    list_for_each(at, &peer->connections)
-    {
+    list_for_each (at, &peer->connections) {
         if (list_entry(at, struct connection, in_peer)->n_watches == 0) {
             oldest = at;
             break;
@@ -145,7 +145,7 @@ static void make_room(struct roster *roster, struct peer *peer)
 }
 
 int roster_connection(struct roster *roster, struct peer *peer, const struct link_route *route,
-                     struct connection **ret_connection)
+                      struct connection **ret_connection)
 {
     struct connection *connection = roster_find_route(roster, route);
 
@@ -172,7 +172,7 @@ int roster_connection(struct roster *roster, struct peer *peer, const struct lin
     list_push(&peer->connections, &connection->in_peer);
     peer->n_connections++;
     map_insert(&roster->by_route, map_hash(&roster->by_route, route->bytes, route->size),
-                 &connection->node);
+               &connection->node);
     *ret_connection = connection;
     return 0;
 }

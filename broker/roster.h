@@ -26,17 +26,17 @@ struct peer {
     struct map_node node;
     struct link_key key;
     struct key_row row;
-    bool enrolled;         /* as of read_ns */
+    bool enrolled; /* as of read_ns */
     int64_t read_ns;
     struct list connections; /* the longest unused first */
     size_t n_connections;
 
     /* A worker's. */
-    bool joined;           /* the core knows it */
+    bool joined; /* the core knows it */
     struct worker_id worker;
     uint64_t session;
     struct connection *current; /* NULL: its connection was forgotten */
-    Wl__Envelope *hello;   /* its offer, as others may see it */
+    Wl__Envelope *hello;        /* its offer, as others may see it */
 };
 
 struct connection {
@@ -56,20 +56,21 @@ struct roster {
     struct store_reader *registry; /* borrowed */
     struct peer **by_worker;       /* index: worker_id */
     size_t by_worker_capacity;
-    roster_forget *forget;          /* told before a connection goes */
+    roster_forget *forget; /* told before a connection goes */
     void *user;
 };
 
-int roster_init(struct roster *roster, struct store_reader *registry, roster_forget *forget, void *user);
+int roster_init(struct roster *roster, struct store_reader *registry, roster_forget *forget,
+                void *user);
 void roster_deinit(struct roster *roster);
 
 /* The peer of a key, its row read again where that is old or `again`. ROSTER_E_UNKNOWN where the
  * registry lacks it; *ret_peer is then the peer it was, or NULL. */
 int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns, bool again,
-              struct peer **ret_peer);
+               struct peer **ret_peer);
 /* The connection a message came by, made where it is new. */
 int roster_connection(struct roster *roster, struct peer *peer, const struct link_route *route,
-                     struct connection **ret_connection);
+                      struct connection **ret_connection);
 void roster_drop(struct roster *roster, struct connection *connection);
 /* The same by route, where the peer is gone. */
 struct connection *roster_find_route(struct roster *roster, const struct link_route *route);

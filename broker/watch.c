@@ -42,8 +42,8 @@ void watch_deinit(struct watch *watch)
 
 static bool job_match(const struct map_node *node, const void *key)
 {
-    return memcmp(&map_entry(node, const struct watched, node)->job, key,
-                  sizeof(struct job_id)) == 0;
+    return memcmp(&map_entry(node, const struct watched, node)->job, key, sizeof(struct job_id)) ==
+           0;
 }
 
 static struct watched *find(const struct watch *watch, const struct job_id *job)
@@ -56,8 +56,7 @@ static struct watched *find(const struct watch *watch, const struct job_id *job)
 
 static struct watcher *find_watcher(struct watched *watched, struct connection *connection)
 {
-    list_for_each(at, &connection->watches)
-    {
+    list_for_each (at, &connection->watches) {
         struct watcher *watcher = list_entry(at, struct watcher, in_connection);
 
         if (watcher->watched == watched)
@@ -132,8 +131,7 @@ void watch_changed(struct watch *watch, const struct job_id *job)
 
 struct watched *watch_due(struct watch *watch, int64_t now_ns)
 {
-    list_for_each(at, &watch->due)
-    {
+    list_for_each (at, &watch->due) {
         struct watched *watched = list_entry(at, struct watched, in_due);
 
         if (watched->next_ns <= now_ns) {
@@ -149,8 +147,7 @@ int64_t watch_deadline_ns(const struct watch *watch)
 {
     int64_t deadline_ns = INT64_MAX;
 
-    list_for_each(at, &watch->due)
-    {
+    list_for_each (at, &watch->due) {
         const struct watched *watched = list_entry(at, struct watched, in_due);
 
         if (watched->next_ns < deadline_ns)

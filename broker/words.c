@@ -51,8 +51,9 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
         snprintf(text, size, "waits for step %s, whose outputs it reads", step_name);
         return;
     case WHY_NO_WORKER:
-        snprintf(text, size, "no worker is connected: start one (westlight-worker) or look at "
-                             "westlight workers");
+        snprintf(text, size,
+                 "no worker is connected: start one (westlight-worker) or look at "
+                 "westlight workers");
         return;
     case WHY_NO_AMOUNT:
         no_amount(why, text, size);
@@ -61,20 +62,23 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
         no_attribute(why, text, size);
         return;
     case WHY_NO_ONE_FITS:
-        snprintf(text, size, "each thing it asks for is on some worker, but no connected worker has "
-                             "all of them: compare westlight workers with what the step asks for");
+        snprintf(text, size,
+                 "each thing it asks for is on some worker, but no connected worker has "
+                 "all of them: compare westlight workers with what the step asks for");
         return;
     case WHY_BUSY:
         snprintf(text, size, "%" PRIu32 " worker%s could run it and %s busy: it waits its turn",
                  why->workers, why->workers == 1 ? "" : "s", why->workers == 1 ? "is" : "are");
         return;
     case WHY_HELD:
-        snprintf(text, size, "held for workers that are expected back after a lost link: it goes to "
-                             "others if they stay away");
+        snprintf(text, size,
+                 "held for workers that are expected back after a lost link: it goes to "
+                 "others if they stay away");
         return;
     case WHY_RETRYING:
-        snprintf(text, size, "failed on the workers there are: it waits to be tried again "
-                             "(westlight log shows why it failed)");
+        snprintf(text, size,
+                 "failed on the workers there are: it waits to be tried again "
+                 "(westlight log shows why it failed)");
         return;
     }
 }
