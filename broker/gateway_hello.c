@@ -157,8 +157,6 @@ void gateway_welcome(struct gateway *gateway, const struct effect *effect)
 
     if (roster_join(&gateway->roster, peer, effect->worker) < 0)
         gateway_die("memory", -ENOMEM);
-    if (peer->current && peer->current != ask->connection)
-        roster_drop(&gateway->roster, peer->current);
     peer->current = ask->connection;
     peer->session = ask->envelope->hello->session;
     if (peer->hello)
