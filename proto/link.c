@@ -217,6 +217,9 @@ static int connect_to(void *socket, enum link_kind kind, const char *endpoint,
     return 0;
 }
 
+static int monitor_new(void *context, void *socket);
+
+/* The monitor comes first: on a fast link the handshake is over before a caller could ask for one. */
 int link_connect(void *context, enum link_kind kind, const char *endpoint,
                  const struct link_key *server, const struct link_keypair *keys, void **ret_socket)
 {
@@ -225,9 +228,11 @@ int link_connect(void *context, enum link_kind kind, const char *endpoint,
 
     if (!socket)
         return -errno;
-    r = connect_to(socket, kind, endpoint, server, keys);
+    r = monitor_new(context, socket);
+    if (r == 0)
+        r = connect_to(socket, kind, endpoint, server, keys);
     if (r < 0) {
-        zmq_close(socket);
+        link_close(socket);
         return r;
     }
     *ret_socket = socket;
@@ -427,6 +432,7 @@ int link_send(void *socket, const struct link_route *route, zmq_msg_t *header, z
 struct monitor {
     struct list node;
     void *pair, *socket; /* socket: NULL once closed */
+    bool given;          /* link_monitor was called: the pair is the caller's */
     enum link_status status;
 };
 
@@ -449,12 +455,17 @@ static struct monitor *monitor_find(const void *pair, const void *socket)
 static void monitor_forget(void *socket)
 {
     struct monitor *monitor;
-    void *watched = NULL;
+    void *watched = NULL, *unused = NULL;
 
     pthread_mutex_lock(&monitors_lock);
     monitor = monitor_find(NULL, socket);
-    if (monitor)
+    if (monitor && !monitor->given) {
+        unused = monitor->pair;
+        list_unlink(&monitor->node);
+        free(monitor);
+    } else if (monitor) {
         monitor->socket = NULL;
+    }
     monitor = monitor_find(socket, NULL);
     if (monitor) {
         watched = monitor->socket;
@@ -462,8 +473,10 @@ static void monitor_forget(void *socket)
         free(monitor);
     }
     pthread_mutex_unlock(&monitors_lock);
-    if (watched)
-        zmq_socket_monitor(watched, NULL, 0);
+    if (watched || unused)
+        zmq_socket_monitor(watched ? watched : socket, NULL, 0);
+    if (unused)
+        zmq_close(unused);
 }
 
 void link_close(void *socket)
@@ -498,7 +511,7 @@ static int monitor_start(void *socket, void *pair)
     return r;
 }
 
-int link_monitor(void *context, void *socket, void **ret_monitor)
+static int monitor_new(void *context, void *socket)
 {
     struct monitor *monitor = calloc(1, sizeof(*monitor));
     int r;
@@ -514,12 +527,25 @@ int link_monitor(void *context, void *socket, void **ret_monitor)
         free(monitor);
         return r;
     }
-
-    *ret_monitor = monitor->pair;
     pthread_mutex_lock(&monitors_lock);
     list_push(&monitors, &monitor->node);
     pthread_mutex_unlock(&monitors_lock);
     return 0;
+}
+
+int link_monitor(void *context _unused_, void *socket, void **ret_monitor)
+{
+    int r = -EINVAL; /* not a client's, or asked for twice */
+
+    pthread_mutex_lock(&monitors_lock);
+    struct monitor *monitor = monitor_find(NULL, socket);
+    if (monitor && !monitor->given) {
+        monitor->given = true;
+        *ret_monitor = monitor->pair;
+        r = 0;
+    }
+    pthread_mutex_unlock(&monitors_lock);
+    return r;
 }
 
 /* A refusal is followed by a disconnection, which is no news; it stands until a handshake succeeds
