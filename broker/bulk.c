@@ -2,7 +2,8 @@
  *
  * Half of the memory is for what comes in: past it the socket is not read. The other half is for
  * what goes out: a block is read from the vault only when it has room there and its peer is within
- * its share, peers taking turns. So a peer that reads nothing stops its own gets, and nobody's puts.
+ * its share, peers taking turns. So a peer that reads nothing stops its own gets, and nobody's
+ * puts.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,11 +15,11 @@
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
 
-#define GETS_AT_VAULT   64         /* enough to keep its threads busy, few enough to be fair */
-#define GET_IDS_MAX     (1u << 18) /* a window of blocks of 128 bytes */
-#define RECEIVE_MAX     256        /* before answers are looked after again */
-#define RETRY_MS        5          /* libzmq does not say when one peer of many has room again */
-#define MEMORY_MIN      (8u * 1024 * 1024)
+#define GETS_AT_VAULT 64         /* enough to keep its threads busy, few enough to be fair */
+#define GET_IDS_MAX   (1u << 18) /* a window of blocks of 128 bytes */
+#define RECEIVE_MAX   256        /* before answers are looked after again */
+#define RETRY_MS      5          /* libzmq does not say when one peer of many has room again */
+#define MEMORY_MIN    (8u * 1024 * 1024)
 
 /* ---- to the vault ---- */
 

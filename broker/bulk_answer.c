@@ -119,7 +119,7 @@ static bool flush_peer(struct bulk *bulk, struct peer *peer)
 
 void bulk_flush(struct bulk *bulk)
 {
-    list_for_each_safe(node, after, &bulk->blocked) {
+    list_for_each_safe (node, after, &bulk->blocked) {
         struct peer *peer = peer_ref(list_entry(node, struct peer, blocked));
         if (flush_peer(bulk, peer))
             list_unlink(&peer->blocked);
@@ -174,8 +174,8 @@ static void send_result_fault(struct bulk *bulk, struct task *task)
         why = "the broker's vault failed";
         next = "have the operator look at the broker's log";
     }
-    bulk_fault(bulk, task->peer, task->request,
-               task->vault.kind == VAULT_HAVE ? NULL : &task->id, code, why, next);
+    bulk_fault(bulk, task->peer, task->request, task->vault.kind == VAULT_HAVE ? NULL : &task->id,
+               code, why, next);
 }
 
 static void send_block(struct bulk *bulk, struct task *task)

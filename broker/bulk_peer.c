@@ -23,7 +23,8 @@ void peers_deinit(struct peers *peers)
     for (size_t i = 0; i < PEERS_BUCKETS; i++)
         while (!list_empty(&peers->buckets[i]))
             peers_forget(peers, list_entry(peers->buckets[i].next, struct peer, node));
-    list_for_each_safe(node, after, &peers->grants) free(list_entry(node, struct grant, node));
+    list_for_each_safe (node, after, &peers->grants)
+        free(list_entry(node, struct grant, node));
 }
 
 struct peer *peer_ref(struct peer *peer)
@@ -51,7 +52,7 @@ struct peer *peers_get(struct peers *peers, const struct link_route *route,
                        const struct link_key *key)
 {
     struct list *bucket = bucket_of(peers, route);
-    list_for_each(node, bucket) {
+    list_for_each (node, bucket) {
         struct peer *peer = list_entry(node, struct peer, node);
         if (peer->route.size != route->size || memcmp(peer->route.bytes, route->bytes, route->size))
             continue;
@@ -85,9 +86,10 @@ void peers_forget(struct peers *peers, struct peer *peer)
     list_unlink(&peer->node);
     list_unlink(&peer->turn);
     list_unlink(&peer->blocked);
-    list_for_each_safe(node, after, &peer->gets) free(list_entry(node, struct get, node));
+    list_for_each_safe (node, after, &peer->gets)
+        free(list_entry(node, struct get, node));
     list_init(&peer->gets);
-    list_for_each_safe(node, after, &peer->answers) {
+    list_for_each_safe (node, after, &peer->answers) {
         struct answer *answer = list_entry(node, struct answer, node);
         zmq_msg_close(&answer->header);
         zmq_msg_close(&answer->data);
@@ -101,7 +103,7 @@ void peers_forget(struct peers *peers, struct peer *peer)
 static bool grant_in_use(struct peers *peers, const struct grant *grant)
 {
     for (size_t i = 0; i < PEERS_BUCKETS; i++)
-        list_for_each(node, &peers->buckets[i]) {
+        list_for_each (node, &peers->buckets[i]) {
             if (list_entry(node, struct peer, node)->grant == grant)
                 return true;
         }
@@ -111,13 +113,13 @@ static bool grant_in_use(struct peers *peers, const struct grant *grant)
 void peers_expire(struct peers *peers, int64_t now_ns, int64_t now_wall_s)
 {
     for (size_t i = 0; i < PEERS_BUCKETS; i++)
-        list_for_each_safe(node, after, &peers->buckets[i]) {
+        list_for_each_safe (node, after, &peers->buckets[i]) {
             struct peer *peer = list_entry(node, struct peer, node);
             if (now_ns - peer->seen_ns > IDLE_NS && !peer->pending && !peer->n_answers &&
                 !peer->n_get_ids && atomic_load(&peer->held_bytes) == 0)
                 peers_forget(peers, peer);
         }
-    list_for_each_safe(node, after, &peers->grants) {
+    list_for_each_safe (node, after, &peers->grants) {
         struct grant *grant = list_entry(node, struct grant, node);
         if (grant->expires_wall_s < now_wall_s && !grant_in_use(peers, grant)) {
             list_unlink(&grant->node);
@@ -133,7 +135,7 @@ int peers_open(struct peers *peers, struct peer *peer, const struct pass *pass, 
     struct grant *grant = NULL;
 
     digest(text, size, &name);
-    list_for_each(node, &peers->grants) {
+    list_for_each (node, &peers->grants) {
         struct grant *other = list_entry(node, struct grant, node);
         if (!memcmp(&other->digest, &name, sizeof name))
             grant = other;

@@ -36,11 +36,11 @@ struct peer {
     bool open, gone;
     struct pass pass;
     struct grant *grant;
-    struct list gets;    /* struct get */
+    struct list gets; /* struct get */
     size_t n_get_ids;
     struct list answers; /* struct answer */
     size_t n_answers;
-    unsigned pending;    /* requests at the vault */
+    unsigned pending; /* requests at the vault */
     int64_t seen_ns;
     atomic_size_t held_bytes;
     atomic_uint count;

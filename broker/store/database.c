@@ -27,7 +27,8 @@ static const char *const schema_steps[] = {
     " weight INTEGER NOT NULL);"
     "CREATE TABLE keys(public BLOB PRIMARY KEY, role INTEGER NOT NULL, studio INTEGER NOT NULL,"
     " name TEXT NOT NULL, added INTEGER NOT NULL) WITHOUT ROWID;"
-    /* first_priority is what was submitted, for recovery; priority, state and reason are current. */
+    /* first_priority is what was submitted, for recovery; priority, state and reason are current.
+     */
     "CREATE TABLE jobs(sequence INTEGER PRIMARY KEY, job BLOB NOT NULL UNIQUE,"
     " studio INTEGER NOT NULL, name TEXT NOT NULL, submitted INTEGER NOT NULL,"
     " first_priority INTEGER NOT NULL, priority INTEGER NOT NULL, state INTEGER NOT NULL,"
@@ -90,8 +91,8 @@ int database_error(struct database *database, int code, const char *what)
         result = (code & 0xff) == SQLITE_IOERR && system > 0 ? -system : -EIO;
         next = "look at the disk, then start the broker again";
     }
-    snprintf(database->why, sizeof database->why, "%.400s: %.200s (SQLite %d): %s", what, reason, extended,
-             next);
+    snprintf(database->why, sizeof database->why, "%.400s: %.200s (SQLite %d): %s", what, reason,
+             extended, next);
     return result;
 }
 
@@ -172,10 +173,11 @@ static int check_version(struct database *database, const char *path, int64_t *r
     if (code != SQLITE_OK)
         return database_error(database, code, path);
     if (version > SCHEMA_VERSION) {
-        snprintf(database->why, sizeof database->why,
-                 "%.400s: written by a newer program (schema %lld, this one knows %d): start the newer "
-                 "one",
-                 path, (long long)version, SCHEMA_VERSION);
+        snprintf(
+            database->why, sizeof database->why,
+            "%.400s: written by a newer program (schema %lld, this one knows %d): start the newer "
+            "one",
+            path, (long long)version, SCHEMA_VERSION);
         return STORE_E_NEWER;
     }
     *ret_version = version;
@@ -229,8 +231,8 @@ int database_open(struct database *database, const char *folder, enum database_m
         }
         close(fd);
     }
-    int code = sqlite3_open_v2(path, &database->handle,
-                               SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    int code =
+        sqlite3_open_v2(path, &database->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
     int r = code == SQLITE_OK ? prepare_connection(database, path, mode)
                               : database_error(database, code, path);
     if (r)

@@ -34,7 +34,8 @@ int database_run_text(struct database *database, const char *text);
 /* Binds by format: i an int64_t, b a pointer and a size_t, t a text. The data must live until the
  * statement was reset. Returns SQLite's code. */
 int database_bind(sqlite3_stmt *statement, const char *format, ...);
-/* Steps a statement that returns no rows, and resets it. Returns SQLite's code, SQLITE_OK if done. */
+/* Steps a statement that returns no rows, and resets it. Returns SQLite's code, SQLITE_OK if done.
+ */
 int database_finish(sqlite3_stmt *statement);
 
 /* Columns of an attempt in the order that database_attempt reads them, from column `first`. */

@@ -21,7 +21,7 @@
 
 /* What may wait for the writer: beyond it store_submit blocks, so that a slow disk slows the loop
  * down and memory stays bounded. */
-#define QUEUE_BYTES       (64u * 1024 * 1024)
+#define QUEUE_BYTES (64u * 1024 * 1024)
 /* Pages of 4 KiB. The log is moved home past the first number; past the second the writer is held
  * for as long as that takes, because otherwise a busy broker's log would never start over. */
 #define WAL_PASSIVE_PAGES 1024
@@ -80,10 +80,11 @@ static int lock_folder(struct store *store)
     if (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
         ssize_t n = pread(store->lock_fd, owner, sizeof owner - 1, 0);
         owner[n > 0 ? strspn(owner, "0123456789") : 0] = 0;
-        snprintf(open_why, sizeof open_why,
-                 "%.500s: another broker (process %s) runs on this folder: stop it, or name another "
-                 "folder",
-                 path, owner[0] ? owner : "unknown");
+        snprintf(
+            open_why, sizeof open_why,
+            "%.500s: another broker (process %s) runs on this folder: stop it, or name another "
+            "folder",
+            path, owner[0] ? owner : "unknown");
         return STORE_E_LOCKED;
     }
     int n = snprintf(owner, sizeof owner, "%ld\n", (long)getpid());
@@ -103,9 +104,8 @@ static int raise_epoch(struct store *store)
     sqlite3_stmt *statement = NULL;
     int64_t epoch = 0;
     int code = sqlite3_prepare_v2(
-        database->handle,
-        "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value", -1, &statement,
-        NULL);
+        database->handle, "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value",
+        -1, &statement, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_step(statement);
     if (code == SQLITE_ROW) {
@@ -333,7 +333,8 @@ static void *checkpointer_main(void *user)
         if (mode < 0)
             continue;
         pthread_mutex_unlock(&store->lock);
-        /* The bulk of it without holding anyone; a restart then has little left to hold them for. */
+        /* The bulk of it without holding anyone; a restart then has little left to hold them for.
+         */
         if (mode != SQLITE_CHECKPOINT_PASSIVE)
             checkpoint(store, SQLITE_CHECKPOINT_PASSIVE);
         checkpoint(store, mode);

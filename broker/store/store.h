@@ -19,11 +19,11 @@
 #include <proto/base/err.h>
 
 enum {
-    STORE_E_NEWER = 1,   /* written by a newer version */
+    STORE_E_NEWER = 1, /* written by a newer version */
     STORE_E_CORRUPT = 2,
     STORE_E_FULL = 3,
-    STORE_E_LOCKED = 4,  /* another broker runs on it */
-    STORE_E_NONE = 5,    /* no such row */
+    STORE_E_LOCKED = 4, /* another broker runs on it */
+    STORE_E_NONE = 5,   /* no such row */
 };
 
 struct store;
@@ -45,7 +45,8 @@ int store_recover(struct store *store, store_each *each, void *user);
 /* ---- writing ---- */
 /* A batch is never split over two transactions; several may share one. Completions come in order
  * through store_completed. Blocks while 64 MiB wait. */
-int store_submit(struct store *store, uint64_t batch, const struct record *records, size_t n_records);
+int store_submit(struct store *store, uint64_t batch, const struct record *records,
+                 size_t n_records);
 int store_fd(struct store *store); /* an eventfd, readable when completions wait */
 /* Newest durable batch in *ret_batch, in every case; 0, STORE_E_FULL (every later batch is given up
  * until store_recover), or negative and fatal. */
@@ -62,10 +63,13 @@ struct attempt_row {
 /* Committed results of a job after `after`, in order; stops when `each` returns non-zero, and
  * forwards that if it is negative. A read that takes longer than a second is -ETIMEDOUT. */
 typedef int store_row(void *user, const struct attempt_row *row);
-int store_results(struct store_reader *reader, const struct job_id *job, uint64_t after, size_t limit, store_row *each, void *user);
+int store_results(struct store_reader *reader, const struct job_id *job, uint64_t after,
+                  size_t limit, store_row *each, void *user);
 /* Results of one task range of one step with the newest sequence of each task. */
-int store_step_results(struct store_reader *reader, const struct job_id *job, uint32_t step, uint64_t first, uint64_t last, size_t limit, store_row *each, void *user);
-int store_attempts(struct store_reader *reader, const struct job_id *job, struct task_id task, uint64_t after, size_t limit, store_row *each, void *user);
+int store_step_results(struct store_reader *reader, const struct job_id *job, uint32_t step,
+                       uint64_t first, uint64_t last, size_t limit, store_row *each, void *user);
+int store_attempts(struct store_reader *reader, const struct job_id *job, struct task_id task,
+                   uint64_t after, size_t limit, store_row *each, void *user);
 
 /* ---- the registry of keys; also written by `westlight-broker allow` from another process ---- */
 struct key_row {
@@ -76,7 +80,8 @@ struct key_row {
     char name[LIMIT_NAME_BYTES + 1]; /* the person or the node */
     uint32_t weight;
 };
-int store_key(struct store_reader *reader, const struct worker_key *key, struct key_row *ret_row); /* STORE_E_NONE */
+int store_key(struct store_reader *reader, const struct worker_key *key,
+              struct key_row *ret_row); /* STORE_E_NONE */
 typedef int store_key_each(void *user, const struct key_row *row);
 int store_keys(struct store_reader *reader, store_key_each *each, void *user);
 /* Opens the database by itself; makes the studio where it is new. A key that is there with another

@@ -144,12 +144,11 @@ static int write_change(sqlite3_stmt **statements, const struct record *record)
     const struct job_id *job = &record->job;
     int64_t state = record->change.state, reason = record->change.reason;
     int64_t priority = record->change.priority;
-    int code = database_bind(statements[CHANGE], "iibiiiiiiii", (int64_t)record->sequence,
-                             (int64_t)record->wall_s, job->bytes, sizeof job->bytes,
-                             (int64_t)record->change.change, (int64_t)record->change.range.step,
-                             (int64_t)record->change.range.first,
-                             (int64_t)record->change.range.last, (int64_t)record->change.floor,
-                             state, reason, priority);
+    int code = database_bind(
+        statements[CHANGE], "iibiiiiiiii", (int64_t)record->sequence, (int64_t)record->wall_s,
+        job->bytes, sizeof job->bytes, (int64_t)record->change.change,
+        (int64_t)record->change.range.step, (int64_t)record->change.range.first,
+        (int64_t)record->change.range.last, (int64_t)record->change.floor, state, reason, priority);
     if (code == SQLITE_OK)
         code = database_finish(statements[CHANGE]);
     if (code != SQLITE_OK)
@@ -160,8 +159,8 @@ static int write_change(sqlite3_stmt **statements, const struct record *record)
         return code == SQLITE_OK ? database_finish(statements[JOB_STATE]) : code;
     }
     if (record->change.change == CHANGE_PRIORITY) {
-        code = database_bind(statements[JOB_PRIORITY], "ib", priority, job->bytes,
-                             sizeof job->bytes);
+        code =
+            database_bind(statements[JOB_PRIORITY], "ib", priority, job->bytes, sizeof job->bytes);
         return code == SQLITE_OK ? database_finish(statements[JOB_PRIORITY]) : code;
     }
     return SQLITE_OK;
@@ -170,23 +169,23 @@ static int write_change(sqlite3_stmt **statements, const struct record *record)
 static int write_note(sqlite3_stmt **statements, const struct record *record)
 {
     const struct lease_id *lease = &record->note.lease;
-    int code = database_bind(statements[NOTE], "iibiiiiibi", (int64_t)record->sequence,
-                             (int64_t)record->wall_s, lease->job.bytes, sizeof lease->job.bytes,
-                             (int64_t)lease->task.step, (int64_t)lease->task.index,
-                             (int64_t)lease->floor, (int64_t)lease->epoch,
-                             (int64_t)lease->attempt, record->note.worker.bytes,
-                             sizeof record->note.worker.bytes, (int64_t)record->note.gpu_mask);
+    int code =
+        database_bind(statements[NOTE], "iibiiiiibi", (int64_t)record->sequence,
+                      (int64_t)record->wall_s, lease->job.bytes, sizeof lease->job.bytes,
+                      (int64_t)lease->task.step, (int64_t)lease->task.index, (int64_t)lease->floor,
+                      (int64_t)lease->epoch, (int64_t)lease->attempt, record->note.worker.bytes,
+                      sizeof record->note.worker.bytes, (int64_t)record->note.gpu_mask);
     return code == SQLITE_OK ? database_finish(statements[NOTE]) : code;
 }
 
 static int write_request(sqlite3_stmt **statements, const struct record *record)
 {
-    int code = database_bind(
-        statements[REQUEST], "iiibbiib", (int64_t)record->sequence, (int64_t)record->wall_s,
-        (int64_t)record->request.studio.value, record->request.request.bytes,
-        sizeof record->request.request.bytes, record->request.digest.bytes,
-        sizeof record->request.digest.bytes, (int64_t)record->request.code,
-        (int64_t)record->request.tasks, record->job.bytes, sizeof record->job.bytes);
+    int code = database_bind(statements[REQUEST], "iiibbiib", (int64_t)record->sequence,
+                             (int64_t)record->wall_s, (int64_t)record->request.studio.value,
+                             record->request.request.bytes, sizeof record->request.request.bytes,
+                             record->request.digest.bytes, sizeof record->request.digest.bytes,
+                             (int64_t)record->request.code, (int64_t)record->request.tasks,
+                             record->job.bytes, sizeof record->job.bytes);
     return code == SQLITE_OK ? database_finish(statements[REQUEST]) : code;
 }
 

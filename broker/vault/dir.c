@@ -73,7 +73,6 @@ void vault_port_free(struct vault_port *port)
 {
     if (!port)
         return;
-    CHECK(list_empty(&port->completed));
     closep(&port->event_fd);
     pthread_mutex_destroy(&port->lock);
     free(port);
@@ -121,8 +120,8 @@ static bool in_flight(struct vault *vault, struct studio_id studio, const struct
     for (unsigned w = 0; w < vault->n_workers && !found; w++)
         for (size_t i = 0; i < vault->workers[w].n_puts && !found; i++) {
             const struct vault_request *request = vault->workers[w].puts[i].request;
-            found = request->studio.value == studio.value &&
-                    !memcmp(&request->ids[0], id, sizeof *id);
+            found =
+                request->studio.value == studio.value && !memcmp(&request->ids[0], id, sizeof *id);
         }
     pthread_mutex_unlock(&vault->lock);
     return found;
@@ -180,8 +179,8 @@ static void write_batch(struct vault *vault, struct put *puts, size_t n_puts)
 {
     for (size_t i = 0; i < n_puts; i++) {
         struct vault_request *request = puts[i].request;
-        request->result = disk_write(&vault->disk, request->studio, request->data, request->size,
-                                     &puts[i].file);
+        request->result =
+            disk_write(&vault->disk, request->studio, request->data, request->size, &puts[i].file);
         puts[i].written = request->result == 0;
     }
     for (size_t i = 0; i < n_puts; i++)
@@ -190,8 +189,8 @@ static void write_batch(struct vault *vault, struct put *puts, size_t n_puts)
     for (size_t i = 0; i < n_puts; i++) {
         struct vault_request *request = puts[i].request;
         if (request->result == 0)
-            request->result = disk_rename(&vault->disk, &puts[i].file, request->studio,
-                                          &request->ids[0]);
+            request->result =
+                disk_rename(&vault->disk, &puts[i].file, request->studio, &request->ids[0]);
         if (request->result && puts[i].written)
             disk_discard(&vault->disk, &puts[i].file);
     }
@@ -330,7 +329,7 @@ static size_t take(struct worker *worker, struct vault_request **ret_requests)
     struct vault *vault = worker->vault;
     size_t n = 0, bytes = 0;
 
-    list_for_each_safe(node, after, &vault->queue) {
+    list_for_each_safe (node, after, &vault->queue) {
         struct vault_request *request = list_entry(node, struct vault_request, node);
         bool put = request->kind == VAULT_PUT;
         if (put ? worker->reads_only : n > 0)

@@ -18,9 +18,9 @@ struct job {
     pthread_mutex_t lock; /* of what follows; taken after the table's, or alone */
     struct block_id *names;
     size_t n_names, capacity;
-    size_t n_loaded;        /* names[0 .. n_loaded) are in `ids` */
-    int broken;             /* what came of a refs block that could not be loaded */
-    struct block_set ids;   /* the names themselves are in it as well, once loading has begun */
+    size_t n_loaded;      /* names[0 .. n_loaded) are in `ids` */
+    int broken;           /* what came of a refs block that could not be loaded */
+    struct block_set ids; /* the names themselves are in it as well, once loading has begun */
 };
 
 /* Jobs live as long as the table, so that a pointer to one needs no lock. */
@@ -183,7 +183,7 @@ static void forget_ids(struct reach *reach, struct job *job)
 static void make_room(struct reach *reach, const struct job *keep)
 {
     pthread_mutex_lock(&reach->lock);
-    list_for_each_safe(node, after, &reach->used) {
+    list_for_each_safe (node, after, &reach->used) {
         struct job *job = list_entry(node, struct job, used);
         if (atomic_load(&reach->n_ids) <= REACH_IDS_MAX)
             break;

@@ -10,7 +10,8 @@
 
 #include <broker/vault/disk.h>
 
-#define REACH_IDS_MAX (4u << 20) /* 33 bytes each in tables up to half empty: at most some 300 MiB */
+#define REACH_IDS_MAX                                                                              \
+    (4u << 20) /* 33 bytes each in tables up to half empty: at most some 300 MiB */
 
 struct reach;
 int reach_new(struct disk *disk, struct reach **ret_reach);

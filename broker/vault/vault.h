@@ -9,8 +9,8 @@
  * Owns:    a request is the caller's until its completion; `data` is taken over and freed.
  * Errors:  in the completion: 0, VAULT_E_*; negative and fatal where a sync or a write failed. PIN
  *          is VAULT_E_MISSING where anything is absent.
- * Close:   vault_close completes what was submitted; a port is freed after its last completion was
- *          taken and before the vault is closed, or after.
+ * Close:   vault_close completes what was submitted first; so a port is freed after that, or once
+ *          nothing is under way for it. Completions that nobody took are the submitter's to free.
  */
 #pragma once
 
@@ -22,8 +22,9 @@ enum {
     VAULT_E_MISSING = 1,
     VAULT_E_CORRUPT = 2, /* of the block on disk */
     VAULT_E_FULL = 3,
-    VAULT_E_ID = 4,      /* the bytes put are not those of the name; or no refs block, where one must be */
-    VAULT_E_DENIED = 5,  /* outside of what the pass's job refers to */
+    VAULT_E_ID =
+        4, /* the bytes put are not those of the name; or no refs block, where one must be */
+    VAULT_E_DENIED = 5, /* outside of what the pass's job refers to */
 };
 
 enum vault_kind {
@@ -37,15 +38,15 @@ struct vault_request {
     struct list node; /* the vault's while it has the request */
     enum vault_kind kind;
     struct studio_id studio;
-    struct job_id job;      /* GET: not all zero, reads limited to what this job refers to */
+    struct job_id job; /* GET: not all zero, reads limited to what this job refers to */
     struct vault_port *port;
     void *user;
-    struct block_id *ids;   /* HAVE, PIN (refs blocks), GET and PUT (one) */
+    struct block_id *ids; /* HAVE, PIN (refs blocks), GET and PUT (one) */
     size_t n_ids;
-    bool plain;             /* PUT of a refs block */
-    uint8_t *data;          /* PUT: taken over. GET: the answer, the caller's to free */
+    bool plain;    /* PUT of a refs block */
+    uint8_t *data; /* PUT: taken over. GET: the answer, the caller's to free */
     size_t size;
-    uint8_t *missing;       /* HAVE: bits, the caller's, (n_ids + 7) / 8 bytes */
+    uint8_t *missing;        /* HAVE: bits, the caller's, (n_ids + 7) / 8 bytes */
     struct block_id *absent; /* PIN: up to LIMIT_MISSING_IDS of them, the caller's to free */
     size_t n_absent;
     int result;

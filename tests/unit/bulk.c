@@ -40,8 +40,13 @@ static int setup(void **state)
     assert_int_equal(identity_key_new(&client_keys), 0);
     assert_int_equal(vault_open(folder, 3, &vault), 0);
     const struct bulk_config config = {
-        .endpoint = "tcp://127.0.0.1:*", .keys = &server_keys, .signer = &signer, .vault = vault,
-        .allow = allow_all, .memory_bytes = 64 << 20, .io_threads = 1,
+        .endpoint = "tcp://127.0.0.1:*",
+        .keys = &server_keys,
+        .signer = &signer,
+        .vault = vault,
+        .allow = allow_all,
+        .memory_bytes = 64 << 20,
+        .io_threads = 1,
     };
     assert_int_equal(bulk_start(&config, &bulk), 0);
     assert_int_equal(link_context_new(1, &context), 0);
@@ -59,7 +64,9 @@ static int teardown(void **state)
 
 static struct pass full_pass(void)
 {
-    return (struct pass){.studio = 1, .rights = PASS_READ | PASS_WRITE, .write_bytes = 1 << 30,
+    return (struct pass){.studio = 1,
+                         .rights = PASS_READ | PASS_WRITE,
+                         .write_bytes = 1 << 30,
                          .expires_wall_s = clock_wall_ns() / NS_PER_S + 60};
 }
 
@@ -70,8 +77,13 @@ static struct transfer *open_transfer(const struct pass *pass)
     struct transfer *transfer = NULL;
     pass_sign(&signer, pass, &client_keys.public_key, text, &size);
     const struct transfer_config config = {
-        .context = context, .endpoint = bulk_endpoint(bulk), .server = server_keys.public_key,
-        .keys = &client_keys, .pass = text, .pass_size = size, .patience_ns = 10 * NS_PER_S,
+        .context = context,
+        .endpoint = bulk_endpoint(bulk),
+        .server = server_keys.public_key,
+        .keys = &client_keys,
+        .pass = text,
+        .pass_size = size,
+        .patience_ns = 10 * NS_PER_S,
     };
     assert_int_equal(transfer_new(&config, &transfer), 0);
     return transfer;
@@ -260,8 +272,13 @@ static void anothers_pass_is_refused(void **state)
     struct transfer *transfer = NULL;
     pass_sign(&signer, &pass, &server_keys.public_key, text, &size);
     const struct transfer_config config = {
-        .context = context, .endpoint = bulk_endpoint(bulk), .server = server_keys.public_key,
-        .keys = &mine, .pass = text, .pass_size = size, .patience_ns = 10 * NS_PER_S,
+        .context = context,
+        .endpoint = bulk_endpoint(bulk),
+        .server = server_keys.public_key,
+        .keys = &mine,
+        .pass = text,
+        .pass_size = size,
+        .patience_ns = 10 * NS_PER_S,
     };
     assert_int_equal(transfer_new(&config, &transfer), 0);
     assert_int_equal(transfer_put(transfer, 1, false, source, &blocks), TRANSFER_E_REFUSED);
@@ -274,7 +291,8 @@ static void *bare_link(void)
 {
     void *socket = NULL;
     assert_int_equal(link_connect(context, LINK_BULK, bulk_endpoint(bulk), &server_keys.public_key,
-                                  &client_keys, &socket), 0);
+                                  &client_keys, &socket),
+                     0);
     return socket;
 }
 
@@ -295,7 +313,8 @@ static Wl__Bulk *bare_receive(void *socket)
     const char *why;
     assert_int_equal(zmq_poll(&item, 1, 10000), 1);
     assert_int_equal(link_receive(socket, NULL, NULL, &header, &data), 0);
-    assert_int_equal(wire_bulk_unpack(zmq_msg_data(&header), zmq_msg_size(&header), &message, &why), 0);
+    assert_int_equal(wire_bulk_unpack(zmq_msg_data(&header), zmq_msg_size(&header), &message, &why),
+                     0);
     zmq_msg_close(&header);
     zmq_msg_close(&data);
     return message;

@@ -18,62 +18,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <sqlite3.h>
 #include <broker/store/store.h>
-
-/* ---- a disk that fails on demand ---- */
-
-static atomic_int fail_code_write, fail_code_sync, syncs;
-static sqlite3_vfs faulty;
-static sqlite3_vfs *real_vfs;
-/* The database's own file has other methods (with locks) than its log. */
-static const sqlite3_io_methods *real_methods[2];
-static sqlite3_io_methods faulty_methods[2];
-
-static const sqlite3_io_methods *real_of(const sqlite3_file *file)
-{
-    return real_methods[file->pMethods == &faulty_methods[1]];
-}
-
-static int faulty_write(sqlite3_file *file, const void *data, int size, sqlite3_int64 at)
-{
-    int code = atomic_load(&fail_code_write);
-    return code ? code : real_of(file)->xWrite(file, data, size, at);
-}
-
-static int faulty_sync(sqlite3_file *file, int flags)
-{
-    int code = atomic_load(&fail_code_sync);
-    atomic_fetch_add(&syncs, 1);
-    return code ? code : real_of(file)->xSync(file, flags);
-}
-
-static int faulty_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file, int flags,
-                       int *ret_flags)
-{
-    int code = real_vfs->xOpen(real_vfs, name, file, flags, ret_flags);
-    if (code == SQLITE_OK && file->pMethods) {
-        int own = !!(flags & SQLITE_OPEN_MAIN_DB);
-        if (!real_methods[own]) {
-            real_methods[own] = file->pMethods;
-            faulty_methods[own] = *file->pMethods;
-            faulty_methods[own].xWrite = faulty_write;
-            faulty_methods[own].xSync = faulty_sync;
-        }
-        file->pMethods = &faulty_methods[own];
-    }
-    (void)vfs;
-    return code;
-}
-
-static void faulty_register(void)
-{
-    real_vfs = sqlite3_vfs_find(NULL);
-    faulty = *real_vfs;
-    faulty.zName = "faulty";
-    faulty.xOpen = faulty_open;
-    assert_int_equal(sqlite3_vfs_register(&faulty, 1), SQLITE_OK);
-}
+#include <tests/unit/faulty_disk.h>
 
 /* ---- helpers ---- */
 
@@ -103,7 +49,8 @@ static struct job_id job_of(uint8_t n)
 static struct record attempt_record(uint64_t sequence, uint64_t task, uint32_t floor,
                                     enum attempt_class class)
 {
-    struct record record = {.kind = RECORD_ATTEMPT, .sequence = sequence, .wall_s = 1000, .job = job_of(1)};
+    struct record record = {
+        .kind = RECORD_ATTEMPT, .sequence = sequence, .wall_s = 1000, .job = job_of(1)};
     record.attempt.lease = (struct lease_id){job_of(1), {2, task}, floor, 7, sequence * 10};
     record.attempt.worker.bytes[0] = 9;
     record.attempt.class = class;
@@ -115,7 +62,8 @@ static struct record attempt_record(uint64_t sequence, uint64_t task, uint32_t f
 
 static struct record note_record(uint64_t sequence, uint64_t task)
 {
-    struct record record = {.kind = RECORD_NOTE, .sequence = sequence, .wall_s = 5, .job = job_of(1)};
+    struct record record = {
+        .kind = RECORD_NOTE, .sequence = sequence, .wall_s = 5, .job = job_of(1)};
     record.note.lease = (struct lease_id){job_of(1), {2, task}, 0, 7, sequence};
     record.note.worker.bytes[31] = 4;
     record.note.gpu_mask = 0x80000001u;
@@ -159,7 +107,8 @@ static int see(void *user, const struct record *record)
     seen->records[seen->n] = *record;
     if (record->kind == RECORD_JOB) {
         const struct job_spec *spec = record->submit.spec;
-        snprintf(seen->names[seen->n], 32, "%s %u %d", spec->name, spec->studio.value, spec->priority);
+        snprintf(seen->names[seen->n], 32, "%s %u %d", spec->name, spec->studio.value,
+                 spec->priority);
         memcpy(seen->blobs[seen->n], spec->blob, spec->blob_size);
     } else if (record->kind == RECORD_ATTEMPT) {
         memcpy(seen->blobs[seen->n], record->attempt.blob, record->attempt.blob_size);
@@ -194,9 +143,14 @@ static void run_sql(const char *text)
 static void every_kind_of_record_comes_back_in_order(void **state)
 {
     struct store *store = open_store();
-    struct job_spec spec = {.job = job_of(1), .studio = {3}, .priority = -5, .name = "shot 10",
-                            .blob = "compiled", .blob_size = 8};
-    struct record job = {.kind = RECORD_JOB, .sequence = 1, .wall_s = 11, .job = job_of(1), .submit.spec = &spec};
+    struct job_spec spec = {.job = job_of(1),
+                            .studio = {3},
+                            .priority = -5,
+                            .name = "shot 10",
+                            .blob = "compiled",
+                            .blob_size = 8};
+    struct record job = {
+        .kind = RECORD_JOB, .sequence = 1, .wall_s = 11, .job = job_of(1), .submit.spec = &spec};
     struct record request = {.kind = RECORD_REQUEST, .sequence = 2, .wall_s = 12, .job = job_of(1)};
     request.request.studio.value = 3;
     request.request.request.bytes[5] = 6;
@@ -210,7 +164,8 @@ static void every_kind_of_record_comes_back_in_order(void **state)
     change.change.state = JOB_PAUSED;
     change.change.reason = REASON_FAILED_MANY;
     change.change.priority = 50;
-    struct record first[] = {job, request, note_record(3, 8)}, second[] = {change, attempt_record(5, 7, 1, CLASS_OK)};
+    struct record first[] = {job, request, note_record(3, 8)},
+                  second[] = {change, attempt_record(5, 7, 1, CLASS_OK)};
     assert_int_equal(store_submit(store, 1, first, 3), 0);
     memset(&spec, 0xee, sizeof spec); /* the store has its own copy */
     assert_int_equal(store_submit(store, 2, second, 2), 0);
@@ -234,8 +189,10 @@ static void every_kind_of_record_comes_back_in_order(void **state)
     assert_int_equal(seen.records[3].change.range.last, 300);
     assert_int_equal(seen.records[3].change.reason, REASON_FAILED_MANY);
     struct record attempt = attempt_record(5, 7, 1, CLASS_OK);
-    assert_memory_equal(&seen.records[4].attempt.lease, &attempt.attempt.lease, sizeof attempt.attempt.lease);
-    assert_memory_equal(&seen.records[4].attempt.usage, &attempt.attempt.usage, sizeof attempt.attempt.usage);
+    assert_memory_equal(&seen.records[4].attempt.lease, &attempt.attempt.lease,
+                        sizeof attempt.attempt.lease);
+    assert_memory_equal(&seen.records[4].attempt.usage, &attempt.attempt.usage,
+                        sizeof attempt.attempt.usage);
     assert_string_equal(seen.blobs[4], "result");
 
     struct seen stopped = {.stop_at = 2};
@@ -338,7 +295,8 @@ static void files_are_for_their_owner_only(void **state)
 static void the_database_itself_refuses_a_second_result_of_a_floor(void **state)
 {
     struct store *store = open_store();
-    struct record records[] = {attempt_record(1, 1, 0, CLASS_OK), attempt_record(2, 1, 0, CLASS_RENDERER),
+    struct record records[] = {attempt_record(1, 1, 0, CLASS_OK),
+                               attempt_record(2, 1, 0, CLASS_RENDERER),
                                attempt_record(3, 1, 1, CLASS_OK)};
     assert_int_equal(store_submit(store, 1, records, 3), 0);
     wait_for(store, 1);
@@ -441,7 +399,8 @@ static void a_killed_broker_loses_nothing_it_completed(void **state)
     close(pipe_fds[0]);
     waitpid(child, NULL, 0);
 
-    run_sql("CREATE TEMP TABLE t(a CHECK(a)); INSERT INTO t SELECT count(*) = max(sequence) FROM attempts");
+    run_sql("CREATE TEMP TABLE t(a CHECK(a)); INSERT INTO t SELECT count(*) = max(sequence) FROM "
+            "attempts");
     struct store *store = open_store();
     assert_int_equal(store_epoch(store), 2);
     store_close(store);
@@ -494,7 +453,8 @@ static void readers_page_through_results_and_attempts(void **state)
     assert_int_equal(rows.sequences[1], 4);
 
     rows = (struct rows){0};
-    assert_int_equal(store_attempts(reader, &job, (struct task_id){2, 5}, 1, 10, row_seen, &rows), 0);
+    assert_int_equal(store_attempts(reader, &job, (struct task_id){2, 5}, 1, 10, row_seen, &rows),
+                     0);
     assert_int_equal(rows.n, 2);
     assert_int_equal(rows.sequences[0], 2);
 
@@ -542,7 +502,8 @@ static void keys_are_allowed_changed_and_forbidden(void **state)
     assert_string_equal(found.studio_name, "north");
     assert_string_equal(found.name, "ada");
 
-    struct key_row second = key_of(2, ROLE_STUDIO, "south", "bo"), worker = key_of(3, ROLE_WORKER, "", "node1");
+    struct key_row second = key_of(2, ROLE_STUDIO, "south", "bo"),
+                   worker = key_of(3, ROLE_WORKER, "", "node1");
     second.weight = 4;
     assert_int_equal(store_allow(folder, &second, &why), 0);
     assert_int_equal(store_allow(folder, &worker, &why), 0);

@@ -103,19 +103,26 @@ static int run(struct vault_request *request)
     return request->result;
 }
 
-static int put(struct studio_id studio, const void *data, size_t size, bool plain, struct block_id *ret_id)
+static int put(struct studio_id studio, const void *data, size_t size, bool plain,
+               struct block_id *ret_id)
 {
     digest(data, size, ret_id);
     uint8_t *copy = malloc(size);
     memcpy(copy, data, size);
-    struct vault_request request = {.kind = VAULT_PUT, .studio = studio, .ids = ret_id, .n_ids = 1,
-                                    .data = copy, .size = size, .plain = plain};
+    struct vault_request request = {.kind = VAULT_PUT,
+                                    .studio = studio,
+                                    .ids = ret_id,
+                                    .n_ids = 1,
+                                    .data = copy,
+                                    .size = size,
+                                    .plain = plain};
     int r = run(&request);
     assert_null(request.data);
     return r;
 }
 
-static int get(struct studio_id studio, const struct job_id *job, struct block_id id, const char *expected)
+static int get(struct studio_id studio, const struct job_id *job, struct block_id id,
+               const char *expected)
 {
     struct vault_request request = {.kind = VAULT_GET, .studio = studio, .ids = &id, .n_ids = 1};
     if (job)
@@ -134,7 +141,8 @@ static int get(struct studio_id studio, const struct job_id *job, struct block_i
 static bool has(struct studio_id studio, struct block_id id)
 {
     uint8_t missing = 0xff;
-    struct vault_request request = {.kind = VAULT_HAVE, .studio = studio, .ids = &id, .n_ids = 1, .missing = &missing};
+    struct vault_request request = {
+        .kind = VAULT_HAVE, .studio = studio, .ids = &id, .n_ids = 1, .missing = &missing};
     assert_int_equal(run(&request), 0);
     return missing == 0;
 }
@@ -188,7 +196,8 @@ static void have_marks_each_missing_id(void **state)
             ids[i] = put_text(north, i ? text : "zero");
         }
     }
-    struct vault_request request = {.kind = VAULT_HAVE, .studio = north, .ids = ids, .n_ids = 20, .missing = missing};
+    struct vault_request request = {
+        .kind = VAULT_HAVE, .studio = north, .ids = ids, .n_ids = 20, .missing = missing};
     assert_int_equal(run(&request), 0);
     for (int i = 0; i < 20; i++)
         assert_int_equal(missing[i / 8] >> i % 8 & 1, i % 3 != 0);
@@ -199,7 +208,8 @@ static void bytes_that_are_not_their_name_are_refused(void **state)
     struct block_id id = {{1}};
     uint8_t *data = malloc(4);
     memcpy(data, "evil", 4);
-    struct vault_request request = {.kind = VAULT_PUT, .studio = north, .ids = &id, .n_ids = 1, .data = data, .size = 4};
+    struct vault_request request = {
+        .kind = VAULT_PUT, .studio = north, .ids = &id, .n_ids = 1, .data = data, .size = 4};
     assert_int_equal(run(&request), VAULT_E_ID);
     assert_false(has(north, id));
     assert_int_equal(put(north, "no refs block", 13, true, &id), VAULT_E_ID);
@@ -231,8 +241,13 @@ static void puts_that_wait_share_the_syncs_of_folders(void **state)
         uint8_t *data = malloc(sizeof i);
         memcpy(data, &i, sizeof i);
         digest(data, sizeof i, &ids[i]);
-        requests[i] = (struct vault_request){.kind = VAULT_PUT, .studio = north, .port = port, .ids = &ids[i],
-                                             .n_ids = 1, .data = data, .size = sizeof i};
+        requests[i] = (struct vault_request){.kind = VAULT_PUT,
+                                             .studio = north,
+                                             .port = port,
+                                             .ids = &ids[i],
+                                             .n_ids = 1,
+                                             .data = data,
+                                             .size = sizeof i};
         vault_submit(vault, &requests[i]);
     }
     for (int i = 0; i < N; i++)
@@ -257,7 +272,8 @@ static void a_failed_sync_is_told_and_nothing_is_promised_after_it(void **state)
     atomic_store(&fail_data, 0);
     assert_int_equal(put(north, "b", 1, false, &other), -EIO);
     uint8_t missing = 0;
-    struct vault_request request = {.kind = VAULT_HAVE, .studio = north, .ids = &id, .n_ids = 1, .missing = &missing};
+    struct vault_request request = {
+        .kind = VAULT_HAVE, .studio = north, .ids = &id, .n_ids = 1, .missing = &missing};
     assert_int_equal(run(&request), -EIO);
     assert_int_equal(get(north, NULL, early, "early"), 0); /* what was durable is still read */
     close_vault();
@@ -330,7 +346,8 @@ static void pin_names_what_is_absent(void **state)
 static void a_job_reads_what_its_refs_name_and_nothing_else(void **state)
 {
     struct job_id job = {{1}}, other = {{2}};
-    struct block_id one = put_text(north, "one"), two = put_text(north, "two"), three = put_text(north, "three");
+    struct block_id one = put_text(north, "one"), two = put_text(north, "two"),
+                    three = put_text(north, "three");
     struct block_id first = put_refs(north, &one, 1), second = put_refs(north, &two, 1);
 
     assert_int_equal(get(north, &job, one, ""), VAULT_E_DENIED);
@@ -343,7 +360,8 @@ static void a_job_reads_what_its_refs_name_and_nothing_else(void **state)
     assert_int_equal(get(north, &job, two, "two"), 0);
     assert_int_equal(get(north, &job, three, ""), VAULT_E_DENIED);
 
-    struct vault_request request = {.kind = VAULT_GET, .studio = north, .job = job, .ids = &first, .n_ids = 1};
+    struct vault_request request = {
+        .kind = VAULT_GET, .studio = north, .job = job, .ids = &first, .n_ids = 1};
     assert_int_equal(run(&request), 0); /* the refs block itself */
     free(request.data);
 }
