@@ -238,8 +238,8 @@ static void read_monitor(struct agent *agent, int64_t now_ns)
             greet(agent, now_ns);
         } else if (status == LINK_REFUSED) {
             identity_key_text(&agent->config->keys->public_key, key);
-            log_error("refused", "broker=%s why=\"the broker does not know this key\" "
-                      "next=\"ask the operator to run westlight-broker allow --role worker %s\"",
+            log_error("refused", "broker=%s why=\"the broker did not accept this key\" "
+                      "next=\"if the broker is up, ask the operator to run westlight-broker allow --role worker '%s'\"",
                       agent->config->broker, key);
             hang_up(agent, now_ns, WAIT_REFUSED_NS, "refused");
         } else if (status == LINK_DOWN && agent->link != AGENT_CONNECTING) {

@@ -252,10 +252,10 @@ static int load_keys(const struct options *options, struct link_key *ret_server,
     if (r == 0)
         return EXIT_OK;
     if (r == -ENOENT)
-        fprintf(stderr, "westlight-worker: %s: there is no such key; make one with: westlight key new %s\n",
+        fprintf(stderr, "westlight-worker: %s: there is no such key; make one with: westlight key new --key %s\n",
                 options->key, options->key);
     else if (r > 0)
-        fprintf(stderr, "westlight-worker: %s: not a key file; make one with: westlight key new FILE\n", options->key);
+        fprintf(stderr, "westlight-worker: %s: not a key file; make one with: westlight key new --key FILE\n", options->key);
     else
         fprintf(stderr, "westlight-worker: %s: %s\n", options->key, strerror(-r));
     return EXIT_FAILED;
@@ -289,8 +289,9 @@ static int make_offer(struct options *options, struct probe **ret_probe, struct 
 
 static void log_offer(const struct probe *probe, const Wl__Offer *offer)
 {
-    log_info("offer", "name=\"%s\" slots=%u prefetch=%u cores=%u memory_mib=%llu gpus=%zu", offer->name, offer->slots,
-             offer->prefetch, probe->cores, (unsigned long long)probe->memory_mib, probe->n_gpus);
+    log_info("offer", "name=\"%s\" slots=%u prefetch=%u", offer->name, offer->slots, offer->prefetch);
+    for (size_t i = 0; i < offer->n_amounts; i++)
+        log_info("amount", "name=%s value=%g", offer->amounts[i]->name, offer->amounts[i]->min);
     for (size_t i = 0; i < probe->n_gpus; i++)
         log_info("gpu", "index=%zu model=\"%s\" uuid=%s memory_mib=%llu", i, probe->gpus[i].model, probe->gpus[i].uuid,
                  (unsigned long long)(probe->gpus[i].memory_bytes >> 20));
