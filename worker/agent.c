@@ -26,7 +26,7 @@
 #define BULK_PORT       "7421"
 #define WAIT_FIRST_NS   (100 * NS_PER_MS)
 #define WAIT_LONGEST_NS (5 * NS_PER_S)
-#define WAIT_REFUSED_NS (5 * NS_PER_S)  /* somebody must do something first */
+#define WAIT_REFUSED_NS (5 * NS_PER_S) /* somebody must do something first */
 #define GREETING_NS     (10 * NS_PER_S)
 #define CONNECTING_NS   (30 * NS_PER_S)
 #define HELLO_REQUEST   UINT64_MAX
@@ -44,10 +44,10 @@ struct agent {
     enum agent_link link;
     uint64_t session;
     uint8_t boot[16];
-    int64_t retry_ns, wait_ns;   /* IDLE: until when, and how long the wait was */
-    int64_t deadline_ns;         /* CONNECTING, GREETING: until when */
+    int64_t retry_ns, wait_ns; /* IDLE: until when, and how long the wait was */
+    int64_t deadline_ns;       /* CONNECTING, GREETING: until when */
     int64_t beat_ns, beat_due_ns, heard_ns, report_ns;
-    bool beats_answered;         /* by this broker: then silence means that it is gone */
+    bool beats_answered; /* by this broker: then silence means that it is gone */
     zmq_msg_t *outbox;
     size_t n_outbox;
 };
@@ -110,10 +110,12 @@ static int outbox_flush(struct agent *agent)
     size_t sent = 0;
     int r = 0;
 
-    while (sent < agent->n_outbox && (r = link_send(agent->socket, NULL, &agent->outbox[sent], NULL)) == 0)
+    while (sent < agent->n_outbox &&
+           (r = link_send(agent->socket, NULL, &agent->outbox[sent], NULL)) == 0)
         sent++;
     if (sent > 0) {
-        memmove(agent->outbox, agent->outbox + sent, (agent->n_outbox - sent) * sizeof(*agent->outbox));
+        memmove(agent->outbox, agent->outbox + sent,
+                (agent->n_outbox - sent) * sizeof(*agent->outbox));
         agent->n_outbox -= sent;
     }
     return r;
@@ -130,7 +132,8 @@ static int send_now(void *user, Wl__Envelope *envelope)
         return LINK_E_AGAIN;
     r = wire_pack(envelope, &message);
     if (r != 0) {
-        log_error("pack", "body=%d why=\"%s\"", (int)envelope->body_case, strerror(r < 0 ? -r : EPROTO));
+        log_error("pack", "body=%d why=\"%s\"", (int)envelope->body_case,
+                  strerror(r < 0 ? -r : EPROTO));
         return r < 0 ? r : -EPROTO;
     }
     r = link_send(agent->socket, NULL, &message, NULL);
@@ -174,7 +177,8 @@ static void hang_up(struct agent *agent, int64_t now_ns, int64_t wait_ns, const 
     }
     agent->wait_ns = wait_ns;
     /* A farm that lost its broker must not come back all at once. */
-    agent->retry_ns = now_ns + wait_ns / 2 + (int64_t)((uint64_t)rand() % (uint64_t)(wait_ns / 2 + 1));
+    agent->retry_ns =
+        now_ns + wait_ns / 2 + (int64_t)((uint64_t)rand() % (uint64_t)(wait_ns / 2 + 1));
     agent->link = AGENT_IDLE;
     leases_offline(agent->leases);
     outbox_drop(agent);
@@ -186,13 +190,14 @@ static void hang_up(struct agent *agent, int64_t now_ns, int64_t wait_ns, const 
 
 static void dial(struct agent *agent, int64_t now_ns)
 {
-    int r = link_connect(agent->context, LINK_CONTROL, agent->config->broker, &agent->config->server,
-                         agent->config->keys, &agent->socket);
+    int r = link_connect(agent->context, LINK_CONTROL, agent->config->broker,
+                         &agent->config->server, agent->config->keys, &agent->socket);
 
     if (r == 0)
         r = link_monitor(agent->context, agent->socket, &agent->monitor);
     if (r != 0) {
-        log_limited(LOG_ERROR, "connect", "broker=%s why=\"%s\"", agent->config->broker, strerror(r < 0 ? -r : EPROTO));
+        log_limited(LOG_ERROR, "connect", "broker=%s why=\"%s\"", agent->config->broker,
+                    strerror(r < 0 ? -r : EPROTO));
         hang_up(agent, now_ns, 0, "no socket");
         return;
     }
@@ -238,12 +243,15 @@ static void read_monitor(struct agent *agent, int64_t now_ns)
             greet(agent, now_ns);
         } else if (status == LINK_REFUSED) {
             identity_key_text(&agent->config->keys->public_key, key);
-            log_error("refused", "broker=%s why=\"the broker did not accept this key\" "
-                      "next=\"if the broker is up, ask the operator to run westlight-broker allow --role worker '%s'\"",
+            log_error("refused",
+                      "broker=%s why=\"the broker did not accept this key\" "
+                      "next=\"if the broker is up, ask the operator to run westlight-broker allow "
+                      "--role worker '%s'\"",
                       agent->config->broker, key);
             hang_up(agent, now_ns, WAIT_REFUSED_NS, "refused");
         } else if (status == LINK_DOWN && agent->link != AGENT_CONNECTING) {
-            hang_up(agent, now_ns, agent->link == AGENT_JOINED ? WAIT_FIRST_NS : 0, "the connection was lost");
+            hang_up(agent, now_ns, agent->link == AGENT_JOINED ? WAIT_FIRST_NS : 0,
+                    "the connection was lost");
         }
     }
 }
@@ -264,10 +272,12 @@ static void set_bulk(struct agent *agent, const char *said)
     if (agent->config->bulk)
         snprintf(bulk, sizeof(bulk), "%s", agent->config->bulk);
     else if (!*said)
-        snprintf(bulk, sizeof(bulk), "%.*s:" BULK_PORT, port ? (int)(port - broker) : (int)strlen(broker), broker);
+        snprintf(bulk, sizeof(bulk), "%.*s:" BULK_PORT,
+                 port ? (int)(port - broker) : (int)strlen(broker), broker);
     else if (strncmp(said_host, "*:", 2) == 0 || strncmp(said_host, "0.0.0.0:", 8) == 0 ||
              strncmp(said_host, "[::]:", 5) == 0)
-        snprintf(bulk, sizeof(bulk), "%.*s%s", port ? (int)(port - broker) : (int)strlen(broker), broker, said_port);
+        snprintf(bulk, sizeof(bulk), "%.*s%s", port ? (int)(port - broker) : (int)strlen(broker),
+                 broker, said_port);
     else
         snprintf(bulk, sizeof(bulk), "%s", said);
     pthread_mutex_lock(&agent->board.lock);
@@ -291,8 +301,9 @@ static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_
     agent->beat_due_ns = now_ns + agent->beat_ns;
     agent->wait_ns = 0;
     agent->link = AGENT_JOINED;
-    log_info("joined", "broker=%s program=\"%s\" epoch=%u session=%llu leases=%zu", agent->config->broker,
-             welcome->program, welcome->epoch, (unsigned long long)agent->session, leases_count(agent->leases));
+    log_info("joined", "broker=%s program=\"%s\" epoch=%u session=%llu leases=%zu",
+             agent->config->broker, welcome->program, welcome->epoch,
+             (unsigned long long)agent->session, leases_count(agent->leases));
     r = leases_inventory(agent->leases, agent->session, send_soon, agent);
     if (r != 0)
         hang_up(agent, now_ns, 0, "the inventory could not be sent");
@@ -300,8 +311,8 @@ static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_
 
 static void take_refusal(struct agent *agent, const Wl__Refusal *refusal, int64_t now_ns)
 {
-    log_error("refused", "code=\"%s\" what=\"%s\" why=\"%s\" next=\"%s\"", code_name(refusal->code), refusal->what,
-              refusal->why, refusal->next);
+    log_error("refused", "code=\"%s\" what=\"%s\" why=\"%s\" next=\"%s\"", code_name(refusal->code),
+              refusal->what, refusal->why, refusal->next);
     if (agent->link == AGENT_GREETING)
         hang_up(agent, now_ns, WAIT_REFUSED_NS, refusal->why);
 }
@@ -380,7 +391,8 @@ static void tend(struct agent *agent, int64_t now_ns)
     agent->report_ns = INT64_MAX;
     if (agent->link == AGENT_IDLE && now_ns >= agent->retry_ns)
         dial(agent, now_ns);
-    if ((agent->link == AGENT_CONNECTING || agent->link == AGENT_GREETING) && now_ns >= agent->deadline_ns) {
+    if ((agent->link == AGENT_CONNECTING || agent->link == AGENT_GREETING) &&
+        now_ns >= agent->deadline_ns) {
         log_limited(LOG_WARN, "unreachable", "broker=%s why=\"%s\"", agent->config->broker,
                     agent->link == AGENT_CONNECTING ? "no connection" : "no answer to hello");
         hang_up(agent, now_ns, 0, "no answer");
@@ -403,7 +415,8 @@ static long timeout_ms(const struct agent *agent, int64_t now_ns)
 
     if (agent->link == AGENT_IDLE && agent->retry_ns < at_ns)
         at_ns = agent->retry_ns;
-    if ((agent->link == AGENT_CONNECTING || agent->link == AGENT_GREETING) && agent->deadline_ns < at_ns)
+    if ((agent->link == AGENT_CONNECTING || agent->link == AGENT_GREETING) &&
+        agent->deadline_ns < at_ns)
         at_ns = agent->deadline_ns;
     if (agent->link == AGENT_JOINED && agent->beat_due_ns < at_ns)
         at_ns = agent->beat_due_ns;
@@ -425,9 +438,11 @@ static bool wait_turn(struct agent *agent, bool busy)
     };
     uint64_t pokes;
 
-    if (zmq_poll(items, agent->socket ? 4 : 2, busy ? 0 : timeout_ms(agent, clock_monotonic_ns())) < 0)
+    if (zmq_poll(items, agent->socket ? 4 : 2, busy ? 0 : timeout_ms(agent, clock_monotonic_ns())) <
+        0)
         return errno == EINTR;
-    if (items[1].revents && read(agent->board.wake_fd, &pokes, sizeof(pokes)) < 0 && errno != EAGAIN)
+    if (items[1].revents && read(agent->board.wake_fd, &pokes, sizeof(pokes)) < 0 &&
+        errno != EAGAIN)
         return false;
     return !(items[0].revents & ZMQ_POLLIN);
 }

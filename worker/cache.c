@@ -22,7 +22,7 @@
 #define HEX_BYTES 65
 
 struct entry {
-    struct list age; /* the oldest first; only of those present */
+    struct list age;    /* the oldest first; only of those present */
     struct entry *next; /* in its bucket */
     struct block_id id;
     uint32_t size;
@@ -154,7 +154,7 @@ static void entry_drop(struct cache *cache, struct entry *entry)
 
 static void evict(struct cache *cache)
 {
-    list_for_each_safe(node, after, &cache->ages) {
+    list_for_each_safe (node, after, &cache->ages) {
         struct entry *entry = list_entry(node, struct entry, age);
 
         if (cache->bytes <= cache->limit_bytes)
@@ -221,7 +221,7 @@ static int load_order(struct cache *cache)
     all = malloc(cache->n_present * sizeof(*all));
     if (!all)
         return -ENOMEM;
-    list_for_each(node, &cache->ages)
+    list_for_each (node, &cache->ages)
         all[n++] = list_entry(node, struct entry, age);
     qsort(all, n, sizeof(*all), by_use);
     for (size_t i = 0; i < n; i++) {
@@ -363,7 +363,8 @@ int cache_get(struct cache *cache, const struct block_id *id, struct bytes *out)
     return r;
 }
 
-static int block_write(struct cache *cache, const struct block_id *id, const void *sealed, size_t size)
+static int block_write(struct cache *cache, const struct block_id *id, const void *sealed,
+                       size_t size)
 {
     char path[3 + HEX_BYTES], temporary[HEX_BYTES];
     _cleanup_(closep) int fd = -1;
@@ -458,7 +459,8 @@ static bool cache_has(struct cache *cache, const struct block_id *id)
     return present;
 }
 
-int cache_fetch(struct cache *cache, struct transfer *transfer, const struct transfer_want *wants, size_t n)
+int cache_fetch(struct cache *cache, struct transfer *transfer, const struct transfer_want *wants,
+                size_t n)
 {
     _cleanup_(freep) struct transfer_want *absent = NULL;
     struct fetch fetch;

@@ -30,6 +30,7 @@ int cache_pin(struct cache *cache, const struct block_id *id);
 void cache_unpin(struct cache *cache, const struct block_id *id);
 /* Fetches what is absent of `wants` in one windowed transfer. Does not pin. The errors of
  * transfer_get pass through unchanged. */
-int cache_fetch(struct cache *cache, struct transfer *transfer, const struct transfer_want *wants, size_t n);
+int cache_fetch(struct cache *cache, struct transfer *transfer, const struct transfer_want *wants,
+                size_t n);
 uint64_t cache_bytes(struct cache *cache);
 size_t cache_blocks(struct cache *cache);

@@ -128,7 +128,8 @@ static bool link_stays(const char *path, const char *target)
     return true;
 }
 
-static int walk_link(struct walk *walk, int fd, const char *name, const char *path, const struct stat *stat)
+static int walk_link(struct walk *walk, int fd, const char *name, const char *path,
+                     const struct stat *stat)
 {
     char target[LIMIT_PATH_BYTES];
     ssize_t size = readlinkat(fd, name, target, sizeof(target) - 1);
@@ -284,11 +285,12 @@ static bool changed(const struct collect *collect, const struct mark *now)
     if (collect->before.n == 0)
         return true;
     then = bsearch(now, collect->before.items, collect->before.n, sizeof(*now), by_path);
-    return !then || then->size != now->size || then->mtime_ns != now->mtime_ns || then->inode != now->inode;
+    return !then || then->size != now->size || then->mtime_ns != now->mtime_ns ||
+           then->inode != now->inode;
 }
 
-int collect_list(struct collect *collect, struct manifest_file **ret_files, size_t *ret_n, struct bytes *notes,
-                 struct bytes *why)
+int collect_list(struct collect *collect, struct manifest_file **ret_files, size_t *ret_n,
+                 struct bytes *notes, struct bytes *why)
 {
     _cleanup_(freep) struct manifest_file *files = NULL;
     size_t n = 0;
@@ -320,19 +322,21 @@ int collect_seal(struct collect *collect, struct sealer *sealer, const uint8_t s
 {
     _cleanup_(bytes_deinit) struct bytes packed = {0};
     struct collected collected = {.files = n_files};
-    int r = manifest_pack(sealer, secret, collect->folders, collect->n_folders, files, n_files, emit, user,
-                          &packed, &collected.file_bytes, why);
+    int r = manifest_pack(sealer, secret, collect->folders, collect->n_folders, files, n_files,
+                          emit, user, &packed, &collected.file_bytes, why);
 
     if (r != 0)
         return r;
     if (packed.size > LIMIT_BLOCK_BYTES) {
-        (void)bytes_printf(why,
-                           "too many output files: the list of %zu files takes %zu bytes, the limit is %d; "
-                           "let each task write fewer files, or pack them",
-                           n_files, packed.size, LIMIT_BLOCK_BYTES);
+        (void)bytes_printf(
+            why,
+            "too many output files: the list of %zu files takes %zu bytes, the limit is %d; "
+            "let each task write fewer files, or pack them",
+            n_files, packed.size, LIMIT_BLOCK_BYTES);
         return COLLECT_E_LIMIT;
     }
-    r = seal_block(sealer, secret, packed.data, packed.size, &collected.manifest_sealed, &collected.manifest);
+    r = seal_block(sealer, secret, packed.data, packed.size, &collected.manifest_sealed,
+                   &collected.manifest);
     if (r != 0) {
         bytes_deinit(&collected.manifest_sealed);
         return r;

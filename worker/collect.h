@@ -3,10 +3,10 @@
  *
  * Shape:   collect_new before the action remembers size, modification time and inode of all that
  *          lies in the folders; collect_list after it names what differs. A folder inside another
- *          belongs to itself only. At most COLLECT_FILES_MAX files; the sealed manifest is one block.
- * Units:   bytes are of the files, before compression and sealing.
- * Owns:    paths of struct collect; the manifest_files of collect_list borrow them.
- * Errors:  -errno; COLLECT_E_LIMIT, and MANIFEST_E_* as manifest_pack gives them; `why` says it.
+ *          belongs to itself only. At most COLLECT_FILES_MAX files; the sealed manifest is one
+ * block. Units:   bytes are of the files, before compression and sealing. Owns:    paths of struct
+ * collect; the manifest_files of collect_list borrow them. Errors:  -errno; COLLECT_E_LIMIT, and
+ * MANIFEST_E_* as manifest_pack gives them; `why` says it.
  */
 #pragma once
 
@@ -24,8 +24,8 @@ DEFINE_CLEANUP(struct collect *, collect_free)
 
 /* *ret_files is the caller's to free. `notes` gets a line for each thing that was left where it
  * is: special files, links that lead out, paths that are too long. */
-int collect_list(struct collect *collect, struct manifest_file **ret_files, size_t *ret_n, struct bytes *notes,
-                 struct bytes *why);
+int collect_list(struct collect *collect, struct manifest_file **ret_files, size_t *ret_n,
+                 struct bytes *notes, struct bytes *why);
 
 struct collected {
     struct block_key manifest;

@@ -68,7 +68,7 @@ void leases_stop(struct leases *leases)
 {
     pthread_mutex_lock(&leases->board->lock);
     atomic_store(&leases->board->closing, true);
-    list_for_each(node, &leases->tasks)
+    list_for_each (node, &leases->tasks)
         task_stop(list_entry(node, struct task, node));
     pthread_mutex_unlock(&leases->board->lock);
 }
@@ -88,7 +88,7 @@ size_t leases_count(const struct leases *leases)
 {
     size_t n = 0;
 
-    list_for_each(node, &leases->tasks)
+    list_for_each (node, &leases->tasks)
         n++;
     return n;
 }
@@ -101,12 +101,13 @@ static struct task *find(struct leases *leases, const Wl__Lease *message)
 
     if (!message || wire_lease(message, &lease) != 0)
         return NULL;
-    list_for_each(node, &leases->tasks) {
+    list_for_each (node, &leases->tasks) {
         struct task *task = list_entry(node, struct task, node);
 
         if (task->lease.attempt == lease.attempt && task->lease.epoch == lease.epoch &&
-            memcmp(task->lease.job, lease.job, sizeof(lease.job)) == 0 && task->lease.step == lease.step &&
-            task->lease.task == lease.task && task->lease.floor == lease.floor)
+            memcmp(task->lease.job, lease.job, sizeof(lease.job)) == 0 &&
+            task->lease.step == lease.step && task->lease.task == lease.task &&
+            task->lease.floor == lease.floor)
             return task;
     }
     return NULL;
@@ -114,19 +115,20 @@ static struct task *find(struct leases *leases, const Wl__Lease *message)
 
 static bool follows(const struct task *task, const struct task *other)
 {
-    return task->behind != 0 && task->behind == other->lease.attempt && task->behind_epoch == other->lease.epoch;
+    return task->behind != 0 && task->behind == other->lease.attempt &&
+           task->behind_epoch == other->lease.epoch;
 }
 
 /* A task starts when the one it is behind no longer runs, whatever became of it. */
 static void start_ready(struct leases *leases)
 {
-    list_for_each(node, &leases->tasks) {
+    list_for_each (node, &leases->tasks) {
         struct task *task = list_entry(node, struct task, node);
         bool waits = false;
 
         if (task->go || task->phase != PHASE_STAGING)
             continue;
-        list_for_each(other, &leases->tasks) {
+        list_for_each (other, &leases->tasks) {
             const struct task *before = list_entry(other, struct task, node);
 
             waits = waits || (follows(task, before) && before->phase < PHASE_COLLECTING);
@@ -141,7 +143,7 @@ static void start_ready(struct leases *leases)
 /* Whoever waited for an unstarted task that goes away now waits for what that one waited for. */
 static void hand_over_place(struct leases *leases, const struct task *gone)
 {
-    list_for_each(node, &leases->tasks) {
+    list_for_each (node, &leases->tasks) {
         struct task *task = list_entry(node, struct task, node);
 
         if (follows(task, gone)) {
@@ -221,7 +223,7 @@ static void take_verdict(struct leases *leases, const Wl__Verdict *verdict)
     }
     if (verdict->last) {
         leases->board->joined = true;
-        list_for_each(node, &leases->tasks)
+        list_for_each (node, &leases->tasks)
             list_entry(node, struct task, node)->may_send = true;
         pthread_cond_broadcast(&leases->board->changed);
     }
@@ -251,8 +253,9 @@ static void take_committed(struct leases *leases, const Wl__Committed *committed
             task->result_due_ns = clock_monotonic_ns() + BUSY_NS;
             break;
         default:
-            log_error("result-refused", "attempt=%llu code=\"%s\" why=\"%s\"", (unsigned long long)task->lease.attempt,
-                      code_name(committed->code), committed->why);
+            log_error("result-refused", "attempt=%llu code=\"%s\" why=\"%s\"",
+                      (unsigned long long)task->lease.attempt, code_name(committed->code),
+                      committed->why);
             snprintf(task->why, sizeof(task->why), "%s", committed->why);
             task->result_due_ns = 0;
             task->acknowledged = ACK_REFUSED;
@@ -271,10 +274,11 @@ static bool take_answer(struct leases *leases, Wl__Envelope **envelope)
     bool taken = false;
 
     pthread_mutex_lock(&leases->board->lock);
-    list_for_each(node, &leases->tasks) {
+    list_for_each (node, &leases->tasks) {
         struct task *task = list_entry(node, struct task, node);
 
-        if (!*envelope || (*envelope)->request == 0 || task->need_request != (*envelope)->request || task->answer)
+        if (!*envelope || (*envelope)->request == 0 || task->need_request != (*envelope)->request ||
+            task->answer)
             continue;
         task->answer = TAKE_PTR(*envelope);
         task->need_request = 0;
@@ -318,7 +322,7 @@ void leases_offline(struct leases *leases)
 {
     pthread_mutex_lock(&leases->board->lock);
     leases->board->joined = false;
-    list_for_each(node, &leases->tasks) {
+    list_for_each (node, &leases->tasks) {
         struct task *task = list_entry(node, struct task, node);
 
         task->may_send = false;
@@ -391,7 +395,7 @@ int leases_inventory(struct leases *leases, uint64_t session, leases_send *send,
 /* Ends what is over and what was said to the end. */
 static void reap(struct leases *leases)
 {
-    list_for_each_safe(node, after, &leases->tasks) {
+    list_for_each_safe (node, after, &leases->tasks) {
         struct task *task = list_entry(node, struct task, node);
         bool over;
 
@@ -403,8 +407,8 @@ static void reap(struct leases *leases)
     }
 }
 
-int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, leases_send *send, void *user,
-                  int64_t *ret_deadline_ns)
+int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, leases_send *send,
+                  void *user, int64_t *ret_deadline_ns)
 {
     struct report report = {.sealer = leases->sealer,
                             .request = &leases->request,
@@ -419,7 +423,8 @@ int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, lease
     pthread_mutex_lock(&leases->board->lock);
     start_ready(leases);
     if (leases->board->joined && !atomic_load(&leases->board->closing))
-        for (struct list *node = leases->tasks.next; r == 0 && node != &leases->tasks; node = node->next)
+        for (struct list *node = leases->tasks.next; r == 0 && node != &leases->tasks;
+             node = node->next)
             r = report_task(&report, list_entry(node, struct task, node));
     pthread_mutex_unlock(&leases->board->lock);
     if (r == 0)

@@ -13,9 +13,10 @@
 #include <worker/task.h>
 
 struct leases;
-int leases_new(struct task_board *board, struct leases **ret_leases); /* with what the spool holds */
-void leases_stop(struct leases *leases); /* kills what runs; the spool stays */
-void leases_free(struct leases *leases); /* waits for the threads */
+int leases_new(struct task_board *board,
+               struct leases **ret_leases); /* with what the spool holds */
+void leases_stop(struct leases *leases);    /* kills what runs; the spool stays */
+void leases_free(struct leases *leases);    /* waits for the threads */
 DEFINE_CLEANUP(struct leases *, leases_free)
 
 /* Takes a message over (0), or LINK_E_AGAIN. */
@@ -26,6 +27,6 @@ int leases_inventory(struct leases *leases, uint64_t session, leases_send *send,
 /* A message of the broker; true where it was one of these. May take over *envelope (then NULL). */
 bool leases_take(struct leases *leases, Wl__Envelope **envelope);
 /* Says all that is to be said. *ret_deadline_ns is when there is more, INT64_MAX for never. */
-int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, leases_send *send, void *user,
-                  int64_t *ret_deadline_ns);
+int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, leases_send *send,
+                  void *user, int64_t *ret_deadline_ns);
 size_t leases_count(const struct leases *leases);

@@ -21,7 +21,8 @@
 static const char help[] =
     "westlight-worker: renders what the broker leases to it.\n"
     "\n"
-    "  westlight-worker --broker tcp://HOST:7420 --server-key KEY --key FILE --state DIR [options]\n"
+    "  westlight-worker --broker tcp://HOST:7420 --server-key KEY --key FILE --state DIR "
+    "[options]\n"
     "\n"
     "  --broker ENDPOINT     control endpoint of the broker\n"
     "  --server-key KEY      the broker's public key, 40 characters\n"
@@ -144,7 +145,8 @@ static int parse_numbers(struct options *options, int option, const char *text)
     } numbers[] = {
         {OPTION_SLOTS, 1, LIMIT_SLOTS, false, "--slots must be 1 to 256"},
         {OPTION_PREFETCH, 0, LIMIT_PREFETCH, false, "--prefetch must be 0 to 64"},
-        {OPTION_CACHE_BYTES, 1, 1ULL << 60, true, "--cache-bytes must be a size such as 500M or 20G"},
+        {OPTION_CACHE_BYTES, 1, 1ULL << 60, true,
+         "--cache-bytes must be a size such as 500M or 20G"},
         {OPTION_MEMORY, 1, 1ULL << 40, false, "--memory must be a number of MiB"},
         {OPTION_CORES, 1, 65536, false, "--cores must be 1 to 65536"},
     };
@@ -154,7 +156,8 @@ static int parse_numbers(struct options *options, int option, const char *text)
 
         if (numbers[i].option != option)
             continue;
-        if (!parse_number(text, numbers[i].max, numbers[i].suffixes, &number) || number < numbers[i].min)
+        if (!parse_number(text, numbers[i].max, numbers[i].suffixes, &number) ||
+            number < numbers[i].min)
             return usage(text, numbers[i].why);
         if (option == OPTION_SLOTS)
             options->offer.slots = (uint32_t)number;
@@ -242,26 +245,35 @@ static int parse(int argc, char **argv, struct options *options)
     return -1;
 }
 
-static int load_keys(const struct options *options, struct link_key *ret_server, struct link_keypair *ret_keys)
+static int load_keys(const struct options *options, struct link_key *ret_server,
+                     struct link_keypair *ret_keys)
 {
     int r;
 
     if (identity_key_parse(options->server_key, ret_server) != 0)
-        return usage(options->server_key, "not a public key of 40 characters; the operator gets it with westlight-broker key");
+        return usage(
+            options->server_key,
+            "not a public key of 40 characters; the operator gets it with westlight-broker key");
     r = identity_key_load(options->key, ret_keys);
     if (r == 0)
         return EXIT_OK;
     if (r == -ENOENT)
-        fprintf(stderr, "westlight-worker: %s: there is no such key; make one with: westlight key new --key %s\n",
+        fprintf(stderr,
+                "westlight-worker: %s: there is no such key; make one with: westlight key new "
+                "--key %s\n",
                 options->key, options->key);
     else if (r > 0)
-        fprintf(stderr, "westlight-worker: %s: not a key file; make one with: westlight key new --key FILE\n", options->key);
+        fprintf(
+            stderr,
+            "westlight-worker: %s: not a key file; make one with: westlight key new --key FILE\n",
+            options->key);
     else
         fprintf(stderr, "westlight-worker: %s: %s\n", options->key, strerror(-r));
     return EXIT_FAILED;
 }
 
-static int make_offer(struct options *options, struct probe **ret_probe, struct offer_made *ret_offer)
+static int make_offer(struct options *options, struct probe **ret_probe,
+                      struct offer_made *ret_offer)
 {
     _cleanup_(probe_freep) struct probe *probe = NULL;
     const char *culprit = "";
@@ -289,15 +301,16 @@ static int make_offer(struct options *options, struct probe **ret_probe, struct 
 
 static void log_offer(const struct probe *probe, const Wl__Offer *offer)
 {
-    log_info("offer", "name=\"%s\" slots=%u prefetch=%u", offer->name, offer->slots, offer->prefetch);
+    log_info("offer", "name=\"%s\" slots=%u prefetch=%u", offer->name, offer->slots,
+             offer->prefetch);
     for (size_t i = 0; i < offer->n_amounts; i++)
         log_info("amount", "name=%s value=%g", offer->amounts[i]->name, offer->amounts[i]->min);
     for (size_t i = 0; i < probe->n_gpus; i++)
-        log_info("gpu", "index=%zu model=\"%s\" uuid=%s memory_mib=%llu", i, probe->gpus[i].model, probe->gpus[i].uuid,
-                 (unsigned long long)(probe->gpus[i].memory_bytes >> 20));
+        log_info("gpu", "index=%zu model=\"%s\" uuid=%s memory_mib=%llu", i, probe->gpus[i].model,
+                 probe->gpus[i].uuid, (unsigned long long)(probe->gpus[i].memory_bytes >> 20));
     for (size_t i = 0; i < probe->n_software; i++)
-        log_info("software", "name=%s version=%s path=%s", probe->software[i].name, probe->software[i].version,
-                 probe->software[i].path);
+        log_info("software", "name=%s version=%s path=%s", probe->software[i].name,
+                 probe->software[i].version, probe->software[i].path);
 }
 
 /* Every task has sockets and files of its own. */
@@ -324,15 +337,19 @@ static int catch_signals(void)
     return 0;
 }
 
-static int work(const struct options *options, const struct link_key *server, const struct link_keypair *keys,
-                const struct probe *probe, struct offer_made *offer)
+static int work(const struct options *options, const struct link_key *server,
+                const struct link_keypair *keys, const struct probe *probe,
+                struct offer_made *offer)
 {
     _cleanup_(freep) char *state = NULL;
     _cleanup_(closep) int lock_fd = -1;
     int r = agent_lock_state(options->state, &lock_fd);
 
     if (r == AGENT_E_TAKEN) {
-        fprintf(stderr, "westlight-worker: %s: another worker uses this folder; give each its own --state\n", options->state);
+        fprintf(
+            stderr,
+            "westlight-worker: %s: another worker uses this folder; give each its own --state\n",
+            options->state);
         return EXIT_FAILED;
     }
     if (r == 0) {

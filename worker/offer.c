@@ -12,7 +12,8 @@
 
 static void *keep(struct offer_made *offer, void *memory)
 {
-    void **allocations = memory ? reallocarray(offer->allocations, offer->n_allocations + 1, sizeof(void *)) : NULL;
+    void **allocations =
+        memory ? reallocarray(offer->allocations, offer->n_allocations + 1, sizeof(void *)) : NULL;
 
     if (!allocations) {
         free(memory);
@@ -153,13 +154,14 @@ static int add_extra(struct offer_made *offer, const char *extra)
     }
     if (strncmp(name, "attr.", 5) != 0)
         return OFFER_E_FORM;
-    for (char *part = strtok_r(value, ",", &save); r == 0 && part; part = strtok_r(NULL, ",", &save))
+    for (char *part = strtok_r(value, ",", &save); r == 0 && part;
+         part = strtok_r(NULL, ",", &save))
         r = strlen(part) < LIMIT_NAME_BYTES ? add_value(offer, name, part) : OFFER_E_FORM;
     return r;
 }
 
-static int fill(struct offer_made *offer, const struct probe *probe, const struct offer_options *options,
-                const char **ret_culprit)
+static int fill(struct offer_made *offer, const struct probe *probe,
+                const struct offer_options *options, const char **ret_culprit)
 {
     struct utsname host;
     int r;
@@ -178,7 +180,8 @@ static int fill(struct offer_made *offer, const struct probe *probe, const struc
     if (r == 0)
         r = add_value(offer, "attr.worker.os.family", "linux");
     if (r == 0 && uname(&host) == 0)
-        r = add_value(offer, "attr.worker.cpu.arch", strcmp(host.machine, "aarch64") == 0 ? "arm64" : host.machine);
+        r = add_value(offer, "attr.worker.cpu.arch",
+                      strcmp(host.machine, "aarch64") == 0 ? "arm64" : host.machine);
     if (r == 0)
         r = add_software(offer, probe);
     for (size_t i = 0; r == 0 && i < options->n_extras; i++) {
@@ -192,8 +195,8 @@ static int fill(struct offer_made *offer, const struct probe *probe, const struc
     return r;
 }
 
-int offer_make(const struct probe *probe, const struct offer_options *options, struct offer_made *ret_offer,
-               const char **ret_culprit)
+int offer_make(const struct probe *probe, const struct offer_options *options,
+               struct offer_made *ret_offer, const char **ret_culprit)
 {
     struct offer_made offer = {0};
     int r;

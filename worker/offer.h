@@ -1,4 +1,5 @@
-/* offer.h - what this worker offers the broker: from the probe, the options, and what an operator adds.
+/* offer.h - what this worker offers the broker: from the probe, the options, and what an operator
+ * adds.
  *
  * Names:   amount.worker.vcpu, .memory (MiB), .gpu, .gpu.memory (MiB of the largest card);
  *          attr.worker.os.family, attr.worker.cpu.arch, attr.worker.gpu.model, attr.software.NAME.
@@ -14,11 +15,11 @@
 enum { OFFER_E_FORM = 1, OFFER_E_LIMIT = 2 };
 
 struct offer_options {
-    const char *name;      /* NULL: the host's */
-    uint32_t slots;        /* 0: one per GPU, otherwise one */
+    const char *name; /* NULL: the host's */
+    uint32_t slots;   /* 0: one per GPU, otherwise one */
     uint32_t prefetch;
-    uint32_t cores;        /* 0: as probed */
-    uint64_t memory_mib;   /* 0: as probed */
+    uint32_t cores;            /* 0: as probed */
+    uint64_t memory_mib;       /* 0: as probed */
     const char *const *extras; /* "amount.x=3", "attr.x=a,b" */
     size_t n_extras;
 };
@@ -29,6 +30,6 @@ struct offer_made {
     size_t n_allocations;
 };
 
-int offer_make(const struct probe *probe, const struct offer_options *options, struct offer_made *ret_offer,
-               const char **ret_culprit);
+int offer_make(const struct probe *probe, const struct offer_options *options,
+               struct offer_made *ret_offer, const char **ret_culprit);
 void offer_deinit(struct offer_made *offer);

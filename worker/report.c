@@ -18,7 +18,10 @@
     wire_lease_set(&lease_, &(task)->lease);                                                       \
     (message).session = (report)->session;                                                         \
     (message).lease = &lease_;                                                                     \
-    (message).ticket = (ProtobufCBinaryData){.len = (task)->ticket_size, .data = (task)->ticket}
+    (message).ticket = (ProtobufCBinaryData)                                                       \
+    {                                                                                              \
+        .len = (task)->ticket_size, .data = (task)->ticket                                         \
+    }
 
 static int say_released(struct report *report, struct task *task)
 {
@@ -115,9 +118,10 @@ static int say_result(struct report *report, struct task *task)
         return r;
     task->result_sent = true;
     task->result_due_ns = report->now_ns + ANSWER_NS;
-    log_info("result", "step=%u task=%llu attempt=%llu class=\"%s\" files=%llu message=\"%s\"", task->lease.step,
-             (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt,
-             class_name(result->class_), (unsigned long long)result->output_files, result->message);
+    log_info("result", "step=%u task=%llu attempt=%llu class=\"%s\" files=%llu message=\"%s\"",
+             task->lease.step, (unsigned long long)task->lease.task,
+             (unsigned long long)task->lease.attempt, class_name(result->class_),
+             (unsigned long long)result->output_files, result->message);
     return 0;
 }
 

@@ -75,7 +75,8 @@ static int make_log(struct making *making, const struct bytes *log)
     int r = 0;
 
     job_key_log(making->task->key_out, secret);
-    for (size_t at = 0; r == 0 && at < log->size && making->n_log < LOG_BLOCKS_MAX; at += LIMIT_BLOCK_BYTES) {
+    for (size_t at = 0; r == 0 && at < log->size && making->n_log < LOG_BLOCKS_MAX;
+         at += LIMIT_BLOCK_BYTES) {
         size_t size = log->size - at < LIMIT_BLOCK_BYTES ? log->size - at : LIMIT_BLOCK_BYTES;
         _cleanup_(bytes_deinit) struct bytes sealed = {0};
         struct block_key key;
@@ -90,11 +91,13 @@ static int make_log(struct making *making, const struct bytes *log)
     return r;
 }
 
-static void say(struct outcome *outcome, enum attempt_class class, const char *what, const struct bytes *why)
+static void say(struct outcome *outcome, enum attempt_class class, const char *what,
+                const struct bytes *why)
 {
     outcome->class = class;
-    snprintf(outcome->message, sizeof(outcome->message), "%s%s%.*s", what, why && why->size > 0 ? ": " : "",
-             why ? (int)why->size : 0, why && why->data ? (const char *)why->data : "");
+    snprintf(outcome->message, sizeof(outcome->message), "%s%s%.*s", what,
+             why && why->size > 0 ? ": " : "", why ? (int)why->size : 0,
+             why && why->data ? (const char *)why->data : "");
 }
 
 /* 1: the task is at fault, and the outcome says how. */
@@ -108,19 +111,22 @@ static int make_outputs(struct making *making, struct outcome *outcome, struct c
     int r = collect_list(collect, &files, &n, log, &why);
 
     if (r == 0 && n == 0 && step->n_outputs > 0 && !step->output_optional) {
-        (void)bytes_printf(&why, "the task ended well but wrote no file below %s%s; let the renderer write there, or "
-                           "declare where it writes", step->outputs[0]->path,
-                           step->n_outputs > 1 ? " or its other output folders" : "");
+        (void)bytes_printf(
+            &why,
+            "the task ended well but wrote no file below %s%s; let the renderer write there, or "
+            "declare where it writes",
+            step->outputs[0]->path, step->n_outputs > 1 ? " or its other output folders" : "");
         say(outcome, CLASS_NO_OUTPUT, "no output", &why);
         return 1;
     }
     if (r == 0)
-        r = collect_seal(collect, making->sealer, making->task->key_out, files, n, emit, making, &collected, &why);
+        r = collect_seal(collect, making->sealer, making->task->key_out, files, n, emit, making,
+                         &collected, &why);
     if (r == 0) {
         making->files = collected.files;
         making->file_bytes = collected.file_bytes;
-        return name_block(making, making->task->key_out, &collected.manifest, &collected.manifest_sealed,
-                          &making->manifest);
+        return name_block(making, making->task->key_out, &collected.manifest,
+                          &collected.manifest_sealed, &making->manifest);
     }
     if (r < 0)
         return r;
@@ -137,8 +143,8 @@ static int make_refs(struct making *making)
 
     if (making->ids.size == 0)
         return 0;
-    r = refs_pack((const struct block_id *)(const void *)making->ids.data, making->ids.size / sizeof(struct block_id),
-                  blocks, names, &n);
+    r = refs_pack((const struct block_id *)(const void *)making->ids.data,
+                  making->ids.size / sizeof(struct block_id), blocks, names, &n);
     for (size_t i = 0; r == 0 && i < n; i++) {
         r = spool_put(&making->spool, &names[i], blocks[i].data, blocks[i].size, true);
         memcpy(making->refs[i], names[i].bytes, 32);
@@ -173,7 +179,8 @@ static int save(struct making *making, const struct outcome *outcome)
         log[i] = &making->log[i].ref;
     snprintf(message, sizeof(message), "%s", outcome->message);
     result.lease = &lease;
-    result.ticket = (ProtobufCBinaryData){.len = making->task->ticket_size, .data = making->task->ticket};
+    result.ticket =
+        (ProtobufCBinaryData){.len = making->task->ticket_size, .data = making->task->ticket};
     result.class_ = outcome->class;
     result.exit_status = outcome->exit_status;
     result.message = message;
@@ -208,8 +215,8 @@ static void start_over(struct making *making)
     spool_clear(&making->spool);
 }
 
-static int make(struct making *making, struct outcome *outcome, struct collect *collect, const Wl__StepRecipe *step,
-                struct bytes *log)
+static int make(struct making *making, struct outcome *outcome, struct collect *collect,
+                const Wl__StepRecipe *step, struct bytes *log)
 {
     int r = 0;
 
@@ -227,8 +234,8 @@ static int make(struct making *making, struct outcome *outcome, struct collect *
     return r;
 }
 
-void result_make(struct task *task, struct sealer *sealer, struct outcome *outcome, struct collect *collect,
-                 const Wl__StepRecipe *step, struct bytes *log)
+void result_make(struct task *task, struct sealer *sealer, struct outcome *outcome,
+                 struct collect *collect, const Wl__StepRecipe *step, struct bytes *log)
 {
     struct task_board *board = task->board;
     struct making *making = calloc(1, sizeof(*making));
@@ -249,7 +256,8 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
         if (making->spool.folder)
             start_over(making);
         outcome->class = CLASS_TRANSFER;
-        snprintf(outcome->message, sizeof(outcome->message), "the output cannot be kept on the worker: %s; free space below %s",
+        snprintf(outcome->message, sizeof(outcome->message),
+                 "the output cannot be kept on the worker: %s; free space below %s",
                  strerror(r < 0 ? -r : EIO), board->state);
     }
     r = save(making, outcome);
@@ -285,5 +293,6 @@ void result_fail(struct task *task, enum attempt_class class, const char *messag
     r = spool_save(&task->spool, &result);
     pthread_mutex_unlock(&task->board->lock);
     if (r < 0)
-        log_warn("spool", "folder=%s why=\"%s\"", task->spool.folder ? task->spool.folder : "none", strerror(-r));
+        log_warn("spool", "folder=%s why=\"%s\"", task->spool.folder ? task->spool.folder : "none",
+                 strerror(-r));
 }

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <proto/limits.h>
 
-#define RESULT_NAME "result"
+#define RESULT_NAME  "result"
 #define PLAIN_SUFFIX ".refs"
 
 int spool_new(const char *state, uint64_t number, struct spool *ret_spool)
@@ -47,7 +47,8 @@ void spool_remove(struct spool *spool)
     char path[LIMIT_PATH_BYTES];
 
     if (spool->folder) {
-        /* Without its result a folder counts as unfinished, should the rest of this be cut short. */
+        /* Without its result a folder counts as unfinished, should the rest of this be cut short.
+         */
         if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) < sizeof(path))
             (void)unlink(path);
         (void)folder_remove(spool->folder);
@@ -80,18 +81,20 @@ int spool_open(const char *folder, struct spool *ret_spool)
 
 /* ---- blocks ---- */
 
-static int block_path(const struct spool *spool, const struct block_id *id, bool plain, char path[LIMIT_PATH_BYTES])
+static int block_path(const struct spool *spool, const struct block_id *id, bool plain,
+                      char path[LIMIT_PATH_BYTES])
 {
     char hex[65];
 
     hex_encode(id->bytes, sizeof(id->bytes), hex);
-    if ((size_t)snprintf(path, LIMIT_PATH_BYTES, "%s/%s%s", spool->folder, hex, plain ? PLAIN_SUFFIX : "") >=
-        LIMIT_PATH_BYTES)
+    if ((size_t)snprintf(path, LIMIT_PATH_BYTES, "%s/%s%s", spool->folder, hex,
+                         plain ? PLAIN_SUFFIX : "") >= LIMIT_PATH_BYTES)
         return -ENAMETOOLONG;
     return 0;
 }
 
-int spool_put(struct spool *spool, const struct block_id *id, const void *sealed, size_t size, bool plain)
+int spool_put(struct spool *spool, const struct block_id *id, const void *sealed, size_t size,
+              bool plain)
 {
     char path[LIMIT_PATH_BYTES];
     _cleanup_(closep) int fd = -1;

@@ -23,13 +23,14 @@ int spool_open(const char *folder, struct spool *ret_spool);
 void spool_deinit(struct spool *spool);
 void spool_remove(struct spool *spool); /* from disk, too */
 
-int spool_put(struct spool *spool, const struct block_id *id, const void *sealed, size_t size, bool plain);
+int spool_put(struct spool *spool, const struct block_id *id, const void *sealed, size_t size,
+              bool plain);
 int spool_get(const struct spool *spool, const struct block_id *id, bool plain, struct bytes *out);
 /* *ret_ids is the caller's to free. */
 int spool_blocks(const struct spool *spool, bool plain, struct block_id **ret_ids, size_t *ret_n);
 void spool_clear(struct spool *spool); /* of blocks */
-/* Says that all is there: the result goes to disk. Keeps a copy of its own, in memory at least: where the disk
- * fails it can still be sent, only not after a restart. */
+/* Says that all is there: the result goes to disk. Keeps a copy of its own, in memory at least:
+ * where the disk fails it can still be sent, only not after a restart. */
 int spool_save(struct spool *spool, const Wl__Result *result);
 
 /* Every finished folder below <state>/spool, oldest first; unfinished ones are removed.

@@ -33,7 +33,8 @@ struct laying {
     const Wl__FileEntry *entry;
 };
 
-static int fail(struct staging *staging, enum attempt_class class, const char *format, ...) _printf_(3, 4);
+static int fail(struct staging *staging, enum attempt_class class, const char *format, ...)
+    _printf_(3, 4);
 static int fail(struct staging *staging, enum attempt_class class, const char *format, ...)
 {
     va_list arguments;
@@ -50,8 +51,8 @@ static int fail_transfer(struct staging *staging, const char *what, int r)
 {
     if (r == -ECANCELED || r == -ENOMEM)
         return r;
-    return fail(staging, r == TRANSFER_E_MISSING ? CLASS_MISSING_INPUT : CLASS_TRANSFER, "%s: %s", what,
-                supply_why(staging->config->supply));
+    return fail(staging, r == TRANSFER_E_MISSING ? CLASS_MISSING_INPUT : CLASS_TRANSFER, "%s: %s",
+                what, supply_why(staging->config->supply));
 }
 
 static bool stopped(const struct staging *staging)
@@ -65,7 +66,8 @@ static bool stopped(const struct staging *staging)
 static char *keep(struct staging *staging, char *text)
 {
     struct stage *stage = staging->stage;
-    char **strings = text ? reallocarray(stage->strings, stage->n_strings + 1, sizeof(*strings)) : NULL;
+    char **strings =
+        text ? reallocarray(stage->strings, stage->n_strings + 1, sizeof(*strings)) : NULL;
 
     if (!strings) {
         free(text);
@@ -98,7 +100,8 @@ static char *session_path(struct staging *staging, const char *kind, size_t numb
 }
 
 /* Where a declared output lies here; a folder of its own where no root or other output holds it. */
-static int output_folder(struct staging *staging, const Wl__Output *output, char ret_path[LIMIT_PATH_BYTES])
+static int output_folder(struct staging *staging, const Wl__Output *output,
+                         char ret_path[LIMIT_PATH_BYTES])
 {
     struct stage *stage = staging->stage;
     char *own;
@@ -185,7 +188,8 @@ static int make_maps(struct staging *staging)
 /* ---- the recipe ---- */
 
 /* A block that came inline, or else from the vault. */
-static int open_ref(struct staging *staging, const uint8_t secret[32], const Wl__BlockRef *ref, struct bytes *out)
+static int open_ref(struct staging *staging, const uint8_t secret[32], const Wl__BlockRef *ref,
+                    struct bytes *out)
 {
     struct block_key key;
     int r = wire_block_ref(staging->config->sealer, secret, ref, &key);
@@ -193,7 +197,8 @@ static int open_ref(struct staging *staging, const uint8_t secret[32], const Wl_
     if (r != 0)
         return r;
     if (ref->inline_sealed.len > 0)
-        r = open_block(staging->config->sealer, &key, ref->inline_sealed.data, ref->inline_sealed.len, out);
+        r = open_block(staging->config->sealer, &key, ref->inline_sealed.data,
+                       ref->inline_sealed.len, out);
     else {
         r = supply_stage(staging->config->supply, &key, 1);
         if (r == 0)
@@ -215,9 +220,11 @@ static int check_step(struct staging *staging)
         return fail(staging, CLASS_TRANSFER, "the recipe has too many roots or outputs");
     for (size_t i = 0; i < stage->step->n_dependencies; i++)
         if (stage->step->dependencies[i]->step >= recipe->n_steps)
-            return fail(staging, CLASS_TRANSFER, "step %s: depends on a step the recipe lacks", stage->step->name);
+            return fail(staging, CLASS_TRANSFER, "step %s: depends on a step the recipe lacks",
+                        stage->step->name);
     if (wire_space(stage->step->space, stage->step->n_space, &stage->space) != 0)
-        return fail(staging, CLASS_TRANSFER, "step %s: its parameter space is malformed", stage->step->name);
+        return fail(staging, CLASS_TRANSFER, "step %s: its parameter space is malformed",
+                    stage->step->name);
     if (staging->config->task >= space_size(&stage->space))
         return fail(staging, CLASS_TRANSFER, "step %s: has no task %llu", stage->step->name,
                     (unsigned long long)staging->config->task);
@@ -238,7 +245,8 @@ static int load_recipe(struct staging *staging)
     if (r < 0)
         return r;
     if (r > 0)
-        return fail(staging, CLASS_TRANSFER, "the recipe cannot be read: %s", why ? why : "it is malformed");
+        return fail(staging, CLASS_TRANSFER, "the recipe cannot be read: %s",
+                    why ? why : "it is malformed");
     return check_step(staging);
 }
 
@@ -299,9 +307,11 @@ static int load_manifest(struct staging *staging, const Wl__Root *root, Wl__Mani
         r = supply_stage(staging->config->supply, keys, root->n_manifest);
     if (r != 0)
         return fail_transfer(staging, root->path, r);
-    r = manifest_load(keys, root->n_manifest, supply_open, staging->config->supply, ret_manifest, &why);
+    r = manifest_load(keys, root->n_manifest, supply_open, staging->config->supply, ret_manifest,
+                      &why);
     if (r != 0 && why.size > 0)
-        return fail(staging, CLASS_TRANSFER, "root %s: %.*s", root->path, (int)why.size, (const char *)why.data);
+        return fail(staging, CLASS_TRANSFER, "root %s: %.*s", root->path, (int)why.size,
+                    (const char *)why.data);
     return r == 0 ? 0 : fail_transfer(staging, root->path, r);
 }
 
@@ -371,7 +381,8 @@ static int lay(struct staging *staging, const struct laying *files, size_t n_fil
             return -ECANCELED;
         if (fd < 0)
             return -errno;
-        r = manifest_write_file(fd, files[i].entry, supply_open, staging->config->supply, false, &why);
+        r = manifest_write_file(fd, files[i].entry, supply_open, staging->config->supply, false,
+                                &why);
         if (r != 0 && r != -ECANCELED && r != -ENOMEM)
             return fail(staging, CLASS_TRANSFER, "input %s: %.*s", files[i].entry->path,
                         why.size > 0 ? (int)why.size : (int)strlen(strerror(r < 0 ? -r : EPROTO)),
@@ -391,14 +402,16 @@ static int lay_inputs(struct staging *staging)
             continue;
         r = load_manifest(staging, recipe->roots[i], &staging->manifests[i]);
         for (size_t k = 0; r == 0 && k < staging->manifests[i]->n_files; k++) {
-            struct laying file = {.folder = staging->stage->maps[i].to, .entry = staging->manifests[i]->files[k]};
+            struct laying file = {.folder = staging->stage->maps[i].to,
+                                  .entry = staging->manifests[i]->files[k]};
 
             if (wanted(staging, i, file.entry->path))
                 r = bytes_append(&files, &file, sizeof(file));
         }
     }
     if (r == 0)
-        r = lay(staging, (const struct laying *)(const void *)files.data, files.size / sizeof(struct laying));
+        r = lay(staging, (const struct laying *)(const void *)files.data,
+                files.size / sizeof(struct laying));
     supply_unpin(staging->config->supply);
     return r;
 }
@@ -409,15 +422,15 @@ static int lay_result(struct staging *staging, const Wl__DependencyResult *resul
 {
     const Wl__Recipe *recipe = staging->stage->recipe;
     _cleanup_(bytes_deinit) struct bytes packed = {0}, files = {0}, why = {0};
-    _cleanup_(freep) char (*folders)[LIMIT_PATH_BYTES] = calloc(LIMIT_OUTPUTS, sizeof(*folders));
+    _cleanup_(freep) char(*folders)[LIMIT_PATH_BYTES] = calloc(LIMIT_OUTPUTS, sizeof(*folders));
     const Wl__StepRecipe *step;
     Wl__Manifest *manifest = NULL;
     int r;
 
     if (!folders)
         return -ENOMEM;
-    if (!result->manifest || result->step >= recipe->n_steps || recipe->steps[result->step]->n_outputs > LIMIT_OUTPUTS ||
-        result->key_out.len != 32)
+    if (!result->manifest || result->step >= recipe->n_steps ||
+        recipe->steps[result->step]->n_outputs > LIMIT_OUTPUTS || result->key_out.len != 32)
         return fail(staging, CLASS_TRANSFER, "a result this task depends on is malformed");
     step = recipe->steps[result->step];
     for (size_t i = 0; i < step->n_outputs; i++) {
@@ -430,20 +443,22 @@ static int lay_result(struct staging *staging, const Wl__DependencyResult *resul
         return fail_transfer(staging, "the output of a task this one depends on", r);
     r = manifest_parse(packed.data, packed.size, &manifest, &why);
     if (r != 0)
-        return fail(staging, CLASS_TRANSFER, "the output of a task this one depends on: %.*s", (int)why.size,
-                    why.data ? (const char *)why.data : "");
+        return fail(staging, CLASS_TRANSFER, "the output of a task this one depends on: %.*s",
+                    (int)why.size, why.data ? (const char *)why.data : "");
     for (size_t i = 0; r == 0 && i < manifest->n_files; i++) {
         struct laying file = {.entry = manifest->files[i]};
 
         if (file.entry->root >= step->n_outputs) {
-            r = fail(staging, CLASS_TRANSFER, "%s: of an output step %s does not declare", file.entry->path, step->name);
+            r = fail(staging, CLASS_TRANSFER, "%s: of an output step %s does not declare",
+                     file.entry->path, step->name);
             break;
         }
         file.folder = folders[file.entry->root];
         r = bytes_append(&files, &file, sizeof(file));
     }
     if (r == 0)
-        r = lay(staging, (const struct laying *)(const void *)files.data, files.size / sizeof(struct laying));
+        r = lay(staging, (const struct laying *)(const void *)files.data,
+                files.size / sizeof(struct laying));
     wl__manifest__free_unpacked(manifest, NULL);
     return r;
 }
@@ -460,7 +475,8 @@ static int lay_dependencies(struct staging *staging)
 
         r = staging->config->dependencies(staging->config->user, after, &envelope);
         if (r > 0)
-            return fail(staging, CLASS_TRANSFER, "the broker does not give the results this task depends on");
+            return fail(staging, CLASS_TRANSFER,
+                        "the broker does not give the results this task depends on");
         if (r < 0)
             return r;
         page = envelope->dependency_results;

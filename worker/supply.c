@@ -44,7 +44,8 @@ struct exchange {
     void *user;
 };
 
-int supply_new(const struct supply_config *config, const void *pass, size_t pass_size, struct supply **ret_supply)
+int supply_new(const struct supply_config *config, const void *pass, size_t pass_size,
+               struct supply **ret_supply)
 {
     _cleanup_(supply_freep) struct supply *supply = calloc(1, sizeof(*supply));
     int r;
@@ -119,8 +120,9 @@ static int dial(struct supply *supply)
 /* What is local cannot be mended by asking again. */
 static bool lasting(int r)
 {
-    return r == TRANSFER_E_MISSING || r == TRANSFER_E_CORRUPT || r == -ECANCELED || r == -ENOMEM || r == -ENOSPC ||
-           r == -EIO || r == -EDQUOT || r == -EROFS || r == -EACCES || r == -ENOENT || r == -EBADMSG || r == -EMFILE;
+    return r == TRANSFER_E_MISSING || r == TRANSFER_E_CORRUPT || r == -ECANCELED || r == -ENOMEM ||
+           r == -ENOSPC || r == -EIO || r == -EDQUOT || r == -EROFS || r == -EACCES ||
+           r == -ENOENT || r == -EBADMSG || r == -EMFILE;
 }
 
 static void say_why(struct supply *supply, int r)
@@ -259,7 +261,8 @@ int supply_open(void *user, const struct block_key *key, struct bytes *out)
         bytes_wipe_deinit(&supply->last);
         supply->last = (struct bytes){0};
         if (r > 0 && !*supply->why)
-            snprintf(supply->why, sizeof(supply->why), "a block does not open with the key it was named with");
+            snprintf(supply->why, sizeof(supply->why),
+                     "a block does not open with the key it was named with");
         return r;
     }
     supply->last_id = key->id;
@@ -301,8 +304,8 @@ static int run_put(struct supply *supply, struct exchange *exchange)
     return n > 0 ? transfer_put(supply->transfer, n, exchange->plain, put_source, &put) : 0;
 }
 
-int supply_put(struct supply *supply, const struct block_id *ids, size_t n_ids, bool plain, transfer_source *source,
-               void *user)
+int supply_put(struct supply *supply, const struct block_id *ids, size_t n_ids, bool plain,
+               transfer_source *source, void *user)
 {
     struct exchange exchange = {
         .run = run_put, .ids = ids, .n = n_ids, .plain = plain, .source = source, .user = user};

@@ -28,7 +28,8 @@ struct supply_config {
 
 struct supply;
 /* `pass` may be empty: then the first need asks for one. */
-int supply_new(const struct supply_config *config, const void *pass, size_t pass_size, struct supply **ret_supply);
+int supply_new(const struct supply_config *config, const void *pass, size_t pass_size,
+               struct supply **ret_supply);
 void supply_free(struct supply *supply);
 DEFINE_CLEANUP(struct supply *, supply_free)
 void supply_rest(struct supply *supply);
@@ -39,8 +40,8 @@ void supply_unpin(struct supply *supply);
 /* A manifest_fetch: one block opened, from the cache, fetched again where that lost it. */
 int supply_open(void *supply, const struct block_key *key, struct bytes *out);
 /* Puts those of the blocks that the vault lacks. */
-int supply_put(struct supply *supply, const struct block_id *ids, size_t n_ids, bool plain, transfer_source *source,
-               void *user);
+int supply_put(struct supply *supply, const struct block_id *ids, size_t n_ids, bool plain,
+               transfer_source *source, void *user);
 
 const char *supply_why(const struct supply *supply);
 uint64_t supply_bytes_in(const struct supply *supply); /* sealed, fetched from the vault */

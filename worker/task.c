@@ -17,8 +17,8 @@
 #include <worker/result.h>
 #include <worker/stage.h>
 
-#define TEXT_BYTES_MAX  (256 * 1024) /* live output kept while the broker is away */
-#define DELIVERIES_MAX  5
+#define TEXT_BYTES_MAX (256 * 1024) /* live output kept while the broker is away */
+#define DELIVERIES_MAX 5
 
 void task_board_poke(struct task_board *board)
 {
@@ -63,8 +63,8 @@ static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envel
     if (!envelope)
         return -ECANCELED;
     if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL) {
-        log_warn("refused", "what=\"%s\" why=\"%s\" next=\"%s\"", envelope->refusal->what, envelope->refusal->why,
-                 envelope->refusal->next);
+        log_warn("refused", "what=\"%s\" why=\"%s\" next=\"%s\"", envelope->refusal->what,
+                 envelope->refusal->why, envelope->refusal->next);
         return TRANSFER_E_REFUSED;
     }
     *ret_envelope = TAKE_PTR(envelope);
@@ -127,7 +127,8 @@ int task_supply(struct task *task, struct supply **ret_supply)
     };
     const Wl__Assign *assign = task->assign ? task->assign->assign : NULL;
 
-    return supply_new(&config, assign ? assign->pass.data : NULL, assign ? assign->pass.len : 0, ret_supply);
+    return supply_new(&config, assign ? assign->pass.data : NULL, assign ? assign->pass.len : 0,
+                      ret_supply);
 }
 
 /* ---- running ---- */
@@ -154,7 +155,8 @@ static void on_text(void *user, const char *text, size_t size)
     if (task->text.size + size > TEXT_BYTES_MAX) {
         /* The result brings the whole; live, the newest matters. */
         task->text.size = 0;
-        (void)bytes_printf(&task->text, "[westlight: live output left out while it could not be sent]\n");
+        (void)bytes_printf(&task->text,
+                           "[westlight: live output left out while it could not be sent]\n");
     }
     if (size <= TEXT_BYTES_MAX)
         (void)bytes_append(&task->text, text, size);
@@ -198,7 +200,8 @@ static void cards_text(const struct task *task, struct bytes *ret_text, unsigned
     }
 }
 
-static void run_session(struct task *task, const struct stage *stage, struct outcome *outcome, struct bytes *log)
+static void run_session(struct task *task, const struct stage *stage, struct outcome *outcome,
+                        struct bytes *log)
 {
     const Wl__Assign *assign = task->assign->assign;
     _cleanup_(bytes_deinit) struct bytes cards = {0};
@@ -227,7 +230,8 @@ static void run_session(struct task *task, const struct stage *stage, struct out
     outcome->ended_wall_s = clock_wall_ns() / NS_PER_S;
     if (r < 0) {
         outcome->class = CLASS_TRANSFER;
-        snprintf(outcome->message, sizeof(outcome->message), "the session could not be made: %s", strerror(-r));
+        snprintf(outcome->message, sizeof(outcome->message), "the session could not be made: %s",
+                 strerror(-r));
         return;
     }
     outcome->class = result.class;
@@ -257,7 +261,8 @@ static bool wait_go(struct task *task)
     return go;
 }
 
-static int stage_task(struct task *task, struct sealer *sealer, struct supply *supply, struct stage *ret_stage)
+static int stage_task(struct task *task, struct sealer *sealer, struct supply *supply,
+                      struct stage *ret_stage)
 {
     struct task_board *board = task->board;
     const Wl__Assign *assign = task->assign->assign;
@@ -267,8 +272,8 @@ static int stage_task(struct task *task, struct sealer *sealer, struct supply *s
     pthread_mutex_lock(&board->lock);
     number = board->session_next++;
     pthread_mutex_unlock(&board->lock);
-    if ((size_t)snprintf(folder, sizeof(folder), "%s/sessions/%llu", board->state, (unsigned long long)number) >=
-        sizeof(folder))
+    if ((size_t)snprintf(folder, sizeof(folder), "%s/sessions/%llu", board->state,
+                         (unsigned long long)number) >= sizeof(folder))
         return -ENAMETOOLONG;
     return stage_run(&(struct stage_config){.folder = folder,
                                             .recipe = assign->recipe,
@@ -287,7 +292,8 @@ static void outcome_cancelled(struct task *task, struct outcome *outcome)
 {
     outcome->class = CLASS_CANCELLED;
     pthread_mutex_lock(&task->board->lock);
-    snprintf(outcome->message, sizeof(outcome->message), "%s", task->why[0] ? task->why : "cancelled");
+    snprintf(outcome->message, sizeof(outcome->message), "%s",
+             task->why[0] ? task->why : "cancelled");
     pthread_mutex_unlock(&task->board->lock);
 }
 
@@ -403,8 +409,8 @@ static bool give_up(struct task *task, const char *why)
     pthread_mutex_unlock(&task->board->lock);
     if (!wanted || (task->spool.result->n_refs == 0 && task->spool.result->class_ != CLASS_OK))
         return false; /* there is nothing smaller to say */
-    snprintf(message, sizeof(message), "%s%s", cancelled ? "cancelled" : "its output could not be sent: ",
-             cancelled ? "" : why);
+    snprintf(message, sizeof(message), "%s%s",
+             cancelled ? "cancelled" : "its output could not be sent: ", cancelled ? "" : why);
     result_fail(task, cancelled ? CLASS_CANCELLED : CLASS_TRANSFER, message);
     return true;
 }
@@ -422,7 +428,8 @@ void task_deliver(struct task *task)
         supply_rest(supply);
         if (r == 0)
             acknowledged = wait_acknowledged(task);
-        if (r == 0 && (acknowledged == ACK_COMMITTED || (acknowledged == ACK_MISSING && round < DELIVERIES_MAX)))
+        if (r == 0 && (acknowledged == ACK_COMMITTED ||
+                       (acknowledged == ACK_MISSING && round < DELIVERIES_MAX)))
             continue;
         if (r == 0 && acknowledged == ACK_REFUSED)
             why = task->why;
@@ -499,8 +506,8 @@ int task_new(struct task_board *board, Wl__Envelope *envelope, struct task **ret
     struct task *task = calloc(1, sizeof(*task));
     int r = task ? 0 : -ENOMEM;
 
-    if (r == 0 && (!assign->lease || !assign->recipe || assign->key_in.len != 32 || assign->key_out.len != 32 ||
-                   wire_lease(assign->lease, &task->lease) != 0))
+    if (r == 0 && (!assign->lease || !assign->recipe || assign->key_in.len != 32 ||
+                   assign->key_out.len != 32 || wire_lease(assign->lease, &task->lease) != 0))
         r = -EINVAL;
     if (r == 0)
         r = set_ticket(task, &assign->ticket);

@@ -30,7 +30,7 @@ struct task_board {
     bool joined;            /* the broker is there and has our list */
     char bulk[256];         /* endpoint; "" until the broker said it */
 
-    const char *state;      /* folder */
+    const char *state; /* folder */
     const struct probe *probe;
     struct cache *cache;
     void *bulk_context;
@@ -41,7 +41,14 @@ struct task_board {
 
 void task_board_poke(struct task_board *board); /* the agent */
 
-enum task_phase { PHASE_STAGING, PHASE_STARTING, PHASE_RUNNING, PHASE_COLLECTING, PHASE_HELD, PHASE_GONE };
+enum task_phase {
+    PHASE_STAGING,
+    PHASE_STARTING,
+    PHASE_RUNNING,
+    PHASE_COLLECTING,
+    PHASE_HELD,
+    PHASE_GONE
+};
 enum task_need { NEED_NOTHING, NEED_PASS, NEED_DEPENDENCIES };
 enum task_acknowledged { ACK_NONE, ACK_COMMITTED, ACK_MISSING, ACK_REFUSED };
 
@@ -65,15 +72,15 @@ struct task {
     uint32_t permille;
     char status[LIMIT_MESSAGE_BYTES];
     bool progress_due;
-    struct bytes text;             /* output not yet sent */
+    struct bytes text; /* output not yet sent */
     enum task_need need;
     uint64_t need_after;
-    uint64_t need_request;         /* 0: not yet asked */
+    uint64_t need_request; /* 0: not yet asked */
     Wl__Envelope *answer;
     struct spool spool;
-    bool deliverable;              /* its blocks are in the vault */
+    bool deliverable; /* its blocks are in the vault */
     enum task_acknowledged acknowledged;
-    atomic_bool stop;              /* set under the lock, read anywhere */
+    atomic_bool stop; /* set under the lock, read anywhere */
 
     /* the agent's alone */
     bool may_send, started_sent, result_sent, released_sent;

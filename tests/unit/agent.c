@@ -47,7 +47,8 @@ void session_result_deinit(struct session_result *result)
     bytes_deinit(&result->log);
 }
 
-bool session_map_path(const struct session_map *maps, size_t n_maps, const char *path, char *ret_path, size_t size)
+bool session_map_path(const struct session_map *maps, size_t n_maps, const char *path,
+                      char *ret_path, size_t size)
 {
     (void)maps, (void)n_maps, (void)path, (void)ret_path, (void)size;
     return false;
@@ -77,7 +78,9 @@ static int allow_all(void *user, const struct link_key *key)
 
 static void listen_on(struct farm *farm, const char *endpoint)
 {
-    assert_int_equal(link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket, farm->endpoint), 0);
+    assert_int_equal(link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker,
+                                 &farm->socket, farm->endpoint),
+                     0);
 }
 
 static void *agent_thread(void *user)
@@ -161,11 +164,13 @@ static Wl__Envelope *hear(struct farm *farm, Wl__Envelope__BodyCase body)
         zmq_poll(&item, 1, 100);
         if (link_receive(farm->socket, &key, &farm->route, &message, NULL) != 0)
             continue;
-        assert_int_equal(wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why), 0);
+        assert_int_equal(
+            wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why), 0);
         zmq_msg_close(&message);
         if (envelope->body_case == body)
             return envelope;
-        if (envelope->body_case != WL__ENVELOPE__BODY_BEAT && envelope->body_case != WL__ENVELOPE__BODY_PROGRESS)
+        if (envelope->body_case != WL__ENVELOPE__BODY_BEAT &&
+            envelope->body_case != WL__ENVELOPE__BODY_PROGRESS)
             fail_msg("heard body %d, expected %d", (int)envelope->body_case, (int)body);
         wire_free(envelope);
     }
@@ -246,7 +251,8 @@ static struct lease lease_of(uint64_t task)
     return (struct lease){.job = {1}, .task = task, .floor = 1, .epoch = 1, .attempt = task + 100};
 }
 
-static void recipe(struct farm *farm, struct sealer *sealer, struct bytes *sealed, struct block_key *key)
+static void recipe(struct farm *farm, struct sealer *sealer, struct bytes *sealed,
+                   struct block_key *key)
 {
     Wl__Recipe message = WL__RECIPE__INIT;
     Wl__StepRecipe step = WL__STEP_RECIPE__INIT, *steps = &step;
@@ -383,7 +389,8 @@ static void progress_carries_the_sealed_output(void **state)
     job_key_log(farm->key_out, secret);
     assert_int_equal(wire_block_ref(sealer, secret, envelope->progress->log->text, &key), 0);
     assert_int_equal(open_block(sealer, &key, envelope->progress->log->text->inline_sealed.data,
-                                envelope->progress->log->text->inline_sealed.len, &text), 0);
+                                envelope->progress->log->text->inline_sealed.len, &text),
+                     0);
     assert_memory_equal(text.data, "hello\n", 6);
     wire_free(envelope);
 }
@@ -476,7 +483,8 @@ static void a_lost_broker_finds_its_task_still_running(void **state)
     link_close(farm->socket);
     farm->socket = NULL;
     while (!farm->socket) /* the port is free once libzmq has let go of it */
-        if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket, NULL) != 0)
+        if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket,
+                        NULL) != 0)
             (void)poll(NULL, 0, 10);
     inventory = welcome(farm); /* with a greater session, checked there */
     assert_int_equal(inventory->inventory->n_items, 1);
@@ -529,7 +537,8 @@ static void what_is_to_be_dropped_is_stopped_and_forgotten(void **state)
     link_close(farm->socket);
     farm->socket = NULL;
     while (!farm->socket)
-        if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket, NULL) != 0)
+        if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket,
+                        NULL) != 0)
             (void)poll(NULL, 0, 10);
     inventory = welcome(farm);
     judge(farm, inventory, VERDICT_DROP);

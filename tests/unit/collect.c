@@ -60,7 +60,8 @@ static void listing(struct collect *collect, struct bytes *notes, char text[512]
     assert_int_equal(collect_list(collect, &files, &n, notes, &why), 0);
     text[0] = '\0';
     for (size_t i = 0; i < n; i++)
-        at += (size_t)snprintf(text + at, 512 - at, "%s%u:%s", i ? " " : "", files[i].root, files[i].path);
+        at += (size_t)snprintf(text + at, 512 - at, "%s%u:%s", i ? " " : "", files[i].root,
+                               files[i].path);
 }
 
 static void created_and_changed_files_come_home_and_others_stay(void **state)
@@ -198,12 +199,14 @@ static void what_was_collected_is_sealed_under_the_key_of_the_task(void **state)
     assert_int_equal(collect_new(folders, 1, &collect), 0);
     write_file(out, "frame.png", "pixels");
     assert_int_equal(collect_list(collect, &files, &n, &notes, &why), 0);
-    assert_int_equal(collect_seal(collect, sealer, secret, files, n, count, &emitted, &collected, &why), 0);
+    assert_int_equal(
+        collect_seal(collect, sealer, secret, files, n, count, &emitted, &collected, &why), 0);
     assert_int_equal(emitted.n, 1);
     assert_int_equal(collected.files, 1);
     assert_int_equal(collected.file_bytes, 6);
     assert_int_equal(open_block(sealer, &collected.manifest, collected.manifest_sealed.data,
-                                collected.manifest_sealed.size, &packed), 0);
+                                collected.manifest_sealed.size, &packed),
+                     0);
     assert_int_equal(manifest_parse(packed.data, packed.size, &manifest, &why), 0);
     assert_int_equal(manifest->n_files, 1);
     assert_string_equal(manifest->files[0]->path, "frame.png");
