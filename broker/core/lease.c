@@ -158,6 +158,24 @@ static void chain_leave(struct core *core, struct lease *lease)
     lease->place = 0;
 }
 
+/* It runs, so those ahead of it are done rendering: the room of the first is its own, and nobody
+ * can stand behind them any more. */
+static void chain_lead(struct core *core, struct lease *lease)
+{
+    struct lease *ahead = lease->before;
+
+    lease->before = NULL;
+    for (struct lease *next = NULL; ahead; ahead = next) {
+        next = ahead->before;
+        ahead->before = ahead->behind = NULL;
+        ahead->place = 0;
+        lease_inherit(core, ahead, lease);
+        lease_refresh(core, ahead);
+    }
+    if (lease->place > 0)
+        chain_place(core, lease, 0);
+}
+
 /* ---- life ---- */
 
 static void claim_settle(struct core *core, struct lease *lease)
@@ -210,15 +228,7 @@ void lease_started(struct core *core, struct lease *lease)
     if (!lease->stopping)
         link_last(&core->running, &lease->running);
     claim_settle(core, lease);
-    if (lease->before) { /* the one ahead is done rendering: its room is this one's */
-        struct lease *before = lease->before;
-
-        before->behind = NULL;
-        lease->before = NULL;
-        lease_inherit(core, before, lease);
-        chain_place(core, lease, 0);
-        lease_refresh(core, before);
-    }
+    chain_lead(core, lease);
     if (!lease->plan)
         lease_take(core, lease, 0);
     lease->asked_back = false;

@@ -193,7 +193,7 @@ static void lease_say(struct world *world, uint32_t number, const struct sim_lea
 {
     struct event event = {.kind = kind};
 
-    world_trace(world, number, kind == EVENT_STARTED ? "started" : kind == EVENT_RELEASED ? "released" : kind == EVENT_PROGRESS ? "progress" : "result", &lease->id, lease->class);
+    world_trace(world, number, kind == EVENT_STARTED ? "started" : kind == EVENT_RELEASED ? "released" : kind == EVENT_PROGRESS ? "progress" : "result", &lease->id, kind == EVENT_STARTED ? lease->gpu_mask : lease->class);
     if (!world->workers[number].welcomed)
         return;
     if (kind == EVENT_STARTED) {
