@@ -1,1 +1,104 @@
-typedef int westlight_empty; /* to be written */
+/* cmd_farm.c - the farm and who one is to it: workers, key new. */
+#include <client/cmd.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <client/show.h>
+#include <proto/base/bytes.h>
+
+static int worker_print(void *user, const struct westlight_worker *worker)
+{
+    json_t *array = user;
+
+    if (array)
+        json_array_append_new(array, show_worker_json(worker));
+    else
+        show_worker(worker);
+    return 0;
+}
+
+int cmd_workers(int argc, char **argv)
+{
+    struct westlight *westlight = NULL;
+    struct cmd_args args;
+    json_t *array;
+    int r = cmd_parse(&args, argc, argv, 0, 0, 0);
+
+    if (r || (r = cmd_open(args.farm, &westlight)))
+        return r;
+    array = args.json ? json_array() : NULL;
+    if (!array)
+        show_worker_head();
+    r = westlight_workers(westlight, worker_print, array);
+    if (r) {
+        r = complain_library(r, westlight_why(westlight));
+        json_decref(array);
+    } else if (array)
+        show_json(array, false);
+    westlight_close(westlight);
+    return r;
+}
+
+/* ~/.config/westlight, made where it is missing. */
+static int config_folder(char *path, size_t size)
+{
+    const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+
+    if (config && *config)
+        snprintf(path, size, "%s/westlight", config);
+    else if (home && *home)
+        snprintf(path, size, "%s/.config/westlight", home);
+    else
+        return -ENOENT;
+    return folder_make(path, 0700);
+}
+
+int cmd_key(int argc, char **argv)
+{
+    static const struct option options[] = {{"key", required_argument, NULL, 'k'},
+                                            {"secret", required_argument, NULL, 's'},
+                                            {NULL, 0, NULL, 0}};
+    char folder[2048], key[2200], secret[2200], public_key[WESTLIGHT_KEY_TEXT], why[1024] = "";
+    const char *key_file = NULL, *secret_file = NULL;
+    int option, r;
+
+    optind = 0;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'k')
+            key_file = optarg;
+        else if (option == 's')
+            secret_file = optarg;
+        else
+            return EXIT_USAGE;
+    }
+    if (optind + 1 != argc || strcmp(argv[optind], "new") != 0) {
+        complain("key: it makes a new one: write westlight key new");
+        return EXIT_USAGE;
+    }
+    if (!key_file && (r = config_folder(folder, sizeof(folder))) < 0) {
+        complain("key new: ~/.config/westlight: %s: name a file with --key FILE", strerror(-r));
+        return EXIT_USAGE;
+    }
+    if (!key_file) {
+        snprintf(key, sizeof(key), "%s/key", folder);
+        snprintf(secret, sizeof(secret), "%s/secret", folder);
+        key_file = key;
+        secret_file = secret_file ? secret_file : secret;
+    }
+
+    r = westlight_key_new(key_file, secret_file, public_key, why, sizeof(why));
+    if (r) {
+        complain("%s", why);
+        return EXIT_USAGE;
+    }
+    printf("%s\n", public_key);
+    fprintf(stderr,
+            "The key is in %s; never send that file. Its public half is above: hand it to the "
+            "operator, who runs\n"
+            "  westlight-broker allow --state DIR --role studio --studio NAME '%s'\n",
+            key_file, public_key);
+    return 0;
+}

@@ -1,1 +1,260 @@
-typedef int westlight_empty; /* to be written */
+/* cmd_job.c - the verbs on a job that is there already: jobs, show, watch, fetch, cancel, pause,
+ * resume, retry.
+ */
+#include <client/cmd.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <client/show.h>
+
+struct jobs {
+    json_t *array;
+    bool all;
+    size_t n;
+};
+
+static int row_print(void *user, const struct westlight_row *row)
+{
+    struct jobs *jobs = user;
+
+    if (jobs->array)
+        json_array_append_new(jobs->array, show_row_json(row));
+    else
+        show_row(row);
+    jobs->n++;
+    return 0;
+}
+
+int cmd_jobs(int argc, char **argv)
+{
+    struct westlight *westlight = NULL;
+    struct cmd_args args;
+    struct jobs jobs = {0};
+    int r = cmd_parse(&args, argc, argv, CMD_ALL, 0, 0);
+
+    if (r || (r = cmd_open(args.farm, &westlight)))
+        return r;
+    if (args.json)
+        jobs.array = json_array();
+    else
+        show_row_head();
+    r = westlight_jobs(westlight, args.all, row_print, &jobs);
+    if (r) {
+        r = complain_library(r, westlight_why(westlight));
+        json_decref(jobs.array);
+    } else if (jobs.array)
+        show_json(jobs.array, false);
+    else if (!jobs.n)
+        printf("no jobs%s\n", args.all ? "" : " that are not finished; --all lists every one");
+    westlight_close(westlight);
+    return r;
+}
+
+int cmd_show(int argc, char **argv)
+{
+    struct westlight *westlight = NULL;
+    const struct westlight_shown *shown;
+    char id[WESTLIGHT_ID_TEXT], why[512];
+    struct cmd_args args;
+    int r = cmd_parse(&args, argc, argv, 0, 1, 1);
+
+    if (r || (r = cmd_open_job(&args, &westlight, id)))
+        return r;
+    r = westlight_show(westlight, id, &shown);
+    if (r)
+        r = complain_library(r, westlight_why(westlight));
+    else if (args.json)
+        show_json(show_job_json(shown), false);
+    else {
+        uint64_t failed = shown->row.attempts_failed;
+
+        show_job(shown);
+        cmd_failure(westlight, id, NULL, why, sizeof(why));
+        if (failed && *why)
+            printf("last fault %s\n           westlight log %.8s says more; westlight retry %.8s "
+                   "runs failed frames again\n",
+                   why, id, id);
+    }
+    westlight_close(westlight);
+    return r;
+}
+
+static int end_code(const struct westlight_row *row)
+{
+    if (row->counts.failed || (strcmp(row->phase, "paused") == 0 && *row->reason))
+        return EXIT_FAILED;
+    return row->counts.done == row->counts.tasks ? EXIT_ALL_HOME : EXIT_PARTIAL;
+}
+
+static void notice_print(const struct westlight_notice *notice, bool json, double seconds)
+{
+    static char last[256];
+    char line[256];
+
+    if (json) {
+        show_json(show_row_json(&notice->row), true);
+        return;
+    }
+    show_bar(&notice->row.counts, seconds, notice->n_why ? notice->why[0] : "");
+    snprintf(line, sizeof(line),
+             "%s %" PRIu64 "/%" PRIu64 " done, %" PRIu64 " running, %" PRIu64 " failed%s%s",
+             notice->row.phase, notice->row.counts.done, notice->row.counts.tasks,
+             notice->row.counts.running, notice->row.counts.failed, notice->n_why ? ": " : "",
+             notice->n_why ? notice->why[0] : "");
+    if (strcmp(line, last) != 0) {
+        show_bar_clear();
+        printf("%s\n", line);
+        fflush(stdout);
+        snprintf(last, sizeof(last), "%s", line);
+    }
+}
+
+int cmd_watch(int argc, char **argv)
+{
+    struct westlight *westlight = NULL;
+    const struct westlight_notice *notice;
+    char id[WESTLIGHT_ID_TEXT];
+    struct cmd_args args;
+    time_t began = time(NULL);
+    int r = cmd_parse(&args, argc, argv, 0, 1, 1), code = EXIT_PARTIAL;
+
+    if (r || (r = cmd_open_job(&args, &westlight, id)))
+        return r;
+    cmd_interruptible(westlight);
+    r = westlight_watch(westlight, id);
+    while (r == 0 || r == WESTLIGHT_E_TIMEOUT) {
+        r = westlight_next(westlight, 60000, &notice);
+        if (r)
+            continue;
+        notice_print(notice, args.json, difftime(time(NULL), began));
+        if (notice->row.finished ||
+            (strcmp(notice->row.phase, "paused") == 0 && *notice->row.reason)) {
+            code = end_code(&notice->row);
+            break;
+        }
+    }
+    show_bar_clear();
+    if (r && r != WESTLIGHT_E_STOPPED)
+        code = complain_library(r, westlight_why(westlight));
+    westlight_close(westlight);
+    return code;
+}
+
+/* ---- fetch ---- */
+
+struct fetching {
+    bool json;
+    uint64_t files, skipped, bytes;
+};
+
+static int file_print(void *user, const struct westlight_fetched *file)
+{
+    struct fetching *fetching = user;
+    char size[32];
+
+    fetching->files++;
+    fetching->bytes += file->bytes;
+    fetching->skipped += file->skipped;
+    if (!fetching->json && !file->skipped) {
+        printf("%s: %s (%s)\n", file->task_name, file->path, show_bytes(file->bytes, size));
+        fflush(stdout);
+    }
+    return 0;
+}
+
+int cmd_fetch(int argc, char **argv)
+{
+    struct westlight *westlight = NULL;
+    const struct westlight_shown *shown;
+    char id[WESTLIGHT_ID_TEXT], folder[64], size[32];
+    struct cmd_args args;
+    struct fetching fetching = {0};
+    int r = cmd_parse(&args, argc, argv, CMD_OUT | CMD_FOLLOW | CMD_FORCE, 1, 1);
+
+    if (r || (r = cmd_open_job(&args, &westlight, id)))
+        return r;
+    cmd_interruptible(westlight);
+    fetching.json = args.json;
+    snprintf(folder, sizeof(folder), "westlight-%.8s", id);
+
+    struct westlight_fetch fetch = {.folder = args.out ? args.out : folder,
+                                    .follow = args.follow,
+                                    .force = args.force,
+                                    .on_file = file_print,
+                                    .user = &fetching};
+
+    r = westlight_fetch(westlight, id, &fetch);
+    if (r && r != WESTLIGHT_E_STOPPED) {
+        r = complain_library(r, westlight_why(westlight));
+    } else if (westlight_show(westlight, id, &shown) == 0) {
+        r = r ? EXIT_PARTIAL : end_code(&shown->row);
+        if (args.json)
+            show_json(json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "id", id, "folder", fetch.folder,
+                                "phase", shown->row.phase, "files", (json_int_t)fetching.files,
+                                "skipped", (json_int_t)fetching.skipped, "bytes",
+                                (json_int_t)fetching.bytes, "bytes_received",
+                                (json_int_t)fetch.bytes_received),
+                      false);
+        else
+            printf("%" PRIu64 " files in %s, %s, %" PRIu64 " there already; %" PRIu64 " of %" PRIu64
+                   " tasks done, job %s\n",
+                   fetching.files, fetch.folder, show_bytes(fetching.bytes, size), fetching.skipped,
+                   shown->row.counts.done, shown->row.counts.tasks, shown->row.phase);
+    } else
+        r = EXIT_PARTIAL;
+    westlight_close(westlight);
+    return r;
+}
+
+/* ---- verbs ---- */
+
+static int verb(int argc, char **argv, enum westlight_verb what, const char *past, unsigned takes)
+{
+    struct westlight *westlight = NULL;
+    char id[WESTLIGHT_ID_TEXT];
+    struct cmd_args args;
+    uint64_t tasks = 0;
+    int r = cmd_parse(&args, argc, argv, takes, 1, 1);
+
+    if (r || (r = cmd_open_job(&args, &westlight, id))) {
+        cmd_args_deinit(&args);
+        return r;
+    }
+    r = westlight_do(westlight, id, what, args.frames, args.n_frames, 0, &tasks);
+    if (r)
+        r = complain_library(r, westlight_why(westlight));
+    else if (args.json)
+        show_json(json_pack("{s:s,s:s,s:I}", "id", id, "did", argv[0], "tasks", (json_int_t)tasks),
+                  false);
+    else if (what == WESTLIGHT_PAUSE || what == WESTLIGHT_RESUME)
+        printf("job %.8s is %s\n", id, past);
+    else
+        printf("job %.8s: %" PRIu64 " tasks %s\n", id, tasks, past);
+    westlight_close(westlight);
+    cmd_args_deinit(&args);
+    return r;
+}
+
+int cmd_cancel(int argc, char **argv)
+{
+    return verb(argc, argv, WESTLIGHT_CANCEL, "cancelled", CMD_FRAMES);
+}
+
+int cmd_pause(int argc, char **argv)
+{
+    return verb(argc, argv, WESTLIGHT_PAUSE, "paused: frames that run will finish", 0);
+}
+
+int cmd_resume(int argc, char **argv)
+{
+    return verb(argc, argv, WESTLIGHT_RESUME, "active", 0);
+}
+
+int cmd_retry(int argc, char **argv)
+{
+    return verb(argc, argv, WESTLIGHT_RETRY, "will run again", CMD_FRAMES);
+}

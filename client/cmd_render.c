@@ -1,1 +1,498 @@
-typedef int westlight_empty; /* to be written */
+/* cmd_render.c - render and submit: a scene in, its frames out.
+ *
+ * The idea: two connections. One watches the job and draws; the other, in a thread of its own,
+ * brings each result home as it is committed. Neither waits for the other.
+ */
+#include <client/cmd.h>
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <client/local.h>
+#include <client/preset.h>
+#include <client/show.h>
+#include <proto/base/clock.h>
+
+struct render {
+    struct options options;
+    struct local *local;
+    struct westlight_farm farm;
+    struct westlight *westlight; /* watches */
+    struct westlight *fetcher;   /* belongs to the thread, but for westlight_stop */
+    pthread_t thread;
+    bool fetching;
+    char id[WESTLIGHT_ID_TEXT];
+    char out[4096];
+    int64_t began_ns;
+    struct westlight_upload upload;
+
+    pthread_mutex_t lock; /* the lines printed, and what follows */
+    uint64_t files, bytes;
+    struct westlight_fetch fetch;
+    int fetched; /* the answer of westlight_fetch */
+    char fetched_why[1024];
+};
+
+static double seconds_since(int64_t began_ns)
+{
+    return (double)(clock_monotonic_ns() - began_ns) / NS_PER_S;
+}
+
+/* ---- submitting ---- */
+
+static void on_id(void *user, const char id[WESTLIGHT_ID_TEXT])
+{
+    struct render *render = user;
+
+    strcpy(render->id, id);
+    if (!render->options.json) {
+        printf("job %s\n", id);
+        fflush(stdout);
+    }
+}
+
+static void on_upload(void *user, const struct westlight_upload *upload)
+{
+    struct render *render = user;
+
+    render->upload = *upload;
+}
+
+static int submit(struct render *render, struct westlight_job *job)
+{
+    char files[32], sent[32];
+    int r = westlight_submit(render->westlight, job, on_id, on_upload, render, render->id);
+
+    if (r == WESTLIGHT_E_STOPPED) {
+        complain("stopped before the job was accepted: the same command begins again, and sends "
+                 "only what is missing");
+        return EXIT_PARTIAL;
+    }
+    if (r)
+        return complain_library(r, westlight_why(render->westlight));
+    if (render->local)
+        local_run_remember(render->local, render->id);
+    if (!render->options.json)
+        printf("accepted: %" PRIu64 " files, %s; %s were sent\n", render->upload.files,
+               show_bytes(render->upload.file_bytes, files),
+               show_bytes(render->upload.bytes_sent, sent));
+    return 0;
+}
+
+/* The private farm may hold the job already: go on with it, giving what failed another chance. */
+static bool continued(struct render *render)
+{
+    const struct westlight_shown *shown;
+    char id[WESTLIGHT_ID_TEXT];
+    uint64_t tasks;
+
+    if (!render->local || !local_run_job(render->local, id))
+        return false;
+    if (westlight_show(render->westlight, id, &shown) ||
+        strcmp(shown->row.state, "cancelled") == 0) {
+        local_run_forget(render->local);
+        return false;
+    }
+    if (shown->row.counts.failed &&
+        westlight_do(render->westlight, id, WESTLIGHT_RETRY, NULL, 0, 0, &tasks))
+        return false;
+    if (strcmp(shown->row.phase, "paused") == 0)
+        westlight_do(render->westlight, id, WESTLIGHT_RESUME, NULL, 0, 0, &tasks);
+
+    strcpy(render->id, id);
+    if (!render->options.json)
+        printf("job %s goes on where it stopped\n", id);
+    return true;
+}
+
+/* ---- bringing home, in a thread ---- */
+
+static int on_file(void *user, const struct westlight_fetched *file)
+{
+    struct render *render = user;
+    char size[32];
+
+    pthread_mutex_lock(&render->lock);
+    render->files++;
+    render->bytes += file->bytes;
+    if (!render->options.json && !file->skipped) {
+        show_bar_clear();
+        printf("%s: %s (%s)\n", file->task_name, file->path, show_bytes(file->bytes, size));
+        fflush(stdout);
+    }
+    pthread_mutex_unlock(&render->lock);
+    return 0;
+}
+
+static void *fetch_thread(void *user)
+{
+    struct render *render = user;
+
+    render->fetched = westlight_fetch(render->fetcher, render->id, &render->fetch);
+    snprintf(render->fetched_why, sizeof(render->fetched_why), "%s",
+             westlight_why(render->fetcher));
+    return NULL;
+}
+
+static int fetch_begin(struct render *render)
+{
+    char why[1024] = "";
+    int r = westlight_open(&render->farm, 10000, &render->fetcher, why, sizeof(why));
+
+    if (r)
+        return complain_library(r, why);
+    render->fetch = (struct westlight_fetch){.folder = render->out,
+                                             .follow = true,
+                                             .force = render->options.force,
+                                             .on_file = on_file,
+                                             .user = render};
+    if (pthread_create(&render->thread, NULL, fetch_thread, render)) {
+        complain("no thread could be started: raise the limit on processes");
+        return EXIT_PARTIAL;
+    }
+    render->fetching = true;
+    return 0;
+}
+
+static void fetch_end(struct render *render, bool stop)
+{
+    if (!render->fetching)
+        return;
+    if (stop)
+        westlight_stop(render->fetcher);
+    pthread_join(render->thread, NULL);
+    render->fetching = false;
+}
+
+/* ---- watching ---- */
+
+struct ending {
+    bool finished, stuck;
+    char why[1024];
+};
+
+/* On a private farm nobody else will come: what no worker there can run never will. */
+static bool never_runs(const struct render *render, const struct westlight_notice *notice,
+                       const char *why, int64_t quiet_since_ns)
+{
+    return render->local && strncmp(why, "no ", 3) == 0 &&
+           notice->row.counts.running + notice->row.counts.leased == 0 &&
+           seconds_since(quiet_since_ns) > 5;
+}
+
+static void say_waiting(struct render *render, const char *why, char last[1024])
+{
+    if (!*why || strcmp(why, last) == 0 || render->options.json)
+        return;
+    snprintf(last, 1024, "%s", why);
+    pthread_mutex_lock(&render->lock);
+    show_bar_clear();
+    printf("waiting: %s\n", why);
+    fflush(stdout);
+    pthread_mutex_unlock(&render->lock);
+}
+
+static bool notice_ends(struct render *render, const struct westlight_notice *notice,
+                        const char *why, int64_t quiet_since_ns, struct ending *ending)
+{
+    if (notice->row.finished) {
+        ending->finished = true;
+        return true;
+    }
+    if (strcmp(notice->row.phase, "paused") == 0 && *notice->row.reason &&
+        notice->row.attempts_failed && notice->row.counts.running + notice->row.counts.leased == 0)
+        return true;
+    if (never_runs(render, notice, why, quiet_since_ns)) {
+        ending->stuck = true;
+        snprintf(ending->why, sizeof(ending->why), "%s", why);
+        return true;
+    }
+    return false;
+}
+
+/* Until the job is finished, has paused itself, can never run, or Ctrl-C. */
+static int follow(struct render *render, struct ending *ending)
+{
+    const struct westlight_notice *notice = NULL;
+    struct westlight_counts counts = {0};
+    int64_t quiet_since_ns = clock_monotonic_ns(), lost_ns = 0;
+    char last[1024] = "", why[1024] = "";
+    int r = westlight_watch(render->westlight, render->id);
+
+    while (!cmd_interrupted()) {
+        if (r == 0)
+            r = westlight_next(render->westlight, 250, &notice);
+        if (r == 0) {
+            lost_ns = 0;
+            counts = notice->row.counts;
+            snprintf(why, sizeof(why), "%s", notice->n_why ? notice->why[0] : "");
+            if (counts.running + counts.leased || strncmp(why, "no ", 3) != 0)
+                quiet_since_ns = clock_monotonic_ns();
+            else if (strncmp(why, "no ", 3) == 0 && seconds_since(quiet_since_ns) > 1)
+                say_waiting(render, why, last);
+            if (notice_ends(render, notice, why, quiet_since_ns, ending))
+                return 0;
+        } else if (r == WESTLIGHT_E_TIMEOUT) {
+            r = westlight_watch(render->westlight,
+                                render->id); /* asks anew: a lost notice costs nothing */
+        } else if (r == WESTLIGHT_E_UNREACHABLE && (!lost_ns || seconds_since(lost_ns) < 600)) {
+            lost_ns = lost_ns ? lost_ns : clock_monotonic_ns();
+            say_waiting(render, westlight_why(render->westlight), last);
+            r = westlight_watch(render->westlight, render->id);
+        } else
+            return r;
+        if (render->local && !local_alive(render->local))
+            return WESTLIGHT_E_UNREACHABLE;
+        pthread_mutex_lock(&render->lock);
+        if (!render->options.json)
+            show_bar(&counts, seconds_since(render->began_ns), "");
+        pthread_mutex_unlock(&render->lock);
+    }
+    return WESTLIGHT_E_STOPPED;
+}
+
+/* ---- the end ---- */
+
+static void say_detached(const struct render *render)
+{
+    show_bar_clear();
+    if (render->local) {
+        printf("\nstopped; the private farm keeps its state: run the same command to go on\n");
+        return;
+    }
+    printf("\ndetached: the farm renders on. job %.8s\n"
+           "  westlight watch %.8s\n"
+           "  westlight fetch %.8s -o '%s' --follow\n"
+           "  westlight cancel %.8s\n",
+           render->id, render->id, render->id, render->out, render->id);
+}
+
+static void summary_json(const struct render *render, const struct westlight_shown *shown, int code,
+                         const char *why)
+{
+    const struct westlight_counts *counts = &shown->row.counts;
+
+    show_json(json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "id",
+                        render->id, "phase", shown->row.phase, "why", why, "folder", render->out,
+                        "exit", code, "frames_total", (json_int_t)counts->tasks, "frames_done",
+                        (json_int_t)counts->done, "frames_failed", (json_int_t)counts->failed,
+                        "files", (json_int_t)render->files, "bytes", (json_int_t)render->bytes,
+                        "bytes_sent", (json_int_t)render->upload.bytes_sent, "bytes_received",
+                        (json_int_t)render->fetch.bytes_received, "cpu_seconds",
+                        (double)shown->usage.cpu_ns / 1e9, "seconds",
+                        seconds_since(render->began_ns)),
+              false);
+}
+
+static void say_failed(struct render *render, const struct westlight_row *row, const char *failed,
+                       const char *why)
+{
+    if (strcmp(row->phase, "paused") == 0)
+        complain("job %.8s has paused itself: %s", render->id, row->reason);
+    else
+        complain("%" PRIu64 " of %" PRIu64 " tasks failed%s%s", row->counts.failed,
+                 row->counts.tasks, *failed ? ": frames " : "", failed);
+    if (*why)
+        complain("%s", why);
+    if (render->local)
+        complain("the same command tries again; with WESTLIGHT_LOCAL unchanged its state is in %s",
+                 local_folder(render->local));
+    else
+        complain("westlight log %.8s says more; westlight retry %.8s and westlight resume %.8s run "
+                 "them again",
+                 render->id, render->id, render->id);
+}
+
+/* The last lines of what a failed task printed: on a private farm `westlight log` cannot ask later.
+ */
+static int log_tail(void *user, const char *text, size_t size)
+{
+    char *tail = user;
+    size_t have = strlen(tail), keep = 4096 - 1;
+
+    if (size >= keep) {
+        text += size - keep;
+        size = keep;
+        have = 0;
+    } else if (have + size > keep) {
+        size_t drop = have + size - keep;
+
+        memmove(tail, tail + drop, have - drop);
+        have -= drop;
+    }
+    memcpy(tail + have, text, size);
+    tail[have + size] = 0;
+    return 0;
+}
+
+static void say_log(struct render *render)
+{
+    char tail[4096] = "", *line;
+    int lines = 0;
+
+    if (!render->local ||
+        westlight_log(render->westlight, render->id, 0, 0, 0, false, log_tail, tail) || !*tail)
+        return;
+    for (line = tail + strlen(tail); line > tail && lines < 12; line--)
+        lines += line[-1] == '\n';
+    fprintf(stderr, "the last lines it printed:\n%s%s", line,
+            tail[strlen(tail) - 1] == '\n' ? "" : "\n");
+}
+
+static int conclude(struct render *render, const struct ending *ending)
+{
+    const struct westlight_shown *shown;
+    char why[1024] = "", failed[256] = "", in[32], out[32], time[32];
+    int code = EXIT_ALL_HOME, r = westlight_show(render->westlight, render->id, &shown);
+    const struct westlight_row *row;
+
+    if (r)
+        return complain_library(r, westlight_why(render->westlight));
+    row = &shown->row;
+    for (size_t i = 0; i < shown->n_steps && !*failed; i++)
+        snprintf(failed, sizeof(failed), "%s", shown->steps[i].frames_failed);
+    if (ending->stuck)
+        code = EXIT_UNREACHABLE;
+    else if (row->counts.failed || strcmp(row->phase, "paused") == 0)
+        code = EXIT_FAILED;
+    else if (row->counts.done < row->counts.tasks || render->fetched)
+        code = EXIT_PARTIAL;
+    if (code == EXIT_FAILED)
+        cmd_failure(render->westlight, render->id, NULL, why, sizeof(why));
+    if (code == EXIT_FAILED && westlight_show(render->westlight, render->id, &shown))
+        return code;
+    row = &shown->row;
+
+    show_bar_clear();
+    if (render->options.json)
+        summary_json(render, shown, code, ending->stuck ? ending->why : why);
+    else
+        printf("%" PRIu64 " of %" PRIu64 " tasks home: %" PRIu64
+               " files, all verified, in %s; %s sent, %s received, %.1f CPU-seconds\n",
+               row->counts.done, row->counts.tasks, render->files, render->out,
+               show_bytes(render->upload.bytes_sent, out),
+               show_bytes(render->fetch.bytes_received, in), (double)shown->usage.cpu_ns / 1e9);
+    if (!render->options.json)
+        printf("wall time %s\n", show_seconds(seconds_since(render->began_ns), time));
+    fflush(stdout);
+    if (code == EXIT_FAILED) {
+        say_failed(render, row, failed, why);
+        say_log(render);
+    }
+    if (ending->stuck)
+        complain("%s", ending->why);
+    if (render->fetched && render->fetched != WESTLIGHT_E_STATE)
+        complain("not everything is home: %s", render->fetched_why);
+    return code;
+}
+
+static int bring_home(struct render *render)
+{
+    struct ending ending = {0};
+    uint64_t tasks;
+    int r = fetch_begin(render);
+
+    if (r)
+        return r;
+    r = follow(render, &ending);
+    fetch_end(render, !ending.finished);
+    if (r == WESTLIGHT_E_STOPPED) {
+        say_detached(render);
+        return EXIT_PARTIAL;
+    }
+    if (r)
+        return complain_library(r, westlight_why(render->westlight));
+
+    if (!ending.finished) { /* what was committed before the end came */
+        uint64_t received = render->fetch.bytes_received;
+
+        render->fetch.follow = false;
+        render->fetched = westlight_fetch(render->westlight, render->id, &render->fetch);
+        snprintf(render->fetched_why, sizeof(render->fetched_why), "%s",
+                 westlight_why(render->westlight));
+        render->fetch.bytes_received += received;
+    }
+    if (ending.stuck &&
+        westlight_do(render->westlight, render->id, WESTLIGHT_CANCEL, NULL, 0, 0, &tasks) == 0)
+        local_run_forget(render->local);
+    return conclude(render, &ending);
+}
+
+static int farm_open(struct render *render)
+{
+    char why[1024] = "", run[65];
+    int r;
+
+    if (render->options.local) {
+        local_run_name(&render->options, render->out, run);
+        r = local_start(render->options.workers, render->options.slots, run, &render->local);
+        if (r)
+            return r;
+        render->farm = *local_farm(render->local);
+        if (!render->options.json)
+            printf("private farm of %u worker%s in %s\n",
+                   render->options.workers ? render->options.workers : 1,
+                   render->options.workers > 1 ? "s" : "", local_folder(render->local));
+    } else if ((r = cmd_farm(render->options.farm, &render->farm)))
+        return r;
+
+    r = westlight_open(&render->farm, 10000, &render->westlight, why, sizeof(why));
+    return r ? complain_library(r, why) : 0;
+}
+
+static void submitted(struct render *render)
+{
+    if (render->options.json)
+        show_json(json_pack("{s:s,s:s,s:I,s:I,s:I}", "id", render->id, "folder", render->out,
+                            "files", (json_int_t)render->upload.files, "file_bytes",
+                            (json_int_t)render->upload.file_bytes, "bytes_sent",
+                            (json_int_t)render->upload.bytes_sent),
+                  false);
+    else if (render->local)
+        printf("the private farm ends with this command: westlight render and the same words go on "
+               "with the job\n");
+    else
+        printf("westlight watch %.8s follows it; westlight fetch %.8s -o '%s' --follow brings it "
+               "home\n",
+               render->id, render->id, render->out);
+}
+
+static int run(int argc, char **argv, bool wait)
+{
+    struct render render = {.lock = PTHREAD_MUTEX_INITIALIZER, .began_ns = clock_monotonic_ns()};
+    struct westlight_job *job = NULL;
+    int r = options_parse(&render.options, argc, argv);
+
+    if (r == 0)
+        r = preset_job(&render.options, &job, render.out);
+    if (r == 0)
+        r = farm_open(&render);
+    if (r == 0) {
+        cmd_interruptible(render.westlight);
+        r = continued(&render) ? 0 : submit(&render, job);
+    }
+    if (r == 0 && wait)
+        r = bring_home(&render);
+    else if (r == 0)
+        submitted(&render);
+
+    cmd_interruptible(NULL);
+    westlight_job_free(job);
+    westlight_close(render.fetcher);
+    westlight_close(render.westlight);
+    local_stop(render.local);
+    options_deinit(&render.options);
+    return r;
+}
+
+int cmd_render(int argc, char **argv)
+{
+    return run(argc, argv, true);
+}
+
+int cmd_submit(int argc, char **argv)
+{
+    return run(argc, argv, false);
+}

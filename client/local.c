@@ -41,7 +41,8 @@ struct local {
 
 static int base_folder(char *path, size_t size)
 {
-    const char *own = getenv("WESTLIGHT_LOCAL"), *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    const char *own = getenv("WESTLIGHT_LOCAL"), *state = getenv("XDG_STATE_HOME"),
+               *home = getenv("HOME");
     int n;
 
     if (own && *own)
@@ -60,9 +61,11 @@ bool local_config_path(const char *name, char *ret_path, size_t size)
     char base[2048];
     long number = 1;
 
-    if (strncmp(name, "local", 5) != 0 || (name[5] && (name[5] != '-' || !options_number(name + 6, 1, LOCAL_FARMS_MAX, &number))))
+    if (strncmp(name, "local", 5) != 0 ||
+        (name[5] && (name[5] != '-' || !options_number(name + 6, 1, LOCAL_FARMS_MAX, &number))))
         return false;
-    return base_folder(base, sizeof(base)) == 0 && (size_t)snprintf(ret_path, size, "%s/%ld/config", base, number) < size;
+    return base_folder(base, sizeof(base)) == 0 &&
+           (size_t)snprintf(ret_path, size, "%s/%ld/config", base, number) < size;
 }
 
 /* ---- which folder: the one that made this run before, else the first that is free ---- */
@@ -91,7 +94,8 @@ static int folder_choose(struct local *local)
     int r = base_folder(base, sizeof(base));
 
     if (r < 0) {
-        complain("--local: there is no home folder for its state: set XDG_STATE_HOME or WESTLIGHT_LOCAL");
+        complain("--local: there is no home folder for its state: set XDG_STATE_HOME or "
+                 "WESTLIGHT_LOCAL");
         return EXIT_UNREACHABLE;
     }
     for (int pass = 0; pass < 2; pass++)
@@ -102,13 +106,15 @@ static int folder_choose(struct local *local)
                 continue;
             snprintf(run, sizeof(run), "%s/runs", local->folder);
             if ((r = folder_make(run, 0700)) < 0) {
-                complain("--local: %s: %s: set WESTLIGHT_LOCAL to a folder you may write", run, strerror(-r));
+                complain("--local: %s: %s: set WESTLIGHT_LOCAL to a folder you may write", run,
+                         strerror(-r));
                 return EXIT_UNREACHABLE;
             }
             if ((local->lock = folder_lock(local->folder)) >= 0)
                 return 0;
             if (pass == 0) {
-                complain("--local: this command is running already, in %s: wait for it, or end it", local->folder);
+                complain("--local: this command is running already, in %s: wait for it, or end it",
+                         local->folder);
                 return EXIT_UNREACHABLE;
             }
         }
@@ -146,7 +152,8 @@ static pid_t process_start(char *const *argv, const char *log_path, int keep_fd)
     if (pid != 0)
         return pid;
 
-    int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600),
+        null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
@@ -173,10 +180,21 @@ static int process_run(char *const *argv, const char *log_path)
 
 static int key_allow(const struct local *local, const char *name, const char *role)
 {
-    char broker[PATH_MAX], key[3200], state[3200], log[3200], public_key[WESTLIGHT_KEY_TEXT], why[512] = "";
+    char broker[PATH_MAX], key[3200], state[3200], log[3200], public_key[WESTLIGHT_KEY_TEXT],
+        why[512] = "";
     char secret[3200];
-    char *argv[] = {broker, (char[]){"allow"}, (char[]){"--state"}, state, (char[]){"--role"}, (char *)(uintptr_t)role,
-                    (char[]){"--studio"}, (char[]){"local"}, (char[]){"--name"}, (char *)(uintptr_t)name, key, NULL};
+    char *argv[] = {broker,
+                    (char[]){"allow"},
+                    (char[]){"--state"},
+                    state,
+                    (char[]){"--role"},
+                    (char *)(uintptr_t)role,
+                    (char[]){"--studio"},
+                    (char[]){"local"},
+                    (char[]){"--name"},
+                    (char *)(uintptr_t)name,
+                    key,
+                    NULL};
     bool worker = strcmp(role, "worker") == 0;
 
     program_find("westlight-broker", "broker", broker, sizeof(broker));
@@ -246,8 +264,17 @@ static bool word_take(const char *text, const char *name, char *ret_value, size_
 static int broker_start(struct local *local)
 {
     char broker[PATH_MAX], state[3200], log[3200], number[16], text[1024] = "";
-    char *argv[] = {broker, (char[]){"run"}, (char[]){"--state"}, state, (char[]){"--control"}, (char[]){"tcp://127.0.0.1:*"},
-                    (char[]){"--bulk"}, (char[]){"tcp://127.0.0.1:*"}, (char[]){"--ready-fd"}, number, NULL};
+    char *argv[] = {broker,
+                    (char[]){"run"},
+                    (char[]){"--state"},
+                    state,
+                    (char[]){"--control"},
+                    (char[]){"tcp://127.0.0.1:*"},
+                    (char[]){"--bulk"},
+                    (char[]){"tcp://127.0.0.1:*"},
+                    (char[]){"--ready-fd"},
+                    number,
+                    NULL};
     struct westlight_farm *farm = &local->farm;
     int ready[2], r;
 
@@ -278,9 +305,24 @@ static int worker_start(struct local *local, unsigned i, unsigned slots)
 {
     char worker[PATH_MAX], key[3200], state[3200], log[3200], name[32], slots_text[16], cores[24];
     long n_cores = sysconf(_SC_NPROCESSORS_ONLN) / (long)local->n_workers;
-    char *argv[] = {worker, (char[]){"--broker"}, local->farm.control, (char[]){"--bulk"}, local->farm.bulk,
-                    (char[]){"--server-key"}, local->farm.server_key, (char[]){"--key"}, key, (char[]){"--state"}, state,
-                    (char[]){"--name"}, name, (char[]){"--cores"}, cores, (char[]){"--slots"}, slots_text, NULL};
+    char *argv[] = {worker,
+                    (char[]){"--broker"},
+                    local->farm.control,
+                    (char[]){"--bulk"},
+                    local->farm.bulk,
+                    (char[]){"--server-key"},
+                    local->farm.server_key,
+                    (char[]){"--key"},
+                    key,
+                    (char[]){"--state"},
+                    state,
+                    (char[]){"--name"},
+                    name,
+                    (char[]){"--cores"},
+                    cores,
+                    (char[]){"--slots"},
+                    slots_text,
+                    NULL};
 
     program_find("westlight-worker", "worker", worker, sizeof(worker));
     snprintf(name, sizeof(name), "worker-%u", i + 1);
@@ -304,8 +346,10 @@ static void config_write(const struct local *local)
 {
     const struct westlight_farm *farm = &local->farm;
     char path[3200], text[8192];
-    int n = snprintf(text, sizeof(text), "[farm local]\ncontrol = %s\nbulk = %s\nserver_key = %s\nkey = %s\nsecret = %s\n",
-                     farm->control, farm->bulk, farm->server_key, farm->key_file, farm->secret_file);
+    int n =
+        snprintf(text, sizeof(text),
+                 "[farm local]\ncontrol = %s\nbulk = %s\nserver_key = %s\nkey = %s\nsecret = %s\n",
+                 farm->control, farm->bulk, farm->server_key, farm->key_file, farm->secret_file);
 
     snprintf(path, sizeof(path), "%s/config", local->folder);
     if (file_write(path, text, (size_t)n, 0600) < 0)
@@ -400,9 +444,11 @@ bool local_alive(struct local *local)
         return false;
     }
     for (unsigned i = 0; i < local->n_workers; i++)
-        if (local->workers[i] > 0 && waitpid(local->workers[i], NULL, WNOHANG) == local->workers[i]) {
+        if (local->workers[i] > 0 &&
+            waitpid(local->workers[i], NULL, WNOHANG) == local->workers[i]) {
             local->workers[i] = 0;
-            complain("--local: worker %u ended by itself: see %s/worker-%u.log", i + 1, local->folder, i + 1);
+            complain("--local: worker %u ended by itself: see %s/worker-%u.log", i + 1,
+                     local->folder, i + 1);
             return false;
         }
     return true;
@@ -459,7 +505,8 @@ static void folder_describe(const char *folder, const char *out, struct bytes *t
     while (tree && (entry = fts_read(tree))) {
         const struct stat *status = entry->fts_statp;
 
-        if (entry->fts_level > 0 && (entry->fts_name[0] == '.' || strcmp(entry->fts_path, out) == 0))
+        if (entry->fts_level > 0 &&
+            (entry->fts_name[0] == '.' || strcmp(entry->fts_path, out) == 0))
             fts_set(tree, entry, FTS_SKIP);
         else if (entry->fts_info == FTS_F)
             bytes_printf(text, "%s %lld %lld.%ld\n", entry->fts_path, (long long)status->st_size,
@@ -478,13 +525,16 @@ void local_run_name(const struct options *options, const char *out, char ret_run
 
     if (!realpath(options->scene, scene))
         scene[0] = 0;
-    bytes_printf(&text, "%s|%s|%s|%u|%ux%u|%s|%s\n", scene, out, options->frames_text ? options->frames_text : "", options->chunk,
-                 options->width, options->height, options->preset ? options->preset : "", options->name ? options->name : "");
+    bytes_printf(&text, "%s|%s|%s|%u|%ux%u|%s|%s\n", scene, out,
+                 options->frames_text ? options->frames_text : "", options->chunk, options->width,
+                 options->height, options->preset ? options->preset : "",
+                 options->name ? options->name : "");
     for (size_t i = 0; i < options->n_params; i++)
         bytes_printf(&text, "p %s=%s\n", options->params[i].name, options->params[i].value);
     for (size_t i = 0; i < options->n_env; i++)
         bytes_printf(&text, "e %s=%s\n", options->env[i].name, options->env[i].value);
-    if (stat(scene, &status) == 0 && !S_ISDIR(status.st_mode) && (slash = strrchr(scene, '/')) && slash != scene)
+    if (stat(scene, &status) == 0 && !S_ISDIR(status.st_mode) && (slash = strrchr(scene, '/')) &&
+        slash != scene)
         *slash = 0;
     folder_describe(scene, out, &text);
     digest(text.data, text.size, &name);

@@ -1,1 +1,277 @@
-int main(void) { return 2; } /* to be written */
+/* main.c - the table of commands, help, and what they share. */
+#include <client/cmd.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <client/local.h>
+#include <client/preset.h>
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary, *usage;
+};
+
+#define JOB_HELP "JOB is an id, the first digits of one, or 'last'."
+#define RENDER_HELP                                                                                \
+    "SCENE [-f FRAMES] [-o DIR|PATTERN] [--local [--workers N] [--slots N]]\n"                     \
+    "    [--chunk N] [--size WxH] [--preset NAME] [-p NAME=VALUE]... [--env NAME=VALUE]...\n"      \
+    "    [--name TEXT] [--note TEXT] [--priority N] [--farm NAME] [--force] [--json]\n\n"          \
+    "  -f, --frames FRAMES   1-240, 1-240:2, 1-240x2, 1..10, 5,10-20,-3--1\n"                      \
+    "  -o, --output WHERE    a folder, or a pattern: out/beauty.#### (default SCENE-frames)\n"     \
+    "  --local               a private farm on this machine; the same command continues\n"         \
+    "  --chunk N             N frames a task\n"                                                    \
+    "  -p NAME=VALUE         a parameter of the preset; see westlight help presets\n"
+
+static const struct command commands[] = {
+    {"render", cmd_render, "render a scene and bring its frames home", RENDER_HELP},
+    {"submit", cmd_submit, "hand a scene to the farm and return", RENDER_HELP},
+    {"jobs", cmd_jobs, "list jobs", "[--all] [--farm NAME] [--json]"},
+    {"show", cmd_show, "one job: its state, and why it waits",
+     "JOB [--farm NAME] [--json]\n\n  " JOB_HELP},
+    {"watch", cmd_watch, "follow a job until it is finished",
+     "JOB [--farm NAME] [--json]\n\n  " JOB_HELP},
+    {"fetch", cmd_fetch, "bring finished frames home",
+     "JOB [-o DIR] [--follow] [--force] [--farm NAME] [--json]\n\n  " JOB_HELP},
+    {"log", cmd_log, "what a task printed",
+     "JOB [-f FRAME] [--attempt N] [--step N] [--follow] [--farm NAME] [--json]\n\n  " JOB_HELP},
+    {"cancel", cmd_cancel, "stop a job, or frames of it",
+     "JOB [-f FRAMES] [--farm NAME] [--json]\n\n  " JOB_HELP},
+    {"pause", cmd_pause, "start no more of its frames",
+     "JOB [--farm NAME] [--json]\n\n  " JOB_HELP},
+    {"resume", cmd_resume, "go on with a paused job", "JOB [--farm NAME] [--json]\n\n  " JOB_HELP},
+    {"retry", cmd_retry, "run failed frames again, or those named",
+     "JOB [-f FRAMES] [--farm NAME] [--json]\n\n  " JOB_HELP},
+    {"workers", cmd_workers, "list the farm's workers (operators)", "[--farm NAME] [--json]"},
+    {"key", cmd_key, "make a key for yourself", "new [--key FILE] [--secret FILE]"},
+};
+
+static const struct command *command_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static int help(const char *topic)
+{
+    const struct command *command = topic ? command_find(topic) : NULL;
+
+    if (topic && strcmp(topic, "presets") == 0) {
+        preset_list();
+        return 0;
+    }
+    if (topic && !command) {
+        complain("help %s: there is no such command: see westlight help", topic);
+        return EXIT_USAGE;
+    }
+    if (command) {
+        printf("westlight %s - %s\n\nusage: westlight %s %s\n", command->name, command->summary,
+               command->name, command->usage);
+        return 0;
+    }
+
+    printf("westlight %s - render on a farm that is far away\n\n", westlight_version());
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        printf("  %-8s %s\n", commands[i].name, commands[i].summary);
+    printf("\nwestlight help COMMAND says more; westlight help presets lists scenes it renders.\n"
+           "Exit codes: 0 all frames home and verified, 1 some failed, 2 usage,\n"
+           "            3 unreachable or refused, 4 partial.\n");
+    return 0;
+}
+
+/* ---- what commands share ---- */
+
+static const struct option long_options[] = {
+    {"farm", required_argument, NULL, 'F'},   {"json", no_argument, NULL, 'J'},
+    {"frames", required_argument, NULL, 'f'}, {"output", required_argument, NULL, 'o'},
+    {"follow", no_argument, NULL, 'w'},       {"force", no_argument, NULL, 'O'},
+    {"all", no_argument, NULL, 'a'},          {"attempt", required_argument, NULL, 'A'},
+    {"step", required_argument, NULL, 'S'},   {NULL, 0, NULL, 0},
+};
+
+static int arg_take(struct cmd_args *args, const char *command, int option, unsigned takes)
+{
+    static const struct {
+        char option;
+        unsigned need;
+        const char *name;
+    } needs[] = {{'f', CMD_FRAMES, "-f"},       {'o', CMD_OUT, "-o"},
+                 {'w', CMD_FOLLOW, "--follow"}, {'O', CMD_FORCE, "--force"},
+                 {'a', CMD_ALL, "--all"},       {'A', CMD_ATTEMPT, "--attempt"},
+                 {'S', CMD_ATTEMPT, "--step"}};
+
+    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
+        if (option == needs[i].option && !(takes & needs[i].need)) {
+            complain("%s: it takes no %s: see westlight help %s", command, needs[i].name, command);
+            return EXIT_USAGE;
+        }
+
+    switch (option) {
+    case 'F':
+        args->farm = optarg;
+        return 0;
+    case 'J':
+        args->json = true;
+        return 0;
+    case 'w':
+        args->follow = true;
+        return 0;
+    case 'O':
+        args->force = true;
+        return 0;
+    case 'a':
+        args->all = true;
+        return 0;
+    case 'o':
+        args->out = optarg;
+        return 0;
+    case 'f':
+        free(args->frames);
+        args->frames = NULL;
+        args->frames_text = optarg;
+        return options_frames("-f", optarg, &args->frames, &args->n_frames);
+    case 'A':
+    case 'S':
+        if (options_number(optarg, option == 'A', 1000000,
+                           option == 'A' ? &args->attempt : &args->step))
+            return 0;
+        complain("%s: --%s %s: it is no number", command, option == 'A' ? "attempt" : "step",
+                 optarg);
+        return EXIT_USAGE;
+    default:
+        return EXIT_USAGE;
+    }
+}
+
+int cmd_parse(struct cmd_args *args, int argc, char **argv, unsigned takes, int min, int max)
+{
+    const char *command = argv[0];
+    char program[64];
+    int option, r = 0;
+
+    *args = (struct cmd_args){.step = -1};
+    snprintf(program, sizeof(program), "westlight %s", command);
+    argv[0] = program;
+    optind = 0;
+    while (r == 0 && (option = getopt_long(argc, argv, "f:o:", long_options, NULL)) != -1)
+        r = arg_take(args, command, option, takes);
+    argv[0] = (char *)(uintptr_t)command;
+    if (r)
+        return r;
+    while (optind < argc && args->n_words < 4)
+        args->words[args->n_words++] = argv[optind++];
+    if (optind < argc || args->n_words < min || args->n_words > max) {
+        complain("%s: %s: see westlight help %s", command,
+                 args->n_words < min ? "it needs a job: an id, or 'last'" : "too many words",
+                 command);
+        return EXIT_USAGE;
+    }
+    return 0;
+}
+
+void cmd_args_deinit(struct cmd_args *args)
+{
+    free(args->frames);
+    args->frames = NULL;
+}
+
+static struct westlight *interruptible;
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number)
+{
+    interrupted = signal_number;
+    if (interruptible)
+        westlight_stop(interruptible);
+}
+
+void cmd_interruptible(struct westlight *westlight)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+
+    interruptible = westlight;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool cmd_interrupted(void)
+{
+    return interrupted != 0;
+}
+
+int cmd_farm(const char *farm_name, struct westlight_farm *ret_farm)
+{
+    const char *name = farm_name ? farm_name : getenv("WESTLIGHT_FARM");
+    char why[1024] = "", path[4096];
+
+    if (name && local_config_path(name, path, sizeof(path)) && !getenv("WESTLIGHT_CONFIG")) {
+        setenv("WESTLIGHT_CONFIG", path, 1);
+        name = "local";
+    }
+    if (westlight_farm_load(name, ret_farm, why, sizeof(why))) {
+        complain("%s", why);
+        return EXIT_USAGE;
+    }
+    return 0;
+}
+
+int cmd_open(const char *farm_name, struct westlight **ret_westlight)
+{
+    struct westlight_farm farm;
+    char why[1024] = "";
+    int r = cmd_farm(farm_name, &farm);
+
+    if (r)
+        return r;
+    r = westlight_open(&farm, 10000, ret_westlight, why, sizeof(why));
+    return r ? complain_library(r, why) : 0;
+}
+
+int cmd_open_job(const struct cmd_args *args, struct westlight **ret_westlight,
+                 char ret_id[WESTLIGHT_ID_TEXT])
+{
+    int r = cmd_open(args->farm, ret_westlight);
+
+    if (r)
+        return r;
+    r = westlight_resolve(*ret_westlight, args->words[0], ret_id);
+    if (r) {
+        r = complain_library(r, westlight_why(*ret_westlight));
+        westlight_close(*ret_westlight);
+        *ret_westlight = NULL;
+    }
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : NULL;
+    const struct command *command;
+
+    signal(SIGPIPE, SIG_IGN);
+    if (!name || strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 ||
+        strcmp(name, "-h") == 0)
+        return help(argc > 2 ? argv[2] : NULL);
+    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+        printf("westlight %s\n", westlight_version());
+        return 0;
+    }
+    command = command_find(name);
+    if (!command) {
+        complain("%s: there is no such command: see westlight help", name);
+        return EXIT_USAGE;
+    }
+    for (int i = 2; i < argc; i++) {
+        if (strcmp(argv[i], "--") == 0)
+            break;
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return help(name);
+    }
+    return command->run(argc - 1, argv + 1);
+}

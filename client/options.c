@@ -85,7 +85,8 @@ bool options_mebibytes(const char *text, double *ret_mib)
     return true;
 }
 
-int options_frames(const char *option, const char *text, struct westlight_range **ret_frames, size_t *ret_n)
+int options_frames(const char *option, const char *text, struct westlight_range **ret_frames,
+                   size_t *ret_n)
 {
     const char *why = NULL;
     size_t at = 0;
@@ -167,8 +168,21 @@ static int priority_parse(const char *text, int *ret_priority)
     return 0;
 }
 
-enum { LONG_LOCAL = 256, LONG_WORKERS, LONG_SLOTS, LONG_CHUNK, LONG_SIZE, LONG_PRESET, LONG_ENV,
-       LONG_FARM, LONG_JSON, LONG_NAME, LONG_NOTE, LONG_PRIORITY, LONG_FORCE };
+enum {
+    LONG_LOCAL = 256,
+    LONG_WORKERS,
+    LONG_SLOTS,
+    LONG_CHUNK,
+    LONG_SIZE,
+    LONG_PRESET,
+    LONG_ENV,
+    LONG_FARM,
+    LONG_JSON,
+    LONG_NAME,
+    LONG_NOTE,
+    LONG_PRIORITY,
+    LONG_FORCE
+};
 
 static const struct option long_options[] = {
     {"frames", required_argument, NULL, 'f'},
@@ -198,22 +212,46 @@ static int option_take(struct options *options, int option, const char *value)
         options->frames = NULL;
         options->frames_text = value;
         return options_frames("--frames", value, &options->frames, &options->n_frames);
-    case 'o': options->out = value; return 0;
-    case 'p': return pair_add("-p", value, &options->params, &options->n_params);
-    case LONG_ENV: return pair_add("--env", value, &options->env, &options->n_env);
-    case LONG_LOCAL: options->local = true; return 0;
-    case LONG_WORKERS: return count_parse("--workers", value, 64, &options->workers);
-    case LONG_SLOTS: return count_parse("--slots", value, 256, &options->slots);
-    case LONG_CHUNK: return count_parse("--chunk", value, 1000000, &options->chunk);
-    case LONG_SIZE: return size_parse(value, options);
-    case LONG_PRESET: options->preset = value; return 0;
-    case LONG_FARM: options->farm = value; return 0;
-    case LONG_JSON: options->json = true; return 0;
-    case LONG_NAME: options->name = value; return 0;
-    case LONG_NOTE: options->note = value; return 0;
-    case LONG_PRIORITY: return priority_parse(value, &options->priority);
-    case LONG_FORCE: options->force = true; return 0;
-    default: return EXIT_USAGE; /* getopt has said why */
+    case 'o':
+        options->out = value;
+        return 0;
+    case 'p':
+        return pair_add("-p", value, &options->params, &options->n_params);
+    case LONG_ENV:
+        return pair_add("--env", value, &options->env, &options->n_env);
+    case LONG_LOCAL:
+        options->local = true;
+        return 0;
+    case LONG_WORKERS:
+        return count_parse("--workers", value, 64, &options->workers);
+    case LONG_SLOTS:
+        return count_parse("--slots", value, 256, &options->slots);
+    case LONG_CHUNK:
+        return count_parse("--chunk", value, 1000000, &options->chunk);
+    case LONG_SIZE:
+        return size_parse(value, options);
+    case LONG_PRESET:
+        options->preset = value;
+        return 0;
+    case LONG_FARM:
+        options->farm = value;
+        return 0;
+    case LONG_JSON:
+        options->json = true;
+        return 0;
+    case LONG_NAME:
+        options->name = value;
+        return 0;
+    case LONG_NOTE:
+        options->note = value;
+        return 0;
+    case LONG_PRIORITY:
+        return priority_parse(value, &options->priority);
+    case LONG_FORCE:
+        options->force = true;
+        return 0;
+    default:
+        return EXIT_USAGE; /* getopt has said why */
     }
 }
 
@@ -233,11 +271,13 @@ int options_parse(struct options *options, int argc, char **argv)
     if (r)
         return r;
     if (optind == argc) {
-        complain("%s: no scene was named: write westlight %s SCENE, see westlight help %s", command, command, command);
+        complain("%s: no scene was named: write westlight %s SCENE, see westlight help %s", command,
+                 command, command);
         return EXIT_USAGE;
     }
     if (optind + 1 < argc) {
-        complain("%s: one scene at a time: %s and %s were named", command, argv[optind], argv[optind + 1]);
+        complain("%s: one scene at a time: %s and %s were named", command, argv[optind],
+                 argv[optind + 1]);
         return EXIT_USAGE;
     }
     if (!options->local && (options->workers || options->slots)) {

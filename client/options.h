@@ -10,26 +10,31 @@
 /* Exit codes, as the README promises them. */
 enum {
     EXIT_ALL_HOME = 0,
-    EXIT_FAILED = 1,      /* some frames failed */
+    EXIT_FAILED = 1, /* some frames failed */
     EXIT_USAGE = 2,
     EXIT_UNREACHABLE = 3, /* or refused */
     EXIT_PARTIAL = 4,     /* not everything is home */
 };
 
-struct option_pair { const char *name, *value; }; /* name is a copy, value borrows */
+struct option_pair {
+    const char *name, *value;
+}; /* name is a copy, value borrows */
 
 struct options {
     const char *scene;
     const char *frames_text;
-    struct westlight_range *frames; size_t n_frames;
+    struct westlight_range *frames;
+    size_t n_frames;
     const char *out;
     bool local;
     unsigned workers, slots;
     unsigned chunk;
     unsigned width, height;
     const char *preset;
-    struct option_pair *params; size_t n_params;
-    struct option_pair *env; size_t n_env;
+    struct option_pair *params;
+    size_t n_params;
+    struct option_pair *env;
+    size_t n_env;
     const char *farm, *name, *note;
     int priority;
     bool json, force;
@@ -44,7 +49,8 @@ const char *options_param(const struct options *options, const char *name, const
 bool options_mebibytes(const char *text, double *ret_mib);
 bool options_number(const char *text, long min, long max, long *ret_number);
 /* Reads frames; on an error prints the text with a caret below the character. */
-int options_frames(const char *option, const char *text, struct westlight_range **ret_frames, size_t *ret_n);
+int options_frames(const char *option, const char *text, struct westlight_range **ret_frames,
+                   size_t *ret_n);
 /* One line on standard error: "westlight: " and the text; never a word about who is to blame. */
 void complain(const char *format, ...) __attribute__((__format__(__printf__, 1, 2)));
 /* The exit code for an answer of the library, after complaining with its reason. */

@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 static const struct preset *const presets[] = {&preset_povray, &preset_blender, &preset_command};
-static const char *const common_params[] = {"vcpus", "memory", "gpus", "gpu-memory", "timeout", NULL};
+static const char *const common_params[] = {"vcpus",      "memory",  "gpus",
+                                            "gpu-memory", "timeout", NULL};
 
 #define N_PRESETS (sizeof(presets) / sizeof(presets[0]))
 
@@ -44,9 +45,11 @@ static const struct preset *preset_find(const struct options *options, const cha
     }
 
     if (options->preset)
-        complain("--preset %s: there is no such preset: choose povray, blender or command", options->preset);
+        complain("--preset %s: there is no such preset: choose povray, blender or command",
+                 options->preset);
     else
-        complain("%s: no preset takes files ending in '.%s': name one with --preset povray, blender or command",
+        complain("%s: no preset takes files ending in '.%s': name one with --preset povray, "
+                 "blender or command",
                  options->scene, ending);
     return NULL;
 }
@@ -69,16 +72,21 @@ static int params_check(const struct preset *preset, const struct options *optio
             continue;
         for (const char *const *k = preset->params; *k; k++)
             snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s, ", *k);
-        complain("-p %s: the preset %s has no such parameter: it knows %svcpus, memory, gpus, gpu-memory and timeout",
+        complain("-p %s: the preset %s has no such parameter: it knows %svcpus, memory, gpus, "
+                 "gpu-memory and timeout",
                  name, preset->name, known);
         return EXIT_USAGE;
     }
     return 0;
 }
 
-int preset_resources(const struct preset_scene *scene, struct westlight_step *step, uint32_t *ret_timeout_s)
+int preset_resources(const struct preset_scene *scene, struct westlight_step *step,
+                     uint32_t *ret_timeout_s)
 {
-    static const struct { const char *param, *amount; bool bytes; } amounts[] = {
+    static const struct {
+        const char *param, *amount;
+        bool bytes;
+    } amounts[] = {
         {"vcpus", "amount.worker.vcpu", false},
         {"memory", "amount.worker.memory", true},
         {"gpus", "amount.worker.gpu", false},
@@ -94,7 +102,8 @@ int preset_resources(const struct preset_scene *scene, struct westlight_step *st
 
         if (!value)
             continue;
-        if (amounts[i].bytes ? !options_mebibytes(value, &amount) : !options_number(value, 1, 65536, &number)) {
+        if (amounts[i].bytes ? !options_mebibytes(value, &amount)
+                             : !options_number(value, 1, 65536, &number)) {
             complain("-p %s=%s: it is no amount: write %s", amounts[i].param, value,
                      amounts[i].bytes ? "mebibytes, or 8G" : "a whole number");
             return EXIT_USAGE;
@@ -135,7 +144,8 @@ static int scene_open(const struct options *options, struct preset_scene *ret_sc
     if (S_ISDIR(status.st_mode)) {
         snprintf(ret_scene->folder, sizeof(ret_scene->folder), "%s", ret_scene->path);
         slash = strrchr(ret_scene->path, '/');
-        snprintf(ret_scene->base, sizeof(ret_scene->base), "%.255s", slash && slash[1] ? slash + 1 : "root");
+        snprintf(ret_scene->base, sizeof(ret_scene->base), "%.255s",
+                 slash && slash[1] ? slash + 1 : "root");
         return 0;
     }
     if (!S_ISREG(status.st_mode)) {
@@ -145,9 +155,11 @@ static int scene_open(const struct options *options, struct preset_scene *ret_sc
 
     slash = strrchr(ret_scene->path, '/');
     name = slash + 1;
-    snprintf(ret_scene->folder, sizeof(ret_scene->folder), "%.*s", (int)(slash == ret_scene->path ? 1 : slash - ret_scene->path), ret_scene->path);
+    snprintf(ret_scene->folder, sizeof(ret_scene->folder), "%.*s",
+             (int)(slash == ret_scene->path ? 1 : slash - ret_scene->path), ret_scene->path);
     dot = strrchr(name, '.');
-    snprintf(ret_scene->base, sizeof(ret_scene->base), "%.*s", dot && dot > name ? (int)(dot - name) : 255, name);
+    snprintf(ret_scene->base, sizeof(ret_scene->base), "%.*s",
+             dot && dot > name ? (int)(dot - name) : 255, name);
     for (size_t i = 0; dot && dot[i + 1] && i + 1 < sizeof(ret_scene->ending); i++)
         ret_scene->ending[i] = (char)tolower((unsigned char)dot[i + 1]);
     return 0;
@@ -161,9 +173,12 @@ static int folder_check(const struct preset_scene *scene)
 
     if (!home && user)
         home = user->pw_dir;
-    if (strcmp(scene->folder, "/") == 0 || (home && realpath(home, real) && strcmp(real, scene->folder) == 0)) {
-        complain("%s: its folder %s would travel with the scene, and that is %s: put the scene in a folder of its own",
-                 scene->options->scene, scene->folder, scene->folder[1] ? "your whole home" : "the whole disk");
+    if (strcmp(scene->folder, "/") == 0 ||
+        (home && realpath(home, real) && strcmp(real, scene->folder) == 0)) {
+        complain("%s: its folder %s would travel with the scene, and that is %s: put the scene in "
+                 "a folder of its own",
+                 scene->options->scene, scene->folder,
+                 scene->folder[1] ? "your whole home" : "the whole disk");
         return EXIT_USAGE;
     }
     return 0;
@@ -228,7 +243,8 @@ static int out_open(struct preset_scene *scene)
     char path[PATH_MAX];
 
     if (out && (!*out || strlen(out) >= sizeof(path))) {
-        complain("-o: the path is %s: name a folder or a pattern such as out/beauty.####", *out ? "too long" : "empty");
+        complain("-o: the path is %s: name a folder or a pattern such as out/beauty.####",
+                 *out ? "too long" : "empty");
         return EXIT_USAGE;
     }
     if (out)
@@ -241,17 +257,23 @@ static int out_open(struct preset_scene *scene)
         return EXIT_USAGE;
     }
     if (strcmp(scene->out, scene->folder) == 0) {
-        complain("-o %s: it is the scene's own folder: name another, or leave -o out for %s-frames", path, scene->base);
+        complain("-o %s: it is the scene's own folder: name another, or leave -o out for %s-frames",
+                 path, scene->base);
         return EXIT_USAGE;
     }
     if (!*scene->pattern)
-        snprintf(scene->pattern, sizeof(scene->pattern), scene->options->frames ? "%.200s.####" : "%.200s", scene->base);
+        snprintf(scene->pattern, sizeof(scene->pattern),
+                 scene->options->frames ? "%.200s.####" : "%.200s", scene->base);
     return 0;
 }
 
 /* ---- inputs: the scene's folder, without what never travels ---- */
 
-struct file_list { char **names; size_t n; uint64_t bytes; };
+struct file_list {
+    char **names;
+    size_t n;
+    uint64_t bytes;
+};
 
 static bool name_travels(const char *name)
 {
@@ -260,7 +282,8 @@ static bool name_travels(const char *name)
     if (name[0] == '.')
         return false;
     /* Blender's backups: scene.blend1 and on. */
-    return !(length > 7 && strncmp(name + length - 7, ".blend", 6) == 0 && isdigit((unsigned char)name[length - 1]));
+    return !(length > 7 && strncmp(name + length - 7, ".blend", 6) == 0 &&
+             isdigit((unsigned char)name[length - 1]));
 }
 
 static void list_add(struct file_list *list, const char *name)
@@ -293,14 +316,16 @@ static int folder_list(const struct preset_scene *scene, struct file_list *list)
     if (!tree)
         return -errno;
     while (r == 0 && (entry = fts_read(tree))) {
-        if (entry->fts_level > 0 && (!name_travels(entry->fts_name) || strcmp(entry->fts_path, scene->out) == 0)) {
+        if (entry->fts_level > 0 &&
+            (!name_travels(entry->fts_name) || strcmp(entry->fts_path, scene->out) == 0)) {
             fts_set(tree, entry, FTS_SKIP);
             continue;
         }
         if (entry->fts_info == FTS_F || entry->fts_info == FTS_SL)
             list_add(list, entry->fts_path + skip);
         else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR) {
-            complain("%s: %s: make it readable, or move it out of the scene's folder", entry->fts_path, strerror(entry->fts_errno));
+            complain("%s: %s: make it readable, or move it out of the scene's folder",
+                     entry->fts_path, strerror(entry->fts_errno));
             r = EXIT_USAGE;
         }
     }
@@ -323,7 +348,8 @@ static int inputs_add(const struct preset_scene *scene, struct westlight_job *jo
 
 int preset_job(const struct options *options, struct westlight_job **ret_job, char *ret_out)
 {
-    struct preset_scene scene = {.options = options, .frames = options->frames, .n_frames = options->n_frames};
+    struct preset_scene scene = {
+        .options = options, .frames = options->frames, .n_frames = options->n_frames};
     struct westlight_job *job;
     const struct preset *preset;
     const struct passwd *user = getpwuid(getuid());
@@ -336,7 +362,8 @@ int preset_job(const struct options *options, struct westlight_job **ret_job, ch
     if (!preset)
         return EXIT_USAGE;
     if (stat(scene.path, &status) == 0 && S_ISDIR(status.st_mode) && !preset->folder_ok) {
-        complain("%s: it is a folder, and %s renders a file: name the scene in it", options->scene, preset->name);
+        complain("%s: it is a folder, and %s renders a file: name the scene in it", options->scene,
+                 preset->name);
         return EXIT_USAGE;
     }
     if ((r = params_check(preset, options)) || (r = folder_check(&scene)) || (r = out_open(&scene)))

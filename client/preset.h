@@ -12,13 +12,15 @@
 
 struct preset_scene {
     const struct options *options;
-    char path[4096];    /* absolute, links resolved */
-    char folder[4096];  /* the folder that becomes the root */
-    char base[256];     /* file name without its ending */
-    char ending[32];    /* "pov", lower case */
-    char out[4096];     /* absolute output folder */
-    char pattern[256];  /* "beauty.####": the file name, with '#' where the number goes; "" default */
-    struct westlight_range *frames; size_t n_frames; /* none: a still */
+    char path[4096];   /* absolute, links resolved */
+    char folder[4096]; /* the folder that becomes the root */
+    char base[256];    /* file name without its ending */
+    char ending[32];   /* "pov", lower case */
+    char out[4096];    /* absolute output folder */
+    char
+        pattern[256]; /* "beauty.####": the file name, with '#' where the number goes; "" default */
+    struct westlight_range *frames;
+    size_t n_frames; /* none: a still */
 };
 
 struct preset {
@@ -35,7 +37,8 @@ extern const struct preset preset_povray, preset_blender, preset_command;
 /* Checks the scene, finds its preset, builds the job. `ret_out` (4096 bytes): where frames go. */
 int preset_job(const struct options *options, struct westlight_job **ret_job, char *ret_out);
 /* Amounts and timeout that every preset takes by -p; the step's timeout in seconds. */
-int preset_resources(const struct preset_scene *scene, struct westlight_step *step, uint32_t *ret_timeout_s);
+int preset_resources(const struct preset_scene *scene, struct westlight_step *step,
+                     uint32_t *ret_timeout_s);
 /* The frame parameter of a step, chunked as asked; nothing for a still. */
 void preset_frames(const struct preset_scene *scene, struct westlight_step *step);
 void preset_list(void);

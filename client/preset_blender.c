@@ -36,7 +36,8 @@ static const char script[] =
     "    m = re.search('#+', pattern)\n"
     "    if not m:\n"
     "        return pattern\n"
-    "    return pattern[:m.start()] + '%0*d' % (len(m.group()) + (number < 0), number) + pattern[m.end():]\n"
+    "    return pattern[:m.start()] + '%0*d' % (len(m.group()) + (number < 0), number) + "
+    "pattern[m.end():]\n"
     "todo = [scene.frame_current] if frames == '-' else list(numbers(frames))\n"
     "for done, number in enumerate(todo):\n"
     "    scene.frame_set(number)\n"
@@ -74,11 +75,12 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
     westlight_step_file(step, "Render", "render.py", false, script);
     westlight_step_output(step, scene->out);
     westlight_step_run(step, "blender",
-                       (const char *const[]){
-                           "--background", "-noaudio", "--enable-autoexec", "{{Param.Scene}}", "--threads",
-                           "{{Lease.VCPUs}}", "--python-exit-code", "1", "--python", "{{Task.File.Render}}", "--",
-                           "{{Param.Out}}", scene->n_frames ? "{{Task.Param.Frame}}" : "-", scene->pattern, size,
-                           samples},
+                       (const char *const[]){"--background", "-noaudio", "--enable-autoexec",
+                                             "{{Param.Scene}}", "--threads", "{{Lease.VCPUs}}",
+                                             "--python-exit-code", "1", "--python",
+                                             "{{Task.File.Render}}", "--", "{{Param.Out}}",
+                                             scene->n_frames ? "{{Task.Param.Frame}}" : "-",
+                                             scene->pattern, size, samples},
                        16, timeout_s);
     return 0;
 }

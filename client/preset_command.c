@@ -36,22 +36,25 @@ static int step_add(struct preset_scene *scene, struct westlight_job *job, const
     westlight_step_output(step, scene->out);
     if (strcmp(options_param(scene->options, "optional", "no"), "yes") == 0)
         westlight_step_output_optional(step);
-    westlight_step_run(step, "/bin/sh",
-                       (const char *const[]){"{{Task.File.Run}}", command, "{{Param.Scene}}", "{{Param.Out}}",
-                                             frames && scene->n_frames ? "{{Task.Param.Frame}}" : ""},
-                       5, timeout_s);
+    westlight_step_run(
+        step, "/bin/sh",
+        (const char *const[]){"{{Task.File.Run}}", command, "{{Param.Scene}}", "{{Param.Out}}",
+                              frames && scene->n_frames ? "{{Task.Param.Frame}}" : ""},
+        5, timeout_s);
     *ret_step = step;
     return 0;
 }
 
 static int command_build(struct preset_scene *scene, struct westlight_job *job)
 {
-    const char *run = options_param(scene->options, "run", NULL), *then = options_param(scene->options, "then", NULL);
+    const char *run = options_param(scene->options, "run", NULL),
+               *then = options_param(scene->options, "then", NULL);
     struct westlight_step *first, *second;
     int r;
 
     if (!run) {
-        complain("--preset command: it does not say what to run: add -p run='COMMAND', which sees $FRAME and $OUT");
+        complain("--preset command: it does not say what to run: add -p run='COMMAND', which sees "
+                 "$FRAME and $OUT");
         return EXIT_USAGE;
     }
     westlight_job_parameter(job, "Scene", WESTLIGHT_PATH, scene->path);

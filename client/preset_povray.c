@@ -31,7 +31,8 @@ static const char script[] =
     "    if [ \"$first\" = - ]; then\n"
     "        povray \"$scene\" \"$@\" -D -P \"+SF$a\" \"+EF$b\" +Owl-frame-\n"
     "    else\n"
-    "        povray \"$scene\" \"$@\" -D -P \"+KFI$first\" \"+KFF$last\" \"+SF$a\" \"+EF$b\" +Owl-frame-\n"
+    "        povray \"$scene\" \"$@\" -D -P \"+KFI$first\" \"+KFF$last\" \"+SF$a\" \"+EF$b\" "
+    "+Owl-frame-\n"
     "    fi\n"
     "}\n"
     "for part in $(echo \"$frames\" | tr , ' '); do\n"
@@ -52,7 +53,10 @@ static const char script[] =
 
 static const char *const params[] = {"quality", "antialias", "format", NULL};
 
-struct ini { long first, last; bool has_first, has_last; };
+struct ini {
+    long first, last;
+    bool has_first, has_last;
+};
 
 /* Reads an .ini's frame range, by POV-Ray's own names; the rest is POV-Ray's to read. */
 static int ini_read(const char *path, struct ini *ret_ini)
@@ -84,7 +88,8 @@ static int ini_read(const char *path, struct ini *ret_ini)
 }
 
 /* The animation's range in `first`, `last`: "-" where the .ini says it. */
-static int range_choose(struct preset_scene *scene, const struct ini *ini, char first[24], char last[24])
+static int range_choose(struct preset_scene *scene, const struct ini *ini, char first[24],
+                        char last[24])
 {
     static struct westlight_range whole;
     int64_t low = 0, high = 0;
@@ -107,13 +112,15 @@ static int range_choose(struct preset_scene *scene, const struct ini *ini, char 
     if (!scene->n_frames)
         return 0;
     if (low < 0) {
-        complain("--frames %s: POV-Ray numbers its frames from 0: frame %lld cannot be", scene->options->frames_text, (long long)low);
+        complain("--frames %s: POV-Ray numbers its frames from 0: frame %lld cannot be",
+                 scene->options->frames_text, (long long)low);
         return EXIT_USAGE;
     }
     if (ini->has_last) {
         if (low >= ini->first && high <= ini->last)
             return 0;
-        complain("--frames %s: %s animates frames %ld to %ld: ask for those, or change Initial_Frame and Final_Frame in it",
+        complain("--frames %s: %s animates frames %ld to %ld: ask for those, or change "
+                 "Initial_Frame and Final_Frame in it",
                  scene->options->frames_text, scene->options->scene, ini->first, ini->last);
         return EXIT_USAGE;
     }
@@ -124,10 +131,12 @@ static int range_choose(struct preset_scene *scene, const struct ini *ini, char 
     return 0;
 }
 
-static int format_choose(const struct options *options, const char **ret_flag, const char **ret_ending)
+static int format_choose(const struct options *options, const char **ret_flag,
+                         const char **ret_ending)
 {
-    static const char *const formats[][3] = {{"png", "+FN", "png"}, {"png16", "+FN16", "png"}, {"exr", "+FE", "exr"},
-                                             {"jpeg", "+FJ", "jpg"}, {"tga", "+FT", "tga"}, {"ppm", "+FP", "ppm"}};
+    static const char *const formats[][3] = {{"png", "+FN", "png"}, {"png16", "+FN16", "png"},
+                                             {"exr", "+FE", "exr"}, {"jpeg", "+FJ", "jpg"},
+                                             {"tga", "+FT", "tga"}, {"ppm", "+FP", "ppm"}};
     const char *wanted = options_param(options, "format", "png");
 
     for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
@@ -144,7 +153,8 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
 {
     const struct options *options = scene->options;
     const char *arguments[24], *flag, *ending;
-    const char *quality = options_param(options, "quality", NULL), *antialias = options_param(options, "antialias", NULL);
+    const char *quality = options_param(options, "quality", NULL),
+               *antialias = options_param(options, "antialias", NULL);
     char first[24], last[24], width[24], height[24], q[64], a[64];
     struct westlight_step *step;
     struct ini ini = {0};
@@ -156,7 +166,8 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
         complain("%s: it cannot be read", options->scene);
         return EXIT_USAGE;
     }
-    if ((r = range_choose(scene, &ini, first, last)) || (r = format_choose(options, &flag, &ending)))
+    if ((r = range_choose(scene, &ini, first, last)) ||
+        (r = format_choose(options, &flag, &ending)))
         return r;
 
     westlight_job_parameter(job, "Scene", WESTLIGHT_PATH, scene->path);

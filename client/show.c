@@ -55,8 +55,13 @@ bool show_colour(void)
 
 const char *show_phase_colour(const char *phase)
 {
-    static const struct { const char *phase, *colour; } colours[] = {
-        {"done", "\033[32m"}, {"failed", "\033[31m"}, {"running", "\033[36m"}, {"paused", "\033[33m"}, {"cancelled", "\033[90m"}};
+    static const struct {
+        const char *phase, *colour;
+    } colours[] = {{"done", "\033[32m"},
+                   {"failed", "\033[31m"},
+                   {"running", "\033[36m"},
+                   {"paused", "\033[33m"},
+                   {"cancelled", "\033[90m"}};
 
     for (size_t i = 0; show_colour() && i < sizeof(colours) / sizeof(colours[0]); i++)
         if (strcmp(phase, colours[i].phase) == 0)
@@ -73,7 +78,8 @@ const char *show_plain(void)
 
 void show_row_head(void)
 {
-    printf("%-8s  %-9s  %11s  %6s  %-16s  %s\n", "JOB", "STATE", "DONE", "FAILED", "SUBMITTED", "NAME");
+    printf("%-8s  %-9s  %11s  %6s  %-16s  %s\n", "JOB", "STATE", "DONE", "FAILED", "SUBMITTED",
+           "NAME");
 }
 
 void show_row(const struct westlight_row *row)
@@ -81,15 +87,20 @@ void show_row(const struct westlight_row *row)
     char done[32], time[32];
 
     snprintf(done, sizeof(done), "%" PRIu64 "/%" PRIu64, row->counts.done, row->counts.tasks);
-    printf("%.8s  %s%-9s%s  %11s  %6" PRIu64 "  %-16s  %.60s\n", row->id, show_phase_colour(row->phase), row->phase,
-           show_plain(), done, row->counts.failed, show_time(row->submitted_wall_s, time), row->name);
+    printf("%.8s  %s%-9s%s  %11s  %6" PRIu64 "  %-16s  %.60s\n", row->id,
+           show_phase_colour(row->phase), row->phase, show_plain(), done, row->counts.failed,
+           show_time(row->submitted_wall_s, time), row->name);
 }
 
 static void show_counts(const char *label, const struct westlight_counts *counts)
 {
-    const struct { const char *name; uint64_t n; } parts[] = {
-        {"done", counts->done}, {"running", counts->running}, {"leased", counts->leased}, {"ready", counts->ready},
-        {"waiting", counts->waiting}, {"failed", counts->failed}, {"cancelled", counts->cancelled}};
+    const struct {
+        const char *name;
+        uint64_t n;
+    } parts[] = {{"done", counts->done},          {"running", counts->running},
+                 {"leased", counts->leased},      {"ready", counts->ready},
+                 {"waiting", counts->waiting},    {"failed", counts->failed},
+                 {"cancelled", counts->cancelled}};
 
     printf("%-10s %" PRIu64 " tasks:", label, counts->tasks);
     for (size_t i = 0, shown = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
@@ -103,12 +114,13 @@ void show_job(const struct westlight_shown *shown)
     const struct westlight_row *row = &shown->row;
     char text[32], in[32], out[32];
 
-    printf("job        %s\nname       %s\nstate      %s%s%s%s%s\n", row->id, row->name, show_phase_colour(row->phase), row->phase,
-           show_plain(), *row->reason ? ": " : "", row->reason);
+    printf("job        %s\nname       %s\nstate      %s%s%s%s%s\n", row->id, row->name,
+           show_phase_colour(row->phase), row->phase, show_plain(), *row->reason ? ": " : "",
+           row->reason);
     if (*row->note)
         printf("note       %s\n", row->note);
-    printf("submitted  %s by %s of %s, priority %d\n", show_time(row->submitted_wall_s, text), *row->person ? row->person : "?",
-           row->studio, row->priority);
+    printf("submitted  %s by %s of %s, priority %d\n", show_time(row->submitted_wall_s, text),
+           *row->person ? row->person : "?", row->studio, row->priority);
     for (size_t i = 0; i < shown->n_steps; i++) {
         const struct westlight_step_row *step = &shown->steps[i];
 
@@ -125,25 +137,30 @@ void show_job(const struct westlight_shown *shown)
     for (size_t i = 0; i < shown->n_live; i++) {
         const struct westlight_live *live = &shown->live[i];
 
-        printf("%-10s %s on %s, %u.%u %%%s%s\n", live->state, live->task_name, live->worker, live->permille / 10,
-               live->permille % 10, *live->status ? ": " : "", live->status);
+        printf("%-10s %s on %s, %u.%u %%%s%s\n", live->state, live->task_name, live->worker,
+               live->permille / 10, live->permille % 10, *live->status ? ": " : "", live->status);
     }
-    printf("used       %s of rendering, %.1f CPU-seconds", show_seconds((double)shown->usage.wall_ns / 1e9, text),
+    printf("used       %s of rendering, %.1f CPU-seconds",
+           show_seconds((double)shown->usage.wall_ns / 1e9, text),
            (double)shown->usage.cpu_ns / 1e9);
-    printf(", %s to workers, %s from them\n", show_bytes(shown->usage.bytes_in, in), show_bytes(shown->usage.bytes_out, out));
+    printf(", %s to workers, %s from them\n", show_bytes(shown->usage.bytes_in, in),
+           show_bytes(shown->usage.bytes_out, out));
 }
 
 void show_worker_head(void)
 {
-    printf("%-20s  %-12s  %5s  %7s  %6s  %6s  %s\n", "WORKER", "STATE", "SLOTS", "RUNNING", "DONE", "FAILED", "OFFERS");
+    printf("%-20s  %-12s  %5s  %7s  %6s  %6s  %s\n", "WORKER", "STATE", "SLOTS", "RUNNING", "DONE",
+           "FAILED", "OFFERS");
 }
 
 void show_worker(const struct westlight_worker *worker)
 {
-    printf("%-20.20s  %-12.12s  %5u  %7u  %6" PRIu64 "  %6" PRIu64 "  ", worker->name, worker->state, worker->slots,
-           worker->running, worker->done, worker->failed);
+    printf("%-20.20s  %-12.12s  %5u  %7u  %6" PRIu64 "  %6" PRIu64 "  ", worker->name,
+           worker->state, worker->slots, worker->running, worker->done, worker->failed);
     for (size_t i = 0; i < worker->n_amounts; i++)
-        printf("%s ", strncmp(worker->amounts[i], "amount.worker.", 14) == 0 ? worker->amounts[i] + 14 : worker->amounts[i]);
+        printf("%s ", strncmp(worker->amounts[i], "amount.worker.", 14) == 0
+                          ? worker->amounts[i] + 14
+                          : worker->amounts[i]);
     for (size_t i = 0; i < worker->n_attributes; i++)
         if (strncmp(worker->attributes[i], "attr.software.", 14) == 0)
             printf("%s ", worker->attributes[i] + 14);
@@ -154,15 +171,18 @@ void show_worker(const struct westlight_worker *worker)
 
 static json_t *counts_json(const struct westlight_counts *c)
 {
-    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "tasks", (json_int_t)c->tasks, "waiting", (json_int_t)c->waiting,
-                     "ready", (json_int_t)c->ready, "leased", (json_int_t)c->leased, "running", (json_int_t)c->running, "done",
-                     (json_int_t)c->done, "failed", (json_int_t)c->failed, "cancelled", (json_int_t)c->cancelled);
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "tasks", (json_int_t)c->tasks, "waiting",
+                     (json_int_t)c->waiting, "ready", (json_int_t)c->ready, "leased",
+                     (json_int_t)c->leased, "running", (json_int_t)c->running, "done",
+                     (json_int_t)c->done, "failed", (json_int_t)c->failed, "cancelled",
+                     (json_int_t)c->cancelled);
 }
 
 static json_t *usage_json(const struct westlight_usage *u)
 {
-    return json_pack("{s:f,s:f,s:I,s:I,s:I,s:f}", "wall_seconds", (double)u->wall_ns / 1e9, "cpu_seconds", (double)u->cpu_ns / 1e9,
-                     "memory_bytes", (json_int_t)u->memory_bytes, "bytes_in", (json_int_t)u->bytes_in, "bytes_out",
+    return json_pack("{s:f,s:f,s:I,s:I,s:I,s:f}", "wall_seconds", (double)u->wall_ns / 1e9,
+                     "cpu_seconds", (double)u->cpu_ns / 1e9, "memory_bytes",
+                     (json_int_t)u->memory_bytes, "bytes_in", (json_int_t)u->bytes_in, "bytes_out",
                      (json_int_t)u->bytes_out, "card_seconds", (double)u->card_ns / 1e9);
 }
 
@@ -177,11 +197,13 @@ static json_t *strings_json(const char *const *texts, size_t n)
 
 json_t *show_row_json(const struct westlight_row *row)
 {
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:I,s:o,s:I,s:b,s:o}", "id", row->id, "name", row->name, "person",
-                     row->person, "studio", row->studio, "note", row->note, "state", row->state, "phase", row->phase, "reason",
-                     row->reason, "priority", row->priority, "submitted", (json_int_t)row->submitted_wall_s, "counts",
-                     counts_json(&row->counts), "attempts_failed", (json_int_t)row->attempts_failed, "finished", row->finished,
-                     "tags", strings_json(row->tags, row->n_tags));
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:I,s:o,s:I,s:b,s:o}", "id", row->id,
+                     "name", row->name, "person", row->person, "studio", row->studio, "note",
+                     row->note, "state", row->state, "phase", row->phase, "reason", row->reason,
+                     "priority", row->priority, "submitted", (json_int_t)row->submitted_wall_s,
+                     "counts", counts_json(&row->counts), "attempts_failed",
+                     (json_int_t)row->attempts_failed, "finished", row->finished, "tags",
+                     strings_json(row->tags, row->n_tags));
 }
 
 json_t *show_job_json(const struct westlight_shown *shown)
@@ -191,16 +213,20 @@ json_t *show_job_json(const struct westlight_shown *shown)
     for (size_t i = 0; i < shown->n_steps; i++) {
         const struct westlight_step_row *step = &shown->steps[i];
 
-        json_array_append_new(steps, json_pack("{s:s,s:s,s:o,s:s,s:s,s:s}", "name", step->name, "why", step->why, "counts",
-                                               counts_json(&step->counts), "frames", step->frames, "frames_done",
-                                               step->frames_done, "frames_failed", step->frames_failed));
+        json_array_append_new(steps,
+                              json_pack("{s:s,s:s,s:o,s:s,s:s,s:s}", "name", step->name, "why",
+                                        step->why, "counts", counts_json(&step->counts), "frames",
+                                        step->frames, "frames_done", step->frames_done,
+                                        "frames_failed", step->frames_failed));
     }
     for (size_t i = 0; i < shown->n_live; i++) {
         const struct westlight_live *l = &shown->live[i];
 
-        json_array_append_new(live, json_pack("{s:i,s:I,s:s,s:s,s:s,s:s,s:f,s:I}", "step", (int)l->step, "task", (json_int_t)l->task,
-                                              "name", l->task_name, "state", l->state, "worker", l->worker, "status", l->status,
-                                              "percent", l->permille / 10.0, "started", (json_int_t)l->started_wall_s));
+        json_array_append_new(live, json_pack("{s:i,s:I,s:s,s:s,s:s,s:s,s:f,s:I}", "step",
+                                              (int)l->step, "task", (json_int_t)l->task, "name",
+                                              l->task_name, "state", l->state, "worker", l->worker,
+                                              "status", l->status, "percent", l->permille / 10.0,
+                                              "started", (json_int_t)l->started_wall_s));
     }
     json_object_set_new(json, "steps", steps);
     json_object_set_new(json, "live", live);
@@ -210,18 +236,22 @@ json_t *show_job_json(const struct westlight_shown *shown)
 
 json_t *show_worker_json(const struct westlight_worker *w)
 {
-    return json_pack("{s:i,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:I,s:I,s:I,s:o,s:o,s:o}", "id", (int)w->id, "name", w->name, "state", w->state,
-                     "key", w->key, "connected", w->connected, "slots", (int)w->slots, "running", (int)w->running, "queued",
-                     (int)w->queued, "done", (json_int_t)w->done, "failed", (json_int_t)w->failed, "seen",
-                     (json_int_t)w->seen_wall_s, "amounts", strings_json(w->amounts, w->n_amounts), "attributes",
-                     strings_json(w->attributes, w->n_attributes), "gpus", strings_json(w->gpus, w->n_gpus));
+    return json_pack("{s:i,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:I,s:I,s:I,s:o,s:o,s:o}", "id", (int)w->id,
+                     "name", w->name, "state", w->state, "key", w->key, "connected", w->connected,
+                     "slots", (int)w->slots, "running", (int)w->running, "queued", (int)w->queued,
+                     "done", (json_int_t)w->done, "failed", (json_int_t)w->failed, "seen",
+                     (json_int_t)w->seen_wall_s, "amounts", strings_json(w->amounts, w->n_amounts),
+                     "attributes", strings_json(w->attributes, w->n_attributes), "gpus",
+                     strings_json(w->gpus, w->n_gpus));
 }
 
 json_t *show_attempt_json(const struct westlight_attempt *a)
 {
-    return json_pack("{s:i,s:i,s:s,s:s,s:s,s:i,s:I,s:I,s:o}", "number", (int)a->number, "floor", (int)a->floor, "class",
-                     a->class_name, "message", a->message, "worker", a->worker, "exit_status", (int)a->exit_status, "started",
-                     (json_int_t)a->started_wall_s, "ended", (json_int_t)a->ended_wall_s, "usage", usage_json(&a->usage));
+    return json_pack("{s:i,s:i,s:s,s:s,s:s,s:i,s:I,s:I,s:o}", "number", (int)a->number, "floor",
+                     (int)a->floor, "class", a->class_name, "message", a->message, "worker",
+                     a->worker, "exit_status", (int)a->exit_status, "started",
+                     (json_int_t)a->started_wall_s, "ended", (json_int_t)a->ended_wall_s, "usage",
+                     usage_json(&a->usage));
 }
 
 void show_json(json_t *json, bool line)
@@ -250,8 +280,8 @@ void show_bar(const struct westlight_counts *counts, double seconds, const char 
     for (unsigned i = 0; i < 30; i++)
         bar[i] = i < filled ? '#' : '.';
     bar[30] = 0;
-    snprintf(line, sizeof(line), "[%s] %" PRIu64 "/%" PRIu64 " done, %" PRIu64 " running  %s  %s", bar, counts->done,
-             counts->tasks, counts->running, show_seconds(seconds, time), note);
+    snprintf(line, sizeof(line), "[%s] %" PRIu64 "/%" PRIu64 " done, %" PRIu64 " running  %s  %s",
+             bar, counts->done, counts->tasks, counts->running, show_seconds(seconds, time), note);
     printf("\r\033[K%.*s", size.ws_col > 1 ? size.ws_col - 1 : 79, line);
     fflush(stdout);
     bar_shown = true;

@@ -1,0 +1,50 @@
+/* cmd.h - the commands: one function each, called with argv[0] the command's name; the answer is
+ * the exit code. main.c holds the table.
+ */
+#pragma once
+
+#include <client/options.h>
+
+int cmd_render(int argc, char **argv);
+int cmd_submit(int argc, char **argv);
+int cmd_jobs(int argc, char **argv);
+int cmd_show(int argc, char **argv);
+int cmd_watch(int argc, char **argv);
+int cmd_fetch(int argc, char **argv);
+int cmd_log(int argc, char **argv);
+int cmd_cancel(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_retry(int argc, char **argv);
+int cmd_workers(int argc, char **argv);
+int cmd_key(int argc, char **argv);
+
+/* What most commands take: [--farm NAME] [--json] [-f FRAMES] [-o DIR] [...] and words. */
+struct cmd_args {
+    const char *farm, *out, *frames_text;
+    struct westlight_range *frames;
+    size_t n_frames;
+    bool json, follow, force, all;
+    long attempt, step;
+    const char *words[4];
+    int n_words;
+};
+enum { CMD_FRAMES = 1, CMD_OUT = 2, CMD_FOLLOW = 4, CMD_FORCE = 8, CMD_ALL = 16, CMD_ATTEMPT = 32 };
+/* Takes the options of `takes` and from min to max words; complains otherwise. */
+int cmd_parse(struct cmd_args *args, int argc, char **argv, unsigned takes, int min, int max);
+void cmd_args_deinit(struct cmd_args *args);
+
+/* Finds the farm of that name, else the default; "local" is the private one that runs now. */
+int cmd_farm(const char *farm, struct westlight_farm *ret_farm);
+/* Opens the farm; complains and gives the exit code where it cannot. */
+int cmd_open(const char *farm, struct westlight **ret_westlight);
+/* Opens, and resolves the job named by words[0]. */
+int cmd_open_job(const struct cmd_args *args, struct westlight **ret_westlight,
+                 char ret_id[WESTLIGHT_ID_TEXT]);
+/* Ctrl-C ends the call in progress on these connections; cmd_interrupted says that it happened. */
+void cmd_interruptible(struct westlight *westlight);
+bool cmd_interrupted(void);
+
+/* Why an attempt of the job failed, newest first of the first task that has one; "" if none. */
+void cmd_failure(struct westlight *westlight, const char *id, const struct westlight_range *frames,
+                 char *ret_text, size_t size);
