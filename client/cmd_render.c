@@ -219,6 +219,7 @@ static int follow(struct render *render, struct ending *ending)
     struct westlight_counts counts = {0};
     int64_t quiet_since_ns = clock_monotonic_ns(), lost_ns = 0;
     char last[1024] = "", why[1024] = "";
+    unsigned quiet = 0;
     int r = westlight_watch(render->westlight, render->id);
 
     while (!cmd_interrupted()) {
@@ -235,8 +236,8 @@ static int follow(struct render *render, struct ending *ending)
             if (notice_ends(render, notice, why, quiet_since_ns, ending))
                 return 0;
         } else if (r == WESTLIGHT_E_TIMEOUT) {
-            r = westlight_watch(render->westlight,
-                                render->id); /* asks anew: a lost notice costs nothing */
+            /* Asks anew each second: a notice that was lost costs no more. */
+            r = ++quiet % 4 ? 0 : westlight_watch(render->westlight, render->id);
         } else if (r == WESTLIGHT_E_UNREACHABLE && (!lost_ns || seconds_since(lost_ns) < 600)) {
             lost_ns = lost_ns ? lost_ns : clock_monotonic_ns();
             say_waiting(render, westlight_why(render->westlight), last);
@@ -297,7 +298,7 @@ static void say_failed(struct render *render, const struct westlight_row *row, c
     if (*why)
         complain("%s", why);
     if (render->local)
-        complain("the same command tries again; with WESTLIGHT_LOCAL unchanged its state is in %s",
+        complain("the same command tries again; what was done is kept in %s",
                  local_folder(render->local));
     else
         complain("westlight log %.8s says more; westlight retry %.8s and westlight resume %.8s run "
@@ -370,7 +371,7 @@ static int conclude(struct render *render, const struct ending *ending)
         summary_json(render, shown, code, ending->stuck ? ending->why : why);
     else
         printf("%" PRIu64 " of %" PRIu64 " tasks home: %" PRIu64
-               " files, all verified, in %s; %s sent, %s received, %.1f CPU-seconds\n",
+               " files, verified, in %s; %s sent, %s received, %.1f CPU-seconds\n",
                row->counts.done, row->counts.tasks, render->files, render->out,
                show_bytes(render->upload.bytes_sent, out),
                show_bytes(render->fetch.bytes_received, in), (double)shown->usage.cpu_ns / 1e9);

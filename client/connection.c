@@ -127,12 +127,13 @@ static int send_hello(struct westlight *westlight)
     return r == LINK_E_AGAIN ? 0 : r;
 }
 
-static int send_watch(struct westlight *westlight, struct westlight_watch *watch)
+static int send_watch(struct westlight *westlight, struct westlight_watch *watch, bool stop)
 {
     Wl__Watch message = WL__WATCH__INIT;
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
 
     message.job = (ProtobufCBinaryData){sizeof(watch->job), watch->job};
+    message.stop = stop;
     envelope.request = ++westlight->request;
     envelope.body_case = WL__ENVELOPE__BODY_WATCH;
     envelope.watch = &message;
@@ -157,7 +158,7 @@ static int take_welcome(struct westlight *westlight, const Wl__Welcome *welcome)
     snprintf(westlight->bulk, sizeof(westlight->bulk), "%s", welcome->bulk);
     int r = 0;
     for (size_t i = 0; again && r == 0 && i < westlight->n_watches; i++)
-        r = send_watch(westlight, &westlight->watches[i]);
+        r = send_watch(westlight, &westlight->watches[i], false);
     return r;
 }
 
@@ -443,7 +444,7 @@ int connection_watch(struct westlight *westlight, const uint8_t job[16],
     *ret_watch = watch;
     int r = await_welcome(westlight, deadline_ns);
     if (r == 0)
-        r = send_watch(westlight, watch);
+        r = send_watch(westlight, watch, false);
     if (r != 0)
         return r;
 
@@ -461,6 +462,21 @@ int connection_watch(struct westlight *westlight, const uint8_t job[16],
             break;
     }
     return 0;
+}
+
+void connection_unwatch(struct westlight *westlight, const uint8_t job[16])
+{
+    for (size_t i = 0; i < westlight->n_watches; i++) {
+        struct westlight_watch *watch = &westlight->watches[i];
+        if (memcmp(watch->job, job, sizeof(watch->job)) != 0)
+            continue;
+        if (westlight->greeted)
+            send_watch(westlight, watch, true);
+        wire_free(watch->notice);
+        look_steps_free(watch->steps);
+        *watch = westlight->watches[--westlight->n_watches];
+        return;
+    }
 }
 
 int connection_sleep(struct westlight *westlight, int64_t span_ns)

@@ -84,6 +84,7 @@ int connection_notice(struct westlight *westlight, int64_t deadline_ns,
 /* Watches a job from now on, through every reconnection. */
 int connection_watch(struct westlight *westlight, const uint8_t job[16],
                      struct westlight_watch **ret_watch);
+void connection_unwatch(struct westlight *westlight, const uint8_t job[16]);
 /* Sleeps, but not through westlight_stop. 0 when the time has passed. */
 int connection_sleep(struct westlight *westlight, int64_t span_ns);
 /* The endpoint for blocks: the farm's, else the broker's, else control's host and next port. */

@@ -216,6 +216,16 @@ int westlight_watch(struct westlight *westlight, const char *id)
     return r;
 }
 
+int westlight_unwatch(struct westlight *westlight, const char *id)
+{
+    uint8_t job[WESTLIGHT_ID_BYTES];
+    int r = connection_begin_job(westlight, id, job);
+
+    if (r == 0)
+        connection_unwatch(westlight, job);
+    return r;
+}
+
 int westlight_next(struct westlight *westlight, int timeout_ms,
                    const struct westlight_notice **ret_notice)
 {

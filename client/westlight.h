@@ -41,24 +41,25 @@ enum {
 
 struct westlight_farm {
     char name[64];
-    char control[256];                     /* "tcp://host:7420" */
-    char bulk[256];                        /* "": as the broker says */
+    char control[256]; /* "tcp://host:7420" */
+    char bulk[256];    /* "": as the broker says */
     char server_key[WESTLIGHT_KEY_TEXT];
-    char key_file[1024];                   /* this person's CURVE keys */
-    char secret_file[1024];                /* the studio's sealing secret */
+    char key_file[1024];    /* this person's CURVE keys */
+    char secret_file[1024]; /* the studio's sealing secret */
 };
 /* `name` NULL: $WESTLIGHT_FARM, else the config's default, else its only farm. `why` gets a
  * sentence on failure. Config: $WESTLIGHT_CONFIG, else $XDG_CONFIG_HOME/westlight/config. */
-int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char *why, size_t why_size);
+int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char *why,
+                        size_t why_size);
 /* Makes a key pair (and the studio's secret where there is none); refuses to overwrite. */
-int westlight_key_new(const char *key_file, const char *secret_file, char ret_public[WESTLIGHT_KEY_TEXT],
-                      char *why, size_t why_size);
+int westlight_key_new(const char *key_file, const char *secret_file,
+                      char ret_public[WESTLIGHT_KEY_TEXT], char *why, size_t why_size);
 
 /* ---- a connection ---- */
 
 struct westlight;
-int westlight_open(const struct westlight_farm *farm, int timeout_ms, struct westlight **ret_westlight,
-                   char *why, size_t why_size);
+int westlight_open(const struct westlight_farm *farm, int timeout_ms,
+                   struct westlight **ret_westlight, char *why, size_t why_size);
 void westlight_close(struct westlight *westlight);
 const char *westlight_why(const struct westlight *westlight);
 /* From a signal handler or another thread: the call in progress ends with WESTLIGHT_E_STOPPED. */
@@ -68,40 +69,47 @@ void westlight_stop(struct westlight *westlight);
 
 struct westlight_job;
 struct westlight_step;
-struct westlight_range { int64_t first, last, step; };
+struct westlight_range {
+    int64_t first, last, step;
+};
 enum westlight_type { WESTLIGHT_INT, WESTLIGHT_STRING, WESTLIGHT_PATH, WESTLIGHT_FLOAT };
 
 /* Builders fail only for want of memory (they abort) or past a limit, which westlight_submit
  * reports. Strings are copied. */
 struct westlight_job *westlight_job_new(const char *name);
 void westlight_job_free(struct westlight_job *job);
-void westlight_job_describe(struct westlight_job *job, const char *note, const char *person, int32_t priority);
+void westlight_job_describe(struct westlight_job *job, const char *note, const char *person,
+                            int32_t priority);
 void westlight_job_tag(struct westlight_job *job, const char *tag);
 /* A job parameter, {{Param.NAME}}; a PATH value is mapped to where the root lies on the worker. */
-void westlight_job_parameter(struct westlight_job *job, const char *name, enum westlight_type type, const char *value);
+void westlight_job_parameter(struct westlight_job *job, const char *name, enum westlight_type type,
+                             const char *value);
 void westlight_job_variable(struct westlight_job *job, const char *name, const char *value);
 /* An input root: an absolute folder and the files below it to take; no files: all that is there
  * but hidden files. Returns its index. */
-uint32_t westlight_job_root(struct westlight_job *job, const char *folder, const char *const *files, size_t n_files);
+uint32_t westlight_job_root(struct westlight_job *job, const char *folder, const char *const *files,
+                            size_t n_files);
 
 struct westlight_step *westlight_job_step(struct westlight_job *job, const char *name);
 uint32_t westlight_step_index(const struct westlight_step *step);
 /* {{Task.Param.NAME}}; chunk > 1 gives a range expression of that many values. Each call is a
  * further factor of the product. */
-void westlight_step_ints(struct westlight_step *step, const char *name, const struct westlight_range *ranges,
-                         size_t n_ranges, uint32_t chunk);
+void westlight_step_ints(struct westlight_step *step, const char *name,
+                         const struct westlight_range *ranges, size_t n_ranges, uint32_t chunk);
 void westlight_step_texts(struct westlight_step *step, const char *name, enum westlight_type type,
                           const char *const *texts, size_t n_texts);
 void westlight_step_amount(struct westlight_step *step, const char *name, double min);
-void westlight_step_attribute(struct westlight_step *step, const char *name, const char *const *any_of, size_t n_any_of);
+void westlight_step_attribute(struct westlight_step *step, const char *name,
+                              const char *const *any_of, size_t n_any_of);
 /* per_frame: task i waits for task i; otherwise for the whole step. Its outputs are laid out. */
 void westlight_step_depends(struct westlight_step *step, uint32_t on, bool per_frame);
 /* {{Task.File.NAME}}: a script or file; its text may hold format strings. */
-void westlight_step_file(struct westlight_step *step, const char *name, const char *filename, bool runnable, const char *text);
+void westlight_step_file(struct westlight_step *step, const char *name, const char *filename,
+                         bool runnable, const char *text);
 /* What runs: arguments may hold {{Param.X}}, {{Task.Param.X}}, {{Task.File.X}},
  * {{Session.WorkingDirectory}}. */
-void westlight_step_run(struct westlight_step *step, const char *command, const char *const *arguments,
-                        size_t n_arguments, uint32_t timeout_s);
+void westlight_step_run(struct westlight_step *step, const char *command,
+                        const char *const *arguments, size_t n_arguments, uint32_t timeout_s);
 /* An absolute folder (as the studio names it): everything a task creates or changes there comes
  * home. */
 void westlight_step_output(struct westlight_step *step, const char *folder);
@@ -109,7 +117,10 @@ void westlight_step_output_optional(struct westlight_step *step);
 /* Which program's output to read progress from: "povray", "blender". */
 void westlight_step_software(struct westlight_step *step, const char *software);
 
-struct westlight_upload { uint64_t files, file_bytes, blocks, blocks_sent, bytes_sent; bool accepted; };
+struct westlight_upload {
+    uint64_t files, file_bytes, blocks, blocks_sent, bytes_sent;
+    bool accepted;
+};
 typedef void westlight_on_upload(void *user, const struct westlight_upload *upload);
 /* The id is made first and given to `on_id` before a byte is sent. Files are packed and sealed,
  * what the vault lacks is sent, and the job is submitted; ACCEPTED means it is durable. */
@@ -119,23 +130,35 @@ int westlight_submit(struct westlight *westlight, struct westlight_job *job, wes
 
 /* ---- looking ---- */
 
-struct westlight_counts { uint64_t tasks, waiting, ready, leased, running, done, failed, cancelled; };
-struct westlight_usage { uint64_t wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns; };
+struct westlight_counts {
+    uint64_t tasks, waiting, ready, leased, running, done, failed, cancelled;
+};
+struct westlight_usage {
+    uint64_t wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns;
+};
 struct westlight_row {
     char id[WESTLIGHT_ID_TEXT];
     uint64_t sequence;
     const char *name, *person, *studio, *note;
     int32_t priority;
-    const char *state;  /* "active", "paused", "cancelled"; see also `phase` */
-    const char *phase;  /* what a person calls it: waiting, running, done, failed, paused, cancelled */
+    const char *state; /* "active", "paused", "cancelled"; see also `phase` */
+    const char
+        *phase; /* what a person calls it: waiting, running, done, failed, paused, cancelled */
     const char *reason; /* why it is paused; "" */
     int64_t submitted_wall_s;
     struct westlight_counts counts;
     uint64_t attempts_failed, last_result;
-    const char *const *tags; size_t n_tags;
+    const char *const *tags;
+    size_t n_tags;
     bool finished; /* nothing of it will run any more, unless asked to */
 };
-struct westlight_live { uint32_t step; uint64_t task; const char *task_name, *state, *worker, *status; uint32_t permille; int64_t started_wall_s; };
+struct westlight_live {
+    uint32_t step;
+    uint64_t task;
+    const char *task_name, *state, *worker, *status;
+    uint32_t permille;
+    int64_t started_wall_s;
+};
 struct westlight_step_row {
     const char *name, *why; /* why its tasks wait, as a sentence; "" */
     struct westlight_counts counts;
@@ -143,20 +166,34 @@ struct westlight_step_row {
 };
 struct westlight_shown {
     struct westlight_row row;
-    const struct westlight_step_row *steps; size_t n_steps;
-    const struct westlight_live *live; size_t n_live;
+    const struct westlight_step_row *steps;
+    size_t n_steps;
+    const struct westlight_live *live;
+    size_t n_live;
     struct westlight_usage usage;
 };
 struct westlight_worker {
-    uint32_t id; const char *name, *state; char key[WESTLIGHT_KEY_TEXT]; bool connected;
-    uint32_t slots, running, queued; uint64_t done, failed; int64_t seen_wall_s;
-    const char *const *amounts; size_t n_amounts;       /* "amount.worker.vcpu=8" */
-    const char *const *attributes; size_t n_attributes; /* "attr.software.povray=3.7.0" */
-    const char *const *gpus; size_t n_gpus;
+    uint32_t id;
+    const char *name, *state;
+    char key[WESTLIGHT_KEY_TEXT];
+    bool connected;
+    uint32_t slots, running, queued;
+    uint64_t done, failed;
+    int64_t seen_wall_s;
+    const char *const *amounts;
+    size_t n_amounts; /* "amount.worker.vcpu=8" */
+    const char *const *attributes;
+    size_t n_attributes; /* "attr.software.povray=3.7.0" */
+    const char *const *gpus;
+    size_t n_gpus;
 };
 struct westlight_attempt {
-    uint64_t sequence, attempt; uint32_t number, floor; const char *class_name, *message, *worker;
-    int32_t exit_status; int64_t started_wall_s, ended_wall_s; struct westlight_usage usage;
+    uint64_t sequence, attempt;
+    uint32_t number, floor;
+    const char *class_name, *message, *worker;
+    int32_t exit_status;
+    int64_t started_wall_s, ended_wall_s;
+    struct westlight_usage usage;
 };
 
 typedef int westlight_on_row(void *user, const struct westlight_row *row);
@@ -165,44 +202,64 @@ typedef int westlight_on_attempt(void *user, const struct westlight_attempt *att
 
 int westlight_jobs(struct westlight *westlight, bool all, westlight_on_row *on_row, void *user);
 /* A prefix of at least 4 digits to a whole id; "last" is this studio's newest job. */
-int westlight_resolve(struct westlight *westlight, const char *prefix, char ret_id[WESTLIGHT_ID_TEXT]);
+int westlight_resolve(struct westlight *westlight, const char *prefix,
+                      char ret_id[WESTLIGHT_ID_TEXT]);
 /* *ret_shown lives until the next call on this connection. */
-int westlight_show(struct westlight *westlight, const char *id, const struct westlight_shown **ret_shown);
+int westlight_show(struct westlight *westlight, const char *id,
+                   const struct westlight_shown **ret_shown);
 int westlight_workers(struct westlight *westlight, westlight_on_worker *on_worker, void *user);
 int westlight_attempts(struct westlight *westlight, const char *id, uint32_t step, uint64_t task,
                        westlight_on_attempt *on_attempt, void *user);
 
 /* Begins watching; then westlight_next waits for the next notice, at most timeout_ms. */
 int westlight_watch(struct westlight *westlight, const char *id);
-struct westlight_notice { struct westlight_row row; const struct westlight_live *live; size_t n_live; const char *const *why; size_t n_why; };
-int westlight_next(struct westlight *westlight, int timeout_ms, const struct westlight_notice **ret_notice);
+int westlight_unwatch(struct westlight *westlight,
+                      const char *id); /* a connection watches few jobs at once */
+struct westlight_notice {
+    struct westlight_row row;
+    const struct westlight_live *live;
+    size_t n_live;
+    const char *const *why;
+    size_t n_why;
+};
+int westlight_next(struct westlight *westlight, int timeout_ms,
+                   const struct westlight_notice **ret_notice);
 
 /* ---- doing ---- */
 
-enum westlight_verb { WESTLIGHT_CANCEL = 1, WESTLIGHT_PAUSE, WESTLIGHT_RESUME, WESTLIGHT_RETRY, WESTLIGHT_PRIORITY };
+enum westlight_verb {
+    WESTLIGHT_CANCEL = 1,
+    WESTLIGHT_PAUSE,
+    WESTLIGHT_RESUME,
+    WESTLIGHT_RETRY,
+    WESTLIGHT_PRIORITY
+};
 /* Frames: n_frames 0 is the whole job (retry: what failed). *ret_tasks: how many it touched. */
 int westlight_do(struct westlight *westlight, const char *id, enum westlight_verb verb,
-                 const struct westlight_range *frames, size_t n_frames, int32_t priority, uint64_t *ret_tasks);
+                 const struct westlight_range *frames, size_t n_frames, int32_t priority,
+                 uint64_t *ret_tasks);
 
 /* ---- bringing home ---- */
 
 struct westlight_fetched {
-    uint32_t step; uint64_t task; const char *task_name; /* "frame 7" */
+    uint32_t step;
+    uint64_t task;
+    const char *task_name; /* "frame 7" */
     const char *path;      /* as written */
     uint64_t bytes;
     uint64_t files_done, results_done, results_known;
-    bool skipped;          /* it was there already */
+    bool skipped; /* it was there already */
 };
 typedef int westlight_on_fetched(void *user, const struct westlight_fetched *file);
 struct westlight_fetch {
-    const char *folder;    /* below which everything is written; made where it is missing */
-    bool follow;           /* until the job is finished */
-    bool force;            /* over files the user changed */
-    int timeout_ms;        /* without any progress, follow: 0 waits for ever */
+    const char *folder; /* below which everything is written; made where it is missing */
+    bool follow;        /* until the job is finished */
+    bool force;         /* over files the user changed */
+    int timeout_ms;     /* without any progress, follow: 0 waits for ever */
     westlight_on_fetched *on_file;
     westlight_on_fetched *on_result; /* all files of one result are written and synced */
     void *user;
-    uint64_t after;        /* in: results after this sequence; out: the last one fetched */
+    uint64_t after;          /* in: results after this sequence; out: the last one fetched */
     uint64_t bytes_received; /* out, on the wire */
 };
 /* Every file is verified against its digests, written through a temporary name, synced, renamed.
@@ -212,14 +269,16 @@ int westlight_fetch(struct westlight *westlight, const char *id, struct westligh
 
 /* Text of an attempt's log in pieces. attempt 0: the newest; follow: until the attempt ends. */
 typedef int westlight_on_text(void *user, const char *text, size_t size);
-int westlight_log(struct westlight *westlight, const char *id, uint32_t step, uint64_t task, uint32_t attempt,
-                  bool follow, westlight_on_text *on_text, void *user);
+int westlight_log(struct westlight *westlight, const char *id, uint32_t step, uint64_t task,
+                  uint32_t attempt, bool follow, westlight_on_text *on_text, void *user);
 /* Task indexes of one step whose frame parameter holds `frame`; -1 in *ret_task where none does. */
-int westlight_task_of_frame(struct westlight *westlight, const char *id, uint32_t step, int64_t frame, int64_t *ret_task);
+int westlight_task_of_frame(struct westlight *westlight, const char *id, uint32_t step,
+                            int64_t frame, int64_t *ret_task);
 
 /* Range expressions: "1-240", "1-240:2", "1-240x2", "1..10", "5,10-20,-3--1". *ret_ranges is the
  * caller's to free; on WESTLIGHT_E_USAGE *ret_at is the offset and *ret_why the reason. */
-int westlight_frames(const char *text, struct westlight_range **ret_ranges, size_t *ret_n, size_t *ret_at, const char **ret_why);
+int westlight_frames(const char *text, struct westlight_range **ret_ranges, size_t *ret_n,
+                     size_t *ret_at, const char **ret_why);
 const char *westlight_version(void);
 
 #ifdef __cplusplus

@@ -1,0 +1,6 @@
+/* bench.h - one function a sub-command; each prints one JSON object with the keys that scripts
+ * rely on (README.md of tests) and answers the exit code.
+ */
+#pragma once
+
+int bench_latency(int argc, char **argv);

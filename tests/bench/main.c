@@ -1,0 +1,25 @@
+/* main.c - the sub-commands of westlight-bench. */
+#include <tests/bench/bench.h>
+
+#include <stdio.h>
+#include <string.h>
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv);
+        const char *summary;
+    } benches[] = {
+        {"latency", bench_latency, "submit to task start on an idle farm"},
+    };
+
+    for (size_t i = 0; argc > 1 && i < sizeof(benches) / sizeof(benches[0]); i++)
+        if (strcmp(argv[1], benches[i].name) == 0)
+            return benches[i].run(argc - 1, argv + 1);
+
+    fprintf(stderr, "usage: westlight-bench NAME [--json] ...\n");
+    for (size_t i = 0; i < sizeof(benches) / sizeof(benches[0]); i++)
+        fprintf(stderr, "  %-8s %s\n", benches[i].name, benches[i].summary);
+    return 2;
+}
