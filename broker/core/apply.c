@@ -68,10 +68,12 @@ static void apply_attempt(struct core *core, const struct record *record)
 
 static void forget_range(struct job *job, const struct task_range *range)
 {
-    list_each(link, &job->tasks) {
+    list_each(link, &job->tasks)
+    {
         struct task *task = container_of(link, struct task, of_job);
 
-        if (!range || (task->step->number == range->step && task->index >= range->first && task->index <= range->last))
+        if (!range || (task->step->number == range->step && task->index >= range->first &&
+                       task->index <= range->last))
             task_forget(task);
     }
 }
@@ -87,11 +89,13 @@ static void apply_state(struct job *job, const struct record *record)
     if (job->state == JOB_CANCELLED) {
         job->floor = record->change.floor;
         for (uint32_t i = 0; i < job->n_steps; i++)
-            step_move_range(&job->steps[i], 0, job->steps[i].n_tasks - 1, TASK_CANCELLED, 1u << TASK_DONE);
+            step_move_range(&job->steps[i], 0, job->steps[i].n_tasks - 1, TASK_CANCELLED,
+                            1u << TASK_DONE);
         forget_range(job, NULL);
     } else if (before == JOB_CANCELLED) {
         for (uint32_t i = 0; i < job->n_steps; i++) {
-            step_move_range(&job->steps[i], 0, job->steps[i].n_tasks - 1, TASK_WAITING, ~(1u << TASK_CANCELLED));
+            step_move_range(&job->steps[i], 0, job->steps[i].n_tasks - 1, TASK_WAITING,
+                            ~(1u << TASK_CANCELLED));
             step_wake(&job->steps[i], 0, job->steps[i].n_tasks - 1);
         }
     }
@@ -148,7 +152,8 @@ static void apply_note(struct core *core, const struct record *record)
 
 bool range_valid(const struct job *job, const struct task_range *range)
 {
-    return range->step < job->n_steps && range->first <= range->last && range->last < job->steps[range->step].n_tasks;
+    return range->step < job->n_steps && range->first <= range->last &&
+           range->last < job->steps[range->step].n_tasks;
 }
 
 void apply_record(struct core *core, const struct record *record)

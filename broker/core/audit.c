@@ -23,14 +23,17 @@ static void audit_step(const struct step *step)
         CHECK((delayed & seen) == 0);
         n[TASK_WAITING] += bits_count(all & ~seen);
         if (step->left_kept)
-            CHECK(bitmap_word(&step->left, word) == (all & ~bitmap_word(&step->bits[TASK_DONE], word)));
+            CHECK(bitmap_word(&step->left, word) ==
+                  (all & ~bitmap_word(&step->bits[TASK_DONE], word)));
         for (uint64_t rest = all & ~seen & ~delayed; rest; rest &= rest - 1)
-            CHECK(!step_open(step, word * 64 + (unsigned)__builtin_ctzll(rest))); /* nobody waits for nothing */
+            CHECK(!step_open(
+                step, word * 64 + (unsigned)__builtin_ctzll(rest))); /* nobody waits for nothing */
         for (uint64_t rest = bitmap_word(&step->bits[TASK_READY], word); rest; rest &= rest - 1)
             CHECK(step_open(step, word * 64 + (unsigned)__builtin_ctzll(rest)));
     }
     CHECK(memcmp(n, step->n, sizeof(n)) == 0);
-    CHECK((step->queue_position != HEAP_NONE) == (step->n[TASK_READY] > 0 && step->job->state == JOB_ACTIVE));
+    CHECK((step->queue_position != HEAP_NONE) ==
+          (step->n[TASK_READY] > 0 && step->job->state == JOB_ACTIVE));
     for (size_t i = 0; i < step->floors.n; i++) {
         CHECK(step->floors.runs[i].first <= step->floors.runs[i].last);
         CHECK(i == 0 || step->floors.runs[i - 1].last < step->floors.runs[i].first);
@@ -43,11 +46,13 @@ static void audit_task(const struct core *core, const struct task *task)
     unsigned active = 0, started = 0;
 
     CHECK(task_find(task->step, task->index) == task);
-    list_each(link, &task->leases) {
+    list_each(link, &task->leases)
+    {
         const struct lease *lease = container_of(link, struct lease, of_task);
 
         CHECK(lease->task == task && !lease->stopping);
-        CHECK(lease->id.floor == step_floor(task->step, task->index)); /* a raised floor stops leases */
+        CHECK(lease->id.floor ==
+              step_floor(task->step, task->index)); /* a raised floor stops leases */
         active += lease_active(lease);
         started += lease_active(lease) && lease->started;
     }
@@ -72,7 +77,8 @@ static void audit_job(const struct core *core, const struct job *job)
         exceptional += job->steps[i].n[TASK_LEASED] + job->steps[i].n[TASK_RUNNING];
     }
     CHECK(memcmp(n, job->n, sizeof(n)) == 0);
-    list_each(link, &job->tasks) {
+    list_each(link, &job->tasks)
+    {
         const struct task *task = container_of(link, struct task, of_job);
         enum task_state state = step_state(task->step, task->index);
 
@@ -80,7 +86,8 @@ static void audit_job(const struct core *core, const struct job *job)
         exceptional -= state == TASK_LEASED || state == TASK_RUNNING;
     }
     CHECK(exceptional == 0); /* whoever is leased has a lease */
-    CHECK(job->state != JOB_CANCELLED || job->n[TASK_CANCELLED] + job->n[TASK_DONE] == job->n_tasks);
+    CHECK(job->state != JOB_CANCELLED ||
+          job->n[TASK_CANCELLED] + job->n[TASK_DONE] == job->n_tasks);
     CHECK(job_find(core, &job->id) == job);
 }
 
@@ -95,13 +102,17 @@ static void audit_lease(const struct core *core, const struct lease *lease)
     CHECK(!lease->behind || lease->behind->before == lease);
     CHECK(!lease->before || lease->before->behind == lease);
     CHECK((lease->place == 0) == !lease->before);
-    CHECK(!lease->before || (lease->place == lease->before->place + 1 && lease->before->worker == worker));
+    CHECK(!lease->before ||
+          (lease->place == lease->before->place + 1 && lease->before->worker == worker));
     CHECK(!lease->before || lease->before->step->demand == lease->step->demand);
     CHECK(!lease->before || !lease->plan); /* the queued hold nothing */
     CHECK(!lease->lapsed || !lease->plan);
-    CHECK(link_alone(&lease->hungry) || (lease_active(lease) && !lease->behind && worker_available(worker)));
-    CHECK(link_alone(&lease->queued) || (lease_active(lease) && !lease->started && lease->before && !lease->behind));
-    CHECK(lease->place == 0 || lease->place <= worker->shape->prefetch || !worker_available(worker));
+    CHECK(link_alone(&lease->hungry) ||
+          (lease_active(lease) && !lease->behind && worker_available(worker)));
+    CHECK(link_alone(&lease->queued) ||
+          (lease_active(lease) && !lease->started && lease->before && !lease->behind));
+    CHECK(lease->place == 0 || lease->place <= worker->shape->prefetch ||
+          !worker_available(worker));
     CHECK(!lease->claimed_for || lease->asked_back);
 }
 
@@ -113,7 +124,8 @@ static void audit_worker(const struct core *core, const struct worker *worker)
 
     for (size_t i = 0; shape && i < shape->n_free; i++)
         room[i] = shape->total[i];
-    list_each(link, &worker->leases) {
+    list_each(link, &worker->leases)
+    {
         const struct lease *lease = container_of(link, struct lease, of_worker);
 
         audit_lease(core, lease);
@@ -131,9 +143,11 @@ static void audit_worker(const struct core *core, const struct worker *worker)
     CHECK(!shape || memcmp(room, worker->free, shape->n_free * sizeof(*room)) == 0);
     CHECK(cards == worker->cards_busy);
     CHECK((worker->group != NULL) == worker_available(worker));
-    CHECK(!worker->group || memcmp(worker->group->free, worker->free, shape->n_free * sizeof(*room)) == 0);
+    CHECK(!worker->group ||
+          memcmp(worker->group->free, worker->free, shape->n_free * sizeof(*room)) == 0);
     CHECK(!worker->connected || worker->timer_position != HEAP_NONE);
-    CHECK(worker->timer_position == HEAP_NONE || worker->timer_ns <= worker->deadline_ns || worker->timer_ns <= core->pardon_ns);
+    CHECK(worker->timer_position == HEAP_NONE || worker->timer_ns <= worker->deadline_ns ||
+          worker->timer_ns <= core->pardon_ns);
 }
 
 /* ---- nothing is forgotten ---- */
@@ -162,10 +176,8 @@ void core_audit(const struct core *core)
     for (size_t i = 0; i < core->n_jobs; i++) {
         audit_job(core, core->jobs[i]);
         CHECK(i == 0 || core->jobs[i - 1]->sequence < core->jobs[i]->sequence);
-        list_each(link, &core->jobs[i]->leases)
-            leases++;
-        list_each(link, &core->jobs[i]->tasks)
-            tasks++;
+        list_each(link, &core->jobs[i]->leases) leases++;
+        list_each(link, &core->jobs[i]->tasks) tasks++;
     }
     CHECK(leases == core->lease_pool.in_use && leases == core->leases.n);
     CHECK(tasks == core->task_pool.in_use && tasks == core->tasks.n);

@@ -1,3 +1,5 @@
+/* core.h's life and the order of one step: event, timers, grants, notes, who is told.
+ */
 #include <broker/core/inner.h>
 
 static bool deadline_before(const void *a, const void *b)

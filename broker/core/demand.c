@@ -1,3 +1,5 @@
+/* fleet.h: demands, and whether a shape can ever meet one.
+ */
 #include <broker/core/fleet.h>
 
 /* A demand is kept sorted and its names interned, so that equal ones compare equal however they
@@ -138,7 +140,8 @@ static uint64_t hash_sets(uint64_t hash, const struct name_set *sets, size_t n)
 static uint64_t hash_amounts(uint64_t hash, const struct name_amount *amounts, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        hash = hash_number(hash_bytes(hash, amounts[i].name, strlen(amounts[i].name)), (uint64_t)amounts[i].value);
+        hash = hash_number(hash_bytes(hash, amounts[i].name, strlen(amounts[i].name)),
+                           (uint64_t)amounts[i].value);
     return hash;
 }
 
@@ -147,7 +150,8 @@ bool sets_same(const struct name_set *a, size_t n_a, const struct name_set *b, s
     if (n_a != n_b)
         return false;
     for (size_t i = 0; i < n_a; i++) {
-        if (a[i].name != b[i].name || a[i].n_any_of != b[i].n_any_of || a[i].n_all_of != b[i].n_all_of)
+        if (a[i].name != b[i].name || a[i].n_any_of != b[i].n_any_of ||
+            a[i].n_all_of != b[i].n_all_of)
             return false;
         for (size_t j = 0; j < a[i].n_any_of; j++)
             if (a[i].any_of[j] != b[i].any_of[j])
@@ -173,7 +177,8 @@ bool amounts_same(const struct name_amount *a, size_t n_a, const struct name_amo
 
 static void demand_fill(struct fleet *fleet, struct demand *demand, const struct step_spec *spec)
 {
-    demand->amounts = spec->n_amounts ? memory_new(spec->n_amounts * sizeof(*demand->amounts)) : NULL;
+    demand->amounts =
+        spec->n_amounts ? memory_new(spec->n_amounts * sizeof(*demand->amounts)) : NULL;
     for (size_t i = 0; i < spec->n_amounts; i++) {
         const struct amount *amount = &spec->amounts[i];
 
@@ -182,12 +187,14 @@ static void demand_fill(struct fleet *fleet, struct demand *demand, const struct
         else if (strcmp(amount->name, "amount.worker.memory") == 0)
             demand->memory = amount_of(amount->value);
         else if (strcmp(amount->name, "amount.worker.gpu") == 0)
-            demand->cards = amount->value > LIMIT_GPUS ? LIMIT_GPUS + 1 : (uint32_t)(amount->value + 0.999999);
+            demand->cards =
+                amount->value > LIMIT_GPUS ? LIMIT_GPUS + 1 : (uint32_t)(amount->value + 0.999999);
         else if (strcmp(amount->name, "amount.worker.gpu.memory") == 0)
             demand->card_memory_mib = (uint64_t)(amount->value + 0.999999);
         else
-            amounts_add(demand->amounts, &demand->n_amounts,
-                       (struct name_amount){fleet_name(fleet, amount->name), amount_of(amount->value)});
+            amounts_add(
+                demand->amounts, &demand->n_amounts,
+                (struct name_amount){fleet_name(fleet, amount->name), amount_of(amount->value)});
     }
     if (demand->card_memory_mib > 0 && demand->cards == 0)
         demand->cards = 1; /* so much memory on a card is a card */
@@ -206,7 +213,8 @@ static bool demand_is(const void *value, const void *key)
     const struct demand *a = value, *b = key;
 
     return a->vcpus == b->vcpus && a->memory == b->memory && a->cards == b->cards &&
-           a->card_memory_mib == b->card_memory_mib && amounts_same(a->amounts, a->n_amounts, b->amounts, b->n_amounts) &&
+           a->card_memory_mib == b->card_memory_mib &&
+           amounts_same(a->amounts, a->n_amounts, b->amounts, b->n_amounts) &&
            sets_same(a->sets, a->n_sets, b->sets, b->n_sets);
 }
 
@@ -293,7 +301,8 @@ static void plan_make(struct plan *plan, const struct demand *demand, struct sha
 {
     plan->known = true;
     plan->cards = demand->cards;
-    while (plan->kind_first < shape->n_kinds && shape->kind_memory_mib[plan->kind_first] < demand->card_memory_mib)
+    while (plan->kind_first < shape->n_kinds &&
+           shape->kind_memory_mib[plan->kind_first] < demand->card_memory_mib)
         plan->kind_first++;
     if (!plan_amounts(plan, demand, shape))
         return;

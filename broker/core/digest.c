@@ -13,7 +13,8 @@ static uint64_t digest_task(const struct task *task)
 
     hash = hash_number(hash_number(hash, task->failures), task->licence_failures);
     for (uint32_t i = 0; i < task->n_failed_on; i++)
-        hash = hash_bytes(hash, task->failed_on[i]->key.bytes, sizeof(task->failed_on[i]->key.bytes));
+        hash =
+            hash_bytes(hash, task->failed_on[i]->key.bytes, sizeof(task->failed_on[i]->key.bytes));
     for (uint32_t i = 0; i < TASK_RECENT && i < task->n_recent; i++)
         hash = hash_number(hash_number(hash, task->recent[i].epoch), task->recent[i].attempt);
     if (task->noted)
@@ -30,7 +31,8 @@ static uint64_t digest_step(uint64_t hash, const struct step *step)
         for (uint64_t word = 0; word < bitmap_words(step->n_tasks); word++)
             hash = hash_number(hash, bitmap_word(&step->bits[durable[i]], word));
     for (size_t i = 0; i < step->floors.n; i++) {
-        hash = hash_number(hash_number(hash, step->floors.runs[i].first), step->floors.runs[i].last);
+        hash =
+            hash_number(hash_number(hash, step->floors.runs[i].first), step->floors.runs[i].last);
         hash = hash_number(hash, step->floors.runs[i].floor);
     }
     return hash;
@@ -39,23 +41,38 @@ static uint64_t digest_step(uint64_t hash, const struct step *step)
 static uint64_t digest_job(const struct job *job)
 {
     const struct usage *usage = &job->usage;
-    uint64_t hash = hash_bytes(hash_number(12, job->sequence), job->id.bytes, sizeof(job->id.bytes)), sum = 0;
-    uint64_t numbers[] = {(uint64_t)job->submitted_wall_s, (uint64_t)job->priority, job->state, job->reason, job->floor,
-                          job->studio->id.value, job->last_result, job->attempts_failed, job->results,
-                          job->failed_first, job->failed_tasks, usage->wall_ns, usage->cpu_ns,
-                          usage->memory_bytes, usage->bytes_in, usage->bytes_out, usage->card_ns};
+    uint64_t hash =
+                 hash_bytes(hash_number(12, job->sequence), job->id.bytes, sizeof(job->id.bytes)),
+             sum = 0;
+    uint64_t numbers[] = {(uint64_t)job->submitted_wall_s,
+                          (uint64_t)job->priority,
+                          job->state,
+                          job->reason,
+                          job->floor,
+                          job->studio->id.value,
+                          job->last_result,
+                          job->attempts_failed,
+                          job->results,
+                          job->failed_first,
+                          job->failed_tasks,
+                          usage->wall_ns,
+                          usage->cpu_ns,
+                          usage->memory_bytes,
+                          usage->bytes_in,
+                          usage->bytes_out,
+                          usage->card_ns};
 
     hash = hash_bytes(hash, numbers, sizeof(numbers));
     for (uint32_t i = 0; i < job->n_steps; i++)
         hash = digest_step(hash, &job->steps[i]);
-    list_each(link, &job->tasks)
-        sum += digest_task(container_of(link, struct task, of_job));
+    list_each(link, &job->tasks) sum += digest_task(container_of(link, struct task, of_job));
     return hash_number(hash, sum);
 }
 
 static uint64_t digest_request(const struct request *request)
 {
-    uint64_t hash = hash_bytes(hash_number(13, request->studio.value), request->id.bytes, sizeof(request->id.bytes));
+    uint64_t hash = hash_bytes(hash_number(13, request->studio.value), request->id.bytes,
+                               sizeof(request->id.bytes));
 
     hash = hash_bytes(hash, request->digest.bytes, sizeof(request->digest.bytes));
     hash = hash_bytes(hash, request->job.bytes, sizeof(request->job.bytes));

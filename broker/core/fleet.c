@@ -1,3 +1,5 @@
+/* fleet.h: workers, the room they have, and the groups of those with equal room.
+ */
 #include <broker/core/fleet.h>
 
 enum { GROUPS_KEPT = 1024 }; /* empty ones of a shape, kept because they come back */
@@ -142,7 +144,8 @@ static uint32_t cards_choose(const struct worker *worker, const struct plan *pla
     return cards;
 }
 
-static void worker_change(struct worker *worker, const struct plan *plan, uint32_t cards, int64_t sign)
+static void worker_change(struct worker *worker, const struct plan *plan, uint32_t cards,
+                          int64_t sign)
 {
     const struct shape *shape = worker->shape;
 
@@ -174,7 +177,10 @@ void worker_give(struct worker *worker, const struct plan *plan, uint32_t cards)
 
 /* ---- groups ---- */
 
-struct group_key { const struct shape *shape; const int64_t *free; };
+struct group_key {
+    const struct shape *shape;
+    const int64_t *free;
+};
 
 static bool group_is(const void *value, const void *key)
 {
@@ -254,7 +260,8 @@ struct group *fleet_room(struct fleet *fleet, const struct demand *demand)
 {
     struct group *best = NULL;
 
-    list_each(link, &fleet->open) {
+    list_each(link, &fleet->open)
+    {
         struct group *group = container_of(link, struct group, open);
         const struct plan *plan = demand_plan(demand, group->shape);
 
@@ -272,7 +279,8 @@ uint32_t fleet_able(struct fleet *fleet, const struct demand *demand)
 {
     uint32_t workers = 0;
 
-    list_each(link, &fleet->shapes) {
+    list_each(link, &fleet->shapes)
+    {
         struct shape *shape = container_of(link, struct shape, link);
 
         if (shape->connected > 0 && demand_plan(demand, shape)->possible)

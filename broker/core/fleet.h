@@ -23,11 +23,16 @@ struct task;
 #define AMOUNT_MAX 1e12 /* times AMOUNT_ONE fits 63 bits */
 enum { FREE_SLOTS, FREE_VCPUS, FREE_MEMORY, FREE_CARDS };
 
-struct name_amount { const char *name; int64_t value; };
+struct name_amount {
+    const char *name;
+    int64_t value;
+};
 struct name_set {
     const char *name;
-    const char **any_of; size_t n_any_of; /* sorted; an offer's values lie here */
-    const char **all_of; size_t n_all_of;
+    const char **any_of;
+    size_t n_any_of; /* sorted; an offer's values lie here */
+    const char **all_of;
+    size_t n_all_of;
 };
 
 /* A requirement class. */
@@ -38,18 +43,20 @@ struct demand {
     int64_t memory;
     uint32_t cards;
     uint64_t card_memory_mib;
-    struct name_amount *amounts; size_t n_amounts; /* the others, sorted by name */
-    struct name_set *sets; size_t n_sets;          /* sorted by name */
+    struct name_amount *amounts;
+    size_t n_amounts; /* the others, sorted by name */
+    struct name_set *sets;
+    size_t n_sets; /* sorted by name */
     /* sched.c's */
-    struct heap queues;         /* studios with ready tasks of it, by virtual time */
-    struct link runnable;       /* in core.runnable while `queues` is not empty */
-    struct link dirty;          /* in core.dirty_demands */
-    struct link delayed;        /* tasks that want another worker */
-    struct link wanting;        /* in core.wanting while `delayed` is not empty */
+    struct heap queues;                 /* studios with ready tasks of it, by virtual time */
+    struct link runnable;               /* in core.runnable while `queues` is not empty */
+    struct link dirty;                  /* in core.dirty_demands */
+    struct link delayed;                /* tasks that want another worker */
+    struct link wanting;                /* in core.wanting while `delayed` is not empty */
     struct link hungry[LIMIT_PREFETCH]; /* chain ends with room behind them, by place */
     uint64_t hungry_mask;
-    struct link queued;         /* chain ends not started and not asked back, newest first */
-    struct link stealable;      /* in core.stealable while `queued` is not empty */
+    struct link queued;    /* chain ends not started and not asked back, newest first */
+    struct link stealable; /* in core.stealable while `queued` is not empty */
 };
 
 /* How one shape meets one demand. */
@@ -63,15 +70,18 @@ struct shape {
     uint64_t hash;
     uint32_t workers, connected; /* that have it */
     uint32_t slots, prefetch;
-    struct name_amount *amounts; size_t n_amounts;
-    struct name_set *sets; size_t n_sets;
+    struct name_amount *amounts;
+    size_t n_amounts;
+    struct name_set *sets;
+    size_t n_sets;
     uint64_t card_memory_mib[LIMIT_GPUS];
     uint32_t card_kind[LIMIT_GPUS], card_order[LIMIT_GPUS]; /* order: smallest first */
     uint32_t n_cards, n_kinds;
     uint64_t kind_memory_mib[LIMIT_GPUS];
     size_t n_free;
     int64_t *total;
-    struct plan **plans; size_t n_plans;
+    struct plan **plans;
+    size_t n_plans;
     struct link link;   /* in fleet.shapes */
     struct link groups; /* all of its groups, empty ones too */
     uint32_t n_groups;
@@ -80,8 +90,8 @@ struct shape {
 struct group {
     struct shape *shape;
     uint64_t hash;
-    struct link link;    /* in shape.groups */
-    struct link open;    /* in fleet.open: has workers and a free slot */
+    struct link link; /* in shape.groups */
+    struct link open; /* in fleet.open: has workers and a free slot */
     struct link workers;
     int64_t free[];
 };
@@ -97,7 +107,7 @@ struct worker {
     bool stalled;   /* an assignment could not be sent; waits for a sign of life */
     bool awaited;   /* has noted leases from before a restart */
     int64_t seen_ns, deadline_ns;
-    int64_t timer_ns;       /* when its place in core.deadlines is looked at */
+    int64_t timer_ns; /* when its place in core.deadlines is looked at */
     size_t timer_position;
     struct shape *shape;
     int64_t *free;
@@ -105,15 +115,17 @@ struct worker {
     struct group *group;
     struct link grouped; /* in its group */
     struct link leases;
-    struct link dirty;   /* in core.dirty_workers */
-    uint32_t claims;     /* leases asked back elsewhere for it */
+    struct link dirty; /* in core.dirty_workers */
+    uint32_t claims;   /* leases asked back elsewhere for it */
     uint64_t done, failed;
 };
 
 struct fleet {
     struct table names, demands, workers_by_key, groups;
-    struct demand **all_demands; size_t n_demands, demands_capacity;
-    struct worker **workers; size_t n_workers, workers_capacity;
+    struct demand **all_demands;
+    size_t n_demands, demands_capacity;
+    struct worker **workers;
+    size_t n_workers, workers_capacity;
     struct link shapes, open;
     uint32_t connected;
 };
@@ -123,7 +135,8 @@ void fleet_deinit(struct fleet *fleet);
 
 /* demand.c */
 bool demand_valid(const struct step_spec *spec);
-struct demand *demand_of(struct fleet *fleet, const struct step_spec *spec); /* NULL: LIMIT_CLASSES */
+struct demand *demand_of(struct fleet *fleet,
+                         const struct step_spec *spec); /* NULL: LIMIT_CLASSES */
 const struct plan *demand_plan(const struct demand *demand, struct shape *shape);
 const char *fleet_name(struct fleet *fleet, const char *name); /* interned */
 bool sets_meet(const struct name_set *wanted, const struct name_set *offered, size_t n_offered);

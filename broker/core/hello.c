@@ -22,7 +22,8 @@ static enum code hello_standing(const struct worker *worker, const struct event 
 /* What its leases hold, of an offer that may have changed. */
 static void retake(struct core *core, struct worker *worker)
 {
-    list_each(link, &worker->leases) {
+    list_each(link, &worker->leases)
+    {
         struct lease *lease = container_of(link, struct lease, of_worker);
 
         if (!lease->plan)
@@ -49,7 +50,8 @@ static void worker_greet(struct core *core, struct worker *worker, const struct 
     worker->awaited = false;
     worker_set_connected(&core->fleet, worker, true);
     worker_sign_of_life(core, worker);
-    list_each(link, &worker->leases) {
+    list_each(link, &worker->leases)
+    {
         struct lease *lease = container_of(link, struct lease, of_worker);
 
         lease->listed = false;
@@ -84,10 +86,12 @@ static bool lease_counts(const struct core *core, const struct lease_id *id)
     const struct step *step = job_step(core, &id->job, id->task);
     enum task_state state = step ? step_state(step, id->task.index) : TASK_CANCELLED;
 
-    return step && id->floor == step_floor(step, id->task.index) && state != TASK_DONE && state != TASK_CANCELLED;
+    return step && id->floor == step_floor(step, id->task.index) && state != TASK_DONE &&
+           state != TASK_CANCELLED;
 }
 
-static enum verdict keep_known(struct core *core, struct lease *lease, const struct inventory_item *item)
+static enum verdict keep_known(struct core *core, struct lease *lease,
+                               const struct inventory_item *item)
 {
     bool lapsed = lease->lapsed;
 
@@ -109,7 +113,8 @@ static enum verdict keep_known(struct core *core, struct lease *lease, const str
     return item->state == HELD_RESULT ? VERDICT_SEND : VERDICT_KEEP;
 }
 
-static enum verdict adopt(struct core *core, struct worker *worker, const struct inventory_item *item)
+static enum verdict adopt(struct core *core, struct worker *worker,
+                          const struct inventory_item *item)
 {
     struct step *step = job_step(core, &item->lease.job, item->lease.task);
 
@@ -124,7 +129,8 @@ static enum verdict adopt(struct core *core, struct worker *worker, const struct
     return item->state == HELD_RESULT ? VERDICT_SEND : VERDICT_KEEP;
 }
 
-static enum verdict item_verdict(struct core *core, struct worker *worker, const struct inventory_item *item)
+static enum verdict item_verdict(struct core *core, struct worker *worker,
+                                 const struct inventory_item *item)
 {
     struct lease *lease = lease_find(core, &item->lease);
 
@@ -140,7 +146,8 @@ static enum verdict item_verdict(struct core *core, struct worker *worker, const
 
 static void inventory_done(struct core *core, struct worker *worker)
 {
-    list_each(link, &worker->leases) {
+    list_each(link, &worker->leases)
+    {
         struct lease *lease = container_of(link, struct lease, of_worker);
 
         if (!lease->listed)
@@ -163,7 +170,8 @@ void on_inventory(struct core *core, const struct event *event)
         const struct inventory_item *item = &event->inventory.items[i];
         enum verdict verdict = item_verdict(core, worker, item);
 
-        core_effect_lease(core, EFFECT_VERDICT, worker, &item->lease, CODE_OK)->verdict.verdict = verdict;
+        core_effect_lease(core, EFFECT_VERDICT, worker, &item->lease, CODE_OK)->verdict.verdict =
+            verdict;
     }
     if (!event->inventory.last)
         return;
@@ -191,7 +199,8 @@ void worker_sign_of_life(struct core *core, struct worker *worker)
     worker->stalled = false;
     if (!worker->connected) {
         worker_set_connected(&core->fleet, worker, true);
-        list_each(link, &worker->leases) {
+        list_each(link, &worker->leases)
+        {
             struct lease *lease = container_of(link, struct lease, of_worker);
 
             if (lease->lapsed && worker->listed)

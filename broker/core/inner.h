@@ -8,14 +8,14 @@
 
 #include <broker/core/sched.h>
 
-#define SECOND_NS          1000000000LL
-#define NOTE_LATE_NS       SECOND_NS         /* a due note waits this long for a sync to ride on */
-#define BACK_OFF_NS        (30 * SECOND_NS)  /* first wait for a licence, doubled each time */
-#define BACK_OFF_MAX_NS    (600 * SECOND_NS)
-#define OTHER_WORKER_NS    (60 * SECOND_NS)  /* a failed task waits this long for another worker */
-#define HANDED_BACK_NS     (5 * SECOND_NS)   /* likewise after it was handed back unasked */
-#define ATTEMPTS_FACTOR    3                 /* so many times the limit parks, wherever they ran */
-#define CORE_TASKS         (1ULL << 31)      /* in all jobs: 512 MiB of bits */
+#define SECOND_NS       1000000000LL
+#define NOTE_LATE_NS    SECOND_NS        /* a due note waits this long for a sync to ride on */
+#define BACK_OFF_NS     (30 * SECOND_NS) /* first wait for a licence, doubled each time */
+#define BACK_OFF_MAX_NS (600 * SECOND_NS)
+#define OTHER_WORKER_NS (60 * SECOND_NS) /* a failed task waits this long for another worker */
+#define HANDED_BACK_NS  (5 * SECOND_NS)  /* likewise after it was handed back unasked */
+#define ATTEMPTS_FACTOR 3                /* so many times the limit parks, wherever they ran */
+#define CORE_TASKS      (1ULL << 31)     /* in all jobs: 512 MiB of bits */
 
 struct request {
     struct studio_id studio;
@@ -29,13 +29,14 @@ struct request {
 struct core {
     struct core_config config;
     int64_t now_ns, wall_s;
-    int64_t promised_ns;  /* the deadline last given: how late the loop is */
-    int64_t pardon_ns;    /* no worker lapses before: the broker itself was away */
+    int64_t promised_ns; /* the deadline last given: how late the loop is */
+    int64_t pardon_ns;   /* no worker lapses before: the broker itself was away */
     uint64_t sequence, attempt;
     bool live;
     struct outbox *outbox;
 
-    struct job **jobs; size_t n_jobs, jobs_capacity; /* by sequence */
+    struct job **jobs;
+    size_t n_jobs, jobs_capacity; /* by sequence */
     struct table jobs_by_id, tasks, leases, requests;
     struct pool task_pool, lease_pool, request_pool;
     uint64_t n_tasks;
@@ -46,8 +47,10 @@ struct core {
     struct heap delays;    /* tasks */
     struct link running;   /* leases started and not noted, oldest first */
 
-    struct table studios; struct studio **all_studios; size_t n_studios, studios_capacity;
-    uint64_t clock;        /* virtual time of the studio last served */
+    struct table studios;
+    struct studio **all_studios;
+    size_t n_studios, studios_capacity;
+    uint64_t clock;                           /* virtual time of the studio last served */
     struct link runnable, stealable, wanting; /* demands */
     struct link dirty_demands, dirty_workers;
 };
@@ -55,7 +58,9 @@ struct core {
 /* outbox.c: the record is given its sequence, put out, and applied. */
 void core_emit(struct core *core, struct record *record);
 struct effect *core_effect(struct core *core, enum effect_kind kind);
-struct effect *core_effect_lease(struct core *core, enum effect_kind kind, const struct worker *worker, const struct lease_id *lease, enum code code);
+struct effect *core_effect_lease(struct core *core, enum effect_kind kind,
+                                 const struct worker *worker, const struct lease_id *lease,
+                                 enum code code);
 
 /* apply.c */
 void apply_record(struct core *core, const struct record *record);
@@ -73,13 +78,17 @@ void on_inventory(struct core *core, const struct event *event);
 void on_beat(struct core *core, struct worker_id worker);
 void on_expel(struct core *core, const struct worker_key *key);
 /* What was answered to this request before; NULL: nothing. */
-const struct request *request_find(const struct core *core, struct studio_id studio, const struct request_id *id);
-void request_repeat(struct core *core, const struct event *event, const struct request *request, const struct request_digest *digest);
-void core_reply(struct core *core, const struct event *event, enum code code, const struct job_id *job, uint64_t tasks, bool repeated);
+const struct request *request_find(const struct core *core, struct studio_id studio,
+                                   const struct request_id *id);
+void request_repeat(struct core *core, const struct event *event, const struct request *request,
+                    const struct request_digest *digest);
+void core_reply(struct core *core, const struct event *event, enum code code,
+                const struct job_id *job, uint64_t tasks, bool repeated);
 void core_remember(struct core *core, const struct request *request);
 
 /* result.c: a failed attempt of a lease is recorded; the job pauses itself where that is due. */
-void attempt_record(struct core *core, const struct lease_id *id, const struct worker *worker, enum attempt_class class, const struct event *event);
+void attempt_record(struct core *core, const struct lease_id *id, const struct worker *worker,
+                    enum attempt_class class, const struct event *event);
 void lease_lost(struct core *core, struct lease *lease); /* ends; an attempt if it had started */
 void job_pause_if_failing(struct core *core, struct job *job);
 

@@ -1,3 +1,6 @@
+/* job.h: one function moves tasks between states, 64 at a time, so that raising the floor of ten
+ * million costs what reading their bits costs.
+ */
 #include <broker/core/inner.h>
 
 /* ---- tasks: the one table and the one function ---- */
@@ -19,7 +22,8 @@ static const unsigned allowed[TASK_STATES_COUNT] = {
 
 bool step_allowed(enum task_state from, enum task_state to)
 {
-    return (unsigned)from < TASK_STATES_COUNT && (unsigned)to < TASK_STATES_COUNT && (allowed[from] & TO(to));
+    return (unsigned)from < TASK_STATES_COUNT && (unsigned)to < TASK_STATES_COUNT &&
+           (allowed[from] & TO(to));
 }
 
 static uint64_t step_word(const struct step *step, uint64_t word, enum task_state state)
@@ -53,11 +57,13 @@ static void step_wake_dependents(struct step *step, uint64_t word, uint64_t done
 
 static void step_undelay(struct step *step, uint64_t word, uint64_t mask)
 {
-    for (uint64_t rest = bitmap_word(&step->bits[TASK_WAITING], word) & mask; rest; rest &= rest - 1)
+    for (uint64_t rest = bitmap_word(&step->bits[TASK_WAITING], word) & mask; rest;
+         rest &= rest - 1)
         task_undelay(task_find(step, word * 64 + (unsigned)__builtin_ctzll(rest)));
 }
 
-void step_move(struct step *step, uint64_t word, uint64_t mask, enum task_state from, enum task_state to)
+void step_move(struct step *step, uint64_t word, uint64_t mask, enum task_state from,
+               enum task_state to)
 {
     uint64_t n = bits_count(mask);
     bool had_ready = step->n[TASK_READY] > 0;
@@ -95,13 +101,15 @@ void step_move_one(struct step *step, uint64_t index, enum task_state to)
         step_move(step, index / 64, 1ULL << (index % 64), from, to);
 }
 
-void step_move_range(struct step *step, uint64_t first, uint64_t last, enum task_state to, unsigned keep)
+void step_move_range(struct step *step, uint64_t first, uint64_t last, enum task_state to,
+                     unsigned keep)
 {
     for (uint64_t word = first / 64; word <= last / 64; word++) {
         uint64_t mask = bitmap_mask(word, first, last);
 
         for (unsigned from = 0; from < TASK_STATES_COUNT; from++) {
-            uint64_t moved = from == (unsigned)to || (keep & TO(from)) ? 0 : step_word(step, word, from) & mask;
+            uint64_t moved =
+                from == (unsigned)to || (keep & TO(from)) ? 0 : step_word(step, word, from) & mask;
 
             if (moved)
                 step_move(step, word, moved, from, to);
@@ -166,7 +174,8 @@ void step_wake(struct step *step, uint64_t first, uint64_t last)
         each |= step->needs[i].per > 0;
     }
     for (uint64_t word = first / 64; word <= last / 64; word++) {
-        uint64_t waiting = step_word(step, word, TASK_WAITING) & ~bitmap_word(&step->bits[TASK_WAITING], word) &
+        uint64_t waiting = step_word(step, word, TASK_WAITING) &
+                           ~bitmap_word(&step->bits[TASK_WAITING], word) &
                            bitmap_mask(word, first, last);
         uint64_t woken = each ? 0 : waiting;
 
@@ -281,7 +290,8 @@ static void step_init(struct job *job, uint32_t number, struct step_spec *spec)
 {
     struct step *step = &job->steps[number];
 
-    *step = (struct step){.job = job, .number = number, .space = *spec->space, .n_tasks = space_size(spec->space)};
+    *step = (struct step){
+        .job = job, .number = number, .space = *spec->space, .n_tasks = space_size(spec->space)};
     space_init(spec->space); /* moved: the spec keeps an empty one */
     step->queue_position = HEAP_NONE;
     step->demand = demand_of(&job->core->fleet, spec);

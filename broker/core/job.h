@@ -21,7 +21,10 @@ struct queue;
 struct studio;
 struct worker;
 
-struct edge { struct step *step; uint32_t per; }; /* per 0: the whole step */
+struct edge {
+    struct step *step;
+    uint32_t per;
+}; /* per 0: the whole step */
 
 struct step {
     struct job *job;
@@ -64,7 +67,11 @@ struct job {
     struct link touched; /* in core.touched: owes an EFFECT_CHANGED */
 };
 
-struct note { struct lease_id lease; struct worker *worker; uint32_t gpu_mask; };
+struct note {
+    struct lease_id lease;
+    struct worker *worker;
+    uint32_t gpu_mask;
+};
 enum delay { DELAY_NONE, DELAY_BACK_OFF, DELAY_OTHER_WORKER };
 enum { TASK_FAILED_ON = 3, TASK_RECENT = 4 };
 
@@ -77,7 +84,10 @@ struct task {
     uint32_t failures, licence_failures;
     struct worker *failed_on[TASK_FAILED_ON]; /* distinct */
     uint32_t n_failed_on;
-    struct { uint32_t epoch; uint64_t attempt; } recent[TASK_RECENT]; /* attempts recorded, a ring */
+    struct {
+        uint32_t epoch;
+        uint64_t attempt;
+    } recent[TASK_RECENT]; /* attempts recorded, a ring */
     uint32_t n_recent;
     enum attempt_class last_class; /* of `recent` */
     bool noted;
@@ -98,10 +108,12 @@ void job_touch(struct job *job);
 struct step *job_step(const struct core *core, const struct job_id *id, struct task_id task);
 
 bool step_allowed(enum task_state from, enum task_state to);
-void step_move(struct step *step, uint64_t word, uint64_t mask, enum task_state from, enum task_state to);
+void step_move(struct step *step, uint64_t word, uint64_t mask, enum task_state from,
+               enum task_state to);
 void step_move_one(struct step *step, uint64_t index, enum task_state to);
 /* Whatever their state (but `keep`), first..last become `to`: WAITING or CANCELLED. */
-void step_move_range(struct step *step, uint64_t first, uint64_t last, enum task_state to, unsigned keep);
+void step_move_range(struct step *step, uint64_t first, uint64_t last, enum task_state to,
+                     unsigned keep);
 enum task_state step_state(const struct step *step, uint64_t index);
 uint32_t step_floor(const struct step *step, uint64_t index);
 bool step_open(const struct step *step, uint64_t index); /* nothing it depends on is left */

@@ -12,8 +12,9 @@ static bool lease_is(const void *value, const void *key)
 {
     const struct lease_id *a = &((const struct lease *)value)->id, *b = key;
 
-    return a->attempt == b->attempt && a->epoch == b->epoch && a->floor == b->floor && a->task.step == b->task.step &&
-           a->task.index == b->task.index && memcmp(&a->job, &b->job, sizeof(a->job)) == 0;
+    return a->attempt == b->attempt && a->epoch == b->epoch && a->floor == b->floor &&
+           a->task.step == b->task.step && a->task.index == b->task.index &&
+           memcmp(&a->job, &b->job, sizeof(a->job)) == 0;
 }
 
 struct lease *lease_find(const struct core *core, const struct lease_id *id)
@@ -21,7 +22,8 @@ struct lease *lease_find(const struct core *core, const struct lease_id *id)
     return table_find(&core->leases, lease_hash(id), lease_is, id);
 }
 
-struct lease *lease_new(struct core *core, const struct lease_id *id, struct step *step, struct worker *worker)
+struct lease *lease_new(struct core *core, const struct lease_id *id, struct step *step,
+                        struct worker *worker)
 {
     struct lease *lease = pool_take(&core->lease_pool);
 
@@ -44,7 +46,8 @@ struct lease *lease_new(struct core *core, const struct lease_id *id, struct ste
 
 bool lease_take(struct core *core, struct lease *lease, uint32_t cards)
 {
-    const struct plan *plan = lease->worker->shape ? demand_plan(lease->step->demand, lease->worker->shape) : NULL;
+    const struct plan *plan =
+        lease->worker->shape ? demand_plan(lease->step->demand, lease->worker->shape) : NULL;
 
     if (lease->plan || !plan)
         return lease->plan != NULL;
@@ -83,14 +86,15 @@ static void lease_inherit(struct core *core, struct lease *from, struct lease *t
 
 static bool lease_followable(const struct lease *lease)
 {
-    return lease_active(lease) && !lease->behind && (lease->plan || lease->place > 0) && !lease->asked_back &&
-           worker_available(lease->worker) && lease->place < lease->worker->shape->prefetch;
+    return lease_active(lease) && !lease->behind && (lease->plan || lease->place > 0) &&
+           !lease->asked_back && worker_available(lease->worker) &&
+           lease->place < lease->worker->shape->prefetch;
 }
 
 static bool lease_returnable(const struct lease *lease)
 {
-    return lease_active(lease) && !lease->behind && lease->place > 0 && !lease->started && !lease->asked_back &&
-           worker_available(lease->worker);
+    return lease_active(lease) && !lease->behind && lease->place > 0 && !lease->started &&
+           !lease->asked_back && worker_available(lease->worker);
 }
 
 void lease_refresh(struct core *core, struct lease *lease)
@@ -254,7 +258,8 @@ void lease_revive(struct core *core, struct lease *lease)
         lease_take(core, lease, lease->gpu_mask);
     lease_refresh(core, lease);
     if (lease->stopping) {
-        core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
+        core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke =
+            CORE_REVOKE_STOP;
         return;
     }
     if (lease->started && !lease->noted)
@@ -266,7 +271,8 @@ void lease_stop(struct core *core, struct lease *lease)
 {
     if (lease->stopping)
         return;
-    core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
+    core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke =
+        CORE_REVOKE_STOP;
     lease_leave_task(lease);
     /* Also one that has not started, or has lapsed: word that it runs may be on its way. */
     lease->stopping = true;
@@ -291,8 +297,8 @@ static bool task_parks(struct core *core, const struct task *task)
 
     if (task->failures < limit)
         return false;
-    return task->n_failed_on >= limit || task->n_failed_on >= TASK_FAILED_ON || task->n_failed_on >= able ||
-           task->failures >= ATTEMPTS_FACTOR * limit;
+    return task->n_failed_on >= limit || task->n_failed_on >= TASK_FAILED_ON ||
+           task->n_failed_on >= able || task->failures >= ATTEMPTS_FACTOR * limit;
 }
 
 /* Others that are connected and have not failed it go first. */
@@ -336,7 +342,8 @@ void task_settle(struct core *core, struct task *task)
     struct step *step = task->step;
     enum task_state state = step_state(step, task->index), wanted = TASK_WAITING;
 
-    list_each(link, &task->leases) {
+    list_each(link, &task->leases)
+    {
         const struct lease *lease = container_of(link, struct lease, of_task);
 
         if (lease_active(lease) && wanted != TASK_RUNNING)
@@ -365,7 +372,8 @@ void task_settle(struct core *core, struct task *task)
     if (licence)
         task_delay(task, DELAY_BACK_OFF, core->now_ns + back_off(task));
     else if ((task->n_failed_on || task->avoid) && task_has_others(core, task))
-        task_delay(task, DELAY_OTHER_WORKER, core->now_ns + (task->failures ? OTHER_WORKER_NS : HANDED_BACK_NS));
+        task_delay(task, DELAY_OTHER_WORKER,
+                   core->now_ns + (task->failures ? OTHER_WORKER_NS : HANDED_BACK_NS));
     else if (task->avoid)
         task_delay(task, DELAY_BACK_OFF, core->now_ns + HANDED_BACK_NS);
     else

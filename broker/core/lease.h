@@ -22,19 +22,19 @@
 struct lease {
     struct lease_id id;
     struct step *step;
-    struct task *task;     /* NULL when stopping */
+    struct task *task; /* NULL when stopping */
     struct worker *worker;
     const struct plan *plan; /* what it holds; NULL: nothing */
     uint32_t gpu_mask;
     bool started, lapsed, stopping, noted, asked_back;
-    bool listed;           /* by the inventory that is coming in */
+    bool listed; /* by the inventory that is coming in */
     uint16_t permille;
-    uint32_t place;        /* 0: head of its chain */
+    uint32_t place; /* 0: head of its chain */
     int64_t started_ns, started_wall_s;
     struct lease *before, *behind;
     struct worker *claimed_for;
     struct link of_worker, of_job, of_task;
-    struct link running;   /* in core.running, oldest first, until noted */
+    struct link running; /* in core.running, oldest first, until noted */
     struct link hungry, queued;
 };
 
@@ -43,16 +43,18 @@ static inline bool lease_active(const struct lease *lease)
 {
     return !lease->lapsed && !lease->stopping;
 }
-struct lease *lease_new(struct core *core, const struct lease_id *id, struct step *step, struct worker *worker);
+struct lease *lease_new(struct core *core, const struct lease_id *id, struct step *step,
+                        struct worker *worker);
 /* Out of everything; its capacity goes to the one behind it or becomes free. */
 void lease_free(struct core *core, struct lease *lease);
-bool lease_take(struct core *core, struct lease *lease, uint32_t cards); /* capacity of its worker */
-void lease_release(struct core *core, struct lease *lease);              /* keeps the lease */
-void lease_queue(struct lease *tail, struct lease *lease);               /* behind another */
+bool lease_take(struct core *core, struct lease *lease,
+                uint32_t cards);                            /* capacity of its worker */
+void lease_release(struct core *core, struct lease *lease); /* keeps the lease */
+void lease_queue(struct lease *tail, struct lease *lease);  /* behind another */
 void lease_started(struct core *core, struct lease *lease);
-void lease_lapse(struct core *core, struct lease *lease);   /* its task is the caller's to settle */
+void lease_lapse(struct core *core, struct lease *lease); /* its task is the caller's to settle */
 void lease_revive(struct core *core, struct lease *lease);
-void lease_stop(struct core *core, struct lease *lease);    /* its floor is over: tells the worker */
+void lease_stop(struct core *core, struct lease *lease); /* its floor is over: tells the worker */
 /* Keeps its lists of where it can be followed or asked back from true. */
 void lease_refresh(struct core *core, struct lease *lease);
 void worker_refresh_leases(struct core *core, struct worker *worker);

@@ -1,3 +1,5 @@
+/* memory.h: growth doubles, a table stays at most half full, a heap's elements know their place.
+ */
 #include <broker/core/memory.h>
 
 void *memory_new(size_t size)

@@ -31,9 +31,11 @@ void *memory_copy(const void *data, size_t size); /* NULL where size is 0 */
 
 /* ---- lists: a ring through the elements; an element not in a list points to itself ---- */
 
-struct link { struct link *prev, *next; };
+struct link {
+    struct link *prev, *next;
+};
 
-#define container_of(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
+#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 static inline void link_init(struct link *link)
 {
@@ -85,7 +87,10 @@ void pool_give(struct pool *pool, void *element);
 
 /* ---- tables: open addressing, linear probing, no tombstones ---- */
 
-struct table_slot { uint64_t hash; void *value; };
+struct table_slot {
+    uint64_t hash;
+    void *value;
+};
 struct table {
     struct table_slot *slots;
     size_t capacity, n; /* capacity is a power of two */

@@ -1,3 +1,6 @@
+/* What leaves a step: a record is applied as it is put out, so that live and recovery are one path;
+ * an effect remembers how many records are ahead of it.
+ */
 #include <broker/core/inner.h>
 
 void outbox_init(struct outbox *outbox)
@@ -48,8 +51,9 @@ struct effect *core_effect(struct core *core, enum effect_kind kind)
     return effect;
 }
 
-struct effect *core_effect_lease(struct core *core, enum effect_kind kind, const struct worker *worker,
-                       const struct lease_id *lease, enum code code)
+struct effect *core_effect_lease(struct core *core, enum effect_kind kind,
+                                 const struct worker *worker, const struct lease_id *lease,
+                                 enum code code)
 {
     struct effect *effect = core_effect(core, kind);
 

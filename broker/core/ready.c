@@ -166,13 +166,15 @@ void floors_raise(struct floors *floors, uint64_t first, uint64_t last, uint32_t
         struct floor_run run = old.runs[i];
 
         if (run.first < first)
-            floors_add(floors, (struct floor_run){run.first, run.last < first ? run.last : first - 1, run.floor});
+            floors_add(floors, (struct floor_run){
+                                   run.first, run.last < first ? run.last : first - 1, run.floor});
         if (run.last >= first && !added) {
             floors_add(floors, raised);
             added = true;
         }
         if (run.last > last)
-            floors_add(floors, (struct floor_run){run.first > last ? run.first : last + 1, run.last, run.floor});
+            floors_add(floors, (struct floor_run){run.first > last ? run.first : last + 1, run.last,
+                                                  run.floor});
     }
     if (!added)
         floors_add(floors, raised);

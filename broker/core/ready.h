@@ -14,15 +14,18 @@
 
 #define BITMAP_NONE UINT64_MAX
 
-struct bitmap { uint64_t *words; uint64_t n_bits; };
+struct bitmap {
+    uint64_t *words;
+    uint64_t n_bits;
+};
 
 void bitmap_init(struct bitmap *bitmap, uint64_t n_bits);
 void bitmap_deinit(struct bitmap *bitmap);
 /* 64 tasks at a time: bit b of word w is task 64 w + b. */
 void bitmap_set(struct bitmap *bitmap, uint64_t word, uint64_t mask);
 void bitmap_clear(struct bitmap *bitmap, uint64_t word, uint64_t mask);
-uint64_t bitmap_next(const struct bitmap *bitmap, uint64_t from);      /* BITMAP_NONE: no more */
-uint64_t bitmap_run_end(const struct bitmap *bitmap, uint64_t first);  /* last of the run of ones */
+uint64_t bitmap_next(const struct bitmap *bitmap, uint64_t from);     /* BITMAP_NONE: no more */
+uint64_t bitmap_run_end(const struct bitmap *bitmap, uint64_t first); /* last of the run of ones */
 
 static inline uint64_t bitmap_word(const struct bitmap *bitmap, uint64_t word)
 {
@@ -59,8 +62,14 @@ static inline uint64_t bits_count(uint64_t x)
     return ((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL) * 0x0101010101010101ULL >> 56;
 }
 
-struct floor_run { uint64_t first, last; uint32_t floor; };
-struct floors { struct floor_run *runs; size_t n; };
+struct floor_run {
+    uint64_t first, last;
+    uint32_t floor;
+};
+struct floors {
+    struct floor_run *runs;
+    size_t n;
+};
 
 void floors_deinit(struct floors *floors);
 uint32_t floors_at(const struct floors *floors, uint64_t index); /* 0 where never raised */

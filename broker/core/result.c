@@ -4,7 +4,8 @@
  */
 #include <broker/core/inner.h>
 
-static enum code lease_standing(struct core *core, const struct lease_id *id, struct step **ret_step)
+static enum code lease_standing(struct core *core, const struct lease_id *id,
+                                struct step **ret_step)
 {
     struct step *step = job_step(core, &id->job, id->task);
 
@@ -40,7 +41,8 @@ void attempt_record(struct core *core, const struct lease_id *id, const struct w
  * just recorded has replaced it. */
 static void notes_renew(struct core *core, struct task *task)
 {
-    list_each(link, &task->leases) {
+    list_each(link, &task->leases)
+    {
         struct lease *lease = container_of(link, struct lease, of_task);
 
         if (!lease->noted || !lease_active(lease))
@@ -78,7 +80,8 @@ void lease_lost(struct core *core, struct lease *lease)
 
 static void stop_others(struct core *core, struct task *task)
 {
-    list_each(link, &task->leases) {
+    list_each(link, &task->leases)
+    {
         /* The last of them takes the task with it. */
         bool last = link_next == &task->leases;
 
@@ -88,7 +91,8 @@ static void stop_others(struct core *core, struct task *task)
     }
 }
 
-static void result_ok(struct core *core, const struct event *event, struct step *step, struct worker *worker, struct lease *lease)
+static void result_ok(struct core *core, const struct event *event, struct step *step,
+                      struct worker *worker, struct lease *lease)
 {
     uint64_t index = event->result.lease.task.index;
 
@@ -110,8 +114,10 @@ static bool recorded(const struct task *task, const struct lease_id *id)
     return false;
 }
 
-/* A failed attempt counts once, whether its lease is still held, lapsed, or from an earlier epoch. */
-static enum code result_failed(struct core *core, const struct event *event, struct step *step, struct worker *worker, struct lease *lease)
+/* A failed attempt counts once, whether its lease is still held, lapsed, or from an earlier epoch.
+ */
+static enum code result_failed(struct core *core, const struct event *event, struct step *step,
+                               struct worker *worker, struct lease *lease)
 {
     const struct lease_id *id = &event->result.lease;
     bool known = recorded(task_find(step, id->task.index), id);
@@ -172,7 +178,8 @@ void on_started(struct core *core, const struct event *event, bool progress)
     if (lease && lease->worker != worker)
         return;
     if (!lease) { /* begun while word that it be dropped was on its way */
-        core_effect_lease(core, EFFECT_REVOKE, worker, id, CODE_OK)->revoke.revoke = CORE_REVOKE_STOP;
+        core_effect_lease(core, EFFECT_REVOKE, worker, id, CODE_OK)->revoke.revoke =
+            CORE_REVOKE_STOP;
         return;
     }
     lease_started(core, lease);

@@ -1,8 +1,11 @@
+/* sched.h: only what an event touched is looked at again, because nothing else can have begun to
+ * fit: work that became ready (a dirty demand), room that became free (a dirty worker).
+ */
 #include <broker/core/inner.h>
 
-enum { CLOCK_GRANT = 1 << 20 };     /* virtual time of one grant at weight 1 */
+enum { CLOCK_GRANT = 1 << 20 }; /* virtual time of one grant at weight 1 */
 enum { CLOCK_LAG = 64 * CLOCK_GRANT };
-enum { DELAYED_LOOKED_AT = 16 };    /* tasks that want another worker, per look */
+enum { DELAYED_LOOKED_AT = 16 }; /* tasks that want another worker, per look */
 
 /* ---- order ---- */
 
@@ -204,10 +207,14 @@ static void studio_charge(struct core *core, struct studio *studio)
             heap_moved(&queue->demand->queues, queue);
 }
 
-static void grant(struct core *core, struct step *step, uint64_t index, struct worker *worker, struct lease *tail)
+static void grant(struct core *core, struct step *step, uint64_t index, struct worker *worker,
+                  struct lease *tail)
 {
-    struct lease_id id = {.job = step->job->id, .task = {step->number, index}, .floor = step_floor(step, index),
-                          .epoch = core->config.epoch, .attempt = ++core->attempt};
+    struct lease_id id = {.job = step->job->id,
+                          .task = {step->number, index},
+                          .floor = step_floor(step, index),
+                          .epoch = core->config.epoch,
+                          .attempt = ++core->attempt};
     struct lease *lease = lease_new(core, &id, step, worker);
 
     if (tail)
@@ -232,7 +239,8 @@ static void grant(struct core *core, struct step *step, uint64_t index, struct w
     effect->assign.behind_epoch = tail ? tail->id.epoch : 0;
 }
 
-static bool grant_top(struct core *core, struct queue *queue, struct worker *worker, struct lease *tail)
+static bool grant_top(struct core *core, struct queue *queue, struct worker *worker,
+                      struct lease *tail)
 {
     struct step *step = heap_top(&queue->steps);
 
@@ -254,12 +262,14 @@ static bool grant_delayed(struct core *core, struct demand *demand, struct worke
 {
     unsigned looked_at = 0;
 
-    list_each(link, &demand->delayed) {
+    list_each(link, &demand->delayed)
+    {
         struct task *task = container_of(link, struct task, delayed);
 
         if (looked_at++ == DELAYED_LOOKED_AT)
             break;
-        if (task->step->job->state != JOB_ACTIVE || task_avoids(task, worker) || core->lease_pool.in_use >= LIMIT_LEASES)
+        if (task->step->job->state != JOB_ACTIVE || task_avoids(task, worker) ||
+            core->lease_pool.in_use >= LIMIT_LEASES)
             continue;
         grant(core, task->step, task->index, worker, NULL);
         return true;
@@ -271,7 +281,8 @@ static bool fill_once(struct core *core, struct worker *worker)
 {
     struct queue *best = NULL;
 
-    list_each(link, &core->runnable) {
+    list_each(link, &core->runnable)
+    {
         struct demand *demand = container_of(link, struct demand, runnable);
         struct queue *queue = heap_top(&demand->queues);
 
@@ -288,10 +299,12 @@ static bool has_room(const struct worker *worker)
 
 static void fill(struct core *core, struct worker *worker)
 {
-    list_each(link, &core->wanting) {
+    list_each(link, &core->wanting)
+    {
         struct demand *demand = container_of(link, struct demand, wanting);
 
-        while (!link_alone(&demand->delayed) && worker_fits(worker, demand) && grant_delayed(core, demand, worker))
+        while (!link_alone(&demand->delayed) && worker_fits(worker, demand) &&
+               grant_delayed(core, demand, worker))
             ;
     }
     while (has_room(worker) && fill_once(core, worker))
@@ -304,7 +317,8 @@ static void claim(struct core *core, struct worker *worker)
     while (has_room(worker) && (int64_t)worker->claims * AMOUNT_ONE < worker->free[FREE_SLOTS]) {
         struct lease *found = NULL;
 
-        list_each(link, &core->stealable) {
+        list_each(link, &core->stealable)
+        {
             struct demand *demand = container_of(link, struct demand, stealable);
 
             if (!found && worker_fits(worker, demand))
@@ -316,7 +330,8 @@ static void claim(struct core *core, struct worker *worker)
         found->claimed_for = worker;
         worker->claims++;
         lease_refresh(core, found);
-        core_effect_lease(core, EFFECT_REVOKE, found->worker, &found->id, CODE_OK)->revoke.revoke = CORE_REVOKE_TAKE_BACK;
+        core_effect_lease(core, EFFECT_REVOKE, found->worker, &found->id, CODE_OK)->revoke.revoke =
+            CORE_REVOKE_TAKE_BACK;
     }
 }
 
@@ -326,7 +341,8 @@ static void place_delayed(struct core *core, struct demand *demand)
 {
     unsigned looked_at = 0;
 
-    list_each(link, &demand->delayed) {
+    list_each(link, &demand->delayed)
+    {
         struct task *task = container_of(link, struct task, delayed);
         struct worker *worker = NULL;
 
@@ -334,13 +350,15 @@ static void place_delayed(struct core *core, struct demand *demand)
             return;
         if (task->step->job->state != JOB_ACTIVE || core->lease_pool.in_use >= LIMIT_LEASES)
             continue;
-        list_each(open, &core->fleet.open) {
+        list_each(open, &core->fleet.open)
+        {
             struct group *group = container_of(open, struct group, open);
             const struct plan *plan = demand_plan(demand, group->shape);
 
             if (worker || !plan->possible || !shape_fits(group->shape, group->free, plan))
                 continue;
-            list_each(member, &group->workers) { /* at most a handful are avoided */
+            list_each(member, &group->workers)
+            { /* at most a handful are avoided */
                 worker = container_of(member, struct worker, grouped);
                 if (!task_avoids(task, worker))
                     break;
@@ -359,9 +377,9 @@ static void place(struct core *core, struct demand *demand)
     while (demand->queues.n > 0 && core->lease_pool.in_use < LIMIT_LEASES) {
         struct group *group = fleet_room(&core->fleet, demand);
 
-        if (!group)
+        /* One at a time: the emptiest worker is another one after each. */
+        if (!group || !fill_once(core, container_of(group->workers.next, struct worker, grouped)))
             return;
-        fill(core, container_of(group->workers.next, struct worker, grouped));
     }
 }
 

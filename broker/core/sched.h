@@ -16,10 +16,11 @@
 struct studio {
     struct studio_id id;
     uint32_t weight;
-    uint64_t clock;          /* virtual time */
-    struct queue *queues;    /* one a demand, linked by next_of_studio */
-    uint32_t n_waiting;      /* of them not empty */
-    struct job **jobs; size_t n_jobs, jobs_capacity; /* by sequence */
+    uint64_t clock;       /* virtual time */
+    struct queue *queues; /* one a demand, linked by next_of_studio */
+    uint32_t n_waiting;   /* of them not empty */
+    struct job **jobs;
+    size_t n_jobs, jobs_capacity; /* by sequence */
 };
 
 /* The ready steps of one studio and demand. */

@@ -1,7 +1,7 @@
 #include <broker/core/fleet.h>
 
-/* Cards are told apart by memory alone: cards of one size are one kind, and a group of workers needs
- * only to agree on how many of each kind are free. */
+/* Cards are told apart by memory alone: cards of one size are one kind, and a group of workers
+ * needs only to agree on how many of each kind are free. */
 
 bool shape_valid(const struct offer *offer)
 {
@@ -10,8 +10,8 @@ bool shape_valid(const struct offer *offer)
                              .attributes = offer->attributes,
                              .n_attributes = offer->n_attributes};
 
-    return offer->slots <= LIMIT_SLOTS && offer->prefetch <= LIMIT_PREFETCH && offer->n_gpus <= LIMIT_GPUS &&
-           demand_valid(&spec);
+    return offer->slots <= LIMIT_SLOTS && offer->prefetch <= LIMIT_PREFETCH &&
+           offer->n_gpus <= LIMIT_GPUS && demand_valid(&spec);
 }
 
 static void shape_cards(struct shape *shape, const struct offer *offer)
@@ -21,7 +21,9 @@ static void shape_cards(struct shape *shape, const struct offer *offer)
         uint32_t j = i;
 
         shape->card_memory_mib[i] = offer->gpus[i].memory_mib;
-        for (; j > 0 && shape->card_memory_mib[shape->card_order[j - 1]] > shape->card_memory_mib[i]; j--)
+        for (;
+             j > 0 && shape->card_memory_mib[shape->card_order[j - 1]] > shape->card_memory_mib[i];
+             j--)
             shape->card_order[j] = shape->card_order[j - 1];
         shape->card_order[j] = i;
     }
@@ -41,7 +43,8 @@ static void shape_fill(struct fleet *fleet, struct shape *shape, const struct of
     shape->slots = offer->slots;
     shape->prefetch = offer->prefetch;
     shape_cards(shape, offer);
-    shape->amounts = offer->n_amounts ? memory_new(offer->n_amounts * sizeof(*shape->amounts)) : NULL;
+    shape->amounts =
+        offer->n_amounts ? memory_new(offer->n_amounts * sizeof(*shape->amounts)) : NULL;
     for (size_t i = 0; i < offer->n_amounts; i++) {
         const struct amount *amount = &offer->amounts[i];
 
@@ -50,8 +53,9 @@ static void shape_fill(struct fleet *fleet, struct shape *shape, const struct of
         else if (strcmp(amount->name, "amount.worker.memory") == 0)
             memory = amount_of(amount->value);
         else if (strncmp(amount->name, "amount.worker.gpu", 17) != 0) /* the cards say it */
-            amounts_add(shape->amounts, &shape->n_amounts,
-                       (struct name_amount){fleet_name(fleet, amount->name), amount_of(amount->value)});
+            amounts_add(
+                shape->amounts, &shape->n_amounts,
+                (struct name_amount){fleet_name(fleet, amount->name), amount_of(amount->value)});
     }
     shape->sets = sets_copy(fleet, offer->attributes, offer->n_attributes);
     shape->n_sets = offer->n_attributes;
@@ -70,7 +74,8 @@ static bool shape_same(const struct shape *a, const struct shape *b)
 {
     return a->slots == b->slots && a->prefetch == b->prefetch && a->n_cards == b->n_cards &&
            memcmp(a->card_memory_mib, b->card_memory_mib, sizeof(a->card_memory_mib)) == 0 &&
-           a->n_free == b->n_free && memcmp(a->total, b->total, a->n_free * sizeof(*a->total)) == 0 &&
+           a->n_free == b->n_free &&
+           memcmp(a->total, b->total, a->n_free * sizeof(*a->total)) == 0 &&
            amounts_same(a->amounts, a->n_amounts, b->amounts, b->n_amounts) &&
            sets_same(a->sets, a->n_sets, b->sets, b->n_sets);
 }
@@ -91,7 +96,8 @@ struct shape *shape_of(struct fleet *fleet, const struct offer *offer)
     struct shape *made = memory_new(sizeof(*made));
 
     shape_fill(fleet, made, offer);
-    list_each(link, &fleet->shapes) {
+    list_each(link, &fleet->shapes)
+    {
         struct shape *shape = container_of(link, struct shape, link);
 
         if (shape_same(shape, made)) {
@@ -108,7 +114,8 @@ void shape_release(struct fleet *fleet, struct shape *shape)
 {
     if (shape->workers > 0)
         return;
-    list_each(link, &shape->groups) {
+    list_each(link, &shape->groups)
+    {
         struct group *group = container_of(link, struct group, link);
 
         CHECK(link_alone(&group->workers));

@@ -1,15 +1,21 @@
+/* A job comes in; and the memory of requests, by which the same one gets the same answer.
+ */
 #include <broker/core/inner.h>
 
 /* ---- requests: the same id gets the same answer ---- */
 
-struct request_key { struct studio_id studio; struct request_id id; };
+struct request_key {
+    struct studio_id studio;
+    struct request_id id;
+};
 
 static bool request_is(const void *value, const void *key)
 {
     const struct request *request = value;
     const struct request_key *wanted = key;
 
-    return request->studio.value == wanted->studio.value && memcmp(&request->id, &wanted->id, sizeof(request->id)) == 0;
+    return request->studio.value == wanted->studio.value &&
+           memcmp(&request->id, &wanted->id, sizeof(request->id)) == 0;
 }
 
 static uint64_t request_hash(struct studio_id studio, const struct request_id *id)
@@ -17,7 +23,8 @@ static uint64_t request_hash(struct studio_id studio, const struct request_id *i
     return hash_bytes(hash_number(7, studio.value), id->bytes, sizeof(id->bytes));
 }
 
-const struct request *request_find(const struct core *core, struct studio_id studio, const struct request_id *id)
+const struct request *request_find(const struct core *core, struct studio_id studio,
+                                   const struct request_id *id)
 {
     struct request_key key = {.studio = studio, .id = *id};
 
@@ -33,7 +40,8 @@ void core_remember(struct core *core, const struct request *request)
     table_insert(&core->requests, request_hash(request->studio, &request->id), kept);
 }
 
-void core_reply(struct core *core, const struct event *event, enum code code, const struct job_id *job, uint64_t tasks, bool repeated)
+void core_reply(struct core *core, const struct event *event, enum code code,
+                const struct job_id *job, uint64_t tasks, bool repeated)
 {
     struct effect *effect = core_effect(core, EFFECT_REPLY);
     const struct job *found = code == CODE_OK ? job_find(core, job) : NULL;
@@ -46,11 +54,13 @@ void core_reply(struct core *core, const struct event *event, enum code code, co
     effect->reply.sequence = found ? found->sequence : 0;
 }
 
-void request_repeat(struct core *core, const struct event *event, const struct request *request, const struct request_digest *digest)
+void request_repeat(struct core *core, const struct event *event, const struct request *request,
+                    const struct request_digest *digest)
 {
     bool same = memcmp(&request->digest, digest, sizeof(*digest)) == 0;
 
-    core_reply(core, event, same ? request->code : CODE_CONFLICT, &request->job, same ? request->tasks : 0, same);
+    core_reply(core, event, same ? request->code : CODE_CONFLICT, &request->job,
+               same ? request->tasks : 0, same);
 }
 
 /* ---- a job ---- */
@@ -85,11 +95,13 @@ static enum code job_check(struct core *core, const struct job_spec *spec)
     for (size_t i = 0; i < spec->n_steps; i++) {
         uint64_t size = space_size(spec->steps[i].space);
 
-        if (size == 0 || size > LIMIT_TASKS_PER_STEP || !demand_valid(&spec->steps[i]) || !dependencies_valid(spec, i))
+        if (size == 0 || size > LIMIT_TASKS_PER_STEP || !demand_valid(&spec->steps[i]) ||
+            !dependencies_valid(spec, i))
             return CODE_INVALID;
         n_tasks += size;
     }
-    if (core->n_jobs == LIMIT_JOBS || core->n_tasks + n_tasks > CORE_TASKS || !studio_of(core, spec->studio))
+    if (core->n_jobs == LIMIT_JOBS || core->n_tasks + n_tasks > CORE_TASKS ||
+        !studio_of(core, spec->studio))
         return CODE_BUSY;
     for (size_t i = 0; i < spec->n_steps; i++)
         if (!demand_of(&core->fleet, &spec->steps[i]))

@@ -23,7 +23,8 @@ static void worker_lapse(struct core *core, struct worker *worker)
         worker_set_connected(&core->fleet, worker, false);
     worker->awaited = false;
     worker_regroup(&core->fleet, worker);
-    list_each(link, &worker->leases) {
+    list_each(link, &worker->leases)
+    {
         struct lease *lease = container_of(link, struct lease, of_worker);
 
         if (lease->lapsed)
@@ -51,7 +52,8 @@ static void deadlines_run(struct core *core)
     struct worker *worker = NULL;
 
     while ((worker = heap_top(&core->deadlines)) && worker->timer_ns <= core->now_ns) {
-        int64_t deadline_ns = worker->deadline_ns > core->pardon_ns ? worker->deadline_ns : core->pardon_ns;
+        int64_t deadline_ns =
+            worker->deadline_ns > core->pardon_ns ? worker->deadline_ns : core->pardon_ns;
 
         if (deadline_ns > core->now_ns) {
             worker->timer_ns = deadline_ns;
@@ -98,7 +100,8 @@ void notes_run(struct core *core)
     int64_t late_ns = core->outbox->n_records > 0 ? 0 : NOTE_LATE_NS;
 
     if (link_alone(&core->running) ||
-        note_due_ns(core, container_of(core->running.next, struct lease, running)) + late_ns > core->now_ns)
+        note_due_ns(core, container_of(core->running.next, struct lease, running)) + late_ns >
+            core->now_ns)
         return;
     while (!link_alone(&core->running)) {
         struct lease *lease = container_of(core->running.next, struct lease, running);
@@ -126,7 +129,9 @@ int64_t core_deadline_ns(const struct core *core)
     if (task && task->delay_until_ns < deadline_ns)
         deadline_ns = task->delay_until_ns;
     if (!link_alone(&core->running)) {
-        int64_t note_ns = note_due_ns(core, container_of(core->running.next, struct lease, running)) + NOTE_LATE_NS;
+        int64_t note_ns =
+            note_due_ns(core, container_of(core->running.next, struct lease, running)) +
+            NOTE_LATE_NS;
 
         if (note_ns < deadline_ns)
             deadline_ns = note_ns;

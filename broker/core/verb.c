@@ -3,7 +3,8 @@
  */
 #include <broker/core/inner.h>
 
-static void emit_state(struct core *core, struct job *job, enum job_state state, enum pause_reason reason, uint32_t floor)
+static void emit_state(struct core *core, struct job *job, enum job_state state,
+                       enum pause_reason reason, uint32_t floor)
 {
     struct record record = {.kind = RECORD_CHANGE, .job = job->id};
 
@@ -14,7 +15,8 @@ static void emit_state(struct core *core, struct job *job, enum job_state state,
     core_emit(core, &record);
 }
 
-static void emit_range(struct core *core, struct step *step, enum change_kind change, uint64_t first, uint64_t last)
+static void emit_range(struct core *core, struct step *step, enum change_kind change,
+                       uint64_t first, uint64_t last)
 {
     struct record record = {.kind = RECORD_CHANGE, .job = step->job->id};
     uint32_t floor = floors_highest(&step->floors, first, last);
@@ -27,7 +29,8 @@ static void emit_range(struct core *core, struct step *step, enum change_kind ch
 
 static void stop_overtaken(struct core *core, struct job *job)
 {
-    list_each(link, &job->leases) {
+    list_each(link, &job->leases)
+    {
         struct lease *lease = container_of(link, struct lease, of_job);
 
         if (!lease->stopping && lease->id.floor < step_floor(lease->step, lease->id.task.index))
@@ -38,14 +41,16 @@ static void stop_overtaken(struct core *core, struct job *job)
 /* What has not started and stands behind something else goes back, so that a pause is soon. */
 static void take_back_queued(struct core *core, struct job *job)
 {
-    list_each(link, &job->leases) {
+    list_each(link, &job->leases)
+    {
         struct lease *lease = container_of(link, struct lease, of_job);
 
         if (!lease_active(lease) || lease->started || lease->place == 0 || lease->asked_back)
             continue;
         lease->asked_back = true;
         lease_refresh(core, lease);
-        core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke = CORE_REVOKE_TAKE_BACK;
+        core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke =
+            CORE_REVOKE_TAKE_BACK;
     }
 }
 
@@ -92,7 +97,8 @@ static uint64_t cancel_job(struct core *core, struct job *job)
 static uint64_t cancel_range(struct core *core, struct job *job, const struct task_range *range)
 {
     struct step *step = &job->steps[range->step];
-    uint64_t n = range->last - range->first + 1 - step_count(step, range->first, range->last, TASK_DONE) -
+    uint64_t n = range->last - range->first + 1 -
+                 step_count(step, range->first, range->last, TASK_DONE) -
                  step_count(step, range->first, range->last, TASK_CANCELLED);
 
     if (n > 0)
@@ -124,7 +130,10 @@ static uint64_t retry_failed(struct core *core, struct job *job)
 }
 
 /* A set of indexes as sorted, disjoint intervals. */
-struct intervals { struct space_interval *items; size_t n, capacity; };
+struct intervals {
+    struct space_interval *items;
+    size_t n, capacity;
+};
 
 static void intervals_add(struct intervals *set, uint64_t first, uint64_t last)
 {
@@ -144,7 +153,8 @@ static void intervals_add(struct intervals *set, uint64_t first, uint64_t last)
 }
 
 /* What depends on `others` is run again too, but for what was cancelled. */
-static void intervals_follow(struct intervals *set, const struct step *step, struct edge edge, const struct intervals *others)
+static void intervals_follow(struct intervals *set, const struct step *step, struct edge edge,
+                             const struct intervals *others)
 {
     const struct bitmap *cancelled = &step->bits[TASK_CANCELLED];
 
@@ -167,7 +177,8 @@ static void intervals_follow(struct intervals *set, const struct step *step, str
 }
 
 /* Steps depend on earlier ones only, so one pass in order finds all there is. */
-static uint64_t retry_ranges(struct core *core, struct job *job, const struct task_range *ranges, size_t n_ranges)
+static uint64_t retry_ranges(struct core *core, struct job *job, const struct task_range *ranges,
+                             size_t n_ranges)
 {
     struct intervals *sets = memory_new(job->n_steps * sizeof(*sets));
     uint64_t n = 0;
@@ -177,12 +188,12 @@ static uint64_t retry_ranges(struct core *core, struct job *job, const struct ta
     for (uint32_t i = 0; i < job->n_steps; i++) {
         struct step *step = &job->steps[i];
 
-        for (size_t j = 0; j < sets[i].n; j++)
-            n += sets[i].items[j].last - sets[i].items[j].first + 1;
         for (size_t j = 0; j < step->n_needs; j++)
             intervals_follow(&sets[i], step, step->needs[j], &sets[step->needs[j].step->number]);
-        for (size_t j = 0; j < sets[i].n; j++)
+        for (size_t j = 0; j < sets[i].n; j++) {
+            n += sets[i].items[j].last - sets[i].items[j].first + 1;
             emit_range(core, step, CHANGE_RETRY, sets[i].items[j].first, sets[i].items[j].last);
+        }
     }
     for (uint32_t i = 0; i < job->n_steps; i++)
         free(sets[i].items);
@@ -192,7 +203,8 @@ static uint64_t retry_ranges(struct core *core, struct job *job, const struct ta
 
 /* ---- the event ---- */
 
-static enum code verb_ranges(struct core *core, struct job *job, const struct event *event, uint64_t *ret_tasks)
+static enum code verb_ranges(struct core *core, struct job *job, const struct event *event,
+                             uint64_t *ret_tasks)
 {
     uint64_t n = 0;
 
@@ -217,7 +229,8 @@ static enum code verb_pause(struct core *core, struct job *job, bool pause)
     return CODE_OK;
 }
 
-static enum code verb_run(struct core *core, struct job *job, const struct event *event, uint64_t *ret_tasks)
+static enum code verb_run(struct core *core, struct job *job, const struct event *event,
+                          uint64_t *ret_tasks)
 {
     enum code code = CODE_OK;
 
@@ -240,9 +253,11 @@ static enum code verb_run(struct core *core, struct job *job, const struct event
         if (event->verb.n_ranges > 0)
             code = verb_ranges(core, job, event, ret_tasks);
         else
-            *ret_tasks = event->verb.verb == VERB_CANCEL ? cancel_job(core, job) : retry_failed(core, job);
+            *ret_tasks =
+                event->verb.verb == VERB_CANCEL ? cancel_job(core, job) : retry_failed(core, job);
         /* Asked to run again, a job that had paused itself over its failures does. */
-        if (code == CODE_OK && event->verb.verb == VERB_RETRY && job->state == JOB_PAUSED && job->reason != REASON_USER)
+        if (code == CODE_OK && event->verb.verb == VERB_RETRY && job->state == JOB_PAUSED &&
+            job->reason != REASON_USER)
             emit_state(core, job, JOB_ACTIVE, REASON_NONE, job->floor);
         stop_overtaken(core, job);
         return code;

@@ -1,3 +1,5 @@
+/* core.h's questions: answered from counters, bitmaps and short lists, never by a walk over tasks.
+ */
 #include <broker/core/inner.h>
 
 static void counts_fill(const uint64_t *n, uint64_t n_tasks, struct job_counts *ret_counts)
@@ -41,7 +43,8 @@ bool core_job(const struct core *core, const struct job_id *id, struct job_view 
     return job != NULL;
 }
 
-bool core_job_before(const struct core *core, struct studio_id id, uint64_t before, struct job_view *ret_view)
+bool core_job_before(const struct core *core, struct studio_id id, uint64_t before,
+                     struct job_view *ret_view)
 {
     const struct studio *studio = id.value ? studio_find(core, id) : NULL;
     struct job *const *jobs = id.value ? (studio ? studio->jobs : NULL) : core->jobs;
@@ -68,7 +71,8 @@ static const struct step *step_at(const struct core *core, const struct job_id *
     return job && number < job->n_steps ? &job->steps[number] : NULL;
 }
 
-bool core_step_counts(const struct core *core, const struct job_id *id, uint32_t number, struct job_counts *ret_counts)
+bool core_step_counts(const struct core *core, const struct job_id *id, uint32_t number,
+                      struct job_counts *ret_counts)
 {
     const struct step *step = step_at(core, id, number);
 
@@ -77,14 +81,16 @@ bool core_step_counts(const struct core *core, const struct job_id *id, uint32_t
     return step != NULL;
 }
 
-const struct space *core_step_space(const struct core *core, const struct job_id *id, uint32_t number)
+const struct space *core_step_space(const struct core *core, const struct job_id *id,
+                                    uint32_t number)
 {
     const struct step *step = step_at(core, id, number);
 
     return step ? &step->space : NULL;
 }
 
-bool core_task(const struct core *core, const struct job_id *id, struct task_id task, enum task_state *ret_state, uint32_t *ret_floor)
+bool core_task(const struct core *core, const struct job_id *id, struct task_id task,
+               enum task_state *ret_state, uint32_t *ret_floor)
 {
     const struct step *step = job_step(core, id, task);
 
@@ -95,7 +101,9 @@ bool core_task(const struct core *core, const struct job_id *id, struct task_id 
     return true;
 }
 
-size_t core_task_ranges(const struct core *core, const struct job_id *id, uint32_t number, enum task_state state, uint64_t from, struct task_range *ret_ranges, size_t max)
+size_t core_task_ranges(const struct core *core, const struct job_id *id, uint32_t number,
+                        enum task_state state, uint64_t from, struct task_range *ret_ranges,
+                        size_t max)
 {
     const struct step *step = step_at(core, id, number);
     size_t n = 0;
@@ -126,14 +134,16 @@ static void lease_fill(const struct lease *lease, struct lease_view *ret_view)
     };
 }
 
-size_t core_job_leases(const struct core *core, const struct job_id *id, struct lease_view *ret_views, size_t max)
+size_t core_job_leases(const struct core *core, const struct job_id *id,
+                       struct lease_view *ret_views, size_t max)
 {
     const struct job *job = job_find(core, id);
     size_t n = 0;
 
     if (!job)
         return 0;
-    list_each(link, &job->leases) {
+    list_each(link, &job->leases)
+    {
         const struct lease *lease = container_of(link, struct lease, of_job);
 
         if (n < max && lease_active(lease))
@@ -163,7 +173,8 @@ static void worker_fill(const struct worker *worker, struct worker_view *ret_vie
         .done = worker->done,
         .failed = worker->failed,
     };
-    list_each(link, &worker->leases) {
+    list_each(link, &worker->leases)
+    {
         const struct lease *lease = container_of(link, struct lease, of_worker);
 
         ret_view->running += lease->started && !lease->lapsed;
@@ -180,7 +191,8 @@ bool core_worker(const struct core *core, struct worker_id id, struct worker_vie
     return worker != NULL;
 }
 
-bool core_worker_by_key(const struct core *core, const struct worker_key *key, struct worker_view *ret_view)
+bool core_worker_by_key(const struct core *core, const struct worker_key *key,
+                        struct worker_view *ret_view)
 {
     const struct worker *worker = worker_find(&core->fleet, key);
 

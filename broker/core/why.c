@@ -45,11 +45,13 @@ static double amount_offered(const struct shape *shape, const struct demand *dem
     return 0;
 }
 
-static bool short_of(const struct core *core, const struct demand *demand, shape_offers *offers, size_t i, const char *name, double wanted, struct why *why)
+static bool short_of(const struct core *core, const struct demand *demand, shape_offers *offers,
+                     size_t i, const char *name, double wanted, struct why *why)
 {
     double best = 0;
 
-    list_each(link, &core->fleet.shapes) {
+    list_each(link, &core->fleet.shapes)
+    {
         const struct shape *shape = container_of(link, struct shape, link);
         double offered = shape->connected > 0 ? offers(shape, demand, i) : 0;
 
@@ -68,14 +70,18 @@ static bool short_of_amounts(const struct core *core, const struct demand *deman
 {
     double one = (double)AMOUNT_ONE;
 
-    if (short_of(core, demand, vcpus_offered, 0, "amount.worker.vcpu", (double)demand->vcpus / one, why) ||
-        short_of(core, demand, memory_offered, 0, "amount.worker.memory", (double)demand->memory / one, why) ||
-        short_of(core, demand, card_memory_offered, 0, "amount.worker.gpu.memory", (double)demand->card_memory_mib, why) ||
+    if (short_of(core, demand, vcpus_offered, 0, "amount.worker.vcpu", (double)demand->vcpus / one,
+                 why) ||
+        short_of(core, demand, memory_offered, 0, "amount.worker.memory",
+                 (double)demand->memory / one, why) ||
+        short_of(core, demand, card_memory_offered, 0, "amount.worker.gpu.memory",
+                 (double)demand->card_memory_mib, why) ||
         short_of(core, demand, cards_offered, 0, "amount.worker.gpu", demand->cards, why) ||
         short_of(core, demand, slots_offered, 0, "slots", 1, why))
         return true;
     for (size_t i = 0; i < demand->n_amounts; i++)
-        if (short_of(core, demand, amount_offered, i, demand->amounts[i].name, (double)demand->amounts[i].value / one, why))
+        if (short_of(core, demand, amount_offered, i, demand->amounts[i].name,
+                     (double)demand->amounts[i].value / one, why))
             return true;
     return false;
 }
@@ -86,7 +92,8 @@ static bool lacks_set(const struct core *core, const struct demand *demand, stru
         const struct name_set *set = &demand->sets[i];
         bool met = false;
 
-        list_each(link, &core->fleet.shapes) {
+        list_each(link, &core->fleet.shapes)
+        {
             const struct shape *shape = container_of(link, struct shape, link);
 
             met |= shape->connected > 0 && sets_meet(set, shape->sets, shape->n_sets);
@@ -118,7 +125,8 @@ static bool held_for_return(const struct step *step)
 {
     unsigned looked_at = 0;
 
-    list_each(link, &step->job->leases) {
+    list_each(link, &step->job->leases)
+    {
         const struct lease *lease = container_of(link, struct lease, of_job);
 
         if (looked_at++ == HELD_LOOKED_AT)
@@ -143,7 +151,8 @@ static bool why_depends(const struct step *step, struct why *why)
     return false;
 }
 
-void core_why(const struct core *core, const struct job_id *id, uint32_t number, struct why *ret_why)
+void core_why(const struct core *core, const struct job_id *id, uint32_t number,
+              struct why *ret_why)
 {
     const struct job *job = job_find(core, id);
     const struct step *step = job && number < job->n_steps ? &job->steps[number] : NULL;

@@ -1,3 +1,6 @@
+/* Studios ask and repeat until they are answered; workers run what they are told, lose their links,
+ * pause, die and come back. Both keep to the protocol and to nothing else.
+ */
 #include <string.h>
 #include "sim.h"
 
@@ -44,16 +47,21 @@ static void job_invent(struct world *world, uint32_t studio, struct sim_job *job
 
 static void verb_invent(struct world *world, uint32_t studio, struct sim_request *request)
 {
-    static const enum verb_kind kinds[] = {VERB_CANCEL, VERB_PAUSE, VERB_RESUME, VERB_RESUME, VERB_RETRY, VERB_RETRY, VERB_RETRY, VERB_PRIORITY};
+    static const enum verb_kind kinds[] = {VERB_CANCEL, VERB_PAUSE, VERB_RESUME, VERB_RESUME,
+                                           VERB_RETRY,  VERB_RETRY, VERB_RETRY,  VERB_PRIORITY};
 
-    *request = (struct sim_request){.open = true, .verb = true, .kind = kinds[sim_random(world, 8)]};
+    *request =
+        (struct sim_request){.open = true, .verb = true, .kind = kinds[sim_random(world, 8)]};
     request->job = (uint32_t)sim_random(world, world->n_jobs);
     const struct sim_job *job = &world->jobs[request->job];
 
-    request->ranged = sim_random(world, 2) && (request->kind == VERB_RETRY || request->kind == VERB_CANCEL);
+    request->ranged =
+        sim_random(world, 2) && (request->kind == VERB_RETRY || request->kind == VERB_CANCEL);
     request->range.step = (uint32_t)sim_random(world, job->n_steps);
     request->range.first = sim_random(world, job->steps[request->range.step].n_tasks);
-    request->range.last = request->range.first + sim_random(world, job->steps[request->range.step].n_tasks - request->range.first);
+    request->range.last =
+        request->range.first +
+        sim_random(world, job->steps[request->range.step].n_tasks - request->range.first);
     request->priority = (int32_t)sim_random(world, 5);
     if (request->kind == VERB_CANCEL && !request->ranged && sim_random(world, 4))
         request->kind = VERB_PRIORITY;
@@ -62,7 +70,8 @@ static void verb_invent(struct world *world, uint32_t studio, struct sim_request
 
 static void request_send(struct world *world, uint32_t studio, const struct sim_request *request)
 {
-    struct event event = {.kind = request->verb ? EVENT_VERB : EVENT_SUBMIT, .cookie = studio + ((uint64_t)request->number << 8)};
+    struct event event = {.kind = request->verb ? EVENT_VERB : EVENT_SUBMIT,
+                          .cookie = studio + ((uint64_t)request->number << 8)};
     struct job_spec spec;
     struct step_spec steps[STEPS];
     struct space spaces[STEPS];
@@ -124,8 +133,10 @@ void studio_answered(struct world *world, const struct effect *effect)
     const struct sim_job *job = &world->jobs[request->job];
 
     if (!request->open || request->number != effect->cookie >> 8) {
-        if (studio->last_code == CODE_OK && studio->last.number == effect->cookie >> 8) /* the same request, the same answer */
-            CHECK(effect->code == CODE_OK && effect->reply.repeated && effect->reply.tasks == studio->last_tasks);
+        if (studio->last_code == CODE_OK &&
+            studio->last.number == effect->cookie >> 8) /* the same request, the same answer */
+            CHECK(effect->code == CODE_OK && effect->reply.repeated &&
+                  effect->reply.tasks == studio->last_tasks);
         return;
     }
     bool foreign = job->studio.value != number + 1;
@@ -167,7 +178,8 @@ void worker_unlink(struct world *world, uint32_t number, int64_t away_ns, bool d
 {
     struct sim_worker *worker = &world->workers[number];
 
-    world_trace(world, number, dies ? "dies" : "unlinks", &(struct lease_id){0}, (uint64_t)away_ns / SECOND);
+    world_trace(world, number, dies ? "dies" : "unlinks", &(struct lease_id){0},
+                (uint64_t)away_ns / SECOND);
     worker->linked = worker->welcomed = worker->paused = false;
     worker->wake_ns = world->now_ns + away_ns;
     if (!dies)
@@ -189,11 +201,17 @@ int64_t worker_next_ns(const struct world *world, uint32_t number)
     return next_ns;
 }
 
-static void lease_say(struct world *world, uint32_t number, const struct sim_lease *lease, enum event_kind kind)
+static void lease_say(struct world *world, uint32_t number, const struct sim_lease *lease,
+                      enum event_kind kind)
 {
     struct event event = {.kind = kind};
 
-    world_trace(world, number, kind == EVENT_STARTED ? "started" : kind == EVENT_RELEASED ? "released" : kind == EVENT_PROGRESS ? "progress" : "result", &lease->id, kind == EVENT_STARTED ? lease->gpu_mask : lease->class);
+    world_trace(world, number,
+                kind == EVENT_STARTED    ? "started"
+                : kind == EVENT_RELEASED ? "released"
+                : kind == EVENT_PROGRESS ? "progress"
+                                         : "result",
+                &lease->id, kind == EVENT_STARTED ? lease->gpu_mask : lease->class);
     if (!world->workers[number].welcomed)
         return;
     if (kind == EVENT_STARTED) {
@@ -237,20 +255,24 @@ static void lease_begin(struct world *world, uint32_t number, struct sim_lease *
     if (!world->crashes) /* adopted leases of an earlier broker may crowd a node for a while */
         CHECK((cards & lease->gpu_mask) == 0);
     lease->state = RUNNING;
-    lease->ends_ns = world->now_ns + 100000000 + (int64_t)sim_random(world, sim_random(world, 8) == 0 ? 60 * SECOND : 6 * SECOND);
+    lease->ends_ns =
+        world->now_ns + 100000000 +
+        (int64_t)sim_random(world, sim_random(world, 8) == 0 ? 60 * SECOND : 6 * SECOND);
     lease->class = outcome(world, &lease->id);
     lease_say(world, number, lease, EVENT_STARTED);
 }
 
 /* Those that stood behind one that has ended take up what it stood behind. */
-static void lease_end(struct world *world, uint32_t number, struct sim_lease *ended, bool frees_room)
+static void lease_end(struct world *world, uint32_t number, struct sim_lease *ended,
+                      bool frees_room)
 {
     struct sim_worker *worker = &world->workers[number];
 
     for (uint32_t i = 0; i < HELD; i++) {
         struct sim_lease *lease = &worker->held[i];
 
-        if (lease->state != QUEUED || lease->behind != ended->id.attempt || lease->behind_epoch != ended->id.epoch)
+        if (lease->state != QUEUED || lease->behind != ended->id.attempt ||
+            lease->behind_epoch != ended->id.epoch)
             continue;
         lease->behind = ended->behind;
         lease->behind_epoch = ended->behind_epoch;
@@ -267,11 +289,19 @@ static void hello(struct world *world, uint32_t number)
     struct sim_worker *worker = &world->workers[number];
     struct event event = {.kind = EVENT_HELLO, .cookie = number};
     static const char *const versions[] = {"3.6", "4.2"};
-    static const struct attribute blender = {.name = "attr.software.blender", .any_of = versions, .n_any_of = 2};
-    struct amount amounts[] = {{"amount.worker.vcpu", worker->vcpus}, {"amount.worker.memory", 64000}};
+    static const struct attribute blender = {
+        .name = "attr.software.blender", .any_of = versions, .n_any_of = 2};
+    struct amount amounts[] = {{"amount.worker.vcpu", worker->vcpus},
+                               {"amount.worker.memory", 64000}};
     struct gpu_offer gpus[CARDS] = {{24000}, {24000}, {48000}, {48000}};
-    struct offer offer = {.slots = worker->slots, .prefetch = worker->prefetch, .amounts = amounts, .n_amounts = 2,
-                          .attributes = &blender, .n_attributes = worker->blender, .gpus = gpus, .n_gpus = worker->cards};
+    struct offer offer = {.slots = worker->slots,
+                          .prefetch = worker->prefetch,
+                          .amounts = amounts,
+                          .n_amounts = 2,
+                          .attributes = &blender,
+                          .n_attributes = worker->blender,
+                          .gpus = gpus,
+                          .n_gpus = worker->cards};
 
     worker->linked = true;
     worker->session++;
@@ -288,12 +318,14 @@ static void list(struct world *world, uint32_t number)
     struct sim_worker *worker = &world->workers[number];
     struct event event = {.kind = EVENT_INVENTORY};
     struct inventory_item items[HELD];
-    static const enum held_state states[] = {[QUEUED] = HELD_QUEUED, [RUNNING] = HELD_RUNNING, [RESULT] = HELD_RESULT};
+    static const enum held_state states[] = {
+        [QUEUED] = HELD_QUEUED, [RUNNING] = HELD_RUNNING, [RESULT] = HELD_RESULT};
     size_t n = 0;
 
     for (uint32_t i = 0; i < HELD; i++)
         if (worker->held[i].state != FREE)
-            items[n++] = (struct inventory_item){worker->held[i].id, states[worker->held[i].state], worker->held[i].gpu_mask};
+            items[n++] = (struct inventory_item){worker->held[i].id, states[worker->held[i].state],
+                                                 worker->held[i].gpu_mask};
     event.inventory.worker = worker->id;
     event.inventory.items = items;
     event.inventory.n_items = n / 2; /* it may span messages */
@@ -309,7 +341,8 @@ static void trouble(struct world *world, uint32_t number)
     if (sim_chance(world, 40))
         worker_unlink(world, number, (int64_t)sim_random(world, 20 * SECOND), false);
     else if (sim_chance(world, 60))
-        worker_unlink(world, number, (int64_t)sim_random(world, 100 * SECOND), sim_random(world, 2));
+        worker_unlink(world, number, (int64_t)sim_random(world, 100 * SECOND),
+                      sim_random(world, 2));
     else if (sim_chance(world, 60)) {
         world->workers[number].paused = true;
         world_trace(world, number, "pauses", &(struct lease_id){0}, 0);
@@ -359,7 +392,8 @@ void worker_run(struct world *world, uint32_t number)
 static struct sim_lease *held_find(struct sim_worker *worker, const struct lease_id *id)
 {
     for (uint32_t i = 0; i < HELD; i++)
-        if (worker->held[i].state != FREE && worker->held[i].id.attempt == id->attempt && worker->held[i].id.epoch == id->epoch)
+        if (worker->held[i].state != FREE && worker->held[i].id.attempt == id->attempt &&
+            worker->held[i].id.epoch == id->epoch)
             return &worker->held[i];
     return NULL;
 }
@@ -367,13 +401,16 @@ static struct sim_lease *held_find(struct sim_worker *worker, const struct lease
 static void assigned(struct world *world, uint32_t number, const struct effect *effect)
 {
     struct sim_worker *worker = &world->workers[number];
-    struct lease_id ahead = {.attempt = effect->assign.behind, .epoch = effect->assign.behind_epoch};
-    struct sim_lease *lease = NULL, *before = effect->assign.behind ? held_find(worker, &ahead) : NULL;
+    struct lease_id ahead = {.attempt = effect->assign.behind,
+                             .epoch = effect->assign.behind_epoch};
+    struct sim_lease *lease = NULL,
+                     *before = effect->assign.behind ? held_find(worker, &ahead) : NULL;
 
     for (uint32_t i = 0; i < HELD && !lease; i++)
         lease = worker->held[i].state == FREE ? &worker->held[i] : NULL;
     CHECK(lease && !held_find(worker, &effect->lease));
-    *lease = (struct sim_lease){.state = QUEUED, .id = effect->lease, .gpu_mask = effect->assign.gpu_mask};
+    *lease = (struct sim_lease){
+        .state = QUEUED, .id = effect->lease, .gpu_mask = effect->assign.gpu_mask};
     if (sim_chance(world, 150)) {
         lease_say(world, number, lease, EVENT_RELEASED); /* cannot run it here */
         lease->state = FREE;
@@ -404,11 +441,15 @@ static void revoked(struct world *world, uint32_t number, const struct effect *e
 void worker_receive(struct world *world, uint32_t number, const struct effect *effect)
 {
     struct sim_worker *worker = &world->workers[number];
-    static const char *const names[] = {"reply", "welcome", "verdict", "assign", "revoke", "committed", "changed"};
+    static const char *const names[] = {"reply",  "welcome",   "verdict", "assign",
+                                        "revoke", "committed", "changed"};
     struct sim_lease *lease = NULL;
 
     world_trace(world, number, names[effect->kind], &effect->lease,
-                effect->kind == EFFECT_ASSIGN ? effect->assign.behind : effect->kind == EFFECT_VERDICT ? effect->verdict.verdict : effect->kind == EFFECT_REVOKE ? effect->revoke.revoke : effect->code);
+                effect->kind == EFFECT_ASSIGN    ? effect->assign.behind
+                : effect->kind == EFFECT_VERDICT ? effect->verdict.verdict
+                : effect->kind == EFFECT_REVOKE  ? effect->revoke.revoke
+                                                 : effect->code);
     switch (effect->kind) {
     case EFFECT_WELCOME:
         CHECK(effect->code == CODE_OK);
@@ -433,7 +474,8 @@ void worker_receive(struct world *world, uint32_t number, const struct effect *e
         lease = effect->verdict.mark_only ? NULL : held_find(worker, &effect->lease);
         if (!lease)
             return;
-        world->adopted += effect->verdict.verdict != VERDICT_DROP && effect->lease.epoch != world->epoch;
+        world->adopted +=
+            effect->verdict.verdict != VERDICT_DROP && effect->lease.epoch != world->epoch;
         if (effect->verdict.verdict == VERDICT_DROP) {
             bool ran = lease->state == RUNNING;
 
@@ -441,7 +483,8 @@ void worker_receive(struct world *world, uint32_t number, const struct effect *e
                 lease_end(world, number, lease, ran);
             lease->state = FREE;
         } else if (effect->verdict.verdict == VERDICT_SEND || lease->state == RESULT) {
-            lease_say(world, number, lease, EVENT_RESULT); /* it may have ended since it was listed */
+            lease_say(world, number, lease,
+                      EVENT_RESULT); /* it may have ended since it was listed */
         } else if (lease->state == RUNNING) {
             lease_say(world, number, lease, EVENT_STARTED);
         }

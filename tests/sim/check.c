@@ -5,14 +5,16 @@
 
 uint32_t sim_job_number(const struct world *world, const struct job_id *id)
 {
-    CHECK(id->bytes[0] < world->n_jobs && memcmp(&world->jobs[id->bytes[0]].id, id, sizeof(*id)) == 0);
+    CHECK(id->bytes[0] < world->n_jobs &&
+          memcmp(&world->jobs[id->bytes[0]].id, id, sizeof(*id)) == 0);
     return id->bytes[0];
 }
 
 static void check_attempt(struct world *world, const struct record *record)
 {
     const struct lease_id *lease = &record->attempt.lease;
-    struct task_model *task = &world->model[sim_job_number(world, &record->job)][lease->task.step][lease->task.index];
+    struct task_model *task =
+        &world->model[sim_job_number(world, &record->job)][lease->task.step][lease->task.index];
 
     CHECK(lease->floor == task->floor); /* nothing older than what the user asked for last */
     CHECK(!task->done && !task->cancelled);
@@ -37,8 +39,8 @@ static void check_state(struct world *world, const struct record *record)
                 task->floor = record->change.floor;
                 task->cancelled = !task->done;
                 task->failed = false;
-            } else if (record->change.state == JOB_ACTIVE && task->cancelled && record->change.floor >= task->floor &&
-                       world->jobs[number].accepted) {
+            } else if (record->change.state == JOB_ACTIVE && task->cancelled &&
+                       record->change.floor >= task->floor && world->jobs[number].accepted) {
                 task->cancelled = false;
             }
         }

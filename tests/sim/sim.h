@@ -16,7 +16,13 @@
 enum { JOBS = 12, STEPS = 3, TASKS = 40, STUDIOS = 3, WORKERS = 6, HELD = 64, CARDS = 4 };
 #define SECOND 1000000000LL
 
-struct sim_step { uint32_t n_tasks, per; bool depends; double vcpus; uint32_t cards; bool needs_blender; };
+struct sim_step {
+    uint32_t n_tasks, per;
+    bool depends;
+    double vcpus;
+    uint32_t cards;
+    bool needs_blender;
+};
 
 /* What a studio wants and has been told. */
 struct sim_job {
@@ -25,9 +31,9 @@ struct sim_job {
     int32_t priority;
     uint32_t n_steps;
     struct sim_step steps[STEPS];
-    bool impossible;     /* asks for what nobody has */
-    bool accepted;       /* a reply said so */
-    bool poison;         /* some of its tasks always fail */
+    bool impossible; /* asks for what nobody has */
+    bool accepted;   /* a reply said so */
+    bool poison;     /* some of its tasks always fail */
 };
 
 struct sim_request { /* one at a time per studio; repeated until it is answered */
@@ -56,7 +62,8 @@ enum held { FREE, QUEUED, RUNNING, RESULT };
 struct sim_lease {
     enum held state;
     struct lease_id id;
-    uint64_t behind; uint32_t behind_epoch;
+    uint64_t behind;
+    uint32_t behind_epoch;
     uint32_t gpu_mask;
     int64_t ends_ns;
     enum attempt_class class;
@@ -68,8 +75,8 @@ struct sim_worker {
     struct worker_id id;
     uint8_t boot[16];
     uint64_t session;
-    bool linked, welcomed;   /* a connection; the broker's answer to HELLO */
-    int64_t wake_ns;         /* while unlinked or paused: when it goes on */
+    bool linked, welcomed; /* a connection; the broker's answer to HELLO */
+    int64_t wake_ns;       /* while unlinked or paused: when it goes on */
     bool paused;
     int64_t beat_ns;
     uint32_t slots, prefetch, cards;
@@ -84,28 +91,38 @@ struct sim_message {
     uint64_t order;
     bool to_worker;
     uint32_t worker;
-    uint64_t session;       /* a link's messages die with it */
+    uint64_t session; /* a link's messages die with it */
     struct event event;
-    struct lease_id lease;  /* of an inventory item */
+    struct lease_id lease; /* of an inventory item */
     struct inventory_item items[HELD];
     struct effect effect;
 };
 
-struct task_model { uint32_t floor; bool done, cancelled, failed; };
+struct task_model {
+    uint32_t floor;
+    bool done, cancelled, failed;
+};
 
 struct world {
     uint64_t seed, random;
     int64_t now_ns, ends_ns;
-    bool trace;             /* every message of a worker, to stderr */
-    bool calm;              /* no more faults, no more requests */
+    bool trace; /* every message of a worker, to stderr */
+    bool calm;  /* no more faults, no more requests */
     struct core *core;
     uint32_t epoch;
     struct outbox outbox;
-    struct record *records; size_t n_records, n_durable, records_capacity;
-    struct sim_effect { struct effect effect; size_t after; } *waiting; size_t n_waiting, waiting_capacity;
-    struct sim_message *messages; size_t n_messages, messages_capacity;
+    struct record *records;
+    size_t n_records, n_durable, records_capacity;
+    struct sim_effect {
+        struct effect effect;
+        size_t after;
+    } * waiting;
+    size_t n_waiting, waiting_capacity;
+    struct sim_message *messages;
+    size_t n_messages, messages_capacity;
     uint64_t order;
-    struct sim_job jobs[JOBS]; uint32_t n_jobs;
+    struct sim_job jobs[JOBS];
+    uint32_t n_jobs;
     struct sim_studio studios[STUDIOS];
     struct sim_worker workers[WORKERS];
     struct task_model model[JOBS][STEPS][TASKS];
@@ -119,12 +136,13 @@ bool sim_chance(struct world *world, unsigned in); /* one in `in`; never once ca
 void world_init(struct world *world, uint64_t seed);
 void world_deinit(struct world *world);
 void world_event(struct world *world, struct event *event);
-void world_sync(struct world *world);   /* records become durable, effects leave */
-void world_crash(struct world *world);  /* without what was not synced */
+void world_sync(struct world *world);  /* records become durable, effects leave */
+void world_crash(struct world *world); /* without what was not synced */
 struct core *world_replay(const struct world *world, size_t n_records);
 void world_send(struct world *world, uint32_t worker, const struct event *event);
-bool world_run(struct world *world);    /* one more thing happens; false: nothing will */
-void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spec *steps, struct space *spaces);
+bool world_run(struct world *world); /* one more thing happens; false: nothing will */
+void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spec *steps,
+               struct space *spaces);
 
 /* actors.c */
 void studio_run(struct world *world, uint32_t number);
@@ -135,7 +153,11 @@ void worker_unlink(struct world *world, uint32_t number, int64_t away_ns, bool d
 int64_t worker_next_ns(const struct world *world, uint32_t number);
 void worker_init(struct world *world, uint32_t number);
 
-void world_trace(const struct world *world, uint32_t worker, const char *what, const struct lease_id *lease, uint64_t number);
+void world_trace(const struct world *world, uint32_t worker, const char *what,
+                 const struct lease_id *lease, uint64_t number);
+
+/* run.c */
+void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace);
 
 /* check.c */
 void check_record(struct world *world, const struct record *record);

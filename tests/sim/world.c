@@ -1,3 +1,6 @@
+/* The broker, its store and its links: records wait for a sync, effects for their records, messages
+ * for their time; a crash keeps what was synced.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,13 +20,15 @@ bool sim_chance(struct world *world, unsigned in)
     return sim_random(world, in) == 0 && !world->calm;
 }
 
-void world_trace(const struct world *world, uint32_t worker, const char *what, const struct lease_id *lease, uint64_t number)
+void world_trace(const struct world *world, uint32_t worker, const char *what,
+                 const struct lease_id *lease, uint64_t number)
 {
     if (world->trace)
-        fprintf(stderr, "%9.3f worker %u %-10s job %u step %u task %llu floor %u lease %u/%llu (%llu)\n",
+        fprintf(stderr,
+                "%9.3f worker %u %-10s job %u step %u task %llu floor %u lease %u/%llu (%llu)\n",
                 (double)world->now_ns / 1e9, worker, what, lease->job.bytes[0], lease->task.step,
-                (unsigned long long)lease->task.index, lease->floor, lease->epoch, (unsigned long long)lease->attempt,
-                (unsigned long long)number);
+                (unsigned long long)lease->task.index, lease->floor, lease->epoch,
+                (unsigned long long)lease->attempt, (unsigned long long)number);
 }
 
 static void *grown(void *items, size_t n, size_t *capacity, size_t size)
@@ -38,20 +43,28 @@ static void *grown(void *items, size_t n, size_t *capacity, size_t size)
 
 /* ---- jobs as the core is told of them ---- */
 
-void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spec *steps, struct space *spaces)
+void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spec *steps,
+               struct space *spaces)
 {
     static const char *const blender[] = {"4.2"};
-    static const struct attribute attribute = {.name = "attr.software.blender", .any_of = blender, .n_any_of = 1};
+    static const struct attribute attribute = {
+        .name = "attr.software.blender", .any_of = blender, .n_any_of = 1};
     static struct amount amounts[STEPS][2];
     static struct dependency dependencies[STEPS];
 
-    *spec = (struct job_spec){.job = job->id, .studio = job->studio, .priority = job->priority, .steps = steps, .n_steps = job->n_steps, .name = "sim"};
+    *spec = (struct job_spec){.job = job->id,
+                              .studio = job->studio,
+                              .priority = job->priority,
+                              .steps = steps,
+                              .n_steps = job->n_steps,
+                              .name = "sim"};
     for (uint32_t i = 0; i < job->n_steps; i++) {
         const struct sim_step *step = &job->steps[i];
         struct space_range range = {.first = 1, .last = step->n_tasks, .step = 1};
 
         space_init(&spaces[i]);
-        CHECK(space_add_ints(&spaces[i], "frame", 0, 1, false, &range, 1) == 0 && space_seal(&spaces[i]) == 0);
+        CHECK(space_add_ints(&spaces[i], "frame", 0, 1, false, &range, 1) == 0 &&
+              space_seal(&spaces[i]) == 0);
         steps[i] = (struct step_spec){.space = &spaces[i], .amounts = amounts[i]};
         if (step->vcpus > 0)
             amounts[i][steps[i].n_amounts++] = (struct amount){"amount.worker.vcpu", step->vcpus};
@@ -97,12 +110,14 @@ void world_event(struct world *world, struct event *event)
     size_t before = world->n_records;
 
     for (size_t i = 0; i < world->outbox.n_records; i++) {
-        world->records = grown(world->records, world->n_records, &world->records_capacity, sizeof(*world->records));
+        world->records = grown(world->records, world->n_records, &world->records_capacity,
+                               sizeof(*world->records));
         world->records[world->n_records++] = world->outbox.records[i];
         check_record(world, &world->outbox.records[i]);
     }
     for (size_t i = 0; i < world->outbox.n_effects; i++) {
-        world->waiting = grown(world->waiting, world->n_waiting, &world->waiting_capacity, sizeof(*world->waiting));
+        world->waiting = grown(world->waiting, world->n_waiting, &world->waiting_capacity,
+                               sizeof(*world->waiting));
         world->waiting[world->n_waiting].effect = world->outbox.effects[i];
         world->waiting[world->n_waiting++].after = before + world->outbox.effects_after[i];
     }
@@ -113,7 +128,8 @@ void world_event(struct world *world, struct event *event)
 
 static struct sim_message *message_new(struct world *world, int64_t delay_ns)
 {
-    world->messages = grown(world->messages, world->n_messages, &world->messages_capacity, sizeof(*world->messages));
+    world->messages = grown(world->messages, world->n_messages, &world->messages_capacity,
+                            sizeof(*world->messages));
     struct sim_message *message = &world->messages[world->n_messages++];
 
     memset(message, 0, sizeof(*message));
@@ -125,10 +141,12 @@ static struct sim_message *message_new(struct world *world, int64_t delay_ns)
 /* A link keeps order: a message arrives no earlier than the one before it. */
 static int64_t link_delay(struct world *world, uint32_t worker, bool to_worker)
 {
-    int64_t at_ns = world->now_ns + 1000000 + (int64_t)sim_random(world, sim_random(world, 10) == 0 ? 2 * SECOND : 20000000);
+    int64_t at_ns = world->now_ns + 1000000 +
+                    (int64_t)sim_random(world, sim_random(world, 10) == 0 ? 2 * SECOND : 20000000);
 
     for (size_t i = 0; i < world->n_messages; i++)
-        if (world->messages[i].worker == worker && world->messages[i].to_worker == to_worker && world->messages[i].at_ns > at_ns)
+        if (world->messages[i].worker == worker && world->messages[i].to_worker == to_worker &&
+            world->messages[i].at_ns > at_ns)
             at_ns = world->messages[i].at_ns;
     return at_ns - world->now_ns;
 }
@@ -168,9 +186,11 @@ void world_sync(struct world *world)
             studio_answered(world, &effect);
             continue;
         }
-        uint32_t worker = effect.kind == EFFECT_WELCOME ? (uint32_t)effect.cookie : worker_number(world, &effect);
+        uint32_t worker =
+            effect.kind == EFFECT_WELCOME ? (uint32_t)effect.cookie : worker_number(world, &effect);
 
-        if (world->workers[worker].linked && !(effect.kind == EFFECT_ASSIGN && sim_chance(world, 200))) {
+        if (world->workers[worker].linked &&
+            !(effect.kind == EFFECT_ASSIGN && sim_chance(world, 200))) {
             int64_t delay_ns = link_delay(world, worker, true);
             struct sim_message *message = message_new(world, delay_ns);
 
@@ -225,7 +245,8 @@ static void deliver(struct world *world, size_t at)
     if (message.to_worker) {
         if (worker->paused) { /* it lies in its socket */
             message.at_ns = worker->wake_ns;
-            world->messages = grown(world->messages, world->n_messages, &world->messages_capacity, sizeof(*world->messages));
+            world->messages = grown(world->messages, world->n_messages, &world->messages_capacity,
+                                    sizeof(*world->messages));
             world->messages[world->n_messages++] = message;
             return;
         }

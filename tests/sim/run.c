@@ -1,0 +1,68 @@
+/* One world from its first day to its last: a storm, then calm, then the reckoning. */
+#include <stdio.h>
+#include <string.h>
+#include "sim.h"
+
+/* Resumes what is paused, so that at the end nothing may be unfinished but for a reason. */
+static void calm_down(struct world *world)
+{
+    world->calm = true;
+    for (uint32_t i = 0; i < world->n_jobs; i++) {
+        struct job_view view;
+        struct event event = {.kind = EVENT_VERB, .cookie = UINT32_MAX};
+
+        if (!core_job(world->core, &world->jobs[i].id, &view) || view.state != JOB_PAUSED)
+            continue;
+        event.verb.verb = VERB_RESUME;
+        event.verb.job = world->jobs[i].id;
+        event.verb.request.bytes[0] = 255;
+        event.verb.request.bytes[1] = (uint8_t)i;
+        memcpy(event.verb.request.bytes + 2, &world->order, sizeof(world->order));
+        world_event(world, &event);
+        world->order++;
+    }
+    for (size_t i = 0; i < world->n_waiting; i++) /* nobody waits for these answers */
+        if (world->waiting[i].effect.kind == EFFECT_REPLY &&
+            world->waiting[i].effect.cookie == UINT32_MAX)
+            world->waiting[i].effect.kind = EFFECT_CHANGED;
+}
+
+static bool settled(const struct world *world)
+{
+    for (uint32_t i = 0; i < STUDIOS; i++)
+        if (world->studios[i].request.open)
+            return false;
+    for (uint32_t i = 0; i < world->n_jobs; i++) {
+        struct job_view view;
+
+        if (core_job(world->core, &world->jobs[i].id, &view) && view.state == JOB_PAUSED)
+            return false;
+    }
+    return true;
+}
+
+void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace)
+{
+    world_init(world, seed);
+    world->trace = trace;
+    int64_t stormy_ns = world->now_ns + (int64_t)(60 + sim_random(world, 400)) * SECOND;
+
+    world->ends_ns = stormy_ns;
+    while (world_run(world))
+        ;
+    do { /* a job may pause itself again over its failures */
+        calm_down(world);
+        world->ends_ns = world->now_ns + 2000 * SECOND;
+        while (world_run(world))
+            ;
+    } while (!settled(world));
+    check_end(world);
+    if (verbose)
+        printf("seed=%llu events=%llu records=%zu jobs=%u results=%llu crashes=%llu adopted=%llu "
+               "notes=%llu parked=%llu stale=%llu already=%llu\n",
+               (unsigned long long)seed, (unsigned long long)world->events, world->n_records,
+               world->n_jobs, (unsigned long long)world->results,
+               (unsigned long long)world->crashes, (unsigned long long)world->adopted,
+               (unsigned long long)world->notes, (unsigned long long)world->parked,
+               (unsigned long long)world->stale, (unsigned long long)world->already);
+}

@@ -1,0 +1,182 @@
+/* Jobs, steps and tasks: states, dependencies, submission, what is remembered. */
+#include "core_fixture.h"
+
+TEST(every_pair_of_task_states_is_allowed_or_refused_as_the_table_says)
+{
+    /* rows: from; columns: waiting ready leased running done failed cancelled */
+    static const char *const table[TASK_STATES_COUNT] = {
+        [TASK_WAITING] = ".xxxxxx",   [TASK_READY] = "x.xxxxx", [TASK_LEASED] = "x..xxxx",
+        [TASK_RUNNING] = "x.x.xxx",   [TASK_DONE] = "x......",  [TASK_FAILED] = "x...x.x",
+        [TASK_CANCELLED] = "x......",
+    };
+
+    for (unsigned from = 0; from < TASK_STATES_COUNT; from++)
+        for (unsigned to = 0; to < TASK_STATES_COUNT; to++)
+            assert_int_equal(step_allowed(from, to), table[from][to] == 'x');
+    assert_false(step_allowed(TASK_READY, (enum task_state)TASK_STATES_COUNT));
+}
+
+TEST(a_bitmap_finds_the_first_of_ten_million_and_the_end_of_a_run)
+{
+    struct bitmap bitmap;
+
+    bitmap_init(&bitmap, 10000000);
+    assert_true(bitmap_next(&bitmap, 0) == BITMAP_NONE);
+    bitmap_set(&bitmap, 9999999 / 64, 1ULL << (9999999 % 64));
+    assert_int_equal(bitmap_next(&bitmap, 0), 9999999);
+    for (uint64_t word = 100; word < 200; word++)
+        bitmap_set(&bitmap, word, UINT64_MAX);
+    assert_int_equal(bitmap_next(&bitmap, 17), 6400);
+    assert_int_equal(bitmap_run_end(&bitmap, 6400), 12799);
+    assert_int_equal(bitmap_next(&bitmap, 12800), 9999999);
+    bitmap_clear(&bitmap, 9999999 / 64, UINT64_MAX);
+    assert_true(bitmap_next(&bitmap, 12800) == BITMAP_NONE);
+    bitmap_deinit(&bitmap);
+}
+
+TEST(floors_are_runs_that_split_and_merge)
+{
+    struct floors floors = {0};
+
+    floors_raise(&floors, 10, 19, 1);
+    floors_raise(&floors, 12, 13, 2);
+    assert_int_equal(floors.n, 3);
+    assert_int_equal(floors_at(&floors, 9), 0);
+    assert_int_equal(floors_at(&floors, 11), 1);
+    assert_int_equal(floors_at(&floors, 12), 2);
+    assert_int_equal(floors_highest(&floors, 0, 11), 1);
+    floors_raise(&floors, 0, 100, 3);
+    assert_int_equal(floors.n, 1);
+    floors_raise(&floors, 101, 101, 3);
+    assert_int_equal(floors.n, 1);
+    floors_deinit(&floors);
+}
+
+TEST(a_step_that_waits_for_a_whole_step_is_ready_when_all_of_it_is_done)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 2}, {.tasks = 3, .depends = 1}}});
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 2});
+    struct lease_id first = assigned(&farm, 0), second = assigned(&farm, 1);
+
+    result(&farm, 1, first, CLASS_OK);
+    assert_int_equal(state_of(&farm, 1, 1, 0), TASK_WAITING);
+    assert_int_equal(why_of(&farm, 1, 1).kind, WHY_DEPENDS);
+    result(&farm, 1, second, CLASS_OK);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 2);
+    assert_int_equal(state_of(&farm, 1, 1, 2), TASK_READY);
+    farm_free(&farm);
+}
+
+TEST(a_frame_waits_for_its_own_tiles_alone)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm,
+           &(struct plan_job){1, 1, 0, {{.tasks = 5}, {.tasks = 3, .depends = 1, .per = 2}}});
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 5});
+    struct lease_id tiles[5];
+
+    for (size_t i = 0; i < 5; i++)
+        tiles[i] = assigned(&farm, i);
+    result(&farm, 1, tiles[2], CLASS_OK);
+    assert_int_equal(state_of(&farm, 1, 1, 1), TASK_WAITING);
+    result(&farm, 1, tiles[3], CLASS_OK);
+    assert_int_equal(assigned(&farm, 0).task.index, 1);
+    result(&farm, 1, tiles[4], CLASS_OK); /* the last frame has but one */
+    assert_int_equal(assigned(&farm, 0).task.index, 2);
+    assert_int_equal(state_of(&farm, 1, 1, 0), TASK_WAITING);
+    farm_free(&farm);
+}
+
+TEST(a_job_that_contradicts_itself_is_refused)
+{
+    static const struct plan_job bad[] = {
+        {1, 1, 0, {{.tasks = 2, .depends = 1}}},                         /* on itself */
+        {1, 1, 0, {{.tasks = 2, .depends = 2}, {.tasks = 2}}},           /* on a later one */
+        {1, 1, 0, {{.tasks = 4}, {.tasks = 3, .depends = 1, .per = 2}}}, /* sizes do not meet */
+        {1, 1, 0, {{.tasks = 2, .vcpus = 1e30}}},
+        {1, 1, 0, {{.tasks = 0}}},
+        {1, 0, 0, {{.tasks = 1}}},
+    };
+    struct farm farm = farm_new();
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        assert_int_equal(submit(&farm, &bad[i]), CODE_INVALID);
+        assert_int_equal(farm.outbox.n_records, 0);
+    }
+    farm_free(&farm);
+}
+
+TEST(the_same_request_gets_the_same_answer_and_another_body_is_refused)
+{
+    struct plan_job job = {1, 1, 0, {{.tasks = 3}}}, other = {2, 1, 0, {{.tasks = 3}}};
+    struct farm farm = farm_new();
+
+    assert_int_equal(submit_as(&farm, &job, 1, 1), CODE_OK);
+    assert_false(effect_of(&farm, EFFECT_REPLY, 0)->reply.repeated);
+    assert_int_equal(farm.outbox.effects_after[0], 2); /* the answer waits for both records */
+    uint64_t sequence = effect_of(&farm, EFFECT_REPLY, 0)->reply.sequence;
+
+    assert_int_equal(submit_as(&farm, &job, 1, 1), CODE_OK);
+    assert_true(effect_of(&farm, EFFECT_REPLY, 0)->reply.repeated);
+    assert_int_equal(effect_of(&farm, EFFECT_REPLY, 0)->reply.sequence, sequence);
+    assert_int_equal(effect_of(&farm, EFFECT_REPLY, 0)->reply.tasks, 3);
+    assert_int_equal(farm.outbox.n_records, 0);
+    assert_int_equal(submit_as(&farm, &other, 1, 2), CODE_CONFLICT);
+    assert_int_equal(submit_as(&farm, &job, 2, 1), CODE_CONFLICT); /* the job's id is taken */
+    farm_free(&farm);
+}
+
+TEST(jobs_are_listed_newest_first_and_by_studio)
+{
+    struct farm farm = farm_new();
+    struct job_view view;
+
+    for (uint8_t i = 1; i <= 4; i++)
+        submit(&farm, &(struct plan_job){i, 1 + i % 2u, 0, {{.tasks = 1}}});
+    assert_true(core_job_before(farm.core, (struct studio_id){0}, 0, &view));
+    assert_int_equal(view.job.bytes[0], 4);
+    assert_true(core_job_before(farm.core, (struct studio_id){0}, view.sequence, &view));
+    assert_int_equal(view.job.bytes[0], 3);
+    assert_true(core_job_before(farm.core, (struct studio_id){2}, view.sequence, &view));
+    assert_int_equal(view.job.bytes[0], 1);
+    assert_false(core_job_before(farm.core, (struct studio_id){2}, view.sequence, &view));
+    assert_false(core_job_before(farm.core, (struct studio_id){9}, 0, &view));
+    farm_free(&farm);
+}
+
+TEST(ten_million_frames_cost_less_than_a_byte_each)
+{
+    struct farm farm = farm_new();
+    uint64_t bytes = 0;
+
+    assert_int_equal(
+        submit(&farm,
+               &(struct plan_job){
+                   1, 1, 0, {{.tasks = 10000000}, {.tasks = 10000000, .depends = 1, .per = 1}}}),
+        CODE_OK);
+    for (unsigned i = 0; i < 2; i++)
+        for (unsigned s = 0; s < TASK_STATES_COUNT; s++)
+            bytes += farm.core->jobs[0]->steps[i].bits[s].words ? 10000000 / 8 * 65 / 64 : 0;
+    assert_true(bytes < 10000000);
+    farm_free(&farm);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_pair_of_task_states_is_allowed_or_refused_as_the_table_says),
+        cmocka_unit_test(a_bitmap_finds_the_first_of_ten_million_and_the_end_of_a_run),
+        cmocka_unit_test(floors_are_runs_that_split_and_merge),
+        cmocka_unit_test(a_step_that_waits_for_a_whole_step_is_ready_when_all_of_it_is_done),
+        cmocka_unit_test(a_frame_waits_for_its_own_tiles_alone),
+        cmocka_unit_test(a_job_that_contradicts_itself_is_refused),
+        cmocka_unit_test(the_same_request_gets_the_same_answer_and_another_body_is_refused),
+        cmocka_unit_test(jobs_are_listed_newest_first_and_by_studio),
+        cmocka_unit_test(ten_million_frames_cost_less_than_a_byte_each),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,296 @@
+/* Leases: granted, queued behind another, lapsed, adopted, noted; and their results. */
+#include "core_fixture.h"
+
+static const struct plan_job four = {1, 1, 0, {{.tasks = 4}}};
+static const struct plan_worker one = {.number = 1, .slots = 1}, two = {.number = 2, .slots = 1};
+
+TEST(nothing_is_leased_before_the_list_has_come)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &four);
+    hello(&farm, &one, 1, 1);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    inventory(&farm, 1, NULL, 0);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1);
+    assert_true(effect_of(&farm, EFFECT_VERDICT, 0)->verdict.last);
+    farm_free(&farm);
+}
+
+TEST(a_lease_lapses_at_its_deadline_not_before)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &four);
+    join(&farm, &one);
+    started(&farm, 1, assigned(&farm, 0));
+    pass(&farm, LIMIT_LEASE_NS - 1);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_RUNNING);
+    pass(&farm, 1);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_READY);
+    assert_int_equal(record_of(&farm, RECORD_ATTEMPT)->attempt.class, CLASS_WORKER_LOST);
+    farm_free(&farm);
+}
+
+TEST(a_lapsed_lease_is_honoured_if_its_result_comes_first)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &four);
+    join(&farm, &one);
+    struct lease_id lost = assigned(&farm, 0);
+
+    started(&farm, 1, lost);
+    pass(&farm, LIMIT_LEASE_NS);
+    join(&farm, &two);
+    struct lease_id again = assigned(&farm, 0);
+
+    assert_int_equal(again.task.index, lost.task.index);
+    assert_int_equal(result(&farm, 1, lost, CLASS_OK), CODE_OK);
+    assert_int_equal(effect_of(&farm, EFFECT_REVOKE, 0)->revoke.revoke, CORE_REVOKE_STOP);
+    assert_int_equal(result(&farm, 2, again, CLASS_OK), CODE_ALREADY);
+    assert_int_equal(view_of(&farm, 1).counts.done, 1);
+    farm_free(&farm);
+}
+
+TEST(a_broker_that_was_away_itself_takes_nobody_for_lost)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &four);
+    join(&farm, &one);
+    started(&farm, 1, assigned(&farm, 0));
+    farm.now_ns += 20 * LIMIT_LEASE_NS;
+    tick(&farm);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_RUNNING);
+    farm_free(&farm);
+}
+
+TEST(what_is_queued_behind_a_lease_inherits_its_room_and_cards)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 3, .cards = 1}}});
+    join(&farm, &(struct plan_worker){
+                    .number = 1, .slots = 1, .prefetch = 1, .cards = 2, .card_memory_mib = 8000});
+    struct lease_id head = assigned(&farm, 0), behind = assigned(&farm, 1);
+
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 2);
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 0)->assign.gpu_mask, 1);
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 1)->assign.behind, head.attempt);
+    started(&farm, 1, head);
+    started(&farm, 1, behind); /* the first is sending its result */
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 0)->assign.behind, behind.attempt);
+    assert_int_equal(result(&farm, 1, head, CLASS_OK), CODE_OK);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    assert_int_equal(result(&farm, 1, behind, CLASS_OK), CODE_OK);
+    farm_free(&farm);
+}
+
+TEST(what_has_not_started_is_asked_back_for_a_worker_without_work)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 2}}});
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 1, .prefetch = 1});
+    struct lease_id queued = assigned(&farm, 1);
+
+    join(&farm, &two);
+    assert_int_equal(effect_of(&farm, EFFECT_REVOKE, 0)->revoke.revoke, CORE_REVOKE_TAKE_BACK);
+    beat(&farm, 2);
+    assert_int_equal(effects_of(&farm, EFFECT_REVOKE), 0); /* once */
+    released(&farm, 1, queued);
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 0)->worker.value,
+                     worker_numbered(&farm, 2).value);
+    farm_free(&farm);
+}
+
+TEST(work_handed_back_unasked_goes_to_somebody_else)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    join(&farm, &one);
+    struct lease_id lease = assigned(&farm, 0);
+
+    released(&farm, 1, lease);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    assert_int_equal(why_of(&farm, 1, 0).kind, WHY_RETRYING);
+    join(&farm, &two);
+    farm.now_ns += HANDED_BACK_NS;
+    tick(&farm);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_LEASED);
+    farm_free(&farm);
+}
+
+TEST(an_assignment_that_could_not_be_sent_is_granted_elsewhere)
+{
+    struct farm farm = farm_new();
+    struct event event = {.kind = EVENT_UNSENT};
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    join(&farm, &one);
+    event.unsent.worker = worker_numbered(&farm, 1);
+    event.unsent.lease = assigned(&farm, 0);
+    farm_step(&farm, &event);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0); /* not to one that cannot be reached */
+    beat(&farm, 1);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1);
+    farm_free(&farm);
+}
+
+TEST(a_session_goes_on_a_new_process_takes_over_and_a_second_one_is_refused)
+{
+    struct farm farm = farm_new();
+
+    join(&farm, &one);
+    assert_int_equal(hello(&farm, &one, 2, 1), CODE_OK);       /* reconnected */
+    assert_int_equal(hello(&farm, &one, 1, 1), CODE_STALE);    /* a late HELLO */
+    assert_int_equal(hello(&farm, &one, 3, 2), CODE_OK);       /* started anew on its folder */
+    assert_int_equal(hello(&farm, &one, 3, 9), CODE_CONFLICT); /* the same key elsewhere */
+    farm_free(&farm);
+}
+
+TEST(a_returning_worker_keeps_sends_and_drops_as_floors_say)
+{
+    struct farm farm = farm_new();
+    struct task_range last = {0, 2, 2};
+
+    submit(&farm, &four);
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 4});
+    struct lease_id leases[4];
+
+    for (size_t i = 0; i < 4; i++)
+        leases[i] = assigned(&farm, i);
+    for (size_t i = 0; i < 4; i++)
+        started(&farm, 1, leases[i]);
+    verb(&farm, 1, VERB_RETRY, &last);
+    hello(&farm, &(struct plan_worker){.number = 1, .slots = 4}, 2, 1);
+    struct inventory_item items[] = {
+        {leases[0], HELD_RUNNING, 0}, {leases[1], HELD_RESULT, 0}, {leases[2], HELD_RUNNING, 0}};
+
+    inventory(&farm, 1, items, 3);
+    assert_int_equal(effect_of(&farm, EFFECT_VERDICT, 0)->verdict.verdict, VERDICT_KEEP);
+    assert_int_equal(effect_of(&farm, EFFECT_VERDICT, 1)->verdict.verdict, VERDICT_SEND);
+    assert_int_equal(effect_of(&farm, EFFECT_VERDICT, 2)->verdict.verdict, VERDICT_DROP);
+    /* The fourth is lost: an attempt, and both it and the retried one are leased anew. */
+    assert_int_equal(record_of(&farm, RECORD_ATTEMPT)->attempt.class, CLASS_WORKER_LOST);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 2);
+    farm_free(&farm);
+}
+
+/* A second core that has read the first one's records; blobs and spaces as after a restart. */
+static struct farm restarted(const struct plan_job *job, const struct record *records,
+                             size_t n_records)
+{
+    struct core_config config = {.epoch = 2};
+    struct farm farm = {.core = core_new(&config), .now_ns = 1000 * SECOND, .requests = 100};
+    struct job_spec spec;
+    struct step_spec steps[3];
+    struct space spaces[3];
+
+    outbox_init(&farm.outbox);
+    spec_of(job, &spec, steps, spaces);
+    for (size_t i = 0; i < n_records; i++) {
+        struct record record = records[i];
+
+        if (record.kind == RECORD_JOB)
+            record.submit.spec = &spec;
+        core_apply(farm.core, &record);
+    }
+    core_recovered(farm.core, farm.now_ns);
+    core_audit(farm.core);
+    return farm;
+}
+
+TEST(after_a_restart_a_noted_task_is_held_and_adopted_and_an_unnoted_one_is_ready)
+{
+    struct farm farm = farm_new();
+    struct record records[8];
+    size_t n = 0;
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 2}}});
+    records[n++] = farm.outbox.records[0];
+    records[n++] = farm.outbox.records[1];
+    join(&farm, &one);
+    struct lease_id lease = assigned(&farm, 0);
+
+    started(&farm, 1, lease);
+    farm.now_ns += LIMIT_NOTE_AFTER_NS + SECOND;
+    tick(&farm);
+    records[n++] = *record_of(&farm, RECORD_NOTE);
+    uint64_t digest = core_digest(farm.core);
+
+    farm_free(&farm);
+    farm = restarted(&(struct plan_job){1, 1, 0, {{.tasks = 2}}}, records, n);
+    assert_true(core_digest(farm.core) == digest);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_RUNNING);
+    assert_int_equal(state_of(&farm, 1, 0, 1), TASK_READY);
+    join(&farm, &two);
+    assert_int_equal(assigned(&farm, 0).task.index, 1); /* not the held one */
+    hello(&farm, &one, 7, 1);
+    inventory(&farm, 1, &(struct inventory_item){lease, HELD_RUNNING, 0}, 1);
+    assert_int_equal(effect_of(&farm, EFFECT_VERDICT, 0)->verdict.verdict, VERDICT_KEEP);
+    assert_int_equal(result(&farm, 1, lease, CLASS_OK), CODE_OK);
+    farm_free(&farm);
+}
+
+TEST(a_held_task_is_ready_when_the_reconnect_window_has_passed)
+{
+    struct farm farm = farm_new();
+    struct record records[8];
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    records[0] = farm.outbox.records[0];
+    join(&farm, &one);
+    started(&farm, 1, assigned(&farm, 0));
+    farm.now_ns += LIMIT_NOTE_AFTER_NS + SECOND;
+    tick(&farm);
+    records[1] = *record_of(&farm, RECORD_NOTE);
+    farm_free(&farm);
+    farm = restarted(&(struct plan_job){1, 1, 0, {{.tasks = 1}}}, records, 2);
+    assert_int_equal(why_of(&farm, 1, 0).kind, WHY_HELD);
+    farm.now_ns += LIMIT_RECONNECT_NS - 1;
+    tick(&farm);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_RUNNING);
+    farm.now_ns += 1;
+    tick(&farm);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_READY);
+    farm_free(&farm);
+}
+
+TEST(a_revoked_worker_leaves_everything)
+{
+    struct farm farm = farm_new();
+    struct event event = {.kind = EVENT_EXPEL};
+
+    submit(&farm, &four);
+    join(&farm, &one);
+    event.expel.key.bytes[0] = 1;
+    farm_step(&farm, &event);
+    assert_int_equal(view_of(&farm, 1).counts.ready, 4);
+    assert_int_equal(why_of(&farm, 1, 0).kind, WHY_NO_WORKER);
+    farm_free(&farm);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_is_leased_before_the_list_has_come),
+        cmocka_unit_test(a_lease_lapses_at_its_deadline_not_before),
+        cmocka_unit_test(a_lapsed_lease_is_honoured_if_its_result_comes_first),
+        cmocka_unit_test(a_broker_that_was_away_itself_takes_nobody_for_lost),
+        cmocka_unit_test(what_is_queued_behind_a_lease_inherits_its_room_and_cards),
+        cmocka_unit_test(what_has_not_started_is_asked_back_for_a_worker_without_work),
+        cmocka_unit_test(work_handed_back_unasked_goes_to_somebody_else),
+        cmocka_unit_test(an_assignment_that_could_not_be_sent_is_granted_elsewhere),
+        cmocka_unit_test(a_session_goes_on_a_new_process_takes_over_and_a_second_one_is_refused),
+        cmocka_unit_test(a_returning_worker_keeps_sends_and_drops_as_floors_say),
+        cmocka_unit_test(
+            after_a_restart_a_noted_task_is_held_and_adopted_and_an_unnoted_one_is_ready),
+        cmocka_unit_test(a_held_task_is_ready_when_the_reconnect_window_has_passed),
+        cmocka_unit_test(a_revoked_worker_leaves_everything),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

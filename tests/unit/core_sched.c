@@ -1,0 +1,167 @@
+/* Who is next, and why somebody is not. */
+#include "core_fixture.h"
+
+TEST(studios_share_by_weight)
+{
+    struct farm farm = farm_new();
+    unsigned granted[3] = {0};
+
+    core_studio_weight(farm.core, (struct studio_id){2}, 3);
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1000}}});
+    submit(&farm, &(struct plan_job){2, 2, 0, {{.tasks = 1000}}});
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 1});
+    for (unsigned i = 0; i < 400; i++) {
+        struct lease_id lease = assigned(&farm, 0);
+
+        granted[lease.job.bytes[0]]++;
+        result(&farm, 1, lease, CLASS_OK);
+    }
+    assert_in_range(granted[1], 99, 101);
+    assert_in_range(granted[2], 299, 301);
+    farm_free(&farm);
+}
+
+TEST(a_studio_that_comes_late_neither_starves_others_nor_waits)
+{
+    struct farm farm = farm_new();
+    unsigned late = 0;
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1000}}});
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 1});
+    for (unsigned i = 0; i < 200; i++)
+        result(&farm, 1, assigned(&farm, 0), CLASS_OK);
+    struct lease_id running = assigned(&farm, 0);
+
+    submit(&farm, &(struct plan_job){2, 2, 0, {{.tasks = 1000}}});
+    result(&farm, 1, running, CLASS_OK);
+    for (unsigned i = 0; i < 100; i++) {
+        struct lease_id lease = assigned(&farm, 0);
+
+        late += lease.job.bytes[0] == 2;
+        result(&farm, 1, lease, CLASS_OK);
+    }
+    assert_in_range(late, 49, 51);
+    farm_free(&farm);
+}
+
+TEST(priority_orders_within_a_studio_and_then_age)
+{
+    struct farm farm = farm_new();
+    static const uint8_t order[] = {2, 1, 3};
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    submit(&farm, &(struct plan_job){2, 1, 5, {{.tasks = 1, .vcpus = 1}}}); /* another demand */
+    submit(&farm, &(struct plan_job){3, 1, 0, {{.tasks = 1}}});
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 1, .vcpus = 4});
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(assigned(&farm, 0).job.bytes[0], order[i]);
+        result(&farm, 1, assigned(&farm, 0), CLASS_OK);
+    }
+    farm_free(&farm);
+}
+
+TEST(a_slot_gets_its_share_of_the_vcpus_and_a_demand_what_it_names)
+{
+    struct farm farm = farm_new();
+
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 4, .vcpus = 16});
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 0)->assign.vcpus, 4);
+    submit(&farm, &(struct plan_job){2, 1, 0, {{.tasks = 2, .vcpus = 10}}});
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1); /* 2 are left */
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 0)->assign.vcpus, 10);
+    assert_int_equal(why_of(&farm, 2, 0).kind, WHY_BUSY);
+    assert_int_equal(why_of(&farm, 2, 0).workers, 1);
+    farm_free(&farm);
+}
+
+TEST(cards_are_leased_once_and_the_smallest_that_will_do)
+{
+    struct farm farm = farm_new();
+    struct event event = {.kind = EVENT_HELLO};
+    struct gpu_offer gpus[] = {{48000}, {8000}, {24000}};
+    struct offer offer = {.slots = 3, .gpus = gpus, .n_gpus = 3};
+
+    event.hello.key.bytes[0] = 1;
+    event.hello.offer = &offer;
+    farm_step(&farm, &event);
+    inventory(&farm, 1, NULL, 0);
+    submit(&farm,
+           &(struct plan_job){1, 1, 0, {{.tasks = 3, .cards = 1, .card_memory_mib = 20000}}});
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 2);
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 0)->assign.gpu_mask, 1u << 2);
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 1)->assign.gpu_mask, 1u << 0);
+    farm_free(&farm);
+}
+
+TEST(work_without_cards_keeps_away_from_cards)
+{
+    struct farm farm = farm_new();
+
+    join(&farm,
+         &(struct plan_worker){.number = 1, .slots = 8, .cards = 1, .card_memory_mib = 8000});
+    join(&farm, &(struct plan_worker){.number = 2, .slots = 1});
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 0)->worker.value,
+                     worker_numbered(&farm, 2).value);
+    farm_free(&farm);
+}
+
+TEST(a_waiting_step_says_why)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1, .vcpus = 64}}});
+    submit(&farm, &(struct plan_job){2, 1, 0, {{.tasks = 1, .software = "4.2"}}});
+    submit(&farm, &(struct plan_job){3, 1, 0, {{.tasks = 1, .vcpus = 16, .software = "3.6"}}});
+    submit(&farm, &(struct plan_job){4, 1, 0, {{.tasks = 1, .card_memory_mib = 9000}}});
+    assert_int_equal(why_of(&farm, 1, 0).kind, WHY_NO_WORKER);
+    join(&farm, &(struct plan_worker){.number = 1,
+                                      .slots = 1,
+                                      .vcpus = 8,
+                                      .software = "3.6",
+                                      .cards = 1,
+                                      .card_memory_mib = 8000});
+    join(&farm, &(struct plan_worker){.number = 2, .slots = 1, .vcpus = 32});
+    assert_int_equal(why_of(&farm, 1, 0).kind, WHY_NO_AMOUNT);
+    assert_string_equal(why_of(&farm, 1, 0).name, "amount.worker.vcpu");
+    assert_true(why_of(&farm, 1, 0).wanted == 64 && why_of(&farm, 1, 0).best == 32);
+    assert_int_equal(why_of(&farm, 2, 0).kind, WHY_NO_ATTRIBUTE);
+    assert_string_equal(why_of(&farm, 2, 0).value, "4.2");
+    assert_int_equal(why_of(&farm, 3, 0).kind, WHY_NO_ONE_FITS);
+    assert_int_equal(why_of(&farm, 4, 0).kind, WHY_NO_AMOUNT);
+    assert_string_equal(why_of(&farm, 4, 0).name, "amount.worker.gpu.memory");
+    verb(&farm, 1, VERB_PAUSE, NULL);
+    assert_int_equal(why_of(&farm, 1, 0).kind, WHY_PAUSED);
+    farm_free(&farm);
+}
+
+TEST(workers_of_equal_room_are_one_group)
+{
+    struct farm farm = farm_new();
+    unsigned groups = 0;
+
+    for (uint8_t i = 1; i <= 100; i++)
+        join(&farm, &(struct plan_worker){.number = i, .slots = 2, .vcpus = 8});
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 50}}});
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 50);
+    list_each(link, &farm.core->fleet.open) groups++;
+    assert_int_equal(groups, 2); /* both slots free, one free */
+    farm_free(&farm);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(studios_share_by_weight),
+        cmocka_unit_test(a_studio_that_comes_late_neither_starves_others_nor_waits),
+        cmocka_unit_test(priority_orders_within_a_studio_and_then_age),
+        cmocka_unit_test(a_slot_gets_its_share_of_the_vcpus_and_a_demand_what_it_names),
+        cmocka_unit_test(cards_are_leased_once_and_the_smallest_that_will_do),
+        cmocka_unit_test(work_without_cards_keeps_away_from_cards),
+        cmocka_unit_test(a_waiting_step_says_why),
+        cmocka_unit_test(workers_of_equal_room_are_one_group),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
