@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -211,6 +212,27 @@ static int key_refused(struct westlight *westlight)
                            key[0] == '-' ? "-- " : "", key);
 }
 
+static int link_open(struct westlight *westlight)
+{
+    int r = link_connect(westlight->context, LINK_CONTROL, westlight->farm.control,
+                         &westlight->server, &westlight->keys, &westlight->socket);
+
+    return r ? r : link_monitor(westlight->context, westlight->socket, &westlight->monitor);
+}
+
+/* A socket whose handshake was turned away never tries again: another one does, a little later. */
+static int link_renew(struct westlight *westlight)
+{
+    struct timespec pause = {.tv_nsec = CONNECTION_RENEW_NS};
+
+    link_close(westlight->monitor);
+    link_close(westlight->socket);
+    westlight->monitor = westlight->socket = NULL;
+    westlight->status = LINK_DOWN;
+    nanosleep(&pause, NULL);
+    return link_open(westlight);
+}
+
 static int look_at_link(struct westlight *westlight)
 {
     int r = link_monitor_read(westlight->monitor, &westlight->status);
@@ -218,9 +240,13 @@ static int look_at_link(struct westlight *westlight)
         return r;
     if (r > 0) /* any change means another connection: the broker knows nothing of it yet */
         westlight->greeted = westlight->welcome = false;
+    if (r > 0 && westlight->status == LINK_UP)
+        westlight->refusals = 0;
     /* Once welcomed, a failed handshake may as well be a broker that is just going down. */
-    if (westlight->status == LINK_REFUSED && westlight->generation == 0)
-        return key_refused(westlight);
+    if (westlight->status == LINK_REFUSED)
+        return westlight->generation == 0 || ++westlight->refusals > CONNECTION_REFUSALS
+                   ? key_refused(westlight)
+                   : link_renew(westlight);
     return westlight->status == LINK_UP && !westlight->greeted ? send_hello(westlight) : 0;
 }
 
@@ -505,15 +531,12 @@ static int connect_link(struct westlight *westlight)
     r = link_context_new(1, &westlight->context);
     if (r < 0)
         return r;
-    r = link_connect(westlight->context, LINK_CONTROL, westlight->farm.control, &westlight->server,
-                     &westlight->keys, &westlight->socket);
+    r = link_open(westlight);
     if (r == -EINVAL || r == -ENODEV || r == -EPROTONOSUPPORT)
         return connection_fail(westlight, WESTLIGHT_E_USAGE,
                                "farm %s: control = %s: not an address: write tcp://HOST:7420",
                                westlight->farm.name, westlight->farm.control);
-    if (r < 0)
-        return r;
-    return link_monitor(westlight->context, westlight->socket, &westlight->monitor);
+    return r;
 }
 
 int westlight_open(const struct westlight_farm *farm, int timeout_ms,

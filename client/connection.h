@@ -26,6 +26,9 @@
 /* A submission waits for the vault to pin up to eight million blocks. */
 #define CONNECTION_SUBMIT_NS (120 * NS_PER_S)
 #define CONNECTION_WATCHES   16
+/* Handshakes turned away after a welcome: a broker that restarts, until it is too often. */
+#define CONNECTION_REFUSALS 20
+#define CONNECTION_RENEW_NS (250 * NS_PER_MS)
 
 struct look_steps; /* look.h: what a job's tasks are called */
 
@@ -48,6 +51,7 @@ struct westlight {
     bool greeted; /* a Hello is on its way or answered */
     bool welcome;
     uint64_t hello;      /* its number */
+    unsigned refusals;   /* in a row, since the link was last up */
     uint32_t generation; /* Welcomes so far: what was sent under an older one is sent again */
     uint64_t request;
     uint32_t role, epoch;

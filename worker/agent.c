@@ -241,6 +241,9 @@ static void read_monitor(struct agent *agent, int64_t now_ns)
     while (agent->monitor && link_monitor_read(agent->monitor, &status) == 1) {
         if (status == LINK_UP && agent->link == AGENT_CONNECTING) {
             greet(agent, now_ns);
+        } else if (status ==
+                   LINK_UP) { /* it went and came between two looks: it knows us no more */
+            hang_up(agent, now_ns, WAIT_FIRST_NS, "the connection was lost");
         } else if (status == LINK_REFUSED) {
             identity_key_text(&agent->config->keys->public_key, key);
             log_error("refused",
@@ -315,6 +318,8 @@ static void take_refusal(struct agent *agent, const Wl__Refusal *refusal, int64_
               refusal->what, refusal->why, refusal->next);
     if (agent->link == AGENT_GREETING)
         hang_up(agent, now_ns, WAIT_REFUSED_NS, refusal->why);
+    else if (agent->link == AGENT_JOINED && refusal->code == CODE_STATE)
+        hang_up(agent, now_ns, WAIT_FIRST_NS, "the broker does not know this connection");
 }
 
 static void take(struct agent *agent, const void *data, size_t size, int64_t now_ns)

@@ -72,8 +72,7 @@ static struct westlight_job *job_make(const struct latency *latency)
     struct westlight_job *job = westlight_job_new("latency");
     struct westlight_step *step = westlight_job_step(job, "stamp");
 
-    westlight_step_run(step, latency->stamp, (const char *const[]){"stamp", latency->socket_path},
-                       2, 60);
+    westlight_step_run(step, latency->stamp, (const char *const[]){latency->socket_path}, 1, 60);
     westlight_step_output(step, "/nothing");
     westlight_step_output_optional(step);
     return job;
