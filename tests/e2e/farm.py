@@ -43,7 +43,8 @@ def until(event, what, seconds=PATIENCE_S):
         value = event()
         if value:
             return value
-        check(time.monotonic() < deadline, "not within %g s: %s" % (seconds, what() if callable(what) else what))
+        if time.monotonic() > deadline:
+            raise Failed("not within %g s: %s" % (seconds, what() if callable(what) else what))
         time.sleep(0.02)
 
 
