@@ -161,9 +161,16 @@ static int on_key(void *user, const struct key_row *row)
     return 0;
 }
 
+/* Three beats to a lease, so that one lost does not end it. */
+static int64_t beat_ns(int64_t lease_ns)
+{
+    return lease_ns / 3 < LIMIT_BEAT_NS ? lease_ns / 3 : LIMIT_BEAT_NS;
+}
+
 static int recover(struct broker *broker, struct bytes *why)
 {
-    struct core_config core_config = {.epoch = store_epoch(broker->store)};
+    struct core_config core_config = {.epoch = store_epoch(broker->store),
+                                      .lease_ns = broker->config.lease_ns};
     struct gateway_config config = {.journal = broker->journal,
                                     .vault = broker->vault,
                                     .port = broker->port,
@@ -171,7 +178,8 @@ static int recover(struct broker *broker, struct bytes *why)
                                     .registry = broker->registry,
                                     .signer = &broker->signer,
                                     .bulk = broker->bulk_advertised,
-                                    .epoch = core_config.epoch};
+                                    .epoch = core_config.epoch,
+                                    .beat_ns = beat_ns(core_config.lease_ns)};
     int64_t begun_ns = clock_monotonic_ns();
     int r;
 

@@ -59,6 +59,7 @@ struct gateway_config {
     void *control;
     const char *bulk; /* as Welcome says it; "" */
     uint32_t epoch;
+    int64_t beat_ns; /* how often a worker speaks at the least */
 };
 
 struct gateway {

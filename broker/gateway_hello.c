@@ -21,7 +21,7 @@ static void say_welcome(struct gateway *gateway, const struct link_route *route,
     welcome.role = peer->row.role;
     welcome.studio = (char *)peer->row.studio_name;
     welcome.bulk = (char *)gateway->with.bulk;
-    welcome.beat_ns = LIMIT_BEAT_NS;
+    welcome.beat_ns = (uint64_t)gateway->with.beat_ns;
     envelope.request = request;
     envelope.body_case = WL__ENVELOPE__BODY_WELCOME;
     envelope.welcome = &welcome;

@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <proto/base/clock.h>
 #include <proto/base/log.h>
+#include <proto/limits.h>
 #include <broker/broker.h>
 #include <broker/command.h>
 
@@ -19,6 +21,7 @@ static const char HELP[] =
     "      --bulk-advertise ENDPOINT  where peers find it, if not at control's host\n"
     "      --bulk-memory BYTES        held for all peers while blocks move (256 MiB)\n"
     "      --vault-threads N          reading and writing blocks (4)\n"
+    "      --lease-seconds N          silence after which a worker's frames go to others (30)\n"
     "      --log LEVEL                error, warn, info or debug (info)\n"
     "      --ready-fd N               write the ready line there too\n"
     "      --ready-file PATH          write the ready line to a file too\n"
@@ -59,7 +62,7 @@ static int number(const char *option, const char *text, unsigned long long least
     return 0;
 }
 
-enum { STATE, CONTROL, BULK, ADVERTISE, MEMORY, THREADS, LEVEL, READY_FD, READY_FILE };
+enum { STATE, CONTROL, BULK, ADVERTISE, MEMORY, THREADS, LEASE, LEVEL, READY_FD, READY_FILE };
 
 static int take_option(int option, struct broker_config *config)
 {
@@ -90,6 +93,11 @@ static int take_option(int option, struct broker_config *config)
         if (r == 0)
             config->vault_threads = (unsigned)n;
         break;
+    case LEASE:
+        r = number("--lease-seconds", optarg, 2, 3600, &n);
+        if (r == 0)
+            config->lease_ns = (int64_t)n * NS_PER_S;
+        break;
     case LEVEL:
         if (log_level_parse(optarg, &level) < 0)
             return usage("--log", "no such level", "give error, warn, info or debug");
@@ -119,6 +127,7 @@ static int command_run(int argc, char **argv)
         {"bulk-advertise", required_argument, NULL, ADVERTISE},
         {"bulk-memory", required_argument, NULL, MEMORY},
         {"vault-threads", required_argument, NULL, THREADS},
+        {"lease-seconds", required_argument, NULL, LEASE},
         {"log", required_argument, NULL, LEVEL},
         {"ready-fd", required_argument, NULL, READY_FD},
         {"ready-file", required_argument, NULL, READY_FILE},
@@ -128,6 +137,7 @@ static int command_run(int argc, char **argv)
                                    .bulk = "tcp://*:7421",
                                    .bulk_memory_bytes = 256 << 20,
                                    .vault_threads = 4,
+                                   .lease_ns = LIMIT_LEASE_NS,
                                    .ready_fd = -1};
     int c, r;
 
