@@ -223,7 +223,10 @@ struct effect {
             uint32_t gpu_mask;
             uint32_t vcpus;
             uint64_t memory_mib;
-            uint64_t behind; uint32_t behind_epoch; /* 0: run now */
+            /* 0: run now. Otherwise when that lease no longer runs; should it end before it has
+             * started, what stood behind it stands behind what it stood behind. The cards are
+             * those it will have then. */
+            uint64_t behind; uint32_t behind_epoch;
         } assign;
         struct { enum revoke_kind revoke; } revoke;
         struct { struct job_id job; } changed;

@@ -109,6 +109,8 @@ static enum verdict keep_known(struct core *core, struct lease *lease,
         lease_revive(core, lease);
     if (item->state != HELD_QUEUED)
         lease_started(core, lease);
+    if (item->state == HELD_RESULT)
+        lease_rendered(core, lease);
     task_settle(core, lease->task);
     return item->state == HELD_RESULT ? VERDICT_SEND : VERDICT_KEEP;
 }
@@ -125,6 +127,8 @@ static enum verdict adopt(struct core *core, struct worker *worker,
 
     lease_take(core, lease, item->gpu_mask);
     lease_started(core, lease);
+    if (item->state == HELD_RESULT)
+        lease_rendered(core, lease);
     task_settle(core, lease->task);
     return item->state == HELD_RESULT ? VERDICT_SEND : VERDICT_KEEP;
 }

@@ -69,9 +69,7 @@ void lease_release(struct core *core, struct lease *lease)
 
 static void lease_inherit(struct core *core, struct lease *from, struct lease *to)
 {
-    if (from->lapsed && !from->plan)
-        to->gpu_mask = from->gpu_mask; /* what its worker will give it */
-    if (!from->plan)
+    if (!from->plan || to->lapsed)
         return;
     if (to->plan) {
         lease_release(core, from);
@@ -139,6 +137,7 @@ void lease_queue(struct lease *tail, struct lease *lease)
     tail->behind = lease;
     lease->before = tail;
     lease->place = tail->place + 1;
+    lease->gpu_mask = tail->gpu_mask; /* the cards go down the chain with the room */
     lease_refresh(core, tail);
     lease_refresh(core, lease);
 }
@@ -234,16 +233,22 @@ void lease_started(struct core *core, struct lease *lease)
     claim_settle(core, lease);
     chain_lead(core, lease);
     if (!lease->plan)
-        lease_take(core, lease, 0);
+        lease_take(core, lease, lease->gpu_mask);
     lease->asked_back = false;
     lease_refresh(core, lease);
     job_touch(lease->step->job);
 }
 
+void lease_rendered(struct core *core, struct lease *lease)
+{
+    chain_leave(core, lease);
+    lease_release(core, lease);
+    lease_refresh(core, lease);
+}
+
 void lease_lapse(struct core *core, struct lease *lease)
 {
-    lease->lapsed = true;
-    lease->asked_back = false;
+    lease->lapsed = true; /* what it was asked stays asked: the worker may have answered */
     claim_settle(core, lease);
     lease_release(core, lease); /* its chain stays: the worker, should it speak again, kept to it */
     link_remove(&lease->running);

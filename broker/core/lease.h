@@ -52,6 +52,7 @@ bool lease_take(struct core *core, struct lease *lease,
 void lease_release(struct core *core, struct lease *lease); /* keeps the lease */
 void lease_queue(struct lease *tail, struct lease *lease);  /* behind another */
 void lease_started(struct core *core, struct lease *lease);
+void lease_rendered(struct core *core, struct lease *lease); /* its result alone is still to come */
 void lease_lapse(struct core *core, struct lease *lease); /* its task is the caller's to settle */
 void lease_revive(struct core *core, struct lease *lease);
 void lease_stop(struct core *core, struct lease *lease); /* its floor is over: tells the worker */

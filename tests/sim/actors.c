@@ -278,7 +278,6 @@ static void lease_end(struct world *world, uint32_t number, struct sim_lease *en
         lease->behind_epoch = ended->behind_epoch;
         if (frees_room) {
             lease->behind = 0;
-            lease->gpu_mask = ended->gpu_mask;
             lease_begin(world, number, lease);
         }
     }
@@ -411,7 +410,7 @@ static void assigned(struct world *world, uint32_t number, const struct effect *
     CHECK(lease && !held_find(worker, &effect->lease));
     *lease = (struct sim_lease){
         .state = QUEUED, .id = effect->lease, .gpu_mask = effect->assign.gpu_mask};
-    if (sim_chance(world, 150)) {
+    if (!effect->assign.behind && sim_chance(world, 150)) {
         lease_say(world, number, lease, EVENT_RELEASED); /* cannot run it here */
         lease->state = FREE;
     } else if (before && before->state != RESULT) {
@@ -446,7 +445,8 @@ void worker_receive(struct world *world, uint32_t number, const struct effect *e
     struct sim_lease *lease = NULL;
 
     world_trace(world, number, names[effect->kind], &effect->lease,
-                effect->kind == EFFECT_ASSIGN    ? effect->assign.behind
+                effect->kind == EFFECT_ASSIGN
+                    ? effect->assign.behind * 100 + effect->assign.gpu_mask
                 : effect->kind == EFFECT_VERDICT ? effect->verdict.verdict
                 : effect->kind == EFFECT_REVOKE  ? effect->revoke.revoke
                                                  : effect->code);
@@ -477,11 +477,11 @@ void worker_receive(struct world *world, uint32_t number, const struct effect *e
         world->adopted +=
             effect->verdict.verdict != VERDICT_DROP && effect->lease.epoch != world->epoch;
         if (effect->verdict.verdict == VERDICT_DROP) {
-            bool ran = lease->state == RUNNING;
+            enum held was = lease->state;
 
-            if (lease->state != RESULT)
-                lease_end(world, number, lease, ran);
             lease->state = FREE;
+            if (was != RESULT)
+                lease_end(world, number, lease, was == RUNNING);
         } else if (effect->verdict.verdict == VERDICT_SEND || lease->state == RESULT) {
             lease_say(world, number, lease,
                       EVENT_RESULT); /* it may have ended since it was listed */

@@ -189,8 +189,9 @@ void world_sync(struct world *world)
         uint32_t worker =
             effect.kind == EFFECT_WELCOME ? (uint32_t)effect.cookie : worker_number(world, &effect);
 
-        if (world->workers[worker].linked &&
-            !(effect.kind == EFFECT_ASSIGN && sim_chance(world, 200))) {
+        if (effect.kind == EFFECT_ASSIGN && world->workers[worker].linked && sim_chance(world, 200))
+            worker_unlink(world, worker, (int64_t)sim_random(world, 5 * SECOND), false);
+        if (world->workers[worker].linked) {
             int64_t delay_ns = link_delay(world, worker, true);
             struct sim_message *message = message_new(world, delay_ns);
 

@@ -78,6 +78,7 @@ TEST(what_is_queued_behind_a_lease_inherits_its_room_and_cards)
     assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 2);
     assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 0)->assign.gpu_mask, 1);
     assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 1)->assign.behind, head.attempt);
+    assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 1)->assign.gpu_mask, 1);
     started(&farm, 1, head);
     started(&farm, 1, behind); /* the first is sending its result */
     assert_int_equal(effect_of(&farm, EFFECT_ASSIGN, 0)->assign.behind, behind.attempt);
