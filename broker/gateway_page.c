@@ -64,10 +64,10 @@ void gateway_on_attempts(struct gateway *gateway)
     struct catalogue_job *entry = gateway_job(gateway, &wanted->job, &view);
     struct query_request *request;
 
-    if (!entry || !task_there(gateway, &view, wanted->step, wanted->task))
+    if (!entry || (!wanted->failures && !task_there(gateway, &view, wanted->step, wanted->task)))
         return;
-    request = request_new(gateway, QUERY_ATTEMPTS, &entry->job, wanted->after, wanted->limit,
-                          LIMIT_RESULTS_PAGE);
+    request = request_new(gateway, wanted->failures ? QUERY_FAILURES : QUERY_ATTEMPTS, &entry->job,
+                          wanted->after, wanted->limit, LIMIT_RESULTS_PAGE);
     request->task = (struct task_id){wanted->step, wanted->task};
     submit(gateway, request);
 }
@@ -168,7 +168,7 @@ static void answered(struct gateway *gateway, struct query_request *request)
                        "try again; whoever runs the broker finds the reason in its log");
         return;
     }
-    if (request->kind == QUERY_ATTEMPTS)
+    if (request->kind == QUERY_ATTEMPTS || request->kind == QUERY_FAILURES)
         name_workers(gateway, request);
     gateway_answer(gateway, request->answer);
 }

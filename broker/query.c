@@ -177,6 +177,8 @@ static int on_attempt(void *user, const struct attempt_row *row)
         return 1;
     }
     out->sequence = row->sequence;
+    out->step = lease->task.step;
+    out->task = lease->task.index;
     out->floor = lease->floor;
     out->epoch = lease->epoch;
     out->attempt = lease->attempt;
@@ -279,8 +281,12 @@ static int read_attempts(struct query *query, struct query_request *request)
     attempts->attempts = calloc(page.limit + 1, sizeof *attempts->attempts);
     if (!attempts->attempts)
         return -ENOMEM;
-    r = store_attempts(query->reader, &request->job, request->task, request->after, page.limit + 1,
-                       on_attempt, &page);
+    if (request->kind == QUERY_FAILURES)
+        r = store_failures(query->reader, &request->job, request->after, page.limit + 1, on_attempt,
+                           &page);
+    else
+        r = store_attempts(query->reader, &request->job, request->task, request->after,
+                           page.limit + 1, on_attempt, &page);
     attempts->more = page.more;
     return page.error ? page.error : r < 0 ? r : 0;
 }
@@ -329,6 +335,7 @@ static int answer(struct query *query, struct query_request *request)
     case QUERY_RESULTS:
         return read_results(query, request);
     case QUERY_ATTEMPTS:
+    case QUERY_FAILURES:
         return read_attempts(query, request);
     case QUERY_DEPENDENCIES:
         return read_dependencies(query, request);

@@ -8,15 +8,16 @@
 static void no_amount(const struct why *why, char *text, size_t size)
 {
     const char *hint = "ask for less, or start a worker that has as much (westlight workers)";
+    const char *unit = strstr(why->name, "memory") ? " MiB" : "";
 
     if (strcmp(why->name, "amount.worker.gpu") == 0)
         hint = "start a worker on a machine with a GPU, or ask for none (westlight workers)";
     if (why->best > 0)
-        snprintf(text, size, "no connected worker offers %s of %.15g (the most is %.15g): %s",
-                 why->name, why->wanted, why->best, hint);
+        snprintf(text, size, "no connected worker offers %s of %.15g%s (the most is %.15g%s): %s",
+                 why->name, why->wanted, unit, why->best, unit, hint);
     else
-        snprintf(text, size, "no connected worker offers any %s (%.15g wanted): %s", why->name,
-                 why->wanted, hint);
+        snprintf(text, size, "no connected worker offers any %s (%.15g%s wanted): %s", why->name,
+                 why->wanted, unit, hint);
 }
 
 static void no_attribute(const struct why *why, char *text, size_t size)

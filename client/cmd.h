@@ -36,6 +36,7 @@ void cmd_args_deinit(struct cmd_args *args);
 
 /* Finds the farm of that name, else the default; "local" is the private one that runs now. */
 int cmd_farm(const char *farm, struct westlight_farm *ret_farm);
+#define CMD_OPEN_MS 5000 /* a handshake over a long link takes a tenth of a second */
 /* Opens the farm; complains and gives the exit code where it cannot. */
 int cmd_open(const char *farm, struct westlight **ret_westlight);
 /* Opens, and resolves the job named by words[0]. */
@@ -45,6 +46,10 @@ int cmd_open_job(const struct cmd_args *args, struct westlight **ret_westlight,
 void cmd_interruptible(struct westlight *westlight);
 bool cmd_interrupted(void);
 
-/* Why an attempt of the job failed, newest first of the first task that has one; "" if none. */
-void cmd_failure(struct westlight *westlight, const char *id, const struct westlight_range *frames,
-                 char *ret_text, size_t size);
+/* The job's newest failed attempt, in a sentence; false where none failed, or none can be asked. */
+struct cmd_failure {
+    uint32_t step;
+    uint64_t task;
+    char text[1024];
+};
+bool cmd_failure(struct westlight *westlight, const char *id, struct cmd_failure *ret_failure);

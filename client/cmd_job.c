@@ -58,7 +58,8 @@ int cmd_show(int argc, char **argv)
 {
     struct westlight *westlight = NULL;
     const struct westlight_shown *shown;
-    char id[WESTLIGHT_ID_TEXT], why[512];
+    char id[WESTLIGHT_ID_TEXT];
+    struct cmd_failure failure;
     struct cmd_args args;
     int r = cmd_parse(&args, argc, argv, 0, 1, 1);
 
@@ -70,14 +71,13 @@ int cmd_show(int argc, char **argv)
     else if (args.json)
         show_json(show_job_json(shown), false);
     else {
-        uint64_t failed = shown->row.attempts_failed;
+        bool failed = shown->row.attempts_failed > 0;
 
         show_job(shown);
-        cmd_failure(westlight, id, NULL, why, sizeof(why));
-        if (failed && *why)
+        if (failed && cmd_failure(westlight, id, &failure))
             printf("last fault %s\n           westlight log %.8s says more; westlight retry %.8s "
                    "runs failed frames again\n",
-                   why, id, id);
+                   failure.text, id, id);
     }
     westlight_close(westlight);
     return r;

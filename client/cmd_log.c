@@ -21,50 +21,32 @@ static int attempt_json(void *user, const struct westlight_attempt *attempt)
     return 0;
 }
 
-struct newest {
-    char text[512];
-    uint64_t sequence;
-};
-
-static int attempt_newest(void *user, const struct westlight_attempt *attempt)
+static int failure_take(void *user, const struct westlight_attempt *attempt)
 {
-    struct newest *newest = user;
+    struct cmd_failure *failure = user;
 
-    if (attempt->sequence < newest->sequence || strcmp(attempt->class_name, "ok") == 0)
-        return 0;
-    newest->sequence = attempt->sequence;
-    snprintf(newest->text, sizeof(newest->text), "%s on %s: %s", attempt->class_name,
-             attempt->worker, attempt->message);
+    failure->step = attempt->step;
+    failure->task = attempt->task;
+    snprintf(failure->text, sizeof(failure->text), "%s: %s on %s: %s", attempt->task_name,
+             attempt->class_name, attempt->worker,
+             *attempt->message ? attempt->message : "it said no more");
     return 0;
 }
 
-#define FAILURE_TASKS_MAX 8 /* how many tasks are asked for an attempt that failed */
-
-void cmd_failure(struct westlight *westlight, const char *id, const struct westlight_range *frames,
-                 char *ret_text, size_t size)
+bool cmd_failure(struct westlight *westlight, const char *id, struct cmd_failure *ret_failure)
 {
-    struct newest newest = {0};
-
-    for (uint32_t step = 0; step < 2 && !newest.sequence; step++) {
-        int64_t task = 0;
-
-        if (frames && westlight_task_of_frame(westlight, id, step, frames->first, &task) == 0 &&
-            task >= 0) {
-            westlight_attempts(westlight, id, step, (uint64_t)task, attempt_newest, &newest);
-            continue;
-        }
-        for (task = 0; task < FAILURE_TASKS_MAX && !newest.sequence; task++)
-            if (westlight_attempts(westlight, id, step, (uint64_t)task, attempt_newest, &newest))
-                break;
-    }
-    snprintf(ret_text, size, "%s", newest.text);
+    *ret_failure = (struct cmd_failure){0};
+    return westlight_failures(westlight, id, 1, failure_take, ret_failure) == 0 &&
+           *ret_failure->text;
 }
 
-/* The step and task that the user means: the frame's in the first step that has it, else task 0. */
+/* The step and task that the user means: the frame's in the first step that has it; without one,
+ * the newest that failed, else the first. */
 static int task_choose(struct westlight *westlight, const char *id, const struct cmd_args *args,
                        uint32_t *ret_step, uint64_t *ret_task)
 {
     const struct westlight_shown *shown;
+    struct cmd_failure failure;
     uint32_t n_steps, first = args->step < 0 ? 0 : (uint32_t)args->step;
     int64_t task = -1;
     int r = westlight_show(westlight, id, &shown);
@@ -77,8 +59,10 @@ static int task_choose(struct westlight *westlight, const char *id, const struct
         return EXIT_USAGE;
     }
     if (!args->n_frames) {
-        *ret_step = first;
-        *ret_task = 0;
+        bool failed = args->step < 0 && cmd_failure(westlight, id, &failure);
+
+        *ret_step = failed ? failure.step : first;
+        *ret_task = failed ? failure.task : 0;
         return 0;
     }
     for (uint32_t step = first; step < n_steps && task < 0; step++) {

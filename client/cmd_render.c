@@ -139,7 +139,7 @@ static void *fetch_thread(void *user)
 static int fetch_begin(struct render *render)
 {
     char why[1024] = "";
-    int r = westlight_open(&render->farm, 10000, &render->fetcher, why, sizeof(why));
+    int r = westlight_open(&render->farm, CMD_OPEN_MS, &render->fetcher, why, sizeof(why));
 
     if (r)
         return complain_library(r, why);
@@ -306,8 +306,7 @@ static void say_failed(struct render *render, const struct westlight_row *row, c
                  render->id, render->id, render->id);
 }
 
-/* The last lines of what a failed task printed: on a private farm `westlight log` cannot ask later.
- */
+/* The last lines of what the failed task printed. */
 static int log_tail(void *user, const char *text, size_t size)
 {
     char *tail = user;
@@ -328,13 +327,14 @@ static int log_tail(void *user, const char *text, size_t size)
     return 0;
 }
 
-static void say_log(struct render *render)
+static void say_log(struct render *render, const struct cmd_failure *failure)
 {
     char tail[4096] = "", *line;
     int lines = 0;
 
-    if (!render->local ||
-        westlight_log(render->westlight, render->id, 0, 0, 0, false, log_tail, tail) || !*tail)
+    if (westlight_log(render->westlight, render->id, failure->step, failure->task, 0, false,
+                      log_tail, tail) ||
+        !*tail)
         return;
     for (line = tail + strlen(tail); line > tail && lines < 12; line--)
         lines += line[-1] == '\n';
@@ -345,7 +345,8 @@ static void say_log(struct render *render)
 static int conclude(struct render *render, const struct ending *ending)
 {
     const struct westlight_shown *shown;
-    char why[1024] = "", failed[256] = "", in[32], out[32], time[32];
+    struct cmd_failure failure = {0};
+    char failed[256] = "", in[32], out[32], time[32];
     int code = EXIT_ALL_HOME, r = westlight_show(render->westlight, render->id, &shown);
     const struct westlight_row *row;
 
@@ -361,14 +362,14 @@ static int conclude(struct render *render, const struct ending *ending)
     else if (row->counts.done < row->counts.tasks || render->fetched)
         code = EXIT_PARTIAL;
     if (code == EXIT_FAILED)
-        cmd_failure(render->westlight, render->id, NULL, why, sizeof(why));
+        cmd_failure(render->westlight, render->id, &failure);
     if (code == EXIT_FAILED && westlight_show(render->westlight, render->id, &shown))
         return code;
     row = &shown->row;
 
     show_bar_clear();
     if (render->options.json)
-        summary_json(render, shown, code, ending->stuck ? ending->why : why);
+        summary_json(render, shown, code, ending->stuck ? ending->why : failure.text);
     else
         printf("%" PRIu64 " of %" PRIu64 " tasks home: %" PRIu64
                " files, verified, in %s; %s sent, %s received, %.1f CPU-seconds\n",
@@ -379,8 +380,8 @@ static int conclude(struct render *render, const struct ending *ending)
         printf("wall time %s\n", show_seconds(seconds_since(render->began_ns), time));
     fflush(stdout);
     if (code == EXIT_FAILED) {
-        say_failed(render, row, failed, why);
-        say_log(render);
+        say_failed(render, row, failed, failure.text);
+        say_log(render, &failure);
     }
     if (ending->stuck)
         complain("%s", ending->why);
@@ -439,7 +440,7 @@ static int farm_open(struct render *render)
     } else if ((r = cmd_farm(render->options.farm, &render->farm)))
         return r;
 
-    r = westlight_open(&render->farm, 10000, &render->westlight, why, sizeof(why));
+    r = westlight_open(&render->farm, CMD_OPEN_MS, &render->westlight, why, sizeof(why));
     return r ? complain_library(r, why) : 0;
 }
 

@@ -259,11 +259,21 @@ int westlight_next(struct westlight *westlight, int timeout_ms,
 
 /* ---- attempts ---- */
 
+static int ask_attempts(struct westlight *westlight, Wl__AttemptsRequest *request,
+                        Wl__Envelope **ret_answer)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+
+    envelope.body_case = WL__ENVELOPE__BODY_ATTEMPTS_REQUEST;
+    envelope.attempts_request = request;
+    return connection_call(westlight, &envelope, WL__ENVELOPE__BODY_ATTEMPTS, CONNECTION_TIMEOUT_NS,
+                           ret_answer);
+}
+
 int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t step, uint64_t task,
                   uint64_t after, Wl__Envelope **ret_answer)
 {
     Wl__AttemptsRequest request = WL__ATTEMPTS_REQUEST__INIT;
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
     uint8_t id[16];
 
     memcpy(id, job, sizeof(id));
@@ -272,43 +282,79 @@ int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t s
     request.task = task;
     request.after = after;
     request.limit = LIMIT_PAGE;
-    envelope.body_case = WL__ENVELOPE__BODY_ATTEMPTS_REQUEST;
-    envelope.attempts_request = &request;
-    return connection_call(westlight, &envelope, WL__ENVELOPE__BODY_ATTEMPTS, CONNECTION_TIMEOUT_NS,
-                           ret_answer);
+    return ask_attempts(westlight, &request, ret_answer);
+}
+
+static int give_attempt(const struct look_steps *steps, const Wl__AttemptRow *row, uint32_t number,
+                        westlight_on_attempt *on_attempt, void *user)
+{
+    char name[LIMIT_NAME_BYTES] = "";
+    struct westlight_attempt attempt = {
+        .sequence = row->sequence,
+        .attempt = row->attempt,
+        .step = row->step,
+        .task = row->task,
+        .task_name = name,
+        .number = number,
+        .floor = row->floor,
+        .class_name = class_name(row->class_),
+        .message = row->message,
+        .worker = row->worker,
+        .exit_status = row->exit_status,
+        .started_wall_s = row->started_wall_s,
+        .ended_wall_s = row->ended_wall_s,
+    };
+
+    look_usage(row->usage, &attempt.usage);
+    look_task_name(steps, row->step, row->task, name, sizeof(name));
+    return on_attempt(user, &attempt);
+}
+
+/* Pages of what `request` asks for, at most `max` rows. */
+static int each_attempt(struct westlight *westlight, const char *id, Wl__AttemptsRequest *request,
+                        uint32_t max, westlight_on_attempt *on_attempt, void *user)
+{
+    _cleanup_(wire_freep) Wl__Envelope *show = NULL;
+    _cleanup_(look_steps_freep) struct look_steps *steps = NULL;
+    uint8_t job[WESTLIGHT_ID_BYTES];
+    uint32_t n = 0;
+    bool more = true;
+
+    int r = connection_begin_job(westlight, id, job);
+    if (r == 0)
+        r = look_show(westlight, job, &show);
+    if (r == 0)
+        r = look_steps_new(show->show->steps, show->show->n_steps, &steps);
+    request->job = (ProtobufCBinaryData){sizeof(job), job};
+    while (r == 0 && more && n < max) {
+        _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+        request->limit = max - n < LIMIT_PAGE ? max - n : LIMIT_PAGE;
+        r = ask_attempts(westlight, request, &answer);
+        for (size_t i = 0; r == 0 && i < answer->attempts->n_attempts; i++, n++) {
+            const Wl__AttemptRow *row = answer->attempts->attempts[i];
+            request->after = row->sequence;
+            r = give_attempt(steps, row, request->failures ? 0 : n + 1, on_attempt, user);
+        }
+        more = r == 0 && answer->attempts->more && answer->attempts->n_attempts > 0;
+    }
+    return r;
 }
 
 int westlight_attempts(struct westlight *westlight, const char *id, uint32_t step, uint64_t task,
                        westlight_on_attempt *on_attempt, void *user)
 {
-    uint8_t job[WESTLIGHT_ID_BYTES];
-    uint64_t after = 0;
-    uint32_t number = 0;
-    bool more = true;
+    Wl__AttemptsRequest request = WL__ATTEMPTS_REQUEST__INIT;
 
-    int r = connection_begin_job(westlight, id, job);
-    while (r == 0 && more) {
-        _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
-        r = look_attempts(westlight, job, step, task, after, &answer);
-        for (size_t i = 0; r == 0 && i < answer->attempts->n_attempts; i++) {
-            const Wl__AttemptRow *row = answer->attempts->attempts[i];
-            struct westlight_attempt attempt = {
-                .sequence = row->sequence,
-                .attempt = row->attempt,
-                .number = ++number,
-                .floor = row->floor,
-                .class_name = class_name(row->class_),
-                .message = row->message,
-                .worker = row->worker,
-                .exit_status = row->exit_status,
-                .started_wall_s = row->started_wall_s,
-                .ended_wall_s = row->ended_wall_s,
-            };
-            look_usage(row->usage, &attempt.usage);
-            after = row->sequence;
-            r = on_attempt(user, &attempt);
-        }
-        more = r == 0 && answer->attempts->more && answer->attempts->n_attempts > 0;
-    }
-    return r;
+    request.step = step;
+    request.task = task;
+    return each_attempt(westlight, id, &request, UINT32_MAX, on_attempt, user);
+}
+
+int westlight_failures(struct westlight *westlight, const char *id, uint32_t max,
+                       westlight_on_attempt *on_attempt, void *user)
+{
+    Wl__AttemptsRequest request = WL__ATTEMPTS_REQUEST__INIT;
+
+    request.failures = true;
+    return each_attempt(westlight, id, &request, max, on_attempt, user);
 }

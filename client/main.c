@@ -229,7 +229,7 @@ int cmd_open(const char *farm_name, struct westlight **ret_westlight)
 
     if (r)
         return r;
-    r = westlight_open(&farm, 10000, ret_westlight, why, sizeof(why));
+    r = westlight_open(&farm, CMD_OPEN_MS, ret_westlight, why, sizeof(why));
     return r ? complain_library(r, why) : 0;
 }
 

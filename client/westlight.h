@@ -188,8 +188,9 @@ struct westlight_worker {
     size_t n_gpus;
 };
 struct westlight_attempt {
-    uint64_t sequence, attempt;
-    uint32_t number, floor;
+    uint64_t sequence, attempt, task;
+    uint32_t step, number, floor; /* number: of its task's, from 1; 0 in westlight_failures */
+    const char *task_name;        /* "frame 7" */
     const char *class_name, *message, *worker;
     int32_t exit_status;
     int64_t started_wall_s, ended_wall_s;
@@ -209,6 +210,9 @@ int westlight_show(struct westlight *westlight, const char *id,
                    const struct westlight_shown **ret_shown);
 int westlight_workers(struct westlight *westlight, westlight_on_worker *on_worker, void *user);
 int westlight_attempts(struct westlight *westlight, const char *id, uint32_t step, uint64_t task,
+                       westlight_on_attempt *on_attempt, void *user);
+/* The job's failed attempts, whichever task's, newest first: at most `max`. */
+int westlight_failures(struct westlight *westlight, const char *id, uint32_t max,
                        westlight_on_attempt *on_attempt, void *user);
 
 /* Begins watching; then westlight_next waits for the next notice, at most timeout_ms. */

@@ -5,7 +5,7 @@
 #   sh tests/demo.sh [--no-install]
 #
 # Leaves demo-out/lighthouse.####.png and demo-out/contact-sheet.png. The farm's state lies under
-# build/, so nothing of yours is touched; run again, it fetches what was rendered before.
+# build/, so nothing of yours is touched; each run begins with an empty farm.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/install.sh
@@ -22,6 +22,7 @@ install_missing $install $BUILD_PACKAGES povray imagemagick
 build_ready build -Dwerror=true -Dbuildtype=debugoptimized
 
 state=$PWD/build/demo-state
+rm -rf demo-out "$state"
 mkdir -p demo-out "$state"
 export WESTLIGHT_LOCAL="$state/local" XDG_STATE_HOME="$state/state" XDG_CONFIG_HOME="$state/config"
 

@@ -43,6 +43,7 @@ static const char *const schema_steps[] = {
     "CREATE UNIQUE INDEX one_result ON attempts(job, step, task, floor) WHERE class = 0;"
     "CREATE INDEX results_of_job ON attempts(job) WHERE class = 0;"
     "CREATE INDEX attempts_of_task ON attempts(job, step, task);"
+    "CREATE INDEX failures_of_job ON attempts(job) WHERE class <> 0;"
     "CREATE TABLE changes(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, kind INTEGER NOT NULL, step INTEGER NOT NULL, first INTEGER NOT NULL,"
     " last INTEGER NOT NULL, floor INTEGER NOT NULL, state INTEGER NOT NULL,"

@@ -15,7 +15,7 @@
 #define READ_NS   (1 * NS_PER_S)
 #define READ_STEP 4096 /* virtual machine steps between two looks at the clock */
 
-enum statement { RESULTS, STEP_RESULTS, ATTEMPTS, KEY, KEYS, STATEMENTS };
+enum statement { RESULTS, STEP_RESULTS, ATTEMPTS, FAILURES, KEY, KEYS, STATEMENTS };
 
 #define KEY_ROWS                                                                                   \
     "SELECT k.public, k.role, k.studio, coalesce(s.name, ''), k.name, coalesce(s.weight, 1)"       \
@@ -32,6 +32,9 @@ static const char *const texts[STATEMENTS] = {
     [ATTEMPTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
                  " WHERE job = ? AND step = ? AND task = ? AND sequence > ?"
                  " ORDER BY sequence LIMIT ?",
+    [FAILURES] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
+                 " WHERE job = ? AND class <> 0 AND class <> ? AND sequence < ?"
+                 " ORDER BY sequence DESC LIMIT ?",
     [KEY] = KEY_ROWS " WHERE k.public = ?",
     [KEYS] = KEY_ROWS " ORDER BY k.added, k.public",
 };
@@ -129,6 +132,16 @@ int store_attempts(struct store_reader *reader, const struct job_id *job, struct
     sqlite3_stmt *statement = reader->database.statements[ATTEMPTS];
     int code = database_bind(statement, "biiii", job->bytes, sizeof job->bytes, (int64_t)task.step,
                              (int64_t)task.index, (int64_t)after, row_limit(limit));
+    return give_attempts(reader, statement, code, each, user);
+}
+
+int store_failures(struct store_reader *reader, const struct job_id *job, uint64_t before,
+                   size_t limit, store_row *each, void *user)
+{
+    sqlite3_stmt *statement = reader->database.statements[FAILURES];
+    int64_t below = before && before < INT64_MAX ? (int64_t)before : INT64_MAX;
+    int code = database_bind(statement, "biii", job->bytes, sizeof job->bytes,
+                             (int64_t)CLASS_CANCELLED, below, row_limit(limit));
     return give_attempts(reader, statement, code, each, user);
 }
 

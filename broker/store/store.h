@@ -70,6 +70,9 @@ int store_step_results(struct store_reader *reader, const struct job_id *job, ui
                        uint64_t first, uint64_t last, size_t limit, store_row *each, void *user);
 int store_attempts(struct store_reader *reader, const struct job_id *job, struct task_id task,
                    uint64_t after, size_t limit, store_row *each, void *user);
+/* The failed attempts of a job, cancelled ones apart, newest first, with a sequence below `before` (0: any). */
+int store_failures(struct store_reader *reader, const struct job_id *job, uint64_t before,
+                   size_t limit, store_row *each, void *user);
 
 /* ---- the registry of keys; also written by `westlight-broker allow` from another process ---- */
 struct key_row {

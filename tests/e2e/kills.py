@@ -6,7 +6,7 @@ session, and a frame ends when the scenario opens its gate.
 import os
 import re
 
-from farm import Farm, equal, lines, main, scenario, tree, until, write
+from farm import Farm, alive, equal, lines, main, scenario, tree, until, write
 
 GATED = ('run=echo "start $FRAME" | tr " " : >> %(w)s/starts; '
          'while [ ! -e %(w)s/gate.all ] && [ ! -e %(w)s/gate.$FRAME ]; do sleep 0.05; done; echo "$FRAME" > "$OUT/f.$FRAME"')
@@ -102,15 +102,6 @@ def the_renderer_ends_with_the_worker_that_was_killed():
         victim.kill()
         for pid in lines(pids):
             until(lambda pid=pid: not alive(int(pid)), "process %s is gone" % pid, 15)
-
-
-def alive(pid):
-    """A zombie that its new parent has not yet seen is dead."""
-    try:
-        with open("/proc/%d/stat" % pid, encoding="utf-8") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @scenario

@@ -430,11 +430,12 @@ static void readers_page_through_results_and_attempts(void **state)
 {
     struct store *store = open_store();
     struct record records[] = {
-        attempt_record(1, 5, 0, CLASS_RENDERER), attempt_record(2, 5, 0, CLASS_OK),
-        attempt_record(3, 4, 0, CLASS_OK),       attempt_record(4, 5, 1, CLASS_OK),
-        attempt_record(5, 9, 0, CLASS_OK),
+        attempt_record(1, 5, 0, CLASS_RENDERER),  attempt_record(2, 5, 0, CLASS_OK),
+        attempt_record(3, 4, 0, CLASS_OK),        attempt_record(4, 5, 1, CLASS_OK),
+        attempt_record(5, 9, 0, CLASS_OK),        attempt_record(6, 9, 1, CLASS_TIMEOUT),
+        attempt_record(7, 9, 1, CLASS_CANCELLED),
     };
-    assert_int_equal(store_submit(store, 1, records, 5), 0);
+    assert_int_equal(store_submit(store, 1, records, 7), 0);
     wait_for(store, 1);
     struct store_reader *reader = NULL;
     assert_int_equal(store_reader_new(folder, &reader), 0);
@@ -457,6 +458,16 @@ static void readers_page_through_results_and_attempts(void **state)
                      0);
     assert_int_equal(rows.n, 2);
     assert_int_equal(rows.sequences[0], 2);
+
+    rows = (struct rows){0};
+    assert_int_equal(store_failures(reader, &job, 0, 10, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 2); /* of all tasks, newest first */
+    assert_int_equal(rows.sequences[0], 6);
+    assert_int_equal(rows.tasks[0], 9);
+    assert_int_equal(rows.sequences[1], 1);
+    rows = (struct rows){0};
+    assert_int_equal(store_failures(reader, &job, 6, 10, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 1);
 
     rows = (struct rows){.answer = 1};
     assert_int_equal(store_results(reader, &job, 0, 10, row_seen, &rows), 0);
