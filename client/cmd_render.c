@@ -95,10 +95,11 @@ static bool continued(struct render *render)
         local_run_forget(render->local);
         return false;
     }
-    if (shown->row.counts.failed &&
-        westlight_do(render->westlight, id, WESTLIGHT_RETRY, NULL, 0, 0, &tasks))
+    bool failed = shown->row.counts.failed > 0, paused = strcmp(shown->row.phase, "paused") == 0;
+
+    if (failed && westlight_do(render->westlight, id, WESTLIGHT_RETRY, NULL, 0, 0, &tasks))
         return false;
-    if (strcmp(shown->row.phase, "paused") == 0)
+    if (paused)
         westlight_do(render->westlight, id, WESTLIGHT_RESUME, NULL, 0, 0, &tasks);
 
     strcpy(render->id, id);
