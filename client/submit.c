@@ -220,7 +220,8 @@ static int find_files(struct upload *upload, const struct job_root *from, struct
 
     if (from->n_files == 0) {
         root->walked = true;
-        int r = manifest_walk(from->folder, false, &root->files, &root->n_files, &why);
+        int r = manifest_walk(from->folder, &(struct manifest_walk){.follow = true}, &root->files,
+                              &root->n_files, &why);
         return r == 0 ? 0 : pack_failed(upload, r, from->folder, &why);
     }
     root->files = calloc(from->n_files, sizeof(*root->files));
@@ -246,7 +247,8 @@ static int measure(struct upload *upload, const struct job_root *from, struct pa
                                "input folder %s: %s: check the path", from->folder,
                                strerror(errno));
     for (size_t i = 0; i < root->n_files; i++) {
-        if (fstatat(folder, root->files[i], &status, AT_SYMLINK_NOFOLLOW) < 0)
+        if (fstatat(folder, root->files[i], &status, 0) < 0 &&
+            fstatat(folder, root->files[i], &status, AT_SYMLINK_NOFOLLOW) < 0)
             return connection_fail(westlight, WESTLIGHT_E_MISSING,
                                    "input file %s/%s: %s: check the path", from->folder,
                                    root->files[i], strerror(errno));
@@ -266,7 +268,7 @@ static int pack_files(struct upload *upload, const struct job_root *from, struct
     if (!files)
         return -ENOMEM;
     for (size_t i = 0; i < root->n_files; i++)
-        files[i].path = root->files[i];
+        files[i] = (struct manifest_file){.path = root->files[i], .follow = true};
     for (int tries = 1;; tries++) {
         _cleanup_(bytes_deinit) struct bytes why = {0};
         uint64_t bytes = 0;

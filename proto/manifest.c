@@ -3,6 +3,7 @@
  */
 #include <proto/manifest_paths.h>
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
@@ -327,4 +328,23 @@ bool manifest_match(const char *pattern, const char *path, int64_t frame)
     while (*at == '*')
         at++;
     return !*at;
+}
+
+bool manifest_frame_of(const char *pattern, const char *path, int64_t *ret_frame)
+{
+    for (const char *at = path; *at;) {
+        char *end = (char *)at + 1;
+
+        if (isdigit((unsigned char)*at)) {
+            int64_t frame = strtoll(at, &end, 10); /* one too large to hold matches nothing */
+
+            if (manifest_match(pattern, path, frame) ||
+                (at > path && at[-1] == '-' && manifest_match(pattern, path, frame = -frame))) {
+                *ret_frame = frame;
+                return true;
+            }
+        }
+        at = end;
+    }
+    return false;
 }

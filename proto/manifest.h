@@ -20,20 +20,31 @@ enum {
     MANIFEST_E_CHANGED = 4, /* a file changed while it was read */
 };
 
-/* A file to pack. `path` is relative to the root and becomes the entry's. */
+/* A file to pack. `path` is relative to the root and becomes the entry's. With `follow`, a link out
+ * of the root, or a path through a link, stands for the file that it leads to; without it such a
+ * path is MANIFEST_E_PATH. */
 struct manifest_file {
     const char *path;
     uint32_t root;
+    bool follow;
 };
 
 /* Seen once for each distinct block, before the manifest is complete. The sealed bytes are valid
  * for the call only. */
 typedef int manifest_emit(void *user, const struct block_key *key, const void *sealed, size_t size);
 
-/* Everything regular, and links that stay inside, below `folder`, sorted by path; hidden files are
- * left out unless `hidden`. *ret_paths (of *ret_n) and each path are the caller's to free. */
-int manifest_walk(const char *folder, bool hidden, char ***ret_paths, size_t *ret_n,
-                  struct bytes *why);
+/* What a walk takes. A link out of the folder is MANIFEST_E_PATH, or with `follow` what it leads to;
+ * one that leads nowhere, or to a folder that was walked already, is then left out and told. */
+struct manifest_walk {
+    bool hidden, follow;
+    bool (*skip)(void *user, const char *path, bool folder); /* NULL: nothing */
+    void (*left_out)(void *user, const char *path, const char *why);
+    void *user;
+};
+/* Everything regular, and links, below `folder`, sorted by path. *ret_paths (of *ret_n) and each
+ * path are the caller's to free. */
+int manifest_walk(const char *folder, const struct manifest_walk *rules, char ***ret_paths,
+                  size_t *ret_n, struct bytes *why);
 
 /* Packs files (of roots, given as absolute folders) under `secret`; emits file blocks. *ret_packed
  * is the serialised Manifest; the caller seals it with manifest_seal. */
@@ -65,3 +76,5 @@ int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *
                         bool sync, struct bytes *why);
 /* Pattern of a RootUse: '*', '?', and '#' runs, which hold the frame number with leading zeros. */
 bool manifest_match(const char *pattern, const char *path, int64_t frame);
+/* Whether the pattern, which has a '#', matches for one of the numbers in the path; which one. */
+bool manifest_frame_of(const char *pattern, const char *path, int64_t *ret_frame);

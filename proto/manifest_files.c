@@ -131,62 +131,122 @@ static char *path_join(const char *folder, const char *name)
     return asprintf(&path, "%s%s%s", folder, *folder ? "/" : "", name) < 0 ? NULL : path;
 }
 
+enum { LEFT_OUT = 64 }; /* beside MANIFEST_E_* */
+
+struct folder_seen {
+    dev_t device;
+    ino_t inode;
+};
+
 struct walk {
     const char *root;
-    bool hidden;
+    const struct manifest_walk *rules;
     struct names found, folders; /* folders still to be read */
+    struct folder_seen *seen;    /* those that links led to */
+    size_t n_seen;
     struct bytes *why;
 };
 
-static int walk_entry(struct walk *walk, int folder, const char *folder_path, const char *name)
+static int left_out(struct walk *walk, const char *path, const char *why)
+{
+    if (walk->rules->left_out)
+        walk->rules->left_out(walk->rules->user, path, why);
+    return LEFT_OUT;
+}
+
+/* Links can lead in a circle, so a folder is entered by a link once. */
+static int seen_before(struct walk *walk, const struct stat *st)
+{
+    struct folder_seen *grown;
+
+    for (size_t i = 0; i < walk->n_seen; i++)
+        if (walk->seen[i].device == st->st_dev && walk->seen[i].inode == st->st_ino)
+            return 1;
+    grown = reallocarray(walk->seen, walk->n_seen + 1, sizeof(*grown));
+    if (!grown)
+        return -ENOMEM;
+    walk->seen = grown;
+    grown[walk->n_seen++] = (struct folder_seen){st->st_dev, st->st_ino};
+    return 0;
+}
+
+/* 0: `st` is what to take it for. */
+static int walk_link(struct walk *walk, int folder, const char *name, const char *path,
+                     struct stat *st)
 {
     char target[LIMIT_PATH_BYTES];
+    int r = manifest_link_read(folder, name, walk->root, path, target, walk->why);
+
+    if (r != MANIFEST_E_PATH || !walk->rules->follow)
+        return r;
+    if (fstatat(folder, name, st, 0) < 0)
+        return left_out(walk, path, "a link that leads nowhere");
+    r = S_ISDIR(st->st_mode) ? seen_before(walk, st) : 0;
+    return r > 0 ? left_out(walk, path, "a link to a folder that was taken already") : r;
+}
+
+/* `path` is taken over. */
+static int walk_path(struct walk *walk, int folder, const char *name, char *path, struct stat *st)
+{
+    int r = 0;
+
+    if (!path)
+        return -ENOMEM;
+    if (walk->rules->skip && walk->rules->skip(walk->rules->user, path, S_ISDIR(st->st_mode)))
+        r = LEFT_OUT;
+    else if (!manifest_path_ok(path))
+        r = manifest_say(walk->why, MANIFEST_E_LIMIT, "%s/%s: the path is too long", walk->root,
+                         path);
+    else if (S_ISLNK(st->st_mode))
+        r = walk_link(walk, folder, name, path, st);
+    if (r == 0 && walk->found.n >= LIMIT_MANIFEST_FILES)
+        r = manifest_say(walk->why, MANIFEST_E_LIMIT, "%s: more than %u files: make more roots",
+                         walk->root, LIMIT_MANIFEST_FILES);
+    if (r == 0 && !S_ISDIR(st->st_mode) && !S_ISREG(st->st_mode) && !S_ISLNK(st->st_mode))
+        r = left_out(walk, path, "neither a file, a folder nor a link");
+    if (r == 0)
+        return names_push(S_ISDIR(st->st_mode) ? &walk->folders : &walk->found, path);
+    free(path);
+    return r == LEFT_OUT ? 0 : r;
+}
+
+static int walk_entry(struct walk *walk, int folder, const char *folder_path, const char *name)
+{
     struct stat st;
 
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || (name[0] == '.' && !walk->hidden))
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+        (name[0] == '.' && !walk->rules->hidden))
         return 0;
     if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : -errno; /* gone since it was listed */
-    if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
-        return 0;
+    return walk_path(walk, folder, name, path_join(folder_path, name), &st);
+}
 
-    char *path = path_join(folder_path, name);
-    if (path && !manifest_path_ok(path)) {
-        int r = manifest_say(walk->why, MANIFEST_E_LIMIT, "%s/%s: the path is too long", walk->root,
-                             path);
-        free(path);
-        return r;
-    }
-    if (path && S_ISLNK(st.st_mode)) {
-        int r = manifest_link_read(folder, name, walk->root, path, target, walk->why);
-        if (r) {
-            free(path);
-            return r;
-        }
-    }
-    if (walk->found.n >= LIMIT_MANIFEST_FILES) {
-        free(path);
-        return manifest_say(walk->why, MANIFEST_E_LIMIT, "%s: more than %u files: make more roots",
-                            walk->root, LIMIT_MANIFEST_FILES);
-    }
-    return names_push(S_ISDIR(st.st_mode) ? &walk->folders : &walk->found, path);
+static int walk_open(struct walk *walk, int root, const char *path, int *ret_fd)
+{
+    _cleanup_(closep) int parent = -1;
+    const char *name = ".";
+    int r = *path ? manifest_open_parent(root, path, false, &parent, &name) : 0;
+
+    if (r == MANIFEST_E_PATH && walk->rules->follow)
+        *ret_fd = openat(root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    else if (r)
+        return manifest_say(walk->why, r, "%s/%s: a folder that cannot be read", walk->root, path);
+    else
+        *ret_fd = openat(*path ? parent : root, name,
+                         walk->rules->follow ? FOLDER_FLAGS & ~O_NOFOLLOW : FOLDER_FLAGS);
+    return *ret_fd < 0
+               ? manifest_say(walk->why, -errno, "%s/%s: %s", walk->root, path, strerror(errno))
+               : 0;
 }
 
 static int walk_folder(struct walk *walk, int root, const char *path)
 {
-    _cleanup_(closep) int parent = -1;
-    const char *name = ".";
     struct dirent *entry;
-    int r = 0;
+    int fd = -1, r = walk_open(walk, root, path, &fd);
 
-    if (*path)
-        r = manifest_open_parent(root, path, false, &parent, &name);
     if (r)
-        return manifest_say(walk->why, r, "%s/%s: a folder that cannot be read", walk->root, path);
-    int fd = openat(*path ? parent : root, name, FOLDER_FLAGS);
-    if (fd < 0)
-        return manifest_say(walk->why, -errno, "%s/%s: %s", walk->root, path, strerror(errno));
-
+        return r;
     DIR *dir = fdopendir(fd);
     if (!dir) {
         close(fd);
@@ -205,10 +265,10 @@ static int name_compare(const void *a, const void *b)
     return manifest_path_compare(*(char *const *)a, *(char *const *)b);
 }
 
-int manifest_walk(const char *folder, bool hidden, char ***ret_paths, size_t *ret_n,
-                  struct bytes *why)
+int manifest_walk(const char *folder, const struct manifest_walk *rules, char ***ret_paths,
+                  size_t *ret_n, struct bytes *why)
 {
-    struct walk walk = {.root = folder, .hidden = hidden, .why = why};
+    struct walk walk = {.root = folder, .rules = rules, .why = why};
     _cleanup_(closep) int root = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     if (root < 0)
@@ -221,6 +281,7 @@ int manifest_walk(const char *folder, bool hidden, char ***ret_paths, size_t *re
         free(path);
     }
     names_deinit(&walk.folders);
+    free(walk.seen);
     if (r) {
         names_deinit(&walk.found);
         return r;

@@ -208,49 +208,61 @@ static int pack_regular(struct pack *pack, int fd, const struct stat *st, Wl__Fi
     return 0;
 }
 
+static int pack_link(struct pack *pack, Wl__FileEntry *entry, const char *target)
+{
+    char *link = strdup(target);
+
+    if (!link)
+        return -ENOMEM;
+    entry->mode = 0777;
+    entry->link = link;
+    return 0;
+}
+
+/* Opened first, asked what it is then: the name may have come to mean something else. */
+static int pack_opened(struct pack *pack, const char *root, int folder, const char *name, int flags,
+                       Wl__FileEntry *entry)
+{
+    _cleanup_(closep) int fd = openat(folder, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | flags);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return manifest_say(pack->why, -errno, "%s/%s: %s", root, entry->path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return manifest_say(pack->why, MANIFEST_E_PATH, "%s/%s: neither a file nor a link", root,
+                            entry->path);
+    return pack_regular(pack, fd, &st, entry);
+}
+
 static int pack_file(struct pack *pack, const char *root, int root_fd,
                      const struct manifest_file *file)
 {
-    _cleanup_(closep) int parent = -1, fd = -1;
+    _cleanup_(closep) int parent = -1;
+    char target[LIMIT_PATH_BYTES];
     const char *name;
     Wl__FileEntry *entry = NULL;
     struct stat st;
 
-    int r = manifest_open_parent(root_fd, file->path, false, &parent, &name);
+    int r = entry_new(pack, file, &entry);
+    if (r)
+        return r;
+    r = manifest_open_parent(root_fd, file->path, false, &parent, &name);
+    if (r == MANIFEST_E_PATH && file->follow && manifest_path_ok(file->path))
+        return pack_opened(pack, root, root_fd, file->path, 0, entry);
     if (r == MANIFEST_E_PATH)
         return manifest_say(pack->why, r, "%s: not a path below its root, or through a link",
                             file->path);
-    if (r == 0)
-        r = entry_new(pack, file, &entry);
     if (r == 0 && fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         r = -errno;
     if (r < 0)
         return manifest_say(pack->why, r, "%s/%s: %s", root, file->path, strerror(-r));
-    if (!entry)
-        return -ENOMEM;
+    if (!S_ISLNK(st.st_mode))
+        return pack_opened(pack, root, parent, name, O_NOFOLLOW, entry);
 
-    if (S_ISLNK(st.st_mode)) {
-        char target[LIMIT_PATH_BYTES];
-
-        r = manifest_link_read(parent, name, root, file->path, target, pack->why);
-        if (r)
-            return r;
-        entry->mode = 0777;
-        char *link = strdup(target);
-        if (!link)
-            return -ENOMEM;
-        entry->link = link;
-        return 0;
-    }
-
-    /* Opened first, asked what it is then: the name may have come to mean something else. */
-    fd = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return manifest_say(pack->why, -errno, "%s/%s: %s", root, file->path, strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        return manifest_say(pack->why, MANIFEST_E_PATH, "%s/%s: neither a file nor a link", root,
-                            file->path);
-    return pack_regular(pack, fd, &st, entry);
+    r = manifest_link_read(parent, name, root, file->path, target, pack->why);
+    if (r == MANIFEST_E_PATH && file->follow)
+        return pack_opened(pack, root, parent, name, 0, entry);
+    return r ? r : pack_link(pack, entry, target);
 }
 
 /* ---- the whole ---- */

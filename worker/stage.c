@@ -90,16 +90,29 @@ static int map_add(struct staging *staging, const char *from, uint32_t style, co
     return folder_make(to, 0700);
 }
 
-static char *session_path(struct staging *staging, const char *kind, size_t number)
+/* A studio's folder lies here as it lies there, below files/, so that "../textures" in a scene leads
+ * from one root to another as it does at home. One whose path cannot be taken gets a name. */
+static char *place(struct staging *staging, const char *from, uint32_t style)
 {
-    char *path = NULL;
+    char *path = NULL, *rest;
+    int head = snprintf(NULL, 0, "%s/files/", staging->config->folder);
 
-    if (asprintf(&path, "%s/%s%zu", staging->config->folder, kind, number) < 0)
-        path = NULL;
+    if (asprintf(&path, "%s/files/%s", staging->config->folder, from + strspn(from, "/")) < 0)
+        return NULL;
+    rest = path + head;
+    for (char *c = rest; style == 1 && *c; c++)
+        *c = *c == '\\' ? '/' : *c == ':' ? '_' : *c;
+    for (size_t size = strlen(rest); size > 0 && rest[size - 1] == '/'; size--)
+        rest[size - 1] = '\0';
+    if (!manifest_path_ok(rest)) {
+        free(path);
+        if (asprintf(&path, "%s/root%zu", staging->config->folder, staging->stage->n_maps) < 0)
+            return NULL;
+    }
     return keep(staging, path);
 }
 
-/* Where a declared output lies here; a folder of its own where no root or other output holds it. */
+/* Where a declared output lies here. */
 static int output_folder(struct staging *staging, const Wl__Output *output,
                          char ret_path[LIMIT_PATH_BYTES])
 {
@@ -109,7 +122,7 @@ static int output_folder(struct staging *staging, const Wl__Output *output,
 
     if (session_map_path(stage->maps, stage->n_maps, output->path, ret_path, LIMIT_PATH_BYTES))
         return folder_make(ret_path, 0700);
-    own = session_path(staging, "out", stage->n_maps);
+    own = place(staging, output->path, output->style);
     if (!own)
         return -ENOMEM;
     r = map_add(staging, output->path, output->style, own);
@@ -163,7 +176,7 @@ static int make_maps(struct staging *staging)
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < recipe->n_roots; i++) {
-        char *to = session_path(staging, "root", i);
+        char *to = place(staging, recipe->roots[i]->path, recipe->roots[i]->style);
 
         r = to ? map_add(staging, recipe->roots[i]->path, recipe->roots[i]->style, to) : -ENOMEM;
     }
@@ -315,24 +328,43 @@ static int load_manifest(struct staging *staging, const Wl__Root *root, Wl__Mani
     return r == 0 ? 0 : fail_transfer(staging, root->path, r);
 }
 
+static bool frame_here(const struct staging *staging, int64_t frame)
+{
+    for (size_t i = 0; i < staging->n_frames; i++)
+        if (staging->frames[i] == frame)
+            return true;
+    return false;
+}
+
+/* A pattern with '#' keeps the files of other frames away, and no others; plain ones, where there
+ * are any, say what else is wanted. */
+static bool use_wants(const struct staging *staging, const Wl__RootUse *use, const char *path)
+{
+    bool plain = false, matched = false;
+
+    for (size_t i = 0; i < use->n_patterns; i++) {
+        int64_t frame;
+
+        if (strchr(use->patterns[i], '#')) {
+            if (manifest_frame_of(use->patterns[i], path, &frame))
+                return frame_here(staging, frame);
+            continue;
+        }
+        plain = true;
+        matched |= manifest_match(use->patterns[i], path, 0);
+    }
+    return !plain || matched;
+}
+
 static bool wanted(const struct staging *staging, uint32_t root, const char *path)
 {
     const Wl__StepRecipe *step = staging->stage->step;
 
     if (step->n_inputs == 0)
         return true;
-    for (size_t i = 0; i < step->n_inputs; i++) {
-        const Wl__RootUse *use = step->inputs[i];
-
-        if (use->root != root)
-            continue;
-        if (use->n_patterns == 0)
+    for (size_t i = 0; i < step->n_inputs; i++)
+        if (step->inputs[i]->root == root && use_wants(staging, step->inputs[i], path))
             return true;
-        for (size_t k = 0; k < use->n_patterns; k++)
-            for (size_t f = 0; f < staging->n_frames; f++)
-                if (manifest_match(use->patterns[k], path, staging->frames[f]))
-                    return true;
-    }
     return false;
 }
 

@@ -1,9 +1,9 @@
 /* stage.h - what a task needs lies ready: its recipe, its inputs under the session folder, the
  * outputs of the tasks it depends on, its output folders.
  *
- * Shape:   <folder>/root<i> for the recipe's roots, <folder>/out<i> for declared outputs that lie
- *          under no root, <folder>/work for the renderer. Patterns of the step's inputs narrow what
- *          is fetched, by the frames of the task.
+ * Shape:   <folder>/files/<path at the studio> for the recipe's roots and declared outputs,
+ *          <folder>/work for the renderer. Patterns of the step's inputs narrow what is fetched, by
+ *          the frames of the task.
  * Owns:    struct stage owns all it points to; stage_deinit also removes the folder.
  * Errors:  0, -ECANCELED when stopped, -ENOMEM; 1 where the task cannot be run: class and why.
  */

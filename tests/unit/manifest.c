@@ -26,6 +26,8 @@ struct fixture {
     } blocks[64];
     size_t n_blocks;
     unsigned fetches;
+    bool follow; /* links out of the root */
+    unsigned left_out;
 };
 
 static int setup(void **state)
@@ -105,9 +107,9 @@ static int pack_tree(struct fixture *f, struct bytes *ret_packed, struct bytes *
     size_t n = 0;
     uint64_t bytes = 0;
 
-    int r = manifest_walk(f->root, false, &paths, &n, why);
+    int r = manifest_walk(f->root, &(struct manifest_walk){.follow = f->follow}, &paths, &n, why);
     for (size_t i = 0; r == 0 && i < n; i++)
-        files[i] = (struct manifest_file){paths[i], 0};
+        files[i] = (struct manifest_file){.path = paths[i], .follow = f->follow};
     if (r == 0)
         r = manifest_pack(f->sealer, SECRET, roots, 1, files, n, emit, f, ret_packed, &bytes, why);
     for (size_t i = 0; i < n; i++)
@@ -233,7 +235,7 @@ static void packing_goes_through_no_link_and_takes_no_special_file(void **state)
     struct bytes packed = {0};
     uint64_t bytes;
     char name[512];
-    struct manifest_file file = {"way/passwd", 0};
+    struct manifest_file file = {.path = "way/passwd"};
 
     link_make(f, "way", "/etc");
     assert_int_equal(manifest_pack(f->sealer, SECRET, roots, 1, &file, 1, emit, f, &packed, &bytes,
@@ -246,6 +248,68 @@ static void packing_goes_through_no_link_and_takes_no_special_file(void **state)
     file.path = "../x";
     assert_int_equal(manifest_pack(f->sealer, SECRET, roots, 1, &file, 1, emit, f, &packed, &bytes,
                                    NULL), MANIFEST_E_PATH);
+}
+
+static void count_left_out(void *user, const char *path, const char *why)
+{
+    struct fixture *f = user;
+
+    (void)path;
+    assert_true(strlen(why) > 0);
+    f->left_out++;
+}
+
+static bool skip_renders(void *user, const char *path, bool folder)
+{
+    (void)user;
+    return folder && strcmp(path, "renders") == 0;
+}
+
+static void links_out_are_followed_where_that_is_asked_for(void **state)
+{
+    struct fixture *f = *state;
+    struct bytes packed = {0}, why = {0};
+    Wl__Manifest *manifest;
+    char other[] = "/tmp/unit-manifest-else-XXXXXX", name[512];
+    char **paths = NULL;
+    size_t n = 0;
+
+    assert_non_null(mkdtemp(other));
+    snprintf(name, sizeof(name), "%s/inner", other);
+    assert_int_equal(file_write(name, "elsewhere", 9, 0644), 0);
+    snprintf(name, sizeof(name), "%s/round", other);
+    assert_int_equal(symlink(other, name), 0); /* a circle */
+    make(f, "a", "hello", 5, 0644);
+    make(f, "renders/old.png", "x", 1, 0644);
+    link_make(f, "near", "a");
+    link_make(f, "folder", other);
+    snprintf(name, sizeof(name), "%s/inner", other);
+    link_make(f, "far", name);
+    link_make(f, "nowhere", "/no/such/file");
+
+    assert_int_equal(pack_tree(f, &packed, &why), MANIFEST_E_PATH);
+    f->follow = true;
+    assert_int_equal(pack_tree(f, &packed, &why), 0);
+    assert_int_equal(manifest_parse(packed.data, packed.size, &manifest, &why), 0);
+    assert_int_equal(write_all(f, manifest, &why), 0);
+    assert_int_equal(manifest->n_files, 5);
+    assert_string_equal(manifest->files[1]->path, "far");
+    assert_int_equal(manifest->files[1]->size, 9);
+    assert_string_equal(manifest->files[2]->path, "folder/inner");
+    assert_int_equal(manifest->files[2]->size, 9);
+    assert_string_equal(manifest->files[3]->link, "a");
+    struct manifest_walk rules = {
+        .follow = true, .skip = skip_renders, .left_out = count_left_out, .user = f};
+    assert_int_equal(manifest_walk(f->root, &rules, &paths, &n, &why), 0);
+    assert_int_equal(n, 4);
+    assert_int_equal(f->left_out, 2); /* the circle, and the link to nothing */
+    for (size_t i = 0; i < n; i++)
+        free(paths[i]);
+    free(paths);
+    wl__manifest__free_unpacked(manifest, NULL);
+    bytes_deinit(&packed);
+    bytes_deinit(&why);
+    folder_remove(other);
 }
 
 /* ---- manifests of a liar ---- */
@@ -430,12 +494,38 @@ static void a_file_whose_block_is_missing_leaves_nothing(void **state)
     assert_int_equal(write_all(f, manifest, &why), -ENOENT);
     char **paths = NULL;
     size_t n = 1;
-    assert_int_equal(manifest_walk(f->out, true, &paths, &n, &why), 0);
+    assert_int_equal(manifest_walk(f->out, &(struct manifest_walk){.hidden = true}, &paths, &n, &why), 0);
     assert_int_equal(n, 0);
     free(paths);
     wl__manifest__free_unpacked(manifest, NULL);
     bytes_deinit(&packed);
     bytes_deinit(&why);
+}
+
+static void a_file_belongs_to_the_frame_in_its_name(void **state)
+{
+    static const struct {
+        const char *pattern, *path;
+        bool match;
+        int64_t frame;
+    } cases[] = {
+        {"cache_####.vdb", "cache_0007.vdb", true, 7},
+        {"*_####.vdb", "v2/smoke_012_0007.vdb", true, 7},
+        {"c_#.vdb", "c_-3.vdb", true, -3},
+        {"c_####.vdb", "c_7.vdb", false, 0},
+        {"c_####.vdb", "d_0007.vdb", false, 0},
+        {"c_####.vdb", "c_99999999999999999999.vdb", false, 0},
+        {"c_####.vdb", "c_.vdb", false, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int64_t frame = 0;
+
+        assert_int_equal(manifest_frame_of(cases[i].pattern, cases[i].path, &frame),
+                         cases[i].match);
+        assert_int_equal(frame, cases[i].frame);
+    }
 }
 
 static void patterns_hold_the_frame_number(void **state)
@@ -482,6 +572,8 @@ int main(void)
         cmocka_unit_test(parts_and_modes_that_cannot_be_are_refused),
         WITH_FOLDERS(writing_follows_no_link_and_replaces_no_folder),
         WITH_FOLDERS(a_file_whose_block_is_missing_leaves_nothing),
+        WITH_FOLDERS(links_out_are_followed_where_that_is_asked_for),
+        cmocka_unit_test(a_file_belongs_to_the_frame_in_its_name),
         cmocka_unit_test(patterns_hold_the_frame_number),
     };
 
