@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <client/local.h>
 #include <client/preset.h>
 #include <client/show.h>
@@ -462,26 +463,108 @@ static void submitted(struct render *render)
                render->id, render->id, render->out);
 }
 
+/* ---- --dry-run ---- */
+
+static uint64_t size_of(const struct inputs_root *root, size_t i)
+{
+    char path[8192];
+    struct stat status;
+
+    snprintf(path, sizeof(path), "%s/%s", root->folder, root->files.texts[i]);
+    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
+static json_t *texts_json(const struct inputs_list *list)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < list->n; i++)
+        json_array_append_new(array, json_string(list->texts[i]));
+    return array;
+}
+
+static void dry_run_json(const struct inputs *inputs, const struct westlight_upload *upload)
+{
+    json_t *files = json_array();
+
+    for (size_t i = 0; i < inputs->n_roots; i++)
+        for (size_t k = 0; k < inputs->roots[i].files.n; k++)
+            json_array_append_new(files, json_pack("{s:s,s:s,s:I}", "root", inputs->roots[i].folder,
+                                                   "path", inputs->roots[i].files.texts[k], "bytes",
+                                                   (json_int_t)size_of(&inputs->roots[i], k)));
+    show_json(json_pack("{s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "files", files, "missing",
+                        texts_json(&inputs->missing), "left_out", texts_json(&inputs->left_out),
+                        "file_bytes", (json_int_t)upload->file_bytes, "blocks",
+                        (json_int_t)upload->blocks, "blocks_to_send",
+                        (json_int_t)upload->blocks_sent, "bytes_to_send",
+                        (json_int_t)upload->bytes_sent),
+              false);
+}
+
+static void dry_run_text(const struct inputs *inputs, const struct westlight_upload *upload)
+{
+    char bytes[32], sent[32];
+    size_t n = 0;
+
+    for (size_t i = 0; i < inputs->n_roots; i++) {
+        if (inputs->roots[i].files.n)
+            printf("%s\n", inputs->roots[i].folder);
+        for (size_t k = 0; k < inputs->roots[i].files.n; k++, n++)
+            printf("%10s  %s\n", show_bytes(size_of(&inputs->roots[i], k), bytes),
+                   inputs->roots[i].files.texts[k]);
+    }
+    for (size_t i = 0; i < inputs->left_out.n; i++)
+        printf("left out: %s\n", inputs->left_out.texts[i]);
+    printf("%zu files, %s; to send: %" PRIu64 " of %" PRIu64 " blocks, %s; %zu missing\n", n,
+           show_bytes(upload->file_bytes, bytes), upload->blocks_sent, upload->blocks,
+           show_bytes(upload->bytes_sent, sent), inputs->missing.n);
+}
+
+/* Nothing is sent and no job is made; a farm is asked which blocks it has. */
+static int dry_run(struct render *render, const struct inputs *inputs, struct westlight_job *job)
+{
+    struct westlight_upload upload = {0};
+    int r = farm_open(render);
+
+    if (r == 0) {
+        cmd_interruptible(render->westlight);
+        r = westlight_estimate(render->westlight, job, &upload);
+        r = r ? complain_library(r, westlight_why(render->westlight)) : 0;
+    }
+    if (r)
+        return r;
+    if (render->options.json)
+        dry_run_json(inputs, &upload);
+    else
+        dry_run_text(inputs, &upload);
+    return inputs->missing.n && !render->options.allow_missing ? EXIT_USAGE : 0;
+}
+
 static int run(int argc, char **argv, bool wait)
 {
     struct render render = {.lock = PTHREAD_MUTEX_INITIALIZER, .began_ns = clock_monotonic_ns()};
     struct westlight_job *job = NULL;
+    struct inputs inputs = {0};
     int r = options_parse(&render.options, argc, argv);
 
     if (r == 0)
-        r = preset_job(&render.options, &job, render.out);
-    if (r == 0)
+        r = preset_job(&render.options, &inputs, &job, render.out);
+    if (r == 0 && render.options.dry_run) {
+        r = dry_run(&render, &inputs, job);
+        wait = false;
+    } else if (r == 0)
         r = farm_open(&render);
-    if (r == 0) {
+    if (r == 0 && !render.options.dry_run) {
         cmd_interruptible(render.westlight);
         r = continued(&render) ? 0 : submit(&render, job);
     }
     if (r == 0 && wait)
         r = bring_home(&render);
-    else if (r == 0)
+    else if (r == 0 && !render.options.dry_run)
         submitted(&render);
 
     cmd_interruptible(NULL);
+    inputs_deinit(&inputs);
     westlight_job_free(job);
     westlight_close(render.fetcher);
     westlight_close(render.westlight);

@@ -293,6 +293,22 @@ void westlight_step_texts(struct westlight_step *step, const char *name, enum we
                                  (enum space_type)type, texts, n_texts));
 }
 
+void westlight_step_input(struct westlight_step *step, uint32_t root, const char *const *patterns,
+                          size_t n_patterns)
+{
+    if (!room(step->job, "narrowed inputs", step->recipe->n_inputs, LIMIT_ROOTS) ||
+        !within(step->job, root < step->job->n_roots && n_patterns <= LIMIT_PATTERNS,
+                "step \"%.100s\": input %u: no such folder, or more than %d patterns",
+                step->recipe->name, root, LIMIT_PATTERNS))
+        return;
+    Wl__RootUse *use = NEW(Wl__RootUse, wl__root_use__init);
+    use->root = root;
+    for (size_t i = 0; i < n_patterns; i++)
+        if (text_within(step->job, "an input's pattern", patterns[i], LIMIT_PATH_BYTES))
+            PUSH(use->patterns, use->n_patterns, copy(patterns[i]));
+    PUSH(step->recipe->inputs, step->recipe->n_inputs, use);
+}
+
 void westlight_step_amount(struct westlight_step *step, const char *name, double min)
 {
     if (!room(step->job, "amounts", step->step.n_amounts, LIMIT_AMOUNTS) ||

@@ -25,6 +25,12 @@ struct command {
     "  -o, --output WHERE    a folder, or a pattern: out/beauty.#### (default SCENE-frames)\n"     \
     "  --local               a private farm on this machine; the same command continues\n"         \
     "  --chunk N             N frames a task\n"                                                    \
+    "  --clock-range RANGE   POV-Ray: the frames the clock runs over (default: -f)\n"              \
+    "  --dry-run             list what would travel, and send nothing\n"                           \
+    "  --asset PATH          a file or folder that travels too; may be repeated\n"                 \
+    "  --exclude PATTERN     files or folders that stay: *.psd, old/*; may be repeated\n"          \
+    "  --narrow PATTERN      files that go to their own frame only: cache/smoke_####.vdb\n"        \
+    "  --allow-missing       render although files are missing\n"                                  \
     "  -p NAME=VALUE         a parameter of the preset; see westlight help presets\n"
 
 static const struct command commands[] = {

@@ -107,24 +107,49 @@ const char *options_param(const struct options *options, const char *name, const
     return otherwise;
 }
 
+static int pair_push(const char *name, size_t size, const char *value, struct option_pair **pairs,
+                     size_t *n)
+{
+    struct option_pair *grown = realloc(*pairs, (*n + 1) * sizeof(**pairs));
+
+    if (!grown)
+        abort();
+    *pairs = grown;
+    grown[*n].name = strndup(name, size);
+    grown[*n].value = value;
+    (*n)++;
+    return 0;
+}
+
 static int pair_add(const char *option, const char *text, struct option_pair **pairs, size_t *n)
 {
     const char *equals = strchr(text, '=');
-    struct option_pair *grown;
 
-    if (!equals || equals == text) {
-        complain("%s %s: it has no name and value: write %s NAME=VALUE", option, text, option);
-        return EXIT_USAGE;
-    }
-    grown = realloc(*pairs, (*n + 1) * sizeof(**pairs));
+    if (equals && equals > text)
+        return pair_push(text, (size_t)(equals - text), equals + 1, pairs, n);
+    complain("%s %s: it has no name and value: write %s NAME=VALUE", option, text, option);
+    return EXIT_USAGE;
+}
+
+static int text_add(const char *text, const char ***texts, size_t *n)
+{
+    const char **grown = realloc(*texts, (*n + 1) * sizeof(**texts));
+
     if (!grown)
         abort();
-
-    *pairs = grown;
-    grown[*n].name = strndup(text, (size_t)(equals - text));
-    grown[*n].value = equals + 1;
-    (*n)++;
+    *texts = grown;
+    grown[(*n)++] = text;
     return 0;
+}
+
+static int narrow_add(struct options *options, const char *text)
+{
+    if (strchr(text, '#'))
+        return text_add(text, &options->narrow, &options->n_narrow);
+    complain("--narrow %s: it has no frame number: write # for its digits, such as "
+             "cache/smoke_####.vdb",
+             text);
+    return EXIT_USAGE;
 }
 
 static int size_parse(const char *text, struct options *options)
@@ -181,7 +206,13 @@ enum {
     LONG_NAME,
     LONG_NOTE,
     LONG_PRIORITY,
-    LONG_FORCE
+    LONG_FORCE,
+    LONG_ASSET,
+    LONG_EXCLUDE,
+    LONG_NARROW,
+    LONG_ALLOW_MISSING,
+    LONG_DRY_RUN,
+    LONG_CLOCK_RANGE
 };
 
 static const struct option long_options[] = {
@@ -201,6 +232,12 @@ static const struct option long_options[] = {
     {"note", required_argument, NULL, LONG_NOTE},
     {"priority", required_argument, NULL, LONG_PRIORITY},
     {"force", no_argument, NULL, LONG_FORCE},
+    {"asset", required_argument, NULL, LONG_ASSET},
+    {"exclude", required_argument, NULL, LONG_EXCLUDE},
+    {"narrow", required_argument, NULL, LONG_NARROW},
+    {"allow-missing", no_argument, NULL, LONG_ALLOW_MISSING},
+    {"dry-run", no_argument, NULL, LONG_DRY_RUN},
+    {"clock-range", required_argument, NULL, LONG_CLOCK_RANGE},
     {NULL, 0, NULL, 0},
 };
 
@@ -250,6 +287,20 @@ static int option_take(struct options *options, int option, const char *value)
     case LONG_FORCE:
         options->force = true;
         return 0;
+    case LONG_ASSET:
+        return text_add(value, &options->assets, &options->n_assets);
+    case LONG_EXCLUDE:
+        return text_add(value, &options->exclude, &options->n_exclude);
+    case LONG_NARROW:
+        return narrow_add(options, value);
+    case LONG_ALLOW_MISSING:
+        options->allow_missing = true;
+        return 0;
+    case LONG_CLOCK_RANGE:
+        return pair_push("clock", strlen("clock"), value, &options->params, &options->n_params);
+    case LONG_DRY_RUN:
+        options->dry_run = true;
+        return 0;
     default:
         return EXIT_USAGE; /* getopt has said why */
     }
@@ -297,6 +348,9 @@ void options_deinit(struct options *options)
         free((void *)(uintptr_t)options->env[i].name);
     free(options->params);
     free(options->env);
+    free(options->assets);
+    free(options->exclude);
+    free(options->narrow);
     free(options->frames);
     *options = (struct options){0};
 }

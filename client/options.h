@@ -37,7 +37,9 @@ struct options {
     size_t n_env;
     const char *farm, *name, *note;
     int priority;
-    bool json, force;
+    bool json, force, allow_missing, dry_run;
+    const char **assets, **exclude, **narrow;
+    size_t n_assets, n_exclude, n_narrow;
 };
 
 /* argv[0] is the command's name. Prints what is wrong, pointing at it. */

@@ -5,7 +5,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fts.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,6 +118,19 @@ int preset_resources(const struct preset_scene *scene, struct westlight_step *st
     return 0;
 }
 
+void preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64_t step)
+{
+    static struct westlight_range whole;
+
+    whole = (struct westlight_range){first, last, step > 0 ? step : 1};
+    scene->frames = &whole;
+    scene->n_frames = 1;
+    if (!strchr(scene->pattern, '#'))
+        snprintf(scene->pattern, sizeof(scene->pattern), "%.200s.####", scene->base);
+    if (!scene->options->json)
+        printf("frames %lld-%lld: the scene's own range\n", (long long)first, (long long)last);
+}
+
 void preset_frames(const struct preset_scene *scene, struct westlight_step *step)
 {
     if (scene->n_frames)
@@ -184,22 +196,12 @@ static int folder_check(const struct preset_scene *scene)
     return 0;
 }
 
-/* An absolute path without "." and "..", by its letters alone: the folder need not exist. */
-static int path_absolute(const char *path, char *ret_path, size_t size)
+int preset_path(const char *from, const char *path, char *ret_path, size_t size)
 {
     char joined[PATH_MAX * 2], *save = NULL;
     size_t length = 0;
 
-    if (path[0] == '/') {
-        snprintf(joined, sizeof(joined), "%s", path);
-    } else {
-        char cwd[PATH_MAX];
-
-        if (!getcwd(cwd, sizeof(cwd)))
-            return -errno;
-        snprintf(joined, sizeof(joined), "%s/%s", cwd, path);
-    }
-
+    snprintf(joined, sizeof(joined), "%s/%s", path[0] == '/' ? "" : from, path);
     for (char *part = strtok_r(joined, "/", &save); part; part = strtok_r(NULL, "/", &save)) {
         if (strcmp(part, ".") == 0)
             continue;
@@ -218,6 +220,13 @@ static int path_absolute(const char *path, char *ret_path, size_t size)
         ret_path[length++] = '/';
     ret_path[length] = 0;
     return 0;
+}
+
+static int path_absolute(const char *path, char *ret_path, size_t size)
+{
+    char cwd[PATH_MAX];
+
+    return getcwd(cwd, sizeof(cwd)) ? preset_path(cwd, path, ret_path, size) : -errno;
 }
 
 /* A pattern's last part holds '#': "out/beauty.####.png". The renderer decides the ending. */
@@ -267,86 +276,76 @@ static int out_open(struct preset_scene *scene)
     return 0;
 }
 
-/* ---- inputs: the scene's folder, without what never travels ---- */
+/* ---- inputs ---- */
 
-struct file_list {
-    char **names;
-    size_t n;
-    uint64_t bytes;
-};
-
-static bool name_travels(const char *name)
+static int assets_take(const struct options *options, struct inputs *inputs)
 {
-    size_t length = strlen(name);
-
-    if (name[0] == '.')
-        return false;
-    /* Blender's backups: scene.blend1 and on. */
-    return !(length > 7 && strncmp(name + length - 7, ".blend", 6) == 0 &&
-             isdigit((unsigned char)name[length - 1]));
-}
-
-static void list_add(struct file_list *list, const char *name)
-{
-    if ((list->n & (list->n - 1)) == 0) {
-        list->names = realloc(list->names, (list->n ? list->n * 2 : 1) * sizeof(*list->names));
-        if (!list->names)
-            abort();
-    }
-    list->names[list->n] = strdup(name);
-    if (!list->names[list->n++])
-        abort();
-}
-
-static void list_deinit(struct file_list *list)
-{
-    for (size_t i = 0; i < list->n; i++)
-        free(list->names[i]);
-    free(list->names);
-}
-
-static int folder_list(const struct preset_scene *scene, struct file_list *list)
-{
-    char *paths[] = {(char *)(uintptr_t)scene->folder, NULL};
-    size_t skip = strlen(scene->folder) + (scene->folder[1] ? 1 : 0);
-    FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
-    FTSENT *entry;
+    char path[PATH_MAX];
     int r = 0;
 
-    if (!tree)
-        return -errno;
-    while (r == 0 && (entry = fts_read(tree))) {
-        if (entry->fts_level > 0 &&
-            (!name_travels(entry->fts_name) || strcmp(entry->fts_path, scene->out) == 0)) {
-            fts_set(tree, entry, FTS_SKIP);
-            continue;
-        }
-        if (entry->fts_info == FTS_F || entry->fts_info == FTS_SL)
-            list_add(list, entry->fts_path + skip);
-        else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR) {
-            complain("%s: %s: make it readable, or move it out of the scene's folder",
-                     entry->fts_path, strerror(entry->fts_errno));
-            r = EXIT_USAGE;
-        }
-    }
-    fts_close(tree);
+    for (size_t i = 0; r == 0 && i < options->n_assets; i++)
+        if (path_absolute(options->assets[i], path, sizeof(path)) == 0)
+            r = inputs_path(inputs, path, "named by --asset");
+        else
+            inputs_missing(inputs, options->assets[i], "named by --asset");
     return r;
 }
 
-static int inputs_add(const struct preset_scene *scene, struct westlight_job *job)
-{
-    struct file_list list = {0};
-    int r = folder_list(scene, &list);
+#define MISSING_SHOWN 20
 
-    if (r < 0)
-        complain("%s: %s", scene->folder, strerror(-r));
-    if (r == 0 && list.n)
-        westlight_job_root(job, scene->folder, (const char *const *)list.names, list.n);
-    list_deinit(&list);
-    return r < 0 ? EXIT_USAGE : r;
+static int missing_say(const struct options *options, const struct inputs *inputs)
+{
+    size_t n = inputs->missing.n;
+
+    for (size_t i = 0; i < n && i < MISSING_SHOWN; i++)
+        complain("missing: %s", inputs->missing.texts[i]);
+    if (n > MISSING_SHOWN)
+        complain("and %zu more", n - MISSING_SHOWN);
+    if (n == 0 || options->allow_missing || options->dry_run)
+        return 0;
+    complain("%s: %zu file%s it needs %s missing: put %s there, or render without %s: "
+             "--allow-missing",
+             options->scene, n, n == 1 ? "" : "s", n == 1 ? "is" : "are", n == 1 ? "it" : "them",
+             n == 1 ? "it" : "them");
+    return EXIT_USAGE;
 }
 
-int preset_job(const struct options *options, struct westlight_job **ret_job, char *ret_out)
+/* The scene's folder, what the preset finds that the scene uses, what the user names. */
+static int inputs_gather(struct preset_scene *scene, const struct preset *preset,
+                         struct inputs *inputs)
+{
+    const struct options *options = scene->options;
+    int r;
+
+    inputs->exclude = options->exclude;
+    inputs->n_exclude = options->n_exclude;
+    inputs->out = strdup(scene->out);
+    if (!inputs->out)
+        abort();
+    r = inputs_folder(inputs, scene->folder);
+    if (r == 0 && strcmp(scene->path, scene->folder) != 0)
+        r = inputs_path(inputs, scene->path, "the scene");
+    if (r == 0 && preset->scan)
+        r = preset->scan(scene, inputs);
+    if (r == 0)
+        r = assets_take(options, inputs);
+    if (r == 0)
+        r = inputs_close(inputs);
+    if (r == 0)
+        r = missing_say(options, inputs);
+    for (size_t i = 0; r == 0 && i < inputs->left_out.n && !options->dry_run; i++)
+        complain("left out: %s", inputs->left_out.texts[i]);
+    return r;
+}
+
+void preset_inputs(const struct preset_scene *scene, struct westlight_step *step)
+{
+    for (size_t i = 0; scene->options->n_narrow && i < scene->n_roots; i++)
+        westlight_step_input(step, (uint32_t)i, scene->options->narrow, scene->options->n_narrow);
+}
+
+int preset_job(const struct options *options, struct inputs *inputs, struct westlight_job **ret_job,
+               char *ret_out)
 {
     struct preset_scene scene = {
         .options = options, .frames = options->frames, .n_frames = options->n_frames};
@@ -366,16 +365,17 @@ int preset_job(const struct options *options, struct westlight_job **ret_job, ch
                  preset->name);
         return EXIT_USAGE;
     }
-    if ((r = params_check(preset, options)) || (r = folder_check(&scene)) || (r = out_open(&scene)))
+    if ((r = params_check(preset, options)) || (r = folder_check(&scene)) ||
+        (r = out_open(&scene)) || (r = inputs_gather(&scene, preset, inputs)))
         return r;
 
     job = westlight_job_new(options->name ? options->name : strrchr(scene.path, '/') + 1);
     westlight_job_describe(job, options->note, user ? user->pw_name : "", options->priority);
     for (size_t i = 0; i < options->n_env; i++)
         westlight_job_variable(job, options->env[i].name, options->env[i].value);
-    r = inputs_add(&scene, job);
-    if (r == 0)
-        r = preset->build(&scene, job);
+    scene.n_roots = inputs_add(inputs, job);
+    r = preset->build(&scene, job);
+    inputs_list_deinit(&scene.libraries);
     if (r) {
         westlight_job_free(job);
         return r;

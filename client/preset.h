@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include <client/inputs.h>
 #include <client/options.h>
 
 struct preset_scene {
@@ -21,6 +22,8 @@ struct preset_scene {
         pattern[256]; /* "beauty.####": the file name, with '#' where the number goes; "" default */
     struct westlight_range *frames;
     size_t n_frames; /* none: a still */
+    size_t n_roots;  /* of the job */
+    struct inputs_list libraries; /* further folders in which names are looked for, absolute */
 };
 
 struct preset {
@@ -29,13 +32,25 @@ struct preset {
     const char *const *params; /* beyond the common ones; NULL-terminated */
     const char *help;
     bool folder_ok; /* SCENE may be a folder */
+    /* What the scene uses: files wherever they lie, what is missing, and, where it says them, its
+     * frames; NULL: nothing but its folder. */
+    int (*scan)(struct preset_scene *scene, struct inputs *inputs);
     int (*build)(struct preset_scene *scene, struct westlight_job *job);
 };
 
 extern const struct preset preset_povray, preset_blender, preset_command;
 
-/* Checks the scene, finds its preset, builds the job. `ret_out` (4096 bytes): where frames go. */
-int preset_job(const struct options *options, struct westlight_job **ret_job, char *ret_out);
+/* Checks the scene, finds its preset, gathers its inputs, builds the job. `ret_out` (4096 bytes):
+ * where frames go. */
+int preset_job(const struct options *options, struct inputs *inputs, struct westlight_job **ret_job,
+               char *ret_out);
+/* The scene's own range, where the user has named no frames. */
+void preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64_t step);
+/* An absolute path without "." and "..", by its letters alone: the folder need not exist. `from` is
+ * where a relative one begins. */
+int preset_path(const char *from, const char *path, char *ret_path, size_t size);
+/* What the step takes of the job's roots, as --narrow says. */
+void preset_inputs(const struct preset_scene *scene, struct westlight_step *step);
 /* Amounts and timeout that every preset takes by -p; the step's timeout in seconds. */
 int preset_resources(const struct preset_scene *scene, struct westlight_step *step,
                      uint32_t *ret_timeout_s);

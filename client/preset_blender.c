@@ -6,10 +6,56 @@
 #include <client/preset.h>
 
 #include <stdio.h>
+#include <string.h>
+#include <client/scan.h>
 
 static const char script[] =
-    "import bpy, os, re, sys\n"
-    "out, frames, pattern, size, samples = sys.argv[sys.argv.index('--') + 1:][:5]\n"
+    "import bpy, json, os, re, sys\n"
+    "out, frames, pattern, size, samples, rules = sys.argv[sys.argv.index('--') + 1:][:6]\n"
+    "rules = sorted(((rule['source_path'], rule['destination_path'])\n"
+    "                for rule in json.load(open(rules))['path_mapping_rules']), key=lambda rule: "
+    "-len(rule[0]))\n"
+    "def mapped(path):\n"
+    "    for source, here in rules:\n"
+    "        if path == source or path.startswith(source.rstrip('/') + '/'):\n"
+    "            return here + path[len(source.rstrip('/')):]\n"
+    "def remap(block, name='filepath'):\n"
+    "    path = getattr(block, name, '')\n"
+    "    new = mapped(path) if path.startswith('/') else None\n"
+    "    if new:\n"
+    "        setattr(block, name, new)\n"
+    "    return new\n"
+    "libraries, more = set(), True\n"
+    "while more:\n" /* one library may bring another */
+    "    more = [l for l in bpy.data.libraries if l.name not in libraries and not l.packed_file]\n"
+    "    for library in more:\n"
+    "        libraries.add(library.name)\n"
+    "        if remap(library):\n"
+    "            library.reload()\n"
+    "for blocks in (bpy.data.images, bpy.data.movieclips, bpy.data.sounds, bpy.data.fonts,\n"
+    "               bpy.data.cache_files, bpy.data.volumes):\n"
+    "    for block in blocks:\n"
+    "        if remap(block) and blocks is bpy.data.images:\n"
+    "            block.reload()\n"
+    "trees = list(bpy.data.node_groups)\n"
+    "for blocks in (bpy.data.materials, bpy.data.worlds, bpy.data.lights, bpy.data.scenes, "
+    "bpy.data.textures):\n"
+    "    trees += [block.node_tree for block in blocks if getattr(block, 'node_tree', None)]\n"
+    "for tree in trees:\n"
+    "    for node in tree.nodes:\n"
+    "        if getattr(node, 'mode', '') == 'EXTERNAL':\n"
+    "            remap(node)\n"
+    "for thing in bpy.data.objects:\n"
+    "    for modifier in thing.modifiers:\n"
+    "        if modifier.type in ('MESH_CACHE', 'OCEAN'):\n"
+    "            remap(modifier)\n"
+    "        elif modifier.type == 'FLUID' and modifier.fluid_type == 'DOMAIN':\n"
+    "            remap(modifier.domain_settings, 'cache_directory')\n"
+    "        if getattr(modifier, 'point_cache', None) and modifier.point_cache.use_external:\n"
+    "            remap(modifier.point_cache)\n"
+    "    for system in thing.particle_systems:\n"
+    "        if system.point_cache.use_external:\n"
+    "            remap(system.point_cache)\n"
     "scene = bpy.context.scene\n"
     "render = scene.render\n"
     "if render.is_movie_format:\n"
@@ -24,6 +70,16 @@ static const char script[] =
     "    render.resolution_percentage = 100\n"
     "if samples != '-':\n"
     "    scene.cycles.samples = int(samples)\n"
+    "if scene.use_nodes and scene.node_tree:\n" /* what the scene writes itself comes home too */
+    "    home = os.path.dirname(bpy.data.filepath)\n"
+    "    for node in scene.node_tree.nodes:\n"
+    "        if node.type == 'OUTPUT_FILE':\n"
+    "            path = os.path.relpath(bpy.path.abspath(node.base_path), home)\n"
+    "            if path.startswith('..'):\n"
+    "                path = os.path.basename(node.base_path.rstrip('/')) or "
+    "bpy.path.clean_name(node.name)\n"
+    "            tail = '/' if node.base_path.endswith('/') else ''\n"
+    "            node.base_path = os.path.join(out, path) + tail\n"
     "render.use_overwrite = True\n"
     "render.use_placeholder = False\n"
     "render.use_file_extension = True\n"
@@ -47,6 +103,28 @@ static const char script[] =
 
 static const char *const params[] = {"samples", NULL};
 
+static int blender_scan(struct preset_scene *scene, struct inputs *inputs)
+{
+    struct scan_blender scan;
+    int r = scan_blender(scene->path, inputs, &scan);
+
+    if (r)
+        return r;
+    if (!scan.seen) {
+        complain("%s: Blender is not installed here, so files that it uses outside of its folder "
+                 "cannot be seen: name them with --asset",
+                 scene->options->scene);
+        if (scene->n_frames)
+            return 0;
+        complain("%s: its range cannot be seen either: say which frames with -f",
+                 scene->options->scene);
+        return EXIT_USAGE;
+    }
+    if (!scene->n_frames)
+        preset_range(scene, scan.first, scan.last, scan.step);
+    return 0;
+}
+
 static int blender_build(struct preset_scene *scene, struct westlight_job *job)
 {
     const struct options *options = scene->options;
@@ -57,7 +135,7 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
     long number;
     int r;
 
-    if (samples[0] != '-' && !options_number(samples, 1, 1000000, &number)) {
+    if (strcmp(samples, "-") != 0 && !options_number(samples, 1, 1000000, &number)) {
         complain("-p samples=%s: it is no number from 1 to 1000000", samples);
         return EXIT_USAGE;
     }
@@ -70,18 +148,19 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
     if ((r = preset_resources(scene, step, &timeout_s)))
         return r;
     preset_frames(scene, step);
+    preset_inputs(scene, step);
     westlight_step_attribute(step, "attr.software.blender", NULL, 0);
     westlight_step_software(step, "blender");
     westlight_step_file(step, "Render", "render.py", false, script);
     westlight_step_output(step, scene->out);
-    westlight_step_run(step, "blender",
-                       (const char *const[]){"--background", "-noaudio", "--enable-autoexec",
-                                             "{{Param.Scene}}", "--threads", "{{Lease.VCPUs}}",
-                                             "--python-exit-code", "1", "--python",
-                                             "{{Task.File.Render}}", "--", "{{Param.Out}}",
-                                             scene->n_frames ? "{{Task.Param.Frame}}" : "-",
-                                             scene->pattern, size, samples},
-                       16, timeout_s);
+    westlight_step_run(
+        step, "blender",
+        (const char *const[]){"--background", "-noaudio", "--enable-autoexec", "{{Param.Scene}}",
+                              "--threads", "{{Lease.VCPUs}}", "--python-exit-code", "1", "--python",
+                              "{{Task.File.Render}}", "--", "{{Param.Out}}",
+                              scene->n_frames ? "{{Task.Param.Frame}}" : "-", scene->pattern, size,
+                              samples, "{{Session.PathMappingRulesFile}}"},
+        17, timeout_s);
     return 0;
 }
 
@@ -90,5 +169,6 @@ const struct preset preset_blender = {
     .endings = {"blend"},
     .params = params,
     .help = "Blender scenes (.blend), engine and format as saved",
+    .scan = blender_scan,
     .build = blender_build,
 };

@@ -32,6 +32,7 @@ static int step_add(struct preset_scene *scene, struct westlight_job *job, const
     snprintf(command, sizeof(command), "{{Param.%s}}", command_param);
     if (frames)
         preset_frames(scene, step);
+    preset_inputs(scene, step);
     westlight_step_file(step, "Run", "run.sh", false, script);
     westlight_step_output(step, scene->out);
     if (strcmp(options_param(scene->options, "optional", "no"), "yes") == 0)

@@ -10,13 +10,20 @@
 #include <client/preset.h>
 
 #include <ctype.h>
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
+#include <client/scan.h>
+#include <proto/base/err.h>
 
 static const char script[] =
     "set -eu\n"
+    "HOME=$(cd .. && pwd)\n" /* Debian lets it read below $HOME: there all roots lie */
+    "export HOME\n"
     "scene=$1 out=$2 frames=$3 pattern=$4 first=$5 last=$6 ending=$7; shift 7\n"
     "cd \"$(dirname \"$scene\")\"\n"
     "scene=$(basename \"$scene\")\n"
@@ -51,22 +58,41 @@ static const char script[] =
     "    mv \"$picture\" \"$out/$name.$ending\"\n"
     "done\n";
 
-static const char *const params[] = {"quality", "antialias", "format", NULL};
+static const char *const params[] = {"quality", "antialias", "format", "library", "clock", NULL};
+
+#define LIBRARIES_MAX 20 /* POV-Ray's own limit */
 
 struct ini {
     long first, last;
     bool has_first, has_last;
+    char scene[PATH_MAX];         /* what it renders */
+    struct inputs_list libraries; /* as written */
 };
 
-/* Reads an .ini's frame range, by POV-Ray's own names; the rest is POV-Ray's to read. */
-static int ini_read(const char *path, struct ini *ret_ini)
+static char *value_trim(char *value)
 {
-    FILE *file = fopen(path, "re");
-    char line[1024];
+    size_t size;
+
+    value += strspn(value, " \t\"");
+    size = strcspn(value, ";\r\n");
+    while (size > 0 && strchr(" \t\"", value[size - 1]))
+        size--;
+    value[size] = '\0';
+    return value;
+}
+
+/* Reads what an .ini says of frames and files, by POV-Ray's own names; the rest is POV-Ray's to
+ * read. */
+static int ini_read(const struct preset_scene *scene, struct ini *ret_ini)
+{
+    FILE *file = fopen(scene->path, "re");
+    char line[PATH_MAX];
     struct ini ini = {0};
 
-    if (!file)
-        return -1;
+    if (!file) {
+        complain("%s: %s: make it readable", scene->options->scene, strerror(errno));
+        return EXIT_USAGE;
+    }
     while (fgets(line, sizeof(line), file)) {
         char *text = line, *value = strchr(line, '=');
 
@@ -78,6 +104,10 @@ static int ini_read(const char *path, struct ini *ret_ini)
             ini.first = strtol(value + 1, NULL, 10), ini.has_first = true;
         else if (strncasecmp(text, "Final_Frame", 11) == 0)
             ini.last = strtol(value + 1, NULL, 10), ini.has_last = true;
+        else if (strncasecmp(text, "Input_File_Name", 15) == 0)
+            snprintf(ini.scene, sizeof(ini.scene), "%s", value_trim(value + 1));
+        else if (strncasecmp(text, "Library_Path", 12) == 0)
+            inputs_list_add(&ini.libraries, value_trim(value + 1));
     }
     fclose(file);
 
@@ -87,22 +117,75 @@ static int ini_read(const char *path, struct ini *ret_ini)
     return 0;
 }
 
+/* Relative to the scene's folder, where POV-Ray runs. */
+static void library_add(struct preset_scene *scene, const char *from, const char *folder)
+{
+    char path[PATH_MAX];
+
+    if (preset_path(from, folder, path, sizeof(path)) == 0)
+        inputs_list_add(&scene->libraries, path);
+}
+
+static int povray_scan(struct preset_scene *scene, struct inputs *inputs)
+{
+    const struct options *options = scene->options;
+    _cleanup_(freep) const char **libraries = NULL;
+    char source[PATH_MAX], cwd[PATH_MAX];
+    struct ini ini = {0};
+    int r = strcmp(scene->ending, "ini") == 0 ? ini_read(scene, &ini) : 0;
+
+    for (size_t i = 0; i < ini.libraries.n; i++)
+        library_add(scene, scene->folder, ini.libraries.texts[i]);
+    inputs_list_deinit(&ini.libraries);
+    for (size_t i = 0; i < options->n_params; i++)
+        if (strcmp(options->params[i].name, "library") == 0 && getcwd(cwd, sizeof(cwd)))
+            library_add(scene, cwd, options->params[i].value);
+    snprintf(source, sizeof(source), "%s", scene->path);
+    if (r == 0 && *ini.scene && preset_path(scene->folder, ini.scene, source, sizeof(source)) == 0)
+        r = inputs_path(inputs, source, "Input_File_Name of the scene");
+    if (r)
+        return r;
+    libraries = calloc(scene->libraries.n + 1, sizeof(*libraries));
+    if (!libraries)
+        abort();
+    for (size_t i = 0; i < scene->libraries.n; i++)
+        libraries[i] = scene->libraries.texts[i];
+    return scan_povray(source, scene->folder, libraries, inputs);
+}
+
+static int clock_choose(const struct preset_scene *scene, int64_t *low, int64_t *high)
+{
+    struct westlight_range *ranges = NULL;
+    const char *text = options_param(scene->options, "clock", NULL);
+    size_t n = 0;
+    int r = text ? options_frames("--clock-range", text, &ranges, &n) : 0;
+
+    if (r || !text)
+        return r;
+    if (n != 1 || ranges[0].step != 1 || ranges[0].first > *low || ranges[0].last < *high) {
+        complain("--clock-range %s: it must be one range that holds all frames asked for: write "
+                 "%lld-%lld or wider",
+                 text, (long long)*low, (long long)*high);
+        r = EXIT_USAGE;
+    } else {
+        *low = ranges[0].first;
+        *high = ranges[0].last;
+    }
+    free(ranges);
+    return r;
+}
+
 /* The animation's range in `first`, `last`: "-" where the .ini says it. */
 static int range_choose(struct preset_scene *scene, const struct ini *ini, char first[24],
                         char last[24])
 {
-    static struct westlight_range whole;
     int64_t low = 0, high = 0;
+    int r;
 
     strcpy(first, "-");
     strcpy(last, "-");
-    if (!scene->n_frames && ini->has_last) {
-        whole = (struct westlight_range){ini->first, ini->last, 1};
-        scene->frames = &whole;
-        scene->n_frames = 1;
-        if (!scene->options->out || !strchr(scene->pattern, '#'))
-            snprintf(scene->pattern, sizeof(scene->pattern), "%.200s.####", scene->base);
-    }
+    if (!scene->n_frames && ini->has_last)
+        preset_range(scene, ini->first, ini->last, 1);
     for (size_t i = 0; i < scene->n_frames; i++) {
         if (i == 0 || scene->frames[i].first < low)
             low = scene->frames[i].first;
@@ -116,7 +199,7 @@ static int range_choose(struct preset_scene *scene, const struct ini *ini, char 
                  scene->options->frames_text, (long long)low);
         return EXIT_USAGE;
     }
-    if (ini->has_last) {
+    if (ini->has_last && !options_param(scene->options, "clock", NULL)) {
         if (low >= ini->first && high <= ini->last)
             return 0;
         complain("--frames %s: %s animates frames %ld to %ld: ask for those, or change "
@@ -125,6 +208,13 @@ static int range_choose(struct preset_scene *scene, const struct ini *ini, char 
         return EXIT_USAGE;
     }
 
+    if ((r = clock_choose(scene, &low, &high)))
+        return r;
+    if (low == high)
+        complain(
+            "frame %lld alone: the clock runs over the frames asked for: for a frame of a longer "
+            "animation say its whole range, such as --clock-range 1-24",
+            (long long)low);
     /* A range of one frame would divide by nothing: it is the first of two. */
     snprintf(first, 24, "%lld", (long long)low);
     snprintf(last, 24, "%lld", (long long)(high == low ? high + 1 : high));
@@ -152,21 +242,19 @@ static int format_choose(const struct options *options, const char **ret_flag,
 static int povray_build(struct preset_scene *scene, struct westlight_job *job)
 {
     const struct options *options = scene->options;
-    const char *arguments[24], *flag, *ending;
+    const char *arguments[24 + LIBRARIES_MAX], *flag, *ending;
     const char *quality = options_param(options, "quality", NULL),
                *antialias = options_param(options, "antialias", NULL);
-    char first[24], last[24], width[24], height[24], q[64], a[64];
+    char first[24], last[24], width[24], height[24], q[64], a[64], libraries[LIBRARIES_MAX][32];
     struct westlight_step *step;
     struct ini ini = {0};
     uint32_t timeout_s;
     size_t n = 0;
     int r;
 
-    if (strcmp(scene->ending, "ini") == 0 && ini_read(scene->path, &ini) < 0) {
-        complain("%s: it cannot be read", options->scene);
-        return EXIT_USAGE;
-    }
-    if ((r = range_choose(scene, &ini, first, last)) ||
+    r = strcmp(scene->ending, "ini") == 0 ? ini_read(scene, &ini) : 0;
+    inputs_list_deinit(&ini.libraries);
+    if (r || (r = range_choose(scene, &ini, first, last)) ||
         (r = format_choose(options, &flag, &ending)))
         return r;
 
@@ -176,6 +264,7 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
     if ((r = preset_resources(scene, step, &timeout_s)))
         return r;
     preset_frames(scene, step);
+    preset_inputs(scene, step);
     westlight_step_attribute(step, "attr.software.povray", NULL, 0);
     westlight_step_software(step, "povray");
     westlight_step_file(step, "Render", "render.sh", false, script);
@@ -205,6 +294,12 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
         snprintf(a, sizeof(a), "+A%.40s", antialias);
         arguments[n++] = a;
     }
+    for (size_t i = 0; i < scene->libraries.n && i < LIBRARIES_MAX; i++) {
+        snprintf(libraries[i], sizeof(libraries[i]), "Library%zu", i + 1);
+        westlight_job_parameter(job, libraries[i], WESTLIGHT_PATH, scene->libraries.texts[i]);
+        snprintf(libraries[i], sizeof(libraries[i]), "+L{{Param.Library%zu}}", i + 1);
+        arguments[n++] = libraries[i];
+    }
     westlight_step_run(step, "/bin/sh", arguments, n, timeout_s);
     return 0;
 }
@@ -214,5 +309,6 @@ const struct preset preset_povray = {
     .endings = {"pov", "ini"},
     .params = params,
     .help = "POV-Ray scenes (.pov) and animations (.ini)",
+    .scan = povray_scan,
     .build = povray_build,
 };

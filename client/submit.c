@@ -46,6 +46,7 @@ struct upload {
     struct westlight_job *job;
     westlight_on_upload *on_upload;
     void *user;
+    bool estimate; /* nothing is put */
     struct westlight_upload count;
     struct blocks blocks;
 
@@ -94,7 +95,8 @@ static int put_missing(struct upload *upload, const bool *missing)
             upload->missing[n++] = i;
             bytes += upload->in_batch[i].size;
         }
-    int r = n > 0 ? blocks_put(&upload->blocks, n, false, put_source, upload) : 0;
+    int r =
+        n > 0 && !upload->estimate ? blocks_put(&upload->blocks, n, false, put_source, upload) : 0;
     free(TAKE_PTR(upload->missing));
     if (r == 0) {
         upload->count.blocks_sent += n;
@@ -522,11 +524,10 @@ static int submit_rounds(struct upload *upload, const uint8_t id[16], const uint
     }
 }
 
-int westlight_submit(struct westlight *westlight, struct westlight_job *job, westlight_on_id *on_id,
-                     westlight_on_upload *on_upload, void *user, char ret_id[WESTLIGHT_ID_TEXT])
+static int upload_new(struct westlight *westlight, struct westlight_job *job,
+                      struct upload **ret_upload)
 {
-    uint8_t id[WESTLIGHT_ID_BYTES], job_key[32];
-    char text[WESTLIGHT_ID_TEXT];
+    struct upload *upload;
 
     connection_begin(westlight);
     westlight->refusal = CODE_OK;
@@ -537,15 +538,38 @@ int westlight_submit(struct westlight *westlight, struct westlight_job *job, wes
                                "farm %s: no studio secret at \"%s\": copy it from a colleague, or "
                                "make one: westlight key new",
                                westlight->farm.name, westlight->farm.secret_file);
-    struct upload *upload = calloc(1, sizeof(*upload));
+    upload = calloc(1, sizeof(*upload));
     if (!upload)
         return -ENOMEM;
-    *upload = (struct upload){.westlight = westlight,
-                              .job = job,
-                              .on_upload = on_upload,
-                              .user = user,
-                              .blocks.westlight = westlight};
-    int r = random_bytes(id, sizeof(id));
+    *upload = (struct upload){.westlight = westlight, .job = job, .blocks.westlight = westlight};
+    *ret_upload = upload;
+    return 0;
+}
+
+static void upload_free(struct upload *upload)
+{
+    roots_free(upload);
+    refs_free(upload);
+    blocks_deinit(&upload->blocks);
+    bytes_deinit(&upload->batch);
+    free(upload->in_batch);
+    free(upload->ids);
+    free(upload);
+}
+
+int westlight_submit(struct westlight *westlight, struct westlight_job *job, westlight_on_id *on_id,
+                     westlight_on_upload *on_upload, void *user, char ret_id[WESTLIGHT_ID_TEXT])
+{
+    uint8_t id[WESTLIGHT_ID_BYTES], job_key[32];
+    char text[WESTLIGHT_ID_TEXT];
+    struct upload *upload;
+    int r = upload_new(westlight, job, &upload);
+
+    if (r != 0)
+        return r;
+    upload->on_upload = on_upload;
+    upload->user = user;
+    r = random_bytes(id, sizeof(id));
     if (r == 0)
         r = random_bytes(job_key, sizeof(job_key));
     hex_encode(id, sizeof(id), text);
@@ -559,13 +583,32 @@ int westlight_submit(struct westlight *westlight, struct westlight_job *job, wes
         keep_job(westlight, text, job_key);
         memcpy(ret_id, text, sizeof(text));
     }
-    roots_free(upload);
-    refs_free(upload);
-    blocks_deinit(&upload->blocks);
-    bytes_deinit(&upload->batch);
-    free(upload->in_batch);
-    free(upload->ids);
-    free(upload);
+    upload_free(upload);
     wipe(job_key, sizeof(job_key));
+    return r;
+}
+
+int westlight_estimate(struct westlight *westlight, struct westlight_job *job,
+                       struct westlight_upload *ret_upload)
+{
+    struct sealed_recipe recipe = {0};
+    uint8_t job_key[32];
+    struct upload *upload;
+    int r = upload_new(westlight, job, &upload);
+
+    if (r != 0)
+        return r;
+    upload->estimate = true;
+    r = random_bytes(job_key, sizeof(job_key));
+    if (r == 0)
+        r = pack_roots(upload);
+    if (r == 0)
+        r = seal_recipe(upload, job_key, &recipe);
+    if (r == 0)
+        r = flush(upload);
+    if (r == 0)
+        *ret_upload = upload->count;
+    bytes_deinit(&recipe.sealed);
+    upload_free(upload);
     return r;
 }

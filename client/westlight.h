@@ -98,6 +98,10 @@ void westlight_step_ints(struct westlight_step *step, const char *name,
                          const struct westlight_range *ranges, size_t n_ranges, uint32_t chunk);
 void westlight_step_texts(struct westlight_step *step, const char *name, enum westlight_type type,
                           const char *const *texts, size_t n_texts);
+/* What the step takes of an input root, instead of all of every root. A pattern with '#' keeps away
+ * the files of other frames and no others ("cache_####.vdb"); plain ones say what else is taken. */
+void westlight_step_input(struct westlight_step *step, uint32_t root, const char *const *patterns,
+                          size_t n_patterns);
 void westlight_step_amount(struct westlight_step *step, const char *name, double min);
 void westlight_step_attribute(struct westlight_step *step, const char *name,
                               const char *const *any_of, size_t n_any_of);
@@ -125,6 +129,9 @@ typedef void westlight_on_upload(void *user, const struct westlight_upload *uplo
 /* The id is made first and given to `on_id` before a byte is sent. Files are packed and sealed,
  * what the vault lacks is sent, and the job is submitted; ACCEPTED means it is durable. */
 typedef void westlight_on_id(void *user, const char id[WESTLIGHT_ID_TEXT]);
+/* What westlight_submit would send: everything is read, sealed and asked for, nothing is sent. */
+int westlight_estimate(struct westlight *westlight, struct westlight_job *job,
+                       struct westlight_upload *ret_upload);
 int westlight_submit(struct westlight *westlight, struct westlight_job *job, westlight_on_id *on_id,
                      westlight_on_upload *on_upload, void *user, char ret_id[WESTLIGHT_ID_TEXT]);
 

@@ -93,6 +93,11 @@ def scan(folder, needle):
     return found
 
 
+def run(argv, cwd):
+    done = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
+    equal(done.returncode, 0, "%s: %s" % (" ".join(argv), done.stderr[-2000:]))
+
+
 def alive(pid):
     """A zombie that its new parent has not yet seen is dead."""
     try:

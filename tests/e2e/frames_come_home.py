@@ -2,7 +2,7 @@
 import os
 import subprocess
 
-from farm import Farm, SOURCE, check, equal, main, scenario, tree, write
+from farm import Farm, SOURCE, check, equal, main, run, scenario, tree, write
 from png import pixels
 
 SIZE = (160, 90)
@@ -37,11 +37,6 @@ def two_workers(farm):
     for name in ("box1", "box2"):
         farm.worker(name, "--slots", "1", "--cores", "1")
     return farm.person("ann")
-
-
-def run(argv, cwd):
-    done = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
-    equal(done.returncode, 0, "%s: %s" % (" ".join(argv), done.stderr[-2000:]))
 
 
 def same_pictures(home, direct, count):
