@@ -25,6 +25,7 @@ struct command {
     "  -o, --output WHERE    a folder, or a pattern: out/beauty.#### (default SCENE-frames)\n"     \
     "  --local               a private farm on this machine; the same command continues\n"         \
     "  --chunk N             N frames a task\n"                                                    \
+    "  --device auto|cpu|gpu Blender: what Cycles renders on (auto: leased cards, else CPUs)\n"     \
     "  --clock-range RANGE   POV-Ray: the frames the clock runs over (default: -f)\n"              \
     "  --dry-run             list what would travel, and send nothing\n"                           \
     "  --asset PATH          a file or folder that travels too; may be repeated\n"                 \

@@ -212,7 +212,8 @@ enum {
     LONG_NARROW,
     LONG_ALLOW_MISSING,
     LONG_DRY_RUN,
-    LONG_CLOCK_RANGE
+    LONG_CLOCK_RANGE,
+    LONG_DEVICE
 };
 
 static const struct option long_options[] = {
@@ -237,6 +238,7 @@ static const struct option long_options[] = {
     {"narrow", required_argument, NULL, LONG_NARROW},
     {"allow-missing", no_argument, NULL, LONG_ALLOW_MISSING},
     {"dry-run", no_argument, NULL, LONG_DRY_RUN},
+    {"device", required_argument, NULL, LONG_DEVICE},
     {"clock-range", required_argument, NULL, LONG_CLOCK_RANGE},
     {NULL, 0, NULL, 0},
 };
@@ -296,6 +298,8 @@ static int option_take(struct options *options, int option, const char *value)
     case LONG_ALLOW_MISSING:
         options->allow_missing = true;
         return 0;
+    case LONG_DEVICE:
+        return pair_push("device", strlen("device"), value, &options->params, &options->n_params);
     case LONG_CLOCK_RANGE:
         return pair_push("clock", strlen("clock"), value, &options->params, &options->n_params);
     case LONG_DRY_RUN:

@@ -11,7 +11,7 @@
 
 static const char script[] =
     "import bpy, json, os, re, sys\n"
-    "out, frames, pattern, size, samples, rules = sys.argv[sys.argv.index('--') + 1:][:6]\n"
+    "out, frames, pattern, size, samples, rules, device = sys.argv[sys.argv.index('--') + 1:][:7]\n"
     "rules = sorted(((rule['source_path'], rule['destination_path'])\n"
     "                for rule in json.load(open(rules))['path_mapping_rules']), key=lambda rule: "
     "-len(rule[0]))\n"
@@ -80,6 +80,27 @@ static const char script[] =
     "bpy.path.clean_name(node.name)\n"
     "            tail = '/' if node.base_path.endswith('/') else ''\n"
     "            node.base_path = os.path.join(out, path) + tail\n"
+    "def use_cards():\n" /* never another device than the one asked for */
+    "    cycles = bpy.context.preferences.addons['cycles'].preferences\n"
+    "    for kind in ('OPTIX', 'CUDA', 'HIP', 'ONEAPI', 'METAL'):\n"
+    "        try:\n"
+    "            cycles.compute_device_type = kind\n"
+    "        except TypeError:\n"
+    "            continue\n"
+    "        cycles.get_devices()\n"
+    "        if any(card.type == kind for card in cycles.devices):\n"
+    "            for card in cycles.devices:\n"
+    "                card.use = card.type == kind\n"
+    "            return True\n"
+    "    return False\n"
+    "leased = os.environ.get('CUDA_VISIBLE_DEVICES', '') not in ('', '-1')\n"
+    "if render.engine == 'CYCLES':\n"
+    "    gpu = device == 'gpu' or device == 'auto' and leased\n"
+    "    if gpu and not use_cards():\n"
+    "        print('openjd_fail: this Blender can use none of the cards leased to it: render with --device cpu, '\n"
+    "              'or on workers whose Blender has support for their cards')\n"
+    "        sys.exit(1)\n"
+    "    scene.cycles.device = 'GPU' if gpu else 'CPU'\n"
     "render.use_overwrite = True\n"
     "render.use_placeholder = False\n"
     "render.use_file_extension = True\n"
@@ -101,7 +122,7 @@ static const char script[] =
     "    bpy.ops.render.render(write_still=True)\n"
     "    print('openjd_progress: %.2f' % (100.0 * (done + 1) / len(todo)), flush=True)\n";
 
-static const char *const params[] = {"samples", NULL};
+static const char *const params[] = {"samples", "device", NULL};
 
 static int blender_scan(struct preset_scene *scene, struct inputs *inputs)
 {
@@ -128,7 +149,8 @@ static int blender_scan(struct preset_scene *scene, struct inputs *inputs)
 static int blender_build(struct preset_scene *scene, struct westlight_job *job)
 {
     const struct options *options = scene->options;
-    const char *samples = options_param(options, "samples", "-");
+    const char *samples = options_param(options, "samples", "-"),
+               *device = options_param(options, "device", "auto");
     struct westlight_step *step;
     uint32_t timeout_s;
     char size[32] = "-";
@@ -139,6 +161,10 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
         complain("-p samples=%s: it is no number from 1 to 1000000", samples);
         return EXIT_USAGE;
     }
+    if (strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0 && strcmp(device, "gpu") != 0) {
+        complain("--device %s: there is no such device: choose auto, cpu or gpu", device);
+        return EXIT_USAGE;
+    }
     if (options->width)
         snprintf(size, sizeof(size), "%ux%u", options->width, options->height);
 
@@ -147,6 +173,8 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
     step = westlight_job_step(job, "render");
     if ((r = preset_resources(scene, step, &timeout_s)))
         return r;
+    if (strcmp(device, "gpu") == 0 && !options_param(options, "gpus", NULL))
+        westlight_step_amount(step, "amount.worker.gpu", 1);
     preset_frames(scene, step);
     preset_inputs(scene, step);
     westlight_step_attribute(step, "attr.software.blender", NULL, 0);
@@ -159,8 +187,8 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
                               "--threads", "{{Lease.VCPUs}}", "--python-exit-code", "1", "--python",
                               "{{Task.File.Render}}", "--", "{{Param.Out}}",
                               scene->n_frames ? "{{Task.Param.Frame}}" : "-", scene->pattern, size,
-                              samples, "{{Session.PathMappingRulesFile}}"},
-        17, timeout_s);
+                              samples, "{{Session.PathMappingRulesFile}}", device},
+        18, timeout_s);
     return 0;
 }
 

@@ -16,8 +16,8 @@ import tempfile
 import time
 import traceback
 
-BROKER, WORKER, CLIENT, RELAY, HOSTILE = (os.environ.get("WESTLIGHT_" + name, name.lower()) for name in
-                                          ("BROKER", "WORKER", "CLIENT", "RELAY", "HOSTILE"))
+BROKER, WORKER, CLIENT, RELAY, HOSTILE, NVML = (os.environ.get("WESTLIGHT_" + name, name.lower()) for name in
+                                          ("BROKER", "WORKER", "CLIENT", "RELAY", "HOSTILE", "NVML"))
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 PATIENCE_S = 60  # for what should take a moment: a sanitised build on a busy machine is slow
 ID = re.compile(r"\b[0-9a-f]{32}\b")
@@ -290,14 +290,14 @@ class Farm:
             self.allow(role, person.public, name, studio)
         return person.configure()
 
-    def worker(self, name, *options, control=None, bulk=None, path=None):
+    def worker(self, name, *options, control=None, bulk=None, path=None, environment=None):
         """Starts a worker, the first time with a new key; the same name again is the same worker."""
         key = self.path(name + ".key")
         if not os.path.exists(key):
             self.allow("worker", self.new_key(key), name)
         argv = [WORKER, "--broker", control or self.control, "--bulk", bulk or self.bulk, "--server-key", self.server_key,
                 "--key", key, "--state", self.path(name), "--name", name, *options]
-        return self.start(name, argv, dict(self.env, PATH=path) if path is not None else None)
+        return self.start(name, argv, dict(self.env, **(environment or {}), **({"PATH": path} if path is not None else {})))
 
     def rows(self, query, *values):
         """Asks the store's database, as an operator with sqlite3 could."""

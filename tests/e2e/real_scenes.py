@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 
-from farm import SOURCE, Farm, check, equal, main, read, run, scenario, tree, write
+from farm import NVML, SOURCE, Farm, check, equal, main, read, run, scenario, tree, until, write
 from frames_come_home import by_number
 from png import pixels
 
@@ -114,6 +114,20 @@ def a_scene_in_the_home_folder_is_refused_with_the_way_out():
         scene = write(os.path.join(ann.home, "scene.pov"), "sphere { 0, 1 }")
         answer = ann.ask("submit", scene, "-o", farm.path("out"), code=2)
         check("your whole home" in answer.err and "folder of its own" in answer.err, answer)
+
+
+@scenario
+def device_gpu_waits_for_a_worker_with_a_card_and_never_falls_back():
+    with Farm() as farm:
+        ann, scene = farm_without_workers(farm), shared_set(farm)
+        farm.worker("box1", "--slots", "1")
+        job = ann.submit(scene, "-f", "1", "-o", farm.path("out"), "--device", "gpu")
+        until(lambda: "no connected worker offers any amount.worker.gpu" in ann.ask("show", job).out, "it waits and says why")
+        farm.worker("box2", "--slots", "1", environment={"WESTLIGHT_NVML": NVML, "WESTLIGHT_STANDIN_CARDS": "1"})  # a card that Debian's Blender cannot use
+        until(lambda: "can use none of the cards" in ann.ask("show", job).out, lambda: ann.ask("show", job).out)
+        equal(farm.results(job), {}, "results")
+        answer = ann.ask("submit", scene, "-f", "1", "--device", "tpu", code=2)
+        check("--device tpu" in answer.err and "auto, cpu or gpu" in answer.err, answer)
 
 
 @scenario
