@@ -381,6 +381,7 @@ int inputs_close(struct inputs *inputs)
     inputs_list_deinit(&inputs->loose);
     inputs_list_deinit(&folders);
     list_sort(&inputs->missing);
+    list_sort(&inputs->left_out);
     return r;
 }
 

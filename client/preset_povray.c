@@ -81,6 +81,22 @@ static char *value_trim(char *value)
     return value;
 }
 
+/* Switches may stand in a line, as on the command line. */
+static void ini_switches(char *line, struct ini *ini)
+{
+    char *save = NULL;
+
+    for (char *word = strtok_r(line, " \t\r\n", &save); word && *word != ';';
+         word = strtok_r(NULL, " \t\r\n", &save)) {
+        if (strncasecmp(word, "+kfi", 4) == 0)
+            ini->first = strtol(word + 4, NULL, 10), ini->has_first = true;
+        else if (strncasecmp(word, "+kff", 4) == 0)
+            ini->last = strtol(word + 4, NULL, 10), ini->has_last = true;
+        else if (strncasecmp(word, "+i", 2) == 0)
+            snprintf(ini->scene, sizeof(ini->scene), "%s", word + 2);
+    }
+}
+
 /* Reads what an .ini says of frames and files, by POV-Ray's own names; the rest is POV-Ray's to
  * read. */
 static int ini_read(const struct preset_scene *scene, struct ini *ret_ini)
@@ -98,6 +114,10 @@ static int ini_read(const struct preset_scene *scene, struct ini *ret_ini)
 
         while (isspace((unsigned char)*text))
             text++;
+        if (*text == '+' || *text == '-') {
+            ini_switches(text, &ini);
+            continue;
+        }
         if (!value || *text == ';')
             continue;
         if (strncasecmp(text, "Initial_Frame", 13) == 0)

@@ -26,12 +26,15 @@ static const char *const installed[] = {"/usr/share/povray-3.7/include",
 static const char *const kinds[] = {"gif", "tga", "iff", "ppm", "pgm", "png", "jpeg", "tiff",
                                     "sys", "exr", "hdr", "pot", "df3", "ttf", NULL};
 
+static const char *const opens[] = {"#if",    "#ifdef", "#ifndef", "#switch",
+                                    "#while", "#for",   "#macro",  NULL};
+
 struct scan {
     struct inputs *inputs;
     const char *folder;
     const char *const *libraries;
-    struct inputs_list seen; /* texts read, so that circles end */
-    unsigned depth;
+    struct inputs_list seen;   /* texts read, so that circles end */
+    unsigned depth, condition; /* of includes; of #if and the like */
 };
 
 static bool listed(const char *const *names, const char *name)
@@ -55,7 +58,7 @@ static bool is_file(const char *folder, const char *name, char path[PATH_MAX])
 
 enum found { FOUND, FOUND_INSTALLED, FOUND_NOWHERE };
 
-static enum found find(const struct scan *scan, const char *name, char path[PATH_MAX])
+static enum found find_exactly(const struct scan *scan, const char *name, char path[PATH_MAX])
 {
     if (is_file(scan->folder, name, path))
         return FOUND;
@@ -68,6 +71,23 @@ static enum found find(const struct scan *scan, const char *name, char path[PATH
     return FOUND_NOWHERE;
 }
 
+/* POV-Ray takes "cyrvetic" for "cyrvetic.ttf". */
+static enum found find(const struct scan *scan, const char *word, const char *name,
+                       char path[PATH_MAX])
+{
+    enum found found = find_exactly(scan, name, path);
+    char longer[PATH_MAX];
+
+    if (found != FOUND_NOWHERE)
+        return found;
+    snprintf(longer, sizeof(longer), "%s.%s", name,
+             word[0] == '#'              ? "inc"
+             : strcmp(word, "jpeg") == 0 ? "jpg"
+             : strcmp(word, "tiff") == 0 ? "tif"
+                                         : word);
+    return find_exactly(scan, longer, path);
+}
+
 /* Where no POV-Ray is installed, a bare name may be one of its own files. */
 static bool may_be_installed(const char *name)
 {
@@ -75,6 +95,21 @@ static bool may_be_installed(const char *name)
         if (access(*own, F_OK) == 0)
             return false;
     return !strchr(name, '/');
+}
+
+/* Under a condition it may not be wanted, and POV-Ray stops where it is wanted and not there. */
+static void not_found(struct scan *scan, const char *word, const char *name, const char *what)
+{
+    char text[2 * PATH_MAX];
+
+    if ((word[0] == '#' || strcmp(word, "ttf") == 0) && may_be_installed(name))
+        return;
+    if (scan->condition == 0) {
+        inputs_missing(scan->inputs, name, what);
+        return;
+    }
+    snprintf(text, sizeof(text), "%s: %s, under a condition: it is not there", name, what);
+    inputs_list_add(&scan->inputs->left_out, text);
 }
 
 static int read_text(struct scan *scan, const char *path);
@@ -88,13 +123,12 @@ static int name_take(struct scan *scan, const char *from, const char *word, cons
     if (!include && !kind && name[0] == '/')
         return 0; /* a text that happens to be a path */
     snprintf(what, sizeof(what), "%s in %s", word, from);
-    switch (find(scan, name, path)) {
+    switch (find(scan, word, name, path)) {
     case FOUND_INSTALLED:
         return 0;
     case FOUND_NOWHERE:
-        if (kind ? strcmp(word, "ttf") != 0 || !may_be_installed(name)
-                 : include && !may_be_installed(name))
-            inputs_missing(scan->inputs, name, what);
+        if (include || kind)
+            not_found(scan, word, name, what);
         return 0;
     case FOUND:
         break;
@@ -178,6 +212,10 @@ static int text_take(struct scan *scan, const char *from, const char *at)
                 at = word_take(at, word + 1, sizeof(word) - 1);
                 word[0] = '#';
             }
+            if (listed(opens, word))
+                scan->condition++;
+            else if (strcmp(word, "#end") == 0 && scan->condition > 0)
+                scan->condition--;
         } else {
             if (!isspace((unsigned char)*at))
                 word[0] = '\0';

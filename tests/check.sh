@@ -22,7 +22,7 @@ finish() {
 }
 
 # shellcheck disable=SC2086
-install_missing $install $BUILD_PACKAGES povray blender || finish
+install_missing $install $BUILD_PACKAGES povray povray-includes povray-examples blender || finish
 build_ready build -Dwerror=true -Dbuildtype=debugoptimized || finish
 build_ready build-asan -Dwerror=true -Dbuildtype=debugoptimized \
   -Db_sanitize=address,undefined -Db_lundef=false || finish

@@ -10,13 +10,12 @@ from png import pixels
 
 EXAMPLES = "/usr/share/doc/povray/examples"
 SIZE = (64, 48)
-STILLS = """advanced/teapot/teapot.pov advanced/cliche/cliche.pov advanced/blocks/stackertransp.pov advanced/object_pattern.pov
-advanced/fish13/fish13.pov advanced/bumpmap_.pov advanced/whiltile.pov camera/spherical_camera.pov incdemo/glasses/rad_glass.pov
-incdemo/shapes2.pov interior/ior_mf.pov language/macros/bezier.pov language/arrays/array1.pov lights/area_lights.pov
-objectmods/clipped.pov objects/bezpatch.pov objects/blob.pov objects/heightfield.pov objects/mesh2.pov objects/text.pov
-objects/lathe1.pov radiosity/radiosity.pov textures/finishes/irid.pov textures/normals/bumpmap.pov textures/patterns/agate.pov
-textures/patterns/crackle1.pov textures/pigments/imagemap.pov textures/pigments/skies/sky1.pov""".split()
-ANIMATIONS = ["animations/float1/float1.ini", "animations/vect1/vect1.ini", "animations/l_o/l_o.ini"]
+STILLS = """advanced/teapot/teapot.pov advanced/blocks/stackertransp.pov advanced/chess2.pov advanced/object_pattern.pov advanced/sunsethf.pov
+advanced/desk/desk.pov advanced/wineglass.pov camera/fisheye.pov camera/focalblur.pov camera/mesh_camera/meshcam_persp_demo.pov
+incdemo/metals/golds.pov incdemo/glasses/glass.pov interior/fog_f.pov interior/rainbow1.pov interior/media/hollow1.pov
+language/arrays/array1.pov language/macros/macro2.pov language/fileio/fileio.pov lights/circular.pov lights/arealit1.pov lights/laser.pov
+objects/bezier.pov objects/blob.pov objects/lathe1a.pov objects/mesh2.pov radiosity/cornell.pov templates/Basic_Scenes/DarkBlueSky_Axes.pov""".split()
+ANIMATIONS = ["animations/float1/float1.ini", "animations/vect1/vect1.ini", "animations/splinefollow/splinefollow.ini"]
 
 
 def direct(scene, out, *options, seconds=60):
