@@ -27,6 +27,7 @@ struct making {
     struct sealer *sealer;
     struct spool spool;
     struct bytes ids; /* of blocks for the vault */
+    int spool_error;  /* 0: none; then an error of making the outputs is one of reading them */
     uint64_t bytes_out;
     struct named manifest, log[LOG_BLOCKS_MAX];
     size_t n_log;
@@ -40,10 +41,14 @@ static int emit(void *user, const struct block_key *key, const void *sealed, siz
     struct making *making = user;
     int r = spool_put(&making->spool, &key->id, sealed, size, false);
 
-    if (r < 0)
+    if (r == 0)
+        r = bytes_append(&making->ids, &key->id, sizeof(key->id));
+    if (r < 0) {
+        making->spool_error = r;
         return r;
+    }
     making->bytes_out += size;
-    return bytes_append(&making->ids, &key->id, sizeof(key->id));
+    return 0;
 }
 
 /* Small ones ride in the message, `sealed` with them; others go to the vault. */
@@ -100,7 +105,13 @@ static void say(struct outcome *outcome, enum attempt_class class, const char *w
              why && why->data ? (const char *)why->data : "");
 }
 
-/* 1: the task is at fault, and the outcome says how. */
+/* What this machine has too little of, or its disk; anything else the task did to its files. */
+static bool machine_error(int r)
+{
+    return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EIO;
+}
+
+/* 1: there is no output, and the outcome says why. */
 static int make_outputs(struct making *making, struct outcome *outcome, struct collect *collect,
                         const Wl__StepRecipe *step, struct bytes *log)
 {
@@ -128,9 +139,10 @@ static int make_outputs(struct making *making, struct outcome *outcome, struct c
         return name_block(making, making->task->key_out, &collected.manifest,
                           &collected.manifest_sealed, &making->manifest);
     }
-    if (r < 0)
+    if (r < 0 && (making->spool_error || why.size == 0))
         return r;
-    say(outcome, CLASS_RENDERER, "its output cannot be taken", &why);
+    say(outcome, machine_error(r) ? CLASS_TRANSFER : CLASS_RENDERER, "its output cannot be taken",
+        &why);
     return 1;
 }
 
@@ -206,13 +218,15 @@ static void forget(struct making *making)
     making->n_log = making->n_refs = 0;
     making->ids.size = 0;
     making->files = making->file_bytes = making->bytes_out = 0;
+    making->spool_error = 0;
 }
 
 /* Forgets what was made so far, on disk too, for a failure that says why. */
 static void start_over(struct making *making)
 {
     forget(making);
-    spool_clear(&making->spool);
+    if (making->spool.folder)
+        spool_clear(&making->spool);
 }
 
 static int make(struct making *making, struct outcome *outcome, struct collect *collect,
@@ -234,6 +248,19 @@ static int make(struct making *making, struct outcome *outcome, struct collect *
     return r;
 }
 
+/* The output cannot be kept; its log, for which there may be room now, still tells what happened. */
+static void make_log_alone(struct making *making, const struct bytes *log)
+{
+    int r;
+
+    start_over(making);
+    r = make_log(making, log);
+    if (r == 0)
+        r = make_refs(making);
+    if (r != 0)
+        start_over(making);
+}
+
 void result_make(struct task *task, struct sealer *sealer, struct outcome *outcome,
                  struct collect *collect, const Wl__StepRecipe *step, struct bytes *log)
 {
@@ -253,8 +280,7 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
     if (r == 0)
         r = make(making, outcome, collect, step, log);
     if (r != 0) {
-        if (making->spool.folder)
-            start_over(making);
+        make_log_alone(making, log);
         outcome->class = CLASS_TRANSFER;
         snprintf(outcome->message, sizeof(outcome->message),
                  "the output cannot be kept on the worker: %s; free space below %s",

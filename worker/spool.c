@@ -86,6 +86,8 @@ static int block_path(const struct spool *spool, const struct block_id *id, bool
 {
     char hex[65];
 
+    if (!spool->folder)
+        return -ENOENT; /* it could not be made */
     hex_encode(id->bytes, sizeof(id->bytes), hex);
     if ((size_t)snprintf(path, LIMIT_PATH_BYTES, "%s/%s%s", spool->folder, hex,
                          plain ? PLAIN_SUFFIX : "") >= LIMIT_PATH_BYTES)

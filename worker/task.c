@@ -303,7 +303,7 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
     struct outcome outcome = {0};
     _cleanup_(stage_deinit) struct stage stage = {0};
     _cleanup_(collect_freep) struct collect *collect = NULL;
-    _cleanup_(bytes_deinit) struct bytes log = {0};
+    _cleanup_(bytes_deinit) struct bytes log = {0}, why = {0};
     int r = stage_task(task, sealer, supply, &stage);
 
     supply_rest(supply);
@@ -313,14 +313,14 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
         outcome.class = stage.class;
         snprintf(outcome.message, sizeof(outcome.message), "%s", stage.why);
     } else if (r == 0 && wait_go(task)) {
-        r = collect_new((const char *const *)stage.outputs, stage.n_outputs, &collect);
+        r = collect_new((const char *const *)stage.outputs, stage.n_outputs, &collect, &why);
         if (r == 0)
             run_session(task, &stage, &outcome, &log);
     }
     if (r != 0 && outcome.class == CLASS_OK) {
         outcome.class = CLASS_TRANSFER;
         snprintf(outcome.message, sizeof(outcome.message), "the session could not be made: %s",
-                 r < 0 ? strerror(-r) : "too many files in its output folders");
+                 why.size > 0 ? (const char *)why.data : strerror(r < 0 ? -r : EPROTO));
     }
     phase_set(task, PHASE_COLLECTING);
     if (atomic_load(&task->board->closing))
