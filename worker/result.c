@@ -270,7 +270,7 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
     int r;
 
     if (!making)
-        return; /* nothing can be said; the lease lapses */
+        return; /* without a result the task is handed back */
     making->task = task;
     making->sealer = sealer;
     pthread_mutex_lock(&board->lock);

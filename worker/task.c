@@ -415,7 +415,7 @@ static bool give_up(struct task *task, const char *why)
     return true;
 }
 
-void task_deliver(struct task *task)
+bool task_deliver(struct task *task)
 {
     _cleanup_(supply_freep) struct supply *supply = NULL;
     enum task_acknowledged acknowledged = ACK_NONE;
@@ -444,6 +444,7 @@ void task_deliver(struct task *task)
     if (acknowledged == ACK_COMMITTED || task->drop || acknowledged == ACK_REFUSED)
         spool_remove(&task->spool);
     pthread_mutex_unlock(&task->board->lock);
+    return acknowledged == ACK_COMMITTED;
 }
 
 /* What was stopped has been stopped; its result still goes out. */
@@ -456,16 +457,33 @@ static void hold(struct task *task)
     pthread_mutex_unlock(&task->board->lock);
 }
 
+/* The broker must not wait for what will not come: it gives the task to somebody else. */
+static void hand_back(struct task *task, const char *why)
+{
+    struct task_board *board = task->board;
+
+    pthread_mutex_lock(&board->lock);
+    if (!task->drop && !atomic_load(&board->closing)) {
+        task->taken = true;
+        snprintf(task->why, sizeof(task->why), "%s", why);
+        log_error("handed-back", "step=%u task=%llu attempt=%llu why=\"%s\"", task->lease.step,
+                  (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt,
+                  why);
+    }
+    pthread_mutex_unlock(&board->lock);
+}
+
 static void *task_main(void *user)
 {
     struct task *task = user;
     bool held = task->spool.result != NULL;
+    int r = 0;
 
     if (!held) {
         _cleanup_(supply_freep) struct supply *supply = NULL;
         _cleanup_(sealer_freep) struct sealer *sealer = NULL;
-        int r = sealer_new(&sealer);
 
+        r = sealer_new(&sealer);
         if (r == 0)
             r = task_supply(task, &supply);
         if (r == 0)
@@ -474,8 +492,10 @@ static void *task_main(void *user)
         if (held)
             hold(task);
     }
-    if (held)
-        task_deliver(task);
+    if (!held)
+        hand_back(task, r < 0 ? strerror(-r) : "no result could be made of it");
+    else if (!task_deliver(task))
+        hand_back(task, "its result could not be delivered");
     phase_set(task, PHASE_GONE);
     return NULL;
 }
@@ -488,6 +508,7 @@ static int start(struct task *task)
 
     list_init(&task->node);
     r = pthread_create(&task->thread, NULL, task_main, task);
+    task->has_thread = r == 0;
     return -r;
 }
 
@@ -512,6 +533,8 @@ int task_new(struct task_board *board, Wl__Envelope *envelope, struct task **ret
     if (r == 0)
         r = set_ticket(task, &assign->ticket);
     if (r == 0) {
+        char why[LIMIT_MESSAGE_BYTES];
+
         task->board = board;
         task->behind = assign->behind;
         task->behind_epoch = assign->behind_epoch;
@@ -520,6 +543,12 @@ int task_new(struct task_board *board, Wl__Envelope *envelope, struct task **ret
         memcpy(task->key_out, assign->key_out.data, 32);
         task->assign = envelope;
         r = start(task);
+        if (r < 0) { /* it is known, so that it can be handed back */
+            snprintf(why, sizeof(why), "no thread for it: %s", strerror(-r));
+            hand_back(task, why);
+            task->phase = PHASE_GONE;
+            r = 0;
+        }
     }
     if (r < 0) {
         free(task);
@@ -558,7 +587,8 @@ void task_free(struct task *task)
 {
     if (!task)
         return;
-    pthread_join(task->thread, NULL);
+    if (task->has_thread)
+        pthread_join(task->thread, NULL);
     list_unlink(&task->node);
     if (task->assign)
         wire_free(task->assign);

@@ -1,6 +1,8 @@
 /* agent.c - the worker's agent against a broker of the test's own: joining, leases in order, a lost
  * link, a restart with a result in hand. Sessions are pretended: each runs until the test ends it.
  */
+#include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -52,6 +54,22 @@ bool session_map_path(const struct session_map *maps, size_t n_maps, const char 
 {
     (void)maps, (void)n_maps, (void)path, (void)ret_path, (void)size;
     return false;
+}
+
+/* ---- threads that cannot be had ---- */
+
+static atomic_bool no_thread; /* for the next one */
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                   void *user)
+{
+    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+    if (atomic_exchange(&no_thread, false))
+        return EAGAIN;
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+    return real(thread, attributes, start, user);
 }
 
 /* ---- the pretended broker ---- */
@@ -470,6 +488,45 @@ static void missing_blocks_make_it_send_the_result_again(void **state)
     commit(farm, 0, CODE_ALREADY);
 }
 
+static void expect_released(struct farm *farm, uint64_t task, const char *why)
+{
+    Wl__Envelope *envelope = hear(farm, WL__ENVELOPE__BODY_RELEASED);
+
+    assert_int_equal(envelope->released->lease->task, task);
+    assert_non_null(strstr(envelope->released->why, why));
+    wire_free(envelope);
+}
+
+static void a_task_that_cannot_start_is_handed_back(void **state)
+{
+    struct farm *farm = *state;
+
+    join(farm);
+    atomic_store(&no_thread, true);
+    assign(farm, 0, 0);
+    expect_released(farm, 0, "no thread for it");
+    assign(farm, 1, 0);
+    expect_started(farm, 1);
+}
+
+static void a_task_whose_result_nobody_takes_is_handed_back(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *envelope;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+    commit(farm, 0, CODE_INVALID);
+    envelope = hear(farm, WL__ENVELOPE__BODY_RESULT); /* the smallest that can be said */
+    assert_int_equal(envelope->result->class_, CLASS_TRANSFER);
+    wire_free(envelope);
+    commit(farm, 0, CODE_INVALID);
+    expect_released(farm, 0, "could not be delivered");
+}
+
 static void a_lost_broker_finds_its_task_still_running(void **state)
 {
     struct farm *farm = *state;
@@ -570,6 +627,8 @@ int main(void)
         CASE(a_started_task_is_not_taken_back),
         CASE(a_stopped_task_says_that_it_was_cancelled),
         CASE(missing_blocks_make_it_send_the_result_again),
+        CASE(a_task_that_cannot_start_is_handed_back),
+        CASE(a_task_whose_result_nobody_takes_is_handed_back),
         CASE(a_lost_broker_finds_its_task_still_running),
         CASE(a_restarted_worker_holds_its_result_and_sends_it_when_told),
         CASE(what_is_to_be_dropped_is_stopped_and_forgotten),
