@@ -12,7 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include <proto/base/clock.h>
@@ -527,15 +529,11 @@ static void a_task_whose_result_nobody_takes_is_handed_back(void **state)
     expect_released(farm, 0, "could not be delivered");
 }
 
-static void a_lost_broker_finds_its_task_still_running(void **state)
+/* The broker goes and comes again at the same address. */
+static void reopen(struct farm *farm)
 {
-    struct farm *farm = *state;
     char endpoint[128];
-    Wl__Envelope *inventory;
 
-    join(farm);
-    assign(farm, 0, 0);
-    expect_started(farm, 0);
     snprintf(endpoint, sizeof(endpoint), "%s", farm->endpoint);
     link_close(farm->socket);
     farm->socket = NULL;
@@ -543,6 +541,17 @@ static void a_lost_broker_finds_its_task_still_running(void **state)
         if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket,
                         NULL) != 0)
             (void)poll(NULL, 0, 10);
+}
+
+static void a_lost_broker_finds_its_task_still_running(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *inventory;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    reopen(farm);
     inventory = welcome(farm); /* with a greater session, checked there */
     assert_int_equal(inventory->inventory->n_items, 1);
     assert_int_equal(inventory->inventory->items[0]->state, WL__LEASE_STATE__LEASE_RUNNING);
@@ -581,22 +590,53 @@ static void a_restarted_worker_holds_its_result_and_sends_it_when_told(void **st
     join(farm); /* with nothing on its list */
 }
 
-static void what_is_to_be_dropped_is_stopped_and_forgotten(void **state)
+static void a_full_disk_keeps_nobody_from_joining(void **state)
 {
     struct farm *farm = *state;
+    struct rlimit before, none;
     Wl__Envelope *inventory;
-    char endpoint[128];
 
     join(farm);
     assign(farm, 0, 0);
     expect_started(farm, 0);
-    snprintf(endpoint, sizeof(endpoint), "%s", farm->endpoint);
-    link_close(farm->socket);
-    farm->socket = NULL;
-    while (!farm->socket)
-        if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket,
-                        NULL) != 0)
-            (void)poll(NULL, 0, 10);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    reopen(farm);
+    inventory = welcome(farm);
+    assert_int_equal(inventory->inventory->n_items, 1);
+    judge(farm, inventory, VERDICT_DROP);
+    until(1, 0);
+    agent_stop(farm);
+    agent_start(farm); /* here the number itself cannot be kept */
+    join(farm);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+}
+
+static void a_session_number_is_never_used_again(void **state)
+{
+    struct farm *farm = *state;
+
+    for (int i = 0; i < 3; i++) { /* welcome() checks that it grows */
+        join(farm);
+        reopen(farm);
+        join(farm);
+        agent_stop(farm);
+        agent_start(farm);
+    }
+    join(farm);
+}
+
+static void what_is_to_be_dropped_is_stopped_and_forgotten(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *inventory;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    reopen(farm);
     inventory = welcome(farm);
     judge(farm, inventory, VERDICT_DROP);
     until(1, 0);
@@ -631,6 +671,8 @@ int main(void)
         CASE(a_task_whose_result_nobody_takes_is_handed_back),
         CASE(a_lost_broker_finds_its_task_still_running),
         CASE(a_restarted_worker_holds_its_result_and_sends_it_when_told),
+        CASE(a_full_disk_keeps_nobody_from_joining),
+        CASE(a_session_number_is_never_used_again),
         CASE(what_is_to_be_dropped_is_stopped_and_forgotten),
         CASE(a_second_worker_on_the_same_folder_is_refused),
     };
