@@ -510,7 +510,10 @@ static int board_init(struct agent *agent)
         return -errno;
     if ((size_t)snprintf(path, sizeof(path), "%s/sessions", config->state) >= sizeof(path) - 64)
         return -ENAMETOOLONG;
-    (void)folder_remove(path); /* what a killed worker left */
+    r = folder_remove(path); /* what a killed worker left */
+    if (r < 0 && r != -ENOENT)
+        log_warn("sessions", "path=%s why=\"%s\" next=\"remove what is left there\"", path,
+                 strerror(-r));
     r = folder_make(path, 0700);
     if (r < 0)
         return r;

@@ -561,8 +561,10 @@ int stage_run(const struct stage_config *config, struct stage *ret_stage)
 
 void stage_deinit(struct stage *stage)
 {
-    if (stage->folder)
-        (void)folder_remove(stage->folder);
+    int r = stage->folder ? folder_remove(stage->folder) : 0;
+
+    if (r < 0 && r != -ENOENT)
+        log_warn("session-folder", "path=%s why=\"%s\"", stage->folder, strerror(-r));
     if (stage->recipe)
         wl__recipe__free_unpacked(stage->recipe, NULL);
     for (size_t i = 0; i < stage->n_outputs; i++)
