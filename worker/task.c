@@ -44,7 +44,21 @@ static void phase_set(struct task *task, enum task_phase phase)
 
 /* ---- asking the broker, through the agent ---- */
 
-/* 0 and an envelope, TRANSFER_E_REFUSED with task->why, or -ECANCELED. */
+/* What each need is answered with, where it is not refused. */
+static const Wl__Envelope__BodyCase ANSWERS[] = {
+    [NEED_PASS] = WL__ENVELOPE__BODY_PASS,
+    [NEED_DEPENDENCIES] = WL__ENVELOPE__BODY_DEPENDENCY_RESULTS,
+};
+
+/* An answer to an earlier question, which was stopped, is none to this one. */
+static void forget_answer(struct task *task)
+{
+    if (task->answer)
+        wire_free(TAKE_PTR(task->answer));
+    task->need_request = 0;
+}
+
+/* 0 and an envelope of the kind asked for, TRANSFER_E_REFUSED, or -ECANCELED. */
 static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envelope **ret_envelope)
 {
     struct task_board *board = task->board;
@@ -53,18 +67,24 @@ static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envel
     pthread_mutex_lock(&board->lock);
     task->need = need;
     task->need_after = after;
-    task->need_request = 0;
+    forget_answer(task);
     task_board_poke(board);
     while (!task->answer && !stopped(task))
         pthread_cond_wait(&board->changed, &board->lock);
     task->need = NEED_NOTHING;
     envelope = TAKE_PTR(task->answer);
+    forget_answer(task);
     pthread_mutex_unlock(&board->lock);
     if (!envelope)
         return -ECANCELED;
     if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL) {
         log_warn("refused", "what=\"%s\" why=\"%s\" next=\"%s\"", envelope->refusal->what,
                  envelope->refusal->why, envelope->refusal->next);
+        return TRANSFER_E_REFUSED;
+    }
+    if (envelope->body_case != ANSWERS[need]) {
+        log_warn("refused", "what=\"an answer of another kind\" body=%d",
+                 (int)envelope->body_case);
         return TRANSFER_E_REFUSED;
     }
     *ret_envelope = TAKE_PTR(envelope);

@@ -76,6 +76,8 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 
 /* ---- the pretended broker ---- */
 
+static uint32_t lease_step; /* 1: the one that depends on step 0 */
+
 struct farm {
     char state[64], endpoint[128];
     void *context, *socket;
@@ -131,6 +133,7 @@ static int setup(void **state)
 {
     struct farm *farm = calloc(1, sizeof(*farm));
 
+    lease_step = 0;
     atomic_store(&running, 0);
     atomic_store(&finish, 0);
     strcpy(farm->state, "/tmp/westlight-agent-XXXXXX");
@@ -268,14 +271,20 @@ static void join(struct farm *farm)
 
 static struct lease lease_of(uint64_t task)
 {
-    return (struct lease){.job = {1}, .task = task, .floor = 1, .epoch = 1, .attempt = task + 100};
+    return (struct lease){.job = {1},
+                          .step = lease_step,
+                          .task = task,
+                          .floor = 1,
+                          .epoch = 1,
+                          .attempt = task + 100};
 }
 
 static void recipe(struct farm *farm, struct sealer *sealer, struct bytes *sealed,
                    struct block_key *key)
 {
     Wl__Recipe message = WL__RECIPE__INIT;
-    Wl__StepRecipe step = WL__STEP_RECIPE__INIT, *steps = &step;
+    Wl__StepRecipe step = WL__STEP_RECIPE__INIT, after, *steps[] = {&step, &after};
+    Wl__Dependency dependency = WL__DEPENDENCY__INIT, *dependencies = &dependency;
     Wl__Action action = WL__ACTION__INIT;
     Wl__SpaceParameter space = WL__SPACE_PARAMETER__INIT, *spaces = &space;
     Wl__Range range = WL__RANGE__INIT, *ranges = &range;
@@ -291,7 +300,10 @@ static void recipe(struct farm *farm, struct sealer *sealer, struct bytes *seale
     step.output_optional = true;
     step.space = &spaces, step.n_space = 1;
     message.job_name = (char *)"test";
-    message.steps = &steps, message.n_steps = 1;
+    after = step;
+    after.name = (char *)"comp";
+    after.dependencies = &dependencies, after.n_dependencies = 1;
+    message.steps = steps, message.n_steps = 2;
     size = wl__recipe__pack(&message, packed);
     assert_int_equal(seal_block(sealer, farm->key_in, packed, size, sealed, key), 0);
 }
@@ -543,6 +555,26 @@ static void reopen(struct farm *farm)
             (void)poll(NULL, 0, 10);
 }
 
+static void an_answer_of_another_kind_is_none(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Pass pass = WL__PASS__INIT;
+    uint8_t bytes[PASS_BYTES] = {7};
+    Wl__Envelope *envelope;
+
+    join(farm);
+    lease_step = 1;
+    assign(farm, 0, 0);
+    envelope = hear(farm, WL__ENVELOPE__BODY_DEPENDENCY_REQUEST);
+    pass.pass = (ProtobufCBinaryData){.len = sizeof(bytes), .data = bytes};
+    say(farm, WL__ENVELOPE__BODY_PASS, &pass, envelope->request);
+    wire_free(envelope);
+    envelope = hear(farm, WL__ENVELOPE__BODY_RESULT);
+    assert_int_equal(envelope->result->class_, CLASS_TRANSFER);
+    assert_non_null(strstr(envelope->result->message, "does not give the results"));
+    wire_free(envelope);
+}
+
 static void a_lost_broker_finds_its_task_still_running(void **state)
 {
     struct farm *farm = *state;
@@ -669,6 +701,7 @@ int main(void)
         CASE(missing_blocks_make_it_send_the_result_again),
         CASE(a_task_that_cannot_start_is_handed_back),
         CASE(a_task_whose_result_nobody_takes_is_handed_back),
+        CASE(an_answer_of_another_kind_is_none),
         CASE(a_lost_broker_finds_its_task_still_running),
         CASE(a_restarted_worker_holds_its_result_and_sends_it_when_told),
         CASE(a_full_disk_keeps_nobody_from_joining),
