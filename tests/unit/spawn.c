@@ -93,6 +93,37 @@ static void output_and_exit_status_are_the_actions(void **state)
     assert_string_equal(output_text(), "out\nerr\n/tmp\n");
 }
 
+static void nothing_outlives_a_killed_warden(void **state)
+{
+    /* In its group, in a session of its own, and one whose parent has gone. */
+    struct spawn_config config = shell(
+        SHELL("sleep 1000 & echo $!; setsid sleep 1001 & echo $!; (sleep 1002 & echo $!); "
+              "kill -9 $PPID; wait"));
+    struct spawn_result result;
+    int pids[3];
+
+    assert_int_equal(spawn_run(*state, &config, &result), 0);
+    assert_int_equal(result.end, SPAWN_LOST);
+    assert_int_equal(sscanf(output_text(), "%d %d %d", &pids[0], &pids[1], &pids[2]), 3);
+    for (int i = 0; i < 3; i++)
+        assert_false(alive(pids[i]));
+}
+
+static void a_killed_warden_takes_no_other_with_it(void **state)
+{
+    struct spawn_config daemon = shell(SHELL("sleep 1000 & echo $!"));
+    struct spawn_config config = shell(SHELL("kill -9 $PPID; wait"));
+    struct spawn_result result;
+    int pid;
+
+    daemon.keep = true;
+    assert_int_equal(spawn_run(*state, &daemon, &result), 0);
+    assert_int_equal(spawn_run(*state, &config, &result), 0);
+    assert_int_equal(result.end, SPAWN_LOST);
+    assert_int_equal(sscanf(output_text(), "%d", &pid), 1);
+    assert_true(alive(pid));
+}
+
 static void a_signal_is_128_and_its_number(void **state)
 {
     struct spawn_config config = shell(SHELL("kill -SEGV $$"));
@@ -289,6 +320,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(output_and_exit_status_are_the_actions, setup, teardown),
         cmocka_unit_test_setup_teardown(a_signal_is_128_and_its_number, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_outlives_a_killed_warden, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_killed_warden_takes_no_other_with_it, setup, teardown),
         cmocka_unit_test_setup_teardown(it_sees_only_what_it_was_given, setup, teardown),
         cmocka_unit_test_setup_teardown(a_command_that_is_nowhere_is_said_so, setup, teardown),
         cmocka_unit_test_setup_teardown(a_timeout_ends_even_what_ignores_sigterm_and_hides, setup,
