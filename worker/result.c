@@ -297,10 +297,11 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
     free(making);
 }
 
-void result_fail(struct task *task, enum attempt_class class, const char *message)
+int result_fail(struct task *task, enum attempt_class class, const char *message)
 {
     Wl__Result result = WL__RESULT__INIT;
     Wl__Result *old = task->spool.result;
+    struct spool next = {.folder = task->spool.folder};
     char text[LIMIT_MESSAGE_BYTES];
     int r;
 
@@ -313,12 +314,16 @@ void result_fail(struct task *task, enum attempt_class class, const char *messag
     result.usage = old->usage;
     result.started_wall_s = old->started_wall_s;
     result.ended_wall_s = old->ended_wall_s;
-    if (task->spool.folder)
-        spool_clear(&task->spool);
-    pthread_mutex_lock(&task->board->lock); /* the agent may be looking at the old one */
-    r = spool_save(&task->spool, &result);
-    pthread_mutex_unlock(&task->board->lock);
+    if (next.folder)
+        spool_clear(&next);
+    r = spool_save(&next, &result);
     if (r < 0)
-        log_warn("spool", "folder=%s why=\"%s\"", task->spool.folder ? task->spool.folder : "none",
-                 strerror(-r));
+        log_warn("spool", "folder=%s why=\"%s\"", next.folder ? next.folder : "none", strerror(-r));
+    if (!next.result)
+        return r;
+    pthread_mutex_lock(&task->board->lock); /* the agent may be looking at the old one */
+    task->spool = next;
+    pthread_mutex_unlock(&task->board->lock);
+    wl__result__free_unpacked(old, NULL);
+    return 0;
 }

@@ -1,6 +1,6 @@
 /* task.c - see task.h: the thread of one task.
  *
- * The thread's story is told once, top to bottom, in produce() and task_deliver(); all waiting is
+ * The thread's story is told once, top to bottom, in produce() and deliver_result(); all waiting is
  * on the board's condition, and every wait ends when the task is stopped.
  */
 #include <worker/task.h>
@@ -14,11 +14,11 @@
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
+#include <worker/deliver.h>
 #include <worker/result.h>
 #include <worker/stage.h>
 
 #define TEXT_BYTES_MAX (256 * 1024) /* live output kept while the broker is away */
-#define DELIVERIES_MAX 5
 
 void task_board_poke(struct task_board *board)
 {
@@ -355,117 +355,7 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
     return r;
 }
 
-/* ---- delivering ---- */
-
-struct delivery {
-    const struct spool *spool;
-    const struct block_id *ids;
-    bool plain;
-};
-
-static int delivery_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id)
-{
-    struct delivery *delivery = user;
-    struct block_id found;
-    int r = spool_get(delivery->spool, &delivery->ids[i], delivery->plain, out);
-
-    if (r < 0)
-        return r;
-    digest(out->data, out->size, &found);
-    if (memcmp(&found, &delivery->ids[i], sizeof(found)) != 0)
-        return -EBADMSG;
-    *ret_id = found;
-    return 0;
-}
-
-/* Data first, then the refs blocks that name it. */
-static int deliver_blocks(struct task *task, struct supply *supply)
-{
-    if (task->spool.result->n_refs == 0)
-        return 0;
-    for (int plain = 0; plain < 2; plain++) {
-        _cleanup_(freep) struct block_id *ids = NULL;
-        struct delivery delivery = {.spool = &task->spool, .plain = plain};
-        size_t n = 0;
-        int r = spool_blocks(&task->spool, plain, &ids, &n);
-
-        delivery.ids = ids;
-        if (r == 0)
-            r = supply_put(supply, ids, n, plain, delivery_source, &delivery);
-        if (r != 0)
-            return r;
-    }
-    return 0;
-}
-
-/* Waits until the broker has answered the result; ACK_NONE where the worker ends or drops it. */
-static enum task_acknowledged wait_acknowledged(struct task *task)
-{
-    struct task_board *board = task->board;
-    enum task_acknowledged acknowledged;
-
-    pthread_mutex_lock(&board->lock);
-    task->acknowledged = ACK_NONE;
-    task->deliverable = true;
-    task_board_poke(board);
-    while (task->acknowledged == ACK_NONE && !task->drop && !atomic_load(&board->closing))
-        pthread_cond_wait(&board->changed, &board->lock);
-    acknowledged = task->acknowledged;
-    task->deliverable = false;
-    pthread_mutex_unlock(&board->lock);
-    return acknowledged;
-}
-
-/* A result that cannot be sent as it is becomes a failure that says so. False: nobody wants it. */
-static bool give_up(struct task *task, const char *why)
-{
-    bool wanted, cancelled;
-    char message[LIMIT_MESSAGE_BYTES];
-
-    pthread_mutex_lock(&task->board->lock);
-    wanted = !task->drop && !atomic_load(&task->board->closing);
-    cancelled = task->cancelled;
-    atomic_store(&task->stop, !wanted);
-    pthread_mutex_unlock(&task->board->lock);
-    if (!wanted || (task->spool.result->n_refs == 0 && task->spool.result->class_ != CLASS_OK))
-        return false; /* there is nothing smaller to say */
-    snprintf(message, sizeof(message), "%s%s",
-             cancelled ? "cancelled" : "its output could not be sent: ", cancelled ? "" : why);
-    result_fail(task, cancelled ? CLASS_CANCELLED : CLASS_TRANSFER, message);
-    return true;
-}
-
-bool task_deliver(struct task *task)
-{
-    _cleanup_(supply_freep) struct supply *supply = NULL;
-    enum task_acknowledged acknowledged = ACK_NONE;
-    int r = task_supply(task, &supply);
-
-    for (int round = 0; r == 0 && acknowledged != ACK_COMMITTED; round++) {
-        const char *why = "the vault keeps missing its blocks";
-
-        r = deliver_blocks(task, supply);
-        supply_rest(supply);
-        if (r == 0)
-            acknowledged = wait_acknowledged(task);
-        if (r == 0 && (acknowledged == ACK_COMMITTED ||
-                       (acknowledged == ACK_MISSING && round < DELIVERIES_MAX)))
-            continue;
-        if (r == 0 && acknowledged == ACK_REFUSED)
-            why = task->why;
-        else if (r != 0)
-            why = supply_why(supply);
-        if (!give_up(task, why))
-            break;
-        r = 0;
-    }
-    /* What the closing worker did not get rid of, the next one finds in the spool. */
-    pthread_mutex_lock(&task->board->lock);
-    if (acknowledged == ACK_COMMITTED || task->drop || acknowledged == ACK_REFUSED)
-        spool_remove(&task->spool);
-    pthread_mutex_unlock(&task->board->lock);
-    return acknowledged == ACK_COMMITTED;
-}
+/* ---- all of it ---- */
 
 /* What was stopped has been stopped; its result still goes out. */
 static void hold(struct task *task)
@@ -514,7 +404,7 @@ static void *task_main(void *user)
     }
     if (!held)
         hand_back(task, r < 0 ? strerror(-r) : "no result could be made of it");
-    else if (!task_deliver(task))
+    else if (!deliver_result(task))
         hand_back(task, "its result could not be delivered");
     phase_set(task, PHASE_GONE);
     return NULL;

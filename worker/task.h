@@ -99,9 +99,7 @@ int task_new_held(struct task_board *board, struct spool *spool, struct task **r
 /* Joins the thread; it must be GONE, or stopped. */
 void task_free(struct task *task);
 
-/* ---- between task.c and result.c, on the task's thread ---- */
+/* ---- for deliver.c, on the task's thread ---- */
 
 struct supply;
 int task_supply(struct task *task, struct supply **ret_supply);
-/* Keeps the result until it is acknowledged; false: it was not committed. */
-bool task_deliver(struct task *task);

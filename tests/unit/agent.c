@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include <proto/base/clock.h>
@@ -72,6 +73,32 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     if (!real)
         *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
     return real(thread, attributes, start, user);
+}
+
+/* ---- a slow disk ---- */
+
+static atomic_bool disk_held;
+static atomic_uint disk_waits; /* how many calls it has held up */
+
+static void disk(void)
+{
+    if (!atomic_load(&disk_held))
+        return;
+    atomic_fetch_add(&disk_waits, 1);
+    while (atomic_load(&disk_held))
+        (void)poll(NULL, 0, 1);
+}
+
+int fsync(int fd)
+{
+    disk();
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int rmdir(const char *path)
+{
+    disk();
+    return (int)syscall(SYS_rmdir, path);
 }
 
 /* ---- the pretended broker ---- */
@@ -163,6 +190,7 @@ static int teardown(void **state)
 {
     struct farm *farm = *state;
 
+    atomic_store(&disk_held, false);
     agent_stop(farm);
     link_close(farm->socket);
     link_zap_free(farm->zap);
@@ -555,6 +583,42 @@ static void reopen(struct farm *farm)
             (void)poll(NULL, 0, 10);
 }
 
+/* Some beats, while the disk keeps a task waiting. */
+static void expect_beats(struct farm *farm)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_NS;
+
+    while (atomic_load(&disk_waits) == 0 && clock_monotonic_ns() < deadline_ns)
+        (void)poll(NULL, 0, 1);
+    assert_true(atomic_load(&disk_waits) > 0);
+    for (int i = 0; i < 3; i++)
+        wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT));
+    atomic_store(&disk_held, false);
+}
+
+static void a_slow_disk_stops_no_beat(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *envelope;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+    atomic_store(&disk_waits, 0);
+    atomic_store(&disk_held, true); /* while a smaller result is written */
+    commit(farm, 0, CODE_INVALID);
+    expect_beats(farm);
+    envelope = hear(farm, WL__ENVELOPE__BODY_RESULT);
+    assert_int_equal(envelope->result->class_, CLASS_TRANSFER);
+    wire_free(envelope);
+    atomic_store(&disk_waits, 0);
+    atomic_store(&disk_held, true); /* while the spool is removed */
+    commit(farm, 0, CODE_OK);
+    expect_beats(farm);
+}
+
 static void an_answer_of_another_kind_is_none(void **state)
 {
     struct farm *farm = *state;
@@ -701,6 +765,7 @@ int main(void)
         CASE(missing_blocks_make_it_send_the_result_again),
         CASE(a_task_that_cannot_start_is_handed_back),
         CASE(a_task_whose_result_nobody_takes_is_handed_back),
+        CASE(a_slow_disk_stops_no_beat),
         CASE(an_answer_of_another_kind_is_none),
         CASE(a_lost_broker_finds_its_task_still_running),
         CASE(a_restarted_worker_holds_its_result_and_sends_it_when_told),
