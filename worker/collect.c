@@ -1,8 +1,8 @@
 /* collect.c - see collect.h.
  *
  * Two walks of the same folders and a comparison. A task cannot be trusted to say what it wrote,
- * and clocks of files can be set back, so a file counts as changed when anything that identifies
- * its content differs.
+ * and a file's modification time can be set back, so a file counts as changed when anything that
+ * identifies its content differs. The time of its last change of state nobody can set.
  */
 #include <worker/collect.h>
 
@@ -21,7 +21,7 @@ struct mark {
     uint32_t root;
     char *path;
     uint64_t size;
-    int64_t mtime_ns;
+    int64_t mtime_ns, ctime_ns;
     ino_t inode;
 };
 
@@ -81,6 +81,7 @@ static int marks_add(struct marks *marks, uint32_t root, const char *path, const
                           .path = strdup(path),
                           .size = (uint64_t)stat->st_size,
                           .mtime_ns = stat->st_mtim.tv_sec * 1000000000LL + stat->st_mtim.tv_nsec,
+                          .ctime_ns = stat->st_ctim.tv_sec * 1000000000LL + stat->st_ctim.tv_nsec,
                           .inode = stat->st_ino};
     if (!mark->path)
         return -ENOMEM;
@@ -304,7 +305,7 @@ static bool changed(const struct collect *collect, const struct mark *now)
         return true;
     then = bsearch(now, collect->before.items, collect->before.n, sizeof(*now), by_path);
     return !then || then->size != now->size || then->mtime_ns != now->mtime_ns ||
-           then->inode != now->inode;
+           then->ctime_ns != now->ctime_ns || then->inode != now->inode;
 }
 
 int collect_list(struct collect *collect, struct manifest_file **ret_files, size_t *ret_n,

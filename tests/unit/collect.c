@@ -111,6 +111,30 @@ static void a_file_replaced_by_one_of_equal_size_is_seen(void **state)
     assert_string_equal(text, "0:same");
 }
 
+static void a_file_edited_in_place_is_seen_though_its_time_was_set_back(void **state)
+{
+    const char *folders[] = {out};
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    _cleanup_(bytes_deinit) struct bytes notes = {0};
+    struct timespec times[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    char text[512], path[256];
+    struct stat before, after;
+
+    snprintf(path, sizeof(path), "%s/cache", out);
+    write_file(out, "cache", "one");
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(stat(path, &before), 0);
+    assert_int_equal(collect_new(folders, 1, &collect, &why), 0);
+    do { /* until the file system's clock has ticked */
+        write_file(out, "cache", "two");
+        assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+        assert_int_equal(stat(path, &after), 0);
+    } while (memcmp(&before.st_ctim, &after.st_ctim, sizeof(before.st_ctim)) == 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    listing(collect, &notes, text);
+    assert_string_equal(text, "0:cache");
+}
+
 static void an_output_inside_another_has_its_own_files(void **state)
 {
     const char *folders[] = {out, other, out};
@@ -264,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(created_and_changed_files_come_home_and_others_stay),
         CASE(a_file_replaced_by_one_of_equal_size_is_seen),
+        CASE(a_file_edited_in_place_is_seen_though_its_time_was_set_back),
         CASE(an_output_inside_another_has_its_own_files),
         CASE(links_inside_are_kept_and_links_out_and_pipes_are_named),
         CASE(a_folder_behind_a_link_is_not_entered),
