@@ -26,6 +26,20 @@ enum { WARDEN_LINK = 3, WARDEN_OUTPUT = 4, WARDEN_SIGNALS = 5 };
 #define WARDEN_OOM_SCORE     "500" /* the kernel takes a renderer before the worker */
 #define WARDEN_PIDS_MAX      4096 /* processes of one action that are counted */
 
+static struct rlimit files_before; /* warden_raise_files has not been called: 0 */
+
+void warden_raise_files(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= limit.rlim_max)
+        return;
+    files_before = limit;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        files_before = (struct rlimit){0};
+}
+
 /* ---- in the action's process, before exec; it shares the warden's memory ---- */
 
 static void action_signals(void)
@@ -48,6 +62,8 @@ static void action_limits(void)
     if (fd >= 0 && write(fd, WARDEN_OOM_SCORE, strlen(WARDEN_OOM_SCORE)) < 0)
         errno = 0;
     setrlimit(RLIMIT_CORE, &no_core);
+    if (files_before.rlim_max)
+        setrlimit(RLIMIT_NOFILE, &files_before);
     umask(022);
 }
 

@@ -54,6 +54,9 @@ struct warden_report {
     uint64_t memory_bytes;
 };
 
+/* As many open files as the hard limit allows, for the worker alone. Actions keep what it was started
+ * with: a program that closes every possible file, or uses select(), is broken by a large one. */
+void warden_raise_files(void);
 /* Everything in `action` is used before or in the fork; it need not outlive the call. */
 int warden_new(const struct warden_action *action, struct warden *ret_warden);
 void warden_terminate(const struct warden *warden); /* SIGTERM to the action's process group */
