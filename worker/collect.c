@@ -337,33 +337,17 @@ int collect_seal(struct collect *collect, struct sealer *sealer, const uint8_t s
                  const struct manifest_file *files, size_t n_files, manifest_emit *emit, void *user,
                  struct collected *ret_collected, struct bytes *why)
 {
-    _cleanup_(bytes_deinit) struct bytes packed = {0};
     struct collected collected = {.files = n_files};
     int r = manifest_pack(sealer, secret, collect->folders, collect->n_folders, files, n_files,
-                          emit, user, &packed, &collected.file_bytes, why);
+                          emit, user, &collected.manifest, &collected.file_bytes, why);
 
     if (r != 0)
         return r;
-    if (packed.size > LIMIT_BLOCK_BYTES) {
-        (void)bytes_printf(
-            why,
-            "too many output files: the list of %zu files takes %zu bytes, the limit is %d; "
-            "let each task write fewer files, or pack them",
-            n_files, packed.size, LIMIT_BLOCK_BYTES);
-        return COLLECT_E_LIMIT;
-    }
-    r = seal_block(sealer, secret, packed.data, packed.size, &collected.manifest_sealed,
-                   &collected.manifest);
-    if (r != 0) {
-        bytes_deinit(&collected.manifest_sealed);
-        return r;
-    }
     *ret_collected = collected;
     return 0;
 }
 
 void collected_deinit(struct collected *collected)
 {
-    bytes_deinit(&collected->manifest_sealed);
-    wipe(&collected->manifest, sizeof(collected->manifest));
+    bytes_wipe_deinit(&collected->manifest);
 }

@@ -31,12 +31,10 @@ int collect_list(struct collect *collect, struct manifest_file **ret_files, size
                  struct bytes *notes, struct bytes *why);
 
 struct collected {
-    struct block_key manifest;
-    struct bytes manifest_sealed;
+    struct bytes manifest; /* packed, not sealed; up to LIMIT_MANIFEST_BLOCKS of them */
     uint64_t files, file_bytes;
 };
-/* Seals what collect_list named under `secret`; the blocks of the files go to `emit`, the
- * manifest's own only into ret_collected. */
+/* Seals what collect_list named under `secret`; the blocks of the files go to `emit`. */
 int collect_seal(struct collect *collect, struct sealer *sealer, const uint8_t secret[32],
                  const struct manifest_file *files, size_t n_files, manifest_emit *emit, void *user,
                  struct collected *ret_collected, struct bytes *why);

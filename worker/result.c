@@ -29,8 +29,8 @@ struct making {
     struct bytes ids; /* of blocks for the vault */
     int spool_error;  /* 0: none; then an error of making the outputs is one of reading them */
     uint64_t bytes_out;
-    struct named manifest, log[LOG_BLOCKS_MAX];
-    size_t n_log;
+    struct named manifest[LIMIT_MANIFEST_BLOCKS], log[LOG_BLOCKS_MAX];
+    size_t n_manifest, n_log;
     uint64_t files, file_bytes;
     uint8_t refs[LIMIT_REFS_BLOCKS][32];
     size_t n_refs;
@@ -74,24 +74,33 @@ static int name_block(struct making *making, const uint8_t secret[32], const str
     return 0;
 }
 
+/* Cuts what is no file into blocks; what is past `max` of them is left out. No data gives `least`. */
+static int name_blocks(struct making *making, const uint8_t secret[32], const struct bytes *data,
+                       size_t least, size_t max, struct named *named, size_t *n)
+{
+    for (size_t at = 0; (at < data->size || *n < least) && *n < max; at += LIMIT_BLOCK_BYTES) {
+        size_t left = data->size - at;
+        _cleanup_(bytes_deinit) struct bytes sealed = {0};
+        struct block_key key;
+        int r = seal_block(making->sealer, secret, data->data + at,
+                           left < LIMIT_BLOCK_BYTES ? left : LIMIT_BLOCK_BYTES, &sealed, &key);
+
+        if (r == 0)
+            r = name_block(making, secret, &key, &sealed, &named[*n]);
+        if (r != 0)
+            return r;
+        ++*n;
+    }
+    return 0;
+}
+
 static int make_log(struct making *making, const struct bytes *log)
 {
     uint8_t secret[32];
-    int r = 0;
+    int r;
 
     job_key_log(making->task->key_out, secret);
-    for (size_t at = 0; r == 0 && at < log->size && making->n_log < LOG_BLOCKS_MAX;
-         at += LIMIT_BLOCK_BYTES) {
-        size_t size = log->size - at < LIMIT_BLOCK_BYTES ? log->size - at : LIMIT_BLOCK_BYTES;
-        _cleanup_(bytes_deinit) struct bytes sealed = {0};
-        struct block_key key;
-
-        r = seal_block(making->sealer, secret, log->data + at, size, &sealed, &key);
-        if (r == 0)
-            r = name_block(making, secret, &key, &sealed, &making->log[making->n_log]);
-        if (r == 0)
-            making->n_log++;
-    }
+    r = name_blocks(making, secret, log, 0, LOG_BLOCKS_MAX, making->log, &making->n_log);
     wipe(secret, sizeof(secret));
     return r;
 }
@@ -136,8 +145,8 @@ static int make_outputs(struct making *making, struct outcome *outcome, struct c
     if (r == 0) {
         making->files = collected.files;
         making->file_bytes = collected.file_bytes;
-        return name_block(making, making->task->key_out, &collected.manifest,
-                          &collected.manifest_sealed, &making->manifest);
+        return name_blocks(making, making->task->key_out, &collected.manifest, 1,
+                           LIMIT_MANIFEST_BLOCKS, making->manifest, &making->n_manifest);
     }
     if (r < 0 && (making->spool_error || why.size == 0))
         return r;
@@ -175,7 +184,7 @@ static int save(struct making *making, const struct outcome *outcome)
     Wl__Lease lease = WL__LEASE__INIT;
     Wl__Usage usage = WL__USAGE__INIT;
     ProtobufCBinaryData refs[LIMIT_REFS_BLOCKS];
-    Wl__BlockRef *log[LOG_BLOCKS_MAX];
+    Wl__BlockRef *manifest[LIMIT_MANIFEST_BLOCKS], *log[LOG_BLOCKS_MAX];
     char message[LIMIT_MESSAGE_BYTES];
 
     wire_lease_set(&lease, &making->task->lease);
@@ -187,6 +196,8 @@ static int save(struct making *making, const struct outcome *outcome)
     usage.card_ns = outcome->card_ns;
     for (size_t i = 0; i < making->n_refs; i++)
         refs[i] = (ProtobufCBinaryData){.len = 32, .data = making->refs[i]};
+    for (size_t i = 0; i < making->n_manifest; i++)
+        manifest[i] = &making->manifest[i].ref;
     for (size_t i = 0; i < making->n_log; i++)
         log[i] = &making->log[i].ref;
     snprintf(message, sizeof(message), "%s", outcome->message);
@@ -196,7 +207,8 @@ static int save(struct making *making, const struct outcome *outcome)
     result.class_ = outcome->class;
     result.exit_status = outcome->exit_status;
     result.message = message;
-    result.manifest = outcome->class == CLASS_OK ? &making->manifest.ref : NULL;
+    result.n_manifest = making->n_manifest;
+    result.manifest = manifest;
     result.n_refs = making->n_refs;
     result.refs = refs;
     result.n_log = making->n_log;
@@ -211,11 +223,11 @@ static int save(struct making *making, const struct outcome *outcome)
 
 static void forget(struct making *making)
 {
-    bytes_deinit(&making->manifest.sealed);
+    for (size_t i = 0; i < making->n_manifest; i++)
+        bytes_deinit(&making->manifest[i].sealed);
     for (size_t i = 0; i < making->n_log; i++)
         bytes_deinit(&making->log[i].sealed);
-    making->manifest = (struct named){0};
-    making->n_log = making->n_refs = 0;
+    making->n_manifest = making->n_log = making->n_refs = 0;
     making->ids.size = 0;
     making->files = making->file_bytes = making->bytes_out = 0;
     making->spool_error = 0;
