@@ -1,7 +1,8 @@
 /* fetch.c - which results there are, a page at a time, until the job is finished or all are home.
  *
  * Results come in the order of their commit and have a sequence each, so "what is new" is one
- * number. The manifests of some of a page are opened first, then their files are written (homing.c).
+ * number. The manifests of some of a page are opened first, then their files are written
+ * (homing.c).
  */
 #include <client/homing.h>
 
@@ -15,7 +16,7 @@
 #include <client/farm.h>
 
 #define RETRY_NS   NS_PER_S /* while the broker is away */
-#define PIECES_MAX 64       /* blocks of manifests that are open together; one result may have more */
+#define PIECES_MAX 64 /* blocks of manifests that are open together; one result may have more */
 
 /* ---- before the first result ---- */
 
@@ -143,8 +144,8 @@ static int open_piece(struct page *page, struct piece *piece, const void *sealed
     struct block_key key;
 
     job_key_out(homing->job_key, row->step, row->task, row->floor, secret);
-    int r = wire_block_ref(homing->westlight->sealer, secret, piece->ref, &key) != 0 ? SEAL_E_FORM
-                                                                                     : 0;
+    int r =
+        wire_block_ref(homing->westlight->sealer, secret, piece->ref, &key) != 0 ? SEAL_E_FORM : 0;
     wipe(secret, sizeof(secret));
     if (r == 0)
         r = open_block(homing->westlight->sealer, &key, sealed, size, &piece->body);

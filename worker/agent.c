@@ -113,8 +113,7 @@ static int session_next(struct agent *agent)
         if (r == 0)
             agent->session_kept = agent->session + SESSIONS_AHEAD;
         else
-            log_warn("session", "path=%s why=\"%s\" next=\"free space there\"", path,
-                     strerror(-r));
+            log_warn("session", "path=%s why=\"%s\" next=\"free space there\"", path, strerror(-r));
     }
     agent->session++;
     return 0;

@@ -31,7 +31,7 @@ struct entry {
     uint32_t size;
     uint32_t pins;
     bool present;
-    bool coming; /* somebody fetches it, and has it pinned */
+    bool coming;     /* somebody fetches it, and has it pinned */
     int64_t used_ns; /* while loading only */
 };
 

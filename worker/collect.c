@@ -114,8 +114,8 @@ static int unreadable(struct walk *walk, const char *path, int error)
 {
     if (error == ENOENT)
         return 0;
-    (void)bytes_printf(walk->why, "%s%s%s cannot be read: %s",
-                       walk->collect->folders[walk->root], *path ? "/" : "", path, strerror(error));
+    (void)bytes_printf(walk->why, "%s%s%s cannot be read: %s", walk->collect->folders[walk->root],
+                       *path ? "/" : "", path, strerror(error));
     return -error;
 }
 

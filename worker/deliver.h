@@ -1,9 +1,9 @@
-/* deliver.h - a result in the spool brought to the broker: its blocks to the vault, then the Result,
- * until it is acknowledged.
+/* deliver.h - a result in the spool brought to the broker: its blocks to the vault, then the
+ * Result, until it is acknowledged.
  *
  * Threads: the task's own; meets the agent in struct task, under the board's lock.
- * Errors:  none come back: what cannot be sent becomes a smaller Result that says so, while there is
- *          one.
+ * Errors:  none come back: what cannot be sent becomes a smaller Result that says so, while there
+ * is one.
  */
 #pragma once
 

@@ -74,7 +74,8 @@ static int name_block(struct making *making, const uint8_t secret[32], const str
     return 0;
 }
 
-/* Cuts what is no file into blocks; what is past `max` of them is left out. No data gives `least`. */
+/* Cuts what is no file into blocks; what is past `max` of them is left out. No data gives `least`.
+ */
 static int name_blocks(struct making *making, const uint8_t secret[32], const struct bytes *data,
                        size_t least, size_t max, struct named *named, size_t *n)
 {
@@ -260,7 +261,8 @@ static int make(struct making *making, struct outcome *outcome, struct collect *
     return r;
 }
 
-/* The output cannot be kept; its log, for which there may be room now, still tells what happened. */
+/* The output cannot be kept; its log, for which there may be room now, still tells what happened.
+ */
 static void make_log_alone(struct making *making, const struct bytes *log)
 {
     int r;

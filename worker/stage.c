@@ -232,7 +232,8 @@ static int open_refs(struct staging *staging, const uint8_t secret[32], Wl__Bloc
                          (const struct block_key *)(const void *)absent.data,
                          absent.size / sizeof(struct block_key));
     for (size_t i = 0; r == 0 && i < n; i++) {
-        r = open_one(staging, refs[i], (const struct block_key *)(const void *)keys.data + i, &body);
+        r = open_one(staging, refs[i], (const struct block_key *)(const void *)keys.data + i,
+                     &body);
         if (r == 0)
             r = bytes_append(out, body.data, body.size);
     }

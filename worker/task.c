@@ -83,8 +83,7 @@ static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envel
         return TRANSFER_E_REFUSED;
     }
     if (envelope->body_case != ANSWERS[need]) {
-        log_warn("refused", "what=\"an answer of another kind\" body=%d",
-                 (int)envelope->body_case);
+        log_warn("refused", "what=\"an answer of another kind\" body=%d", (int)envelope->body_case);
         return TRANSFER_E_REFUSED;
     }
     *ret_envelope = TAKE_PTR(envelope);

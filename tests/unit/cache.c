@@ -216,9 +216,9 @@ static void a_block_is_as_old_as_its_last_pin(void **state)
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    unsigned calls, open;   /* transfers so far; how many of them may go on */
-    unsigned fails;         /* transfers, from the first, that bring half and then fail */
-    unsigned blocks;        /* brought */
+    unsigned calls, open; /* transfers so far; how many of them may go on */
+    unsigned fails;       /* transfers, from the first, that bring half and then fail */
+    unsigned blocks;      /* brought */
 } vault = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 int transfer_get(struct transfer *transfer, const struct transfer_want *wants, size_t n,

@@ -285,7 +285,8 @@ static void what_was_collected_is_sealed_under_the_key_of_the_task(void **state)
 int main(void)
 {
     /* Nothing is forbidden to root. */
-    if (geteuid() == 0 && (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0))
+    if (geteuid() == 0 &&
+        (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0))
         return 1;
     const struct CMUnitTest tests[] = {
         CASE(created_and_changed_files_come_home_and_others_stay),

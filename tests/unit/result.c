@@ -1,4 +1,6 @@
-/* result.c - an attempt made into a Result: whoever is at fault is named, and the log comes along. */
+/* result.c - an attempt made into a Result: whoever is at fault is named, and the log comes along.
+ */
+#include <fcntl.h>
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stdint.h>
@@ -9,6 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include <proto/state.h>
+#include <proto/wire.h>
 #include <worker/result.h>
 
 struct made {
@@ -114,6 +117,57 @@ static void a_written_file_makes_a_success_with_its_log(void **state)
     expect_log(made);
 }
 
+/* The Result's manifest, from its references, inline or in the spool. */
+static Wl__Manifest *read_back(struct made *made)
+{
+    const Wl__Result *result = made->task.spool.result;
+    _cleanup_(bytes_deinit) struct bytes whole = {0}, why = {0};
+    Wl__Manifest *manifest;
+
+    for (size_t i = 0; i < result->n_manifest; i++) {
+        const Wl__BlockRef *ref = result->manifest[i];
+        _cleanup_(bytes_deinit) struct bytes sealed = {0}, body = {0};
+        struct block_key key;
+
+        assert_int_equal(wire_block_ref(made->sealer, made->task.key_out, ref, &key), 0);
+        if (ref->inline_sealed.len > 0)
+            bytes_append(&sealed, ref->inline_sealed.data, ref->inline_sealed.len);
+        else
+            assert_int_equal(spool_get(&made->task.spool, &key.id, false, &sealed), 0);
+        assert_int_equal(open_block(made->sealer, &key, sealed.data, sealed.size, &body), 0);
+        assert_int_equal(bytes_append(&whole, body.data, body.size), 0);
+    }
+    assert_int_equal(manifest_parse(whole.data, whole.size, &manifest, &why), 0);
+    return manifest;
+}
+
+static void a_list_of_files_longer_than_a_block_is_several_blocks(void **state)
+{
+    struct made *made = *state;
+    char name[256], path[320];
+    Wl__Manifest *manifest;
+
+    memset(name, 'n', 240);
+    for (unsigned i = 0; i < 4000; i++) {
+        int fd;
+
+        snprintf(name + 240, sizeof(name) - 240, "%05u", i);
+        snprintf(path, sizeof(path), "%s/%s", made->out, name);
+        fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        assert_int_equal(write(fd, &i, sizeof(i)), sizeof(i));
+        close(fd);
+    }
+    make(made);
+    assert_int_equal(made->task.spool.result->class_, CLASS_OK);
+    assert_int_equal(made->task.spool.result->output_files, 4000);
+    assert_true(made->task.spool.result->n_manifest > 1);
+    manifest = read_back(made);
+    assert_int_equal(manifest->n_files, 4000);
+    assert_string_equal(manifest->files[3999]->path, name);
+    wl__manifest__free_unpacked(manifest, NULL);
+}
+
 static void an_output_that_cannot_be_read_is_the_renderers_fault_and_is_named(void **state)
 {
     struct made *made = *state;
@@ -163,13 +217,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(a_written_file_makes_a_success_with_its_log),
+        CASE(a_list_of_files_longer_than_a_block_is_several_blocks),
         CASE(an_output_that_cannot_be_read_is_the_renderers_fault_and_is_named),
         CASE(a_folder_that_cannot_be_listed_is_no_success),
         CASE(a_spool_that_cannot_be_written_is_the_workers_fault),
     };
 
     /* Nothing is forbidden to root. */
-    if (geteuid() == 0 && (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0))
+    if (geteuid() == 0 &&
+        (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0))
         return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

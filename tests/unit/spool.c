@@ -172,9 +172,11 @@ static void a_later_result_replaces_the_first(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(a_saved_result_is_found_with_its_blocks),  CASE(an_unfinished_one_is_removed_at_start),
+        CASE(a_saved_result_is_found_with_its_blocks),
+        CASE(an_unfinished_one_is_removed_at_start),
         CASE(an_unreadable_result_is_removed_at_start),
-        CASE(one_that_cannot_be_read_now_is_kept),      CASE(a_removed_one_leaves_nothing),
+        CASE(one_that_cannot_be_read_now_is_kept),
+        CASE(a_removed_one_leaves_nothing),
         CASE(a_later_result_replaces_the_first),
     };
 
