@@ -174,7 +174,7 @@ static const char *result_why(const Wl__Result *result)
     stored.ticket = (ProtobufCBinaryData){0};
     if (result->class_ >= CLASSES_COUNT)
         return "its class is none the broker knows";
-    if (result->class_ == CLASS_OK && !result->manifest)
+    if (result->class_ == CLASS_OK && result->n_manifest == 0)
         return "it is a success without a manifest";
     /* So that one page of results or attempts can always hold it. */
     if (wl__result__get_packed_size(&stored) + 2 * LIMIT_NAME_BYTES > LIMIT_CONTROL_BYTES)

@@ -137,7 +137,7 @@ static int on_result(void *user, const struct attempt_row *row)
     if (!out)
         goto fail;
     page->error = -EBADMSG;
-    if (!stored || !stored->manifest)
+    if (!stored || stored->n_manifest == 0)
         goto fail;
     out->sequence = row->sequence;
     out->step = lease->task.step;
@@ -145,6 +145,8 @@ static int on_result(void *user, const struct attempt_row *row)
     out->floor = lease->floor;
     out->attempt = lease->attempt;
     out->manifest = TAKE_PTR(stored->manifest);
+    out->n_manifest = stored->n_manifest;
+    stored->n_manifest = 0;
     out->usage = usage_new(&row->record.attempt.usage);
     page->error = 0;
     if (!page_take(page, wl__result_row__get_packed_size(out)))
@@ -225,12 +227,14 @@ static int on_dependency(void *user, const struct attempt_row *row)
     if (!out || bytes_copy(&out->key_out, key, sizeof key) < 0)
         goto fail;
     page->error = -EBADMSG;
-    if (!stored || !stored->manifest)
+    if (!stored || stored->n_manifest == 0)
         goto fail;
     out->step = lease->task.step;
     out->task = lease->task.index;
     out->floor = lease->floor;
     out->manifest = TAKE_PTR(stored->manifest);
+    out->n_manifest = stored->n_manifest;
+    stored->n_manifest = 0;
     page->error = 0;
     if (!page_take(page, wl__dependency_result__get_packed_size(out)))
         goto fail;

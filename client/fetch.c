@@ -1,7 +1,8 @@
 /* fetch.c - which results there are, a page at a time, until the job is finished or all are home.
  *
  * Results come in the order of their commit and have a sequence each, so "what is new" is one
- * number. A page's manifests are opened first, then its files are written (homing.c).
+ * number. The manifests of some of a page are opened first, then their files are written
+ * (homing.c).
  */
 #include <client/homing.h>
 
@@ -14,7 +15,8 @@
 
 #include <client/farm.h>
 
-#define RETRY_NS NS_PER_S /* while the broker is away */
+#define RETRY_NS   NS_PER_S /* while the broker is away */
+#define PIECES_MAX 64 /* blocks of manifests that are open together; one result may have more */
 
 /* ---- before the first result ---- */
 
@@ -116,88 +118,168 @@ static int ask_results(struct homing *homing, Wl__Envelope **ret_answer)
                            CONNECTION_TIMEOUT_NS, ret_answer);
 }
 
-static int open_manifest(struct homing *homing, const Wl__ResultRow *row, const void *sealed,
-                         size_t size, Wl__Manifest **ret_manifest)
-{
-    struct westlight *westlight = homing->westlight;
-    _cleanup_(bytes_deinit) struct bytes body = {0}, why = {0};
-    uint8_t secret[32];
-    struct block_key key;
-    char name[LIMIT_NAME_BYTES];
+/* One block of a manifest on its way: blocks of several results come together, in any order. */
+struct piece {
+    size_t result;
+    const Wl__BlockRef *ref;
+    struct bytes body;
+};
 
-    job_key_out(homing->job_key, row->step, row->task, row->floor, secret);
-    int r = wire_block_ref(westlight->sealer, secret, row->manifest, &key) != 0 ? SEAL_E_FORM : 0;
-    wipe(secret, sizeof(secret));
-    look_task_name(homing->steps, row->step, row->task, name, sizeof(name));
-    if (r == 0)
-        r = open_block(westlight->sealer, &key, sealed, size, &body);
-    if (r != 0)
-        return blocks_opened(westlight, r, name);
-    r = manifest_parse(body.data, body.size, ret_manifest, &why);
-    if (r > 0)
-        return connection_fail(westlight, WESTLIGHT_E_CORRUPT,
-                               "%s: its list of files is not acceptable: %s", name,
-                               why.size ? (const char *)why.data : "");
-    return r;
-}
-
+/* Some results of one page, whose manifests are in memory together. */
 struct page {
     struct homing *homing;
     struct homing_result *results;
-    size_t *wanted; /* which result a want belongs to */
+    size_t n;
+    struct piece *pieces; /* in the order of the results and their blocks */
+    size_t n_pieces;
+    size_t *wanted; /* which piece a want is */
 };
 
-static int take_manifest(void *user, size_t i, const void *sealed, size_t size)
+static int open_piece(struct page *page, struct piece *piece, const void *sealed, size_t size)
 {
-    struct page *page = user;
-    struct homing_result *result = &page->results[page->wanted[i]];
-    return open_manifest(page->homing, result->row, sealed, size, &result->manifest);
+    const struct homing *homing = page->homing;
+    const Wl__ResultRow *row = page->results[piece->result].row;
+    char name[LIMIT_NAME_BYTES];
+    uint8_t secret[32];
+    struct block_key key;
+
+    job_key_out(homing->job_key, row->step, row->task, row->floor, secret);
+    int r =
+        wire_block_ref(homing->westlight->sealer, secret, piece->ref, &key) != 0 ? SEAL_E_FORM : 0;
+    wipe(secret, sizeof(secret));
+    if (r == 0)
+        r = open_block(homing->westlight->sealer, &key, sealed, size, &piece->body);
+    look_task_name(homing->steps, row->step, row->task, name, sizeof(name));
+    return blocks_opened(homing->westlight, r, name);
 }
 
-/* Small manifests lie in the rows; the others come in one request. */
-static int open_manifests(struct page *page, const Wl__Results *rows)
+static int take_piece(void *user, size_t i, const void *sealed, size_t size)
 {
-    _cleanup_(freep) struct transfer_want *wants = calloc(rows->n_results + 1, sizeof(*wants));
+    struct page *page = user;
+    return open_piece(page, &page->pieces[page->wanted[i]], sealed, size);
+}
+
+/* Small manifests lie in the rows; the blocks of the others come in one request. */
+static int open_pieces(struct page *page)
+{
+    _cleanup_(freep) struct transfer_want *wants = calloc(page->n_pieces + 1, sizeof(*wants));
     size_t n = 0;
     int r = wants ? 0 : -ENOMEM;
 
-    for (size_t i = 0; r == 0 && i < rows->n_results; i++) {
-        const Wl__BlockRef *ref = rows->results[i]->manifest;
-        page->results[i].row = rows->results[i];
-        if (!ref || ref->id.len != 32) {
+    for (size_t i = 0; r == 0 && i < page->n_pieces; i++) {
+        const Wl__BlockRef *ref = page->pieces[i].ref;
+        if (ref->id.len != 32) {
             r = -EPROTO;
         } else if (ref->inline_sealed.len > 0) {
-            r = open_manifest(page->homing, rows->results[i], ref->inline_sealed.data,
-                              ref->inline_sealed.len, &page->results[i].manifest);
+            r = open_piece(page, &page->pieces[i], ref->inline_sealed.data, ref->inline_sealed.len);
         } else {
             memcpy(wants[n].id.bytes, ref->id.data, 32);
             wants[n].sealed_bytes = ref->sealed_bytes;
             page->wanted[n++] = i;
         }
     }
-    return r == 0 && n > 0 ? blocks_get(&page->homing->blocks, wants, n, take_manifest, page) : r;
+    return r == 0 && n > 0 ? blocks_get(&page->homing->blocks, wants, n, take_piece, page) : r;
+}
+
+/* Its pieces begin at *at, which moves on to the next one's. */
+static int join_manifest(struct page *page, size_t result, size_t *at)
+{
+    _cleanup_(bytes_deinit) struct bytes whole = {0}, why = {0};
+    const Wl__ResultRow *row = page->results[result].row;
+    char name[LIMIT_NAME_BYTES];
+    int r = 0;
+
+    for (; r == 0 && *at < page->n_pieces && page->pieces[*at].result == result; ++*at) {
+        struct bytes *body = &page->pieces[*at].body;
+        r = bytes_append(&whole, body->data, body->size);
+        bytes_deinit(body);
+    }
+    if (r == 0)
+        r = manifest_parse(whole.data, whole.size, &page->results[result].manifest, &why);
+    if (r <= 0)
+        return r;
+    look_task_name(page->homing->steps, row->step, row->task, name, sizeof(name));
+    return connection_fail(page->homing->westlight, WESTLIGHT_E_CORRUPT,
+                           "%s: its list of files is not acceptable: %s", name,
+                           why.size ? (const char *)why.data : "");
+}
+
+static int open_manifests(struct page *page)
+{
+    size_t n_pieces = 0, at = 0;
+    int r;
+
+    for (size_t i = 0; i < page->n; i++)
+        n_pieces += page->results[i].row->n_manifest;
+    page->pieces = calloc(n_pieces + 1, sizeof(*page->pieces));
+    page->wanted = calloc(n_pieces + 1, sizeof(*page->wanted));
+    if (!page->pieces || !page->wanted)
+        return -ENOMEM;
+    for (size_t i = 0; i < page->n; i++) {
+        const Wl__ResultRow *row = page->results[i].row;
+        if (row->n_manifest == 0)
+            return -EPROTO;
+        for (size_t k = 0; k < row->n_manifest; k++)
+            page->pieces[page->n_pieces++] = (struct piece){.result = i, .ref = row->manifest[k]};
+    }
+    r = open_pieces(page);
+    for (size_t i = 0; r == 0 && i < page->n; i++)
+        r = join_manifest(page, i, &at);
+    return r;
+}
+
+static void page_deinit(struct page *page)
+{
+    for (size_t i = 0; i < page->n_pieces; i++)
+        bytes_deinit(&page->pieces[i].body);
+    for (size_t i = 0; page->results && i < page->n; i++)
+        if (page->results[i].manifest)
+            wl__manifest__free_unpacked(page->results[i].manifest, NULL);
+    free(page->pieces);
+    free(page->wanted);
+    free(page->results);
+}
+
+/* How many rows from `first` on have manifests that are opened together: always one. */
+static size_t group(const Wl__Results *rows, size_t first)
+{
+    size_t pieces = 0, i = first;
+
+    for (; i < rows->n_results; i++) {
+        pieces += rows->results[i]->n_manifest;
+        if (i > first && pieces > PIECES_MAX)
+            break;
+    }
+    return i - first;
+}
+
+static int home_group(struct homing *homing, Wl__ResultRow *const *rows, size_t n)
+{
+    _cleanup_(page_deinit) struct page page = {.homing = homing, .n = n};
+    int r;
+
+    page.results = calloc(n, sizeof(*page.results));
+    if (!page.results)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        page.results[i].row = rows[i];
+    r = open_manifests(&page);
+    return r == 0 ? homing_write(homing, page.results, n) : r;
 }
 
 static int fetch_page(struct homing *homing, bool *ret_more)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
-    struct page page = {.homing = homing};
 
     int r = ask_results(homing, &answer);
     if (r != 0)
         return r;
-    size_t n = answer->results->n_results;
-    page.results = calloc(n + 1, sizeof(*page.results));
-    page.wanted = calloc(n + 1, sizeof(*page.wanted));
-    r = page.results && page.wanted ? open_manifests(&page, answer->results) : -ENOMEM;
-    if (r == 0)
-        r = homing_write(homing, page.results, n);
-    for (size_t i = 0; page.results && i < n; i++)
-        if (page.results[i].manifest)
-            wl__manifest__free_unpacked(page.results[i].manifest, NULL);
-    free(page.results);
-    free(page.wanted);
-    *ret_more = answer->results->more && n > 0;
+    const Wl__Results *rows = answer->results;
+    for (size_t i = 0, n; r == 0 && i < rows->n_results; i += n) {
+        n = group(rows, i);
+        r = home_group(homing, rows->results + i, n);
+    }
+    *ret_more = rows->more && rows->n_results > 0;
     return r;
 }
 

@@ -66,7 +66,7 @@
 #define LIMIT_LEASES                 (1u << 20)
 #define LIMIT_JOBS                   (1u << 20)
 #define LIMIT_PAGE                   (200) /* rows in one page of a list */
-#define LIMIT_RESULTS_PAGE           (48)  /* rows of up to ~1.3 KiB under 64 KiB */
+#define LIMIT_RESULTS_PAGE           (48)  /* rows of up to ~1.3 KiB, mostly; 64 KiB end a page, too */
 
 /* Time. */
 #define LIMIT_LEASE_NS               (30LL * 1000000000) /* silence after which a lease lapses */

@@ -55,9 +55,7 @@ static const struct rule RULES[] = {
     {NULL, "body_bytes", .max = LIMIT_BLOCK_BYTES},
     {NULL, "inline_sealed", INLINE(LIMIT_LOG_SEGMENT_BYTES)}, /* less where the referrer says so */
     {NULL, "recipe", .min = 1, INLINE(LIMIT_RECIPE_INLINE_BYTES)},
-    {"Root", "manifest", .count = LIMIT_MANIFEST_BLOCKS},
-    {"Result", "manifest", INLINE(LIMIT_INLINE_BYTES)}, /* none where the attempt failed */
-    {NULL, "manifest", .min = 1, INLINE(LIMIT_INLINE_BYTES)},
+    {NULL, "manifest", INLINE(LIMIT_INLINE_BYTES), .count = LIMIT_MANIFEST_BLOCKS},
     {"Progress", "log", .max = 0}, /* a segment: see its text */
     {NULL, "log", INLINE(LIMIT_LOG_SEGMENT_BYTES),
      .count = LIMIT_LOG_BYTES / LIMIT_LOG_SEGMENT_BYTES},

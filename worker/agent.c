@@ -31,6 +31,7 @@
 #define CONNECTING_NS   (30 * NS_PER_S)
 #define HELLO_REQUEST   UINT64_MAX
 #define RECEIVE_BATCH   64
+#define SESSIONS_AHEAD  1000 /* numbers kept with one write: links while nothing can be written */
 
 enum agent_link { AGENT_IDLE, AGENT_CONNECTING, AGENT_GREETING, AGENT_JOINED };
 
@@ -42,7 +43,7 @@ struct agent {
     void *context;
     void *socket, *monitor;
     enum agent_link link;
-    uint64_t session;
+    uint64_t session, session_kept; /* the link's, and the file's: none is past that */
     uint8_t boot[16];
     int64_t retry_ns, wait_ns; /* IDLE: until when, and how long the wait was */
     int64_t deadline_ns;       /* CONNECTING, GREETING: until when */
@@ -76,11 +77,27 @@ int agent_lock_state(const char *state, int *ret_fd)
     return 0;
 }
 
-/* Greater than every number before, even where the last process was killed. */
+/* In place, which a full disk allows: a temporary file would be a new one. */
+static int session_keep(const char *path, uint64_t number)
+{
+    _cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    char text[32];
+    int size = snprintf(text, sizeof(text), "%020llu\n", (unsigned long long)number);
+
+    if (fd < 0)
+        return -errno;
+    if (pwrite(fd, text, (size_t)size, 0) != size || fdatasync(fd) < 0)
+        return errno ? -errno : -EIO;
+    return 0;
+}
+
+/* Greater than every number before, even where the last process was killed: the file holds one that
+ * none has reached yet. A number that cannot be kept is used all the same: results that wait for
+ * the broker may be what fills the disk. */
 static int session_next(struct agent *agent)
 {
     _cleanup_(bytes_deinit) struct bytes text = {0};
-    char path[LIMIT_PATH_BYTES], number[32];
+    char path[LIMIT_PATH_BYTES];
     int r;
 
     snprintf(path, sizeof(path), "%s/session", agent->config->state);
@@ -89,11 +106,17 @@ static int session_next(struct agent *agent)
         if (r < 0 && r != -ENOENT)
             return r;
         if (r == 0)
-            agent->session = strtoull((const char *)text.data, NULL, 10);
+            agent->session = agent->session_kept = strtoull((const char *)text.data, NULL, 10);
+    }
+    if (agent->session >= agent->session_kept) {
+        r = session_keep(path, agent->session + SESSIONS_AHEAD);
+        if (r == 0)
+            agent->session_kept = agent->session + SESSIONS_AHEAD;
+        else
+            log_warn("session", "path=%s why=\"%s\" next=\"free space there\"", path, strerror(-r));
     }
     agent->session++;
-    snprintf(number, sizeof(number), "%llu\n", (unsigned long long)agent->session);
-    return file_write(path, number, strlen(number), 0600);
+    return 0;
 }
 
 /* ---- sending ---- */
@@ -486,7 +509,10 @@ static int board_init(struct agent *agent)
         return -errno;
     if ((size_t)snprintf(path, sizeof(path), "%s/sessions", config->state) >= sizeof(path) - 64)
         return -ENAMETOOLONG;
-    (void)folder_remove(path); /* what a killed worker left */
+    r = folder_remove(path); /* what a killed worker left */
+    if (r < 0 && r != -ENOENT)
+        log_warn("sessions", "path=%s why=\"%s\" next=\"remove what is left there\"", path,
+                 strerror(-r));
     r = folder_make(path, 0700);
     if (r < 0)
         return r;

@@ -1,8 +1,9 @@
 /* cache.c - see cache.h.
  *
- * One table of entries by id and one list of them by age. An entry outlives its file while it is
- * pinned, so that a pin can be taken before the block has come, and a damaged block can be fetched
- * again under the pins it had.
+ * One table of entries by id, and one list by age of those that may go. An entry outlives its file
+ * while it is pinned, so that a pin can be taken before the block has come, and a damaged block can
+ * be fetched again under the pins it had. Tasks that start together want the same blocks: an entry
+ * says that one of them has gone to fetch it, and the others wait for that.
  */
 #include <worker/cache.h>
 
@@ -16,23 +17,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <proto/base/check.h>
+#include <proto/base/clock.h>
 #include <proto/base/list.h>
 #include <proto/limits.h>
 
 #define HEX_BYTES 65
+#define LOOK_NS   (100 * NS_PER_MS) /* how late a stop flag may be seen by who waits */
 
 struct entry {
-    struct list age;    /* the oldest first; only of those present */
+    struct list age;    /* the oldest first; only of those present and not pinned */
     struct entry *next; /* in its bucket */
     struct block_id id;
     uint32_t size;
     uint32_t pins;
     bool present;
+    bool coming;     /* somebody fetches it, and has it pinned */
     int64_t used_ns; /* while loading only */
 };
 
 struct cache {
     pthread_mutex_t lock;
+    pthread_cond_t came; /* something that was coming has come, or will not */
     char *folder;
     int fd;
     uint64_t limit_bytes, bytes;
@@ -131,8 +136,8 @@ static void entry_present(struct cache *cache, struct entry *entry, uint32_t siz
         cache->bytes += size;
         cache->n_present++;
     }
-    list_unlink(&entry->age);
-    list_push(&cache->ages, &entry->age);
+    if (entry->pins == 0 && list_empty(&entry->age))
+        list_push(&cache->ages, &entry->age);
 }
 
 /* Takes the file away; the entry stays while it is pinned. */
@@ -152,16 +157,28 @@ static void entry_drop(struct cache *cache, struct entry *entry)
         entry_forget(cache, entry);
 }
 
+static void entry_pin(struct entry *entry)
+{
+    if (entry->pins++ == 0)
+        list_unlink(&entry->age);
+}
+
+/* Its age counts from here. */
+static void entry_unpin(struct cache *cache, struct entry *entry)
+{
+    CHECK(entry->pins > 0);
+    if (--entry->pins > 0)
+        return;
+    if (entry->present)
+        list_push(&cache->ages, &entry->age);
+    else
+        entry_forget(cache, entry);
+}
+
 static void evict(struct cache *cache)
 {
-    list_for_each_safe (node, after, &cache->ages) {
-        struct entry *entry = list_entry(node, struct entry, age);
-
-        if (cache->bytes <= cache->limit_bytes)
-            return;
-        if (entry->pins == 0)
-            entry_drop(cache, entry);
-    }
+    while (cache->bytes > cache->limit_bytes && !list_empty(&cache->ages))
+        entry_drop(cache, list_entry(cache->ages.next, struct entry, age));
 }
 
 /* ---- starting ---- */
@@ -256,11 +273,16 @@ static int load(struct cache *cache)
 int cache_new(const char *folder, uint64_t limit_bytes, struct cache **ret_cache)
 {
     _cleanup_(cache_freep) struct cache *cache = calloc(1, sizeof(*cache));
+    pthread_condattr_t monotonic;
     int r;
 
     if (!cache)
         return -ENOMEM;
     pthread_mutex_init(&cache->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&cache->came, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     list_init(&cache->ages);
     cache->fd = -1;
     cache->limit_bytes = limit_bytes;
@@ -293,6 +315,7 @@ void cache_free(struct cache *cache)
         }
     if (cache->fd >= 0)
         close(cache->fd);
+    pthread_cond_destroy(&cache->came);
     pthread_mutex_destroy(&cache->lock);
     free(cache->buckets);
     free(cache->folder);
@@ -344,7 +367,7 @@ int cache_get(struct cache *cache, const struct block_id *id, struct bytes *out)
     entry = entry_find(cache, id);
     present = entry && entry->present;
     if (present)
-        entry->pins++;
+        entry_pin(entry);
     pthread_mutex_unlock(&cache->lock);
     if (!present)
         return CACHE_E_ABSENT;
@@ -352,13 +375,10 @@ int cache_get(struct cache *cache, const struct block_id *id, struct bytes *out)
     r = block_read(cache, id, out);
 
     pthread_mutex_lock(&cache->lock);
-    entry->pins--;
     if (r == CACHE_E_ABSENT)
         entry_drop(cache, entry);
-    else if (entry->present)
-        entry_present(cache, entry, entry->size);
-    else if (entry->pins == 0)
-        entry_forget(cache, entry);
+    entry_unpin(cache, entry);
+    evict(cache);
     pthread_mutex_unlock(&cache->lock);
     return r;
 }
@@ -397,11 +417,12 @@ int cache_put(struct cache *cache, const struct block_id *id, const void *sealed
     pthread_mutex_lock(&cache->lock);
     entry = entry_find(cache, id);
     CHECK(entry && entry->pins > 0);
-    entry->pins--;
-    if (r == 0)
+    if (r == 0) {
         entry_present(cache, entry, (uint32_t)size);
-    else if (!entry->present && entry->pins == 0)
-        entry_forget(cache, entry);
+        entry->coming = false;
+        pthread_cond_broadcast(&cache->came);
+    }
+    entry_unpin(cache, entry);
     evict(cache);
     pthread_mutex_unlock(&cache->lock);
     return r;
@@ -414,7 +435,7 @@ int cache_pin(struct cache *cache, const struct block_id *id)
     pthread_mutex_lock(&cache->lock);
     entry = entry_make(cache, id);
     if (entry)
-        entry->pins++;
+        entry_pin(entry);
     pthread_mutex_unlock(&cache->lock);
     return entry ? 0 : -ENOMEM;
 }
@@ -425,10 +446,8 @@ void cache_unpin(struct cache *cache, const struct block_id *id)
 
     pthread_mutex_lock(&cache->lock);
     entry = entry_find(cache, id);
-    CHECK(entry && entry->pins > 0);
-    entry->pins--;
-    if (!entry->present && entry->pins == 0)
-        entry_forget(cache, entry);
+    CHECK(entry);
+    entry_unpin(cache, entry);
     evict(cache);
     pthread_mutex_unlock(&cache->lock);
 }
@@ -447,37 +466,95 @@ static int fetch_sink(void *user, size_t i, const void *sealed, size_t size)
     return cache_put(fetch->cache, &fetch->wants[i].id, sealed, size);
 }
 
-static bool cache_has(struct cache *cache, const struct block_id *id)
+/* Sorts what is not there: `ours` is claimed, pinned and ours to fetch; *ret_theirs is how many
+ * others are on their way to. */
+static int claim(struct cache *cache, const struct transfer_want *wants, size_t n,
+                 struct transfer_want *ours, size_t *ret_ours, size_t *ret_theirs)
 {
-    struct entry *entry;
-    bool present;
+    size_t n_ours = 0, n_theirs = 0;
+    int r = 0;
 
     pthread_mutex_lock(&cache->lock);
-    entry = entry_find(cache, id);
-    present = entry && entry->present;
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        struct entry *entry = entry_make(cache, &wants[i].id);
+
+        if (!entry) {
+            r = -ENOMEM;
+        } else if (entry->coming) {
+            n_theirs++;
+        } else if (!entry->present) {
+            entry->coming = true;
+            entry_pin(entry);
+            ours[n_ours++] = wants[i];
+        }
+    }
     pthread_mutex_unlock(&cache->lock);
-    return present;
+    *ret_ours = n_ours;
+    *ret_theirs = n_theirs;
+    return r;
+}
+
+/* What has not come, nobody waits for any longer: whoever did goes himself. */
+static void unclaim(struct cache *cache, const struct transfer_want *ours, size_t n)
+{
+    pthread_mutex_lock(&cache->lock);
+    for (size_t i = 0; i < n; i++) {
+        struct entry *entry = entry_find(cache, &ours[i].id);
+
+        CHECK(entry);
+        entry->coming = false;
+        entry_unpin(cache, entry);
+    }
+    evict(cache);
+    pthread_cond_broadcast(&cache->came);
+    pthread_mutex_unlock(&cache->lock);
+}
+
+static bool is_coming(struct cache *cache, const struct block_id *id)
+{
+    const struct entry *entry = entry_find(cache, id);
+
+    return entry && entry->coming;
+}
+
+/* One after another, so that each block that comes costs one look. */
+static int await(struct cache *cache, const struct transfer_want *wants, size_t n,
+                 const atomic_bool *stop)
+{
+    bool stopped = false;
+
+    pthread_mutex_lock(&cache->lock);
+    for (size_t i = 0; i < n && !stopped; i++)
+        while (!stopped && is_coming(cache, &wants[i].id)) {
+            int64_t until_ns = clock_monotonic_ns() + LOOK_NS;
+            struct timespec until = {.tv_sec = until_ns / NS_PER_S, .tv_nsec = until_ns % NS_PER_S};
+
+            pthread_cond_timedwait(&cache->came, &cache->lock, &until);
+            stopped = stop && atomic_load(stop);
+        }
+    pthread_mutex_unlock(&cache->lock);
+    return stopped ? -ECANCELED : 0;
 }
 
 int cache_fetch(struct cache *cache, struct transfer *transfer, const struct transfer_want *wants,
-                size_t n)
+                size_t n, const atomic_bool *stop)
 {
-    _cleanup_(freep) struct transfer_want *absent = NULL;
-    struct fetch fetch;
-    size_t n_absent = 0;
+    _cleanup_(freep) struct transfer_want *ours = malloc((n + 1) * sizeof(*ours));
+    struct fetch fetch = {.cache = cache, .wants = ours};
+    size_t n_ours, n_theirs;
+    int r = ours ? 0 : -ENOMEM;
 
-    if (n == 0)
-        return 0;
-    absent = malloc(n * sizeof(*absent));
-    if (!absent)
-        return -ENOMEM;
-    for (size_t i = 0; i < n; i++)
-        if (!cache_has(cache, &wants[i].id))
-            absent[n_absent++] = wants[i];
-    if (n_absent == 0)
-        return 0;
-    fetch = (struct fetch){.cache = cache, .wants = absent};
-    return transfer_get(transfer, absent, n_absent, fetch_sink, &fetch);
+    while (r == 0) {
+        r = claim(cache, wants, n, ours, &n_ours, &n_theirs);
+        if (r == 0 && n_ours > 0)
+            r = transfer_get(transfer, ours, n_ours, fetch_sink, &fetch);
+        if (n_ours > 0)
+            unclaim(cache, ours, n_ours);
+        if (r != 0 || n_theirs == 0)
+            return r;
+        r = await(cache, wants, n, stop);
+    }
+    return r;
 }
 
 uint64_t cache_bytes(struct cache *cache)

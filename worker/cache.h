@@ -28,9 +28,10 @@ int cache_put(struct cache *cache, const struct block_id *id, const void *sealed
 /* Pinned blocks stay. Pins count; a pin on a block that is not there yet waits for it. */
 int cache_pin(struct cache *cache, const struct block_id *id);
 void cache_unpin(struct cache *cache, const struct block_id *id);
-/* Fetches what is absent of `wants` in one windowed transfer. Does not pin. The errors of
- * transfer_get pass through unchanged. */
+/* Fetches what is absent of `wants` in one windowed transfer, but for what others are fetching:
+ * that is waited for, and fetched here should they fail. The caller has it pinned. The errors of
+ * transfer_get pass through unchanged; -ECANCELED where `stop` (may be NULL) ended the wait. */
 int cache_fetch(struct cache *cache, struct transfer *transfer, const struct transfer_want *wants,
-                size_t n);
+                size_t n, const atomic_bool *stop);
 uint64_t cache_bytes(struct cache *cache);
 size_t cache_blocks(struct cache *cache);

@@ -1,8 +1,8 @@
 /* collect.c - see collect.h.
  *
  * Two walks of the same folders and a comparison. A task cannot be trusted to say what it wrote,
- * and clocks of files can be set back, so a file counts as changed when anything that identifies
- * its content differs.
+ * and a file's modification time can be set back, so a file counts as changed when anything that
+ * identifies its content differs. The time of its last change of state nobody can set.
  */
 #include <worker/collect.h>
 
@@ -14,13 +14,14 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <proto/base/check.h>
 #include <proto/limits.h>
 
 struct mark {
     uint32_t root;
     char *path;
     uint64_t size;
-    int64_t mtime_ns;
+    int64_t mtime_ns, ctime_ns;
     ino_t inode;
 };
 
@@ -46,6 +47,7 @@ struct walk {
     struct marks *marks;
     struct place places[LIMIT_OUTPUTS]; /* of the folders, so that one inside another is known */
     struct bytes *notes;                /* NULL: nobody asks */
+    struct bytes *why;
     uint32_t root;
     char **pending; /* folders of this root still to be read, relative */
     size_t n_pending, capacity;
@@ -79,6 +81,7 @@ static int marks_add(struct marks *marks, uint32_t root, const char *path, const
                           .path = strdup(path),
                           .size = (uint64_t)stat->st_size,
                           .mtime_ns = stat->st_mtim.tv_sec * 1000000000LL + stat->st_mtim.tv_nsec,
+                          .ctime_ns = stat->st_ctim.tv_sec * 1000000000LL + stat->st_ctim.tv_nsec,
                           .inode = stat->st_ino};
     if (!mark->path)
         return -ENOMEM;
@@ -103,6 +106,17 @@ static int note(struct walk *walk, const char *path, const char *why)
         return 0;
     return bytes_printf(walk->notes, "westlight: left behind: %s/%s: %s\n",
                         walk->collect->folders[walk->root], path, why);
+}
+
+/* What could not be looked at may hold a file that should come home. Only what is gone is no loss:
+ * the task, or something of it, took it away. */
+static int unreadable(struct walk *walk, const char *path, int error)
+{
+    if (error == ENOENT)
+        return 0;
+    (void)bytes_printf(walk->why, "%s%s%s cannot be read: %s", walk->collect->folders[walk->root],
+                       *path ? "/" : "", path, strerror(error));
+    return -error;
 }
 
 /* Whether a link at `path` stays below the root, by its text alone. */
@@ -135,7 +149,7 @@ static int walk_link(struct walk *walk, int fd, const char *name, const char *pa
     ssize_t size = readlinkat(fd, name, target, sizeof(target) - 1);
 
     if (size < 0)
-        return note(walk, path, strerror(errno));
+        return unreadable(walk, path, errno);
     target[size] = '\0';
     if (!link_stays(path, target))
         return note(walk, path, "the link leads out of the output folder");
@@ -176,9 +190,9 @@ static int walk_item(struct walk *walk, int fd, const char *folder, const char *
     int size = snprintf(path, sizeof(path), "%s%s%s", folder, *folder ? "/" : "", name);
 
     if (size < 0 || (size_t)size >= sizeof(path))
-        return note(walk, folder, "a path below it is too long");
+        return unreadable(walk, folder, ENAMETOOLONG);
     if (fstatat(fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : -errno;
+        return unreadable(walk, path, errno);
     if (S_ISDIR(stat.st_mode))
         return other_output(walk, &stat) ? 0 : walk_later(walk, path);
     if (S_ISLNK(stat.st_mode))
@@ -196,14 +210,16 @@ static int walk_folder(struct walk *walk, int root_fd, const char *path)
     int r = 0;
 
     if (!folder) {
-        r = note(walk, path, strerror(errno));
+        r = unreadable(walk, path, errno);
         if (fd >= 0)
             close(fd);
         return r;
     }
-    while (r == 0 && (item = readdir(folder)))
+    while (r == 0 && (errno = 0, item = readdir(folder)))
         if (strcmp(item->d_name, ".") != 0 && strcmp(item->d_name, "..") != 0)
             r = walk_item(walk, dirfd(folder), path, item->d_name);
+    if (r == 0 && errno)
+        r = unreadable(walk, path, errno);
     closedir(folder);
     return r;
 }
@@ -219,7 +235,7 @@ static int walk_root(struct walk *walk)
             return 0; /* declared twice: the first one has it */
     fd = open(walk->collect->folders[walk->root], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return errno == ENOENT ? 0 : note(walk, ".", strerror(errno));
+        return unreadable(walk, "", errno);
     r = walk_folder(walk, fd, "");
     while (walk->n_pending > 0) {
         char *path = walk->pending[--walk->n_pending];
@@ -231,9 +247,10 @@ static int walk_root(struct walk *walk)
     return r;
 }
 
-static int walk_all(const struct collect *collect, struct marks *marks, struct bytes *notes)
+static int walk_all(const struct collect *collect, struct marks *marks, struct bytes *notes,
+                    struct bytes *why)
 {
-    struct walk walk = {.collect = collect, .marks = marks, .notes = notes};
+    struct walk walk = {.collect = collect, .marks = marks, .notes = notes, .why = why};
     struct stat at;
     int r = 0;
 
@@ -243,6 +260,8 @@ static int walk_all(const struct collect *collect, struct marks *marks, struct b
     for (walk.root = 0; r == 0 && walk.root < collect->n_folders; walk.root++)
         r = walk_root(&walk);
     free(walk.pending);
+    if (r == COLLECT_E_LIMIT)
+        (void)bytes_printf(why, "the output folders hold more than %d files", COLLECT_FILES_MAX);
     if (r == 0 && marks->n > 1)
         qsort(marks->items, marks->n, sizeof(*marks->items), by_path);
     return r;
@@ -250,19 +269,19 @@ static int walk_all(const struct collect *collect, struct marks *marks, struct b
 
 /* ---- before and after ---- */
 
-int collect_new(const char *const *folders, size_t n_folders, struct collect **ret_collect)
+int collect_new(const char *const *folders, size_t n_folders, struct collect **ret_collect,
+                struct bytes *why)
 {
     _cleanup_(collect_freep) struct collect *collect = NULL;
     int r;
 
-    if (n_folders > LIMIT_OUTPUTS)
-        return COLLECT_E_LIMIT;
+    CHECK(n_folders <= LIMIT_OUTPUTS);
     collect = calloc(1, sizeof(*collect));
     if (!collect)
         return -ENOMEM;
     collect->folders = folders;
     collect->n_folders = n_folders;
-    r = walk_all(collect, &collect->before, NULL);
+    r = walk_all(collect, &collect->before, NULL, why);
     if (r != 0)
         return r;
     *ret_collect = TAKE_PTR(collect);
@@ -286,7 +305,7 @@ static bool changed(const struct collect *collect, const struct mark *now)
         return true;
     then = bsearch(now, collect->before.items, collect->before.n, sizeof(*now), by_path);
     return !then || then->size != now->size || then->mtime_ns != now->mtime_ns ||
-           then->inode != now->inode;
+           then->ctime_ns != now->ctime_ns || then->inode != now->inode;
 }
 
 int collect_list(struct collect *collect, struct manifest_file **ret_files, size_t *ret_n,
@@ -297,9 +316,7 @@ int collect_list(struct collect *collect, struct manifest_file **ret_files, size
     int r;
 
     marks_deinit(&collect->after);
-    r = walk_all(collect, &collect->after, notes);
-    if (r == COLLECT_E_LIMIT)
-        (void)bytes_printf(why, "the output folders hold more than %d files", COLLECT_FILES_MAX);
+    r = walk_all(collect, &collect->after, notes, why);
     if (r != 0)
         return r;
     files = calloc(collect->after.n ? collect->after.n : 1, sizeof(*files));
@@ -320,33 +337,17 @@ int collect_seal(struct collect *collect, struct sealer *sealer, const uint8_t s
                  const struct manifest_file *files, size_t n_files, manifest_emit *emit, void *user,
                  struct collected *ret_collected, struct bytes *why)
 {
-    _cleanup_(bytes_deinit) struct bytes packed = {0};
     struct collected collected = {.files = n_files};
     int r = manifest_pack(sealer, secret, collect->folders, collect->n_folders, files, n_files,
-                          emit, user, &packed, &collected.file_bytes, why);
+                          emit, user, &collected.manifest, &collected.file_bytes, why);
 
     if (r != 0)
         return r;
-    if (packed.size > LIMIT_BLOCK_BYTES) {
-        (void)bytes_printf(
-            why,
-            "too many output files: the list of %zu files takes %zu bytes, the limit is %d; "
-            "let each task write fewer files, or pack them",
-            n_files, packed.size, LIMIT_BLOCK_BYTES);
-        return COLLECT_E_LIMIT;
-    }
-    r = seal_block(sealer, secret, packed.data, packed.size, &collected.manifest_sealed,
-                   &collected.manifest);
-    if (r != 0) {
-        bytes_deinit(&collected.manifest_sealed);
-        return r;
-    }
     *ret_collected = collected;
     return 0;
 }
 
 void collected_deinit(struct collected *collected)
 {
-    bytes_deinit(&collected->manifest_sealed);
-    wipe(&collected->manifest, sizeof(collected->manifest));
+    bytes_wipe_deinit(&collected->manifest);
 }

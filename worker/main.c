@@ -8,13 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include <proto/base/log.h>
 #include <proto/identity.h>
 #include <proto/limits.h>
 #include <worker/agent.h>
 #include <worker/offer.h>
+#include <worker/warden.h>
 
 #define EXTRAS_MAX 64
 
@@ -313,17 +313,6 @@ static void log_offer(const struct probe *probe, const Wl__Offer *offer)
                  probe->software[i].version, probe->software[i].path);
 }
 
-/* Every task has sockets and files of its own. */
-static void raise_files(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
-
 static int catch_signals(void)
 {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
@@ -389,7 +378,7 @@ int main(int argc, char **argv)
     r = load_keys(&options, &server, &keys);
     if (r != EXIT_OK)
         return r;
-    raise_files();
+    warden_raise_files(); /* every task has sockets and files of its own */
     r = make_offer(&options, &probe, &offer);
     if (r == EXIT_OK)
         r = work(&options, &server, &keys, probe, &offer);

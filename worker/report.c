@@ -27,11 +27,11 @@ static int say_released(struct report *report, struct task *task)
 {
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Released released = WL__RELEASED__INIT;
-    char why[] = "taken back before it started";
+    char taken[] = "taken back before it started";
     int r;
 
     ABOUT(released, report, task);
-    released.why = why;
+    released.why = task->why[0] ? task->why : taken;
     envelope.body_case = WL__ENVELOPE__BODY_RELEASED;
     envelope.released = &released;
     r = report->send(report->user, &envelope);

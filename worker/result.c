@@ -27,9 +27,10 @@ struct making {
     struct sealer *sealer;
     struct spool spool;
     struct bytes ids; /* of blocks for the vault */
+    int spool_error;  /* 0: none; then an error of making the outputs is one of reading them */
     uint64_t bytes_out;
-    struct named manifest, log[LOG_BLOCKS_MAX];
-    size_t n_log;
+    struct named manifest[LIMIT_MANIFEST_BLOCKS], log[LOG_BLOCKS_MAX];
+    size_t n_manifest, n_log;
     uint64_t files, file_bytes;
     uint8_t refs[LIMIT_REFS_BLOCKS][32];
     size_t n_refs;
@@ -40,10 +41,14 @@ static int emit(void *user, const struct block_key *key, const void *sealed, siz
     struct making *making = user;
     int r = spool_put(&making->spool, &key->id, sealed, size, false);
 
-    if (r < 0)
+    if (r == 0)
+        r = bytes_append(&making->ids, &key->id, sizeof(key->id));
+    if (r < 0) {
+        making->spool_error = r;
         return r;
+    }
     making->bytes_out += size;
-    return bytes_append(&making->ids, &key->id, sizeof(key->id));
+    return 0;
 }
 
 /* Small ones ride in the message, `sealed` with them; others go to the vault. */
@@ -69,24 +74,34 @@ static int name_block(struct making *making, const uint8_t secret[32], const str
     return 0;
 }
 
+/* Cuts what is no file into blocks; what is past `max` of them is left out. No data gives `least`.
+ */
+static int name_blocks(struct making *making, const uint8_t secret[32], const struct bytes *data,
+                       size_t least, size_t max, struct named *named, size_t *n)
+{
+    for (size_t at = 0; (at < data->size || *n < least) && *n < max; at += LIMIT_BLOCK_BYTES) {
+        size_t left = data->size - at;
+        _cleanup_(bytes_deinit) struct bytes sealed = {0};
+        struct block_key key;
+        int r = seal_block(making->sealer, secret, data->data + at,
+                           left < LIMIT_BLOCK_BYTES ? left : LIMIT_BLOCK_BYTES, &sealed, &key);
+
+        if (r == 0)
+            r = name_block(making, secret, &key, &sealed, &named[*n]);
+        if (r != 0)
+            return r;
+        ++*n;
+    }
+    return 0;
+}
+
 static int make_log(struct making *making, const struct bytes *log)
 {
     uint8_t secret[32];
-    int r = 0;
+    int r;
 
     job_key_log(making->task->key_out, secret);
-    for (size_t at = 0; r == 0 && at < log->size && making->n_log < LOG_BLOCKS_MAX;
-         at += LIMIT_BLOCK_BYTES) {
-        size_t size = log->size - at < LIMIT_BLOCK_BYTES ? log->size - at : LIMIT_BLOCK_BYTES;
-        _cleanup_(bytes_deinit) struct bytes sealed = {0};
-        struct block_key key;
-
-        r = seal_block(making->sealer, secret, log->data + at, size, &sealed, &key);
-        if (r == 0)
-            r = name_block(making, secret, &key, &sealed, &making->log[making->n_log]);
-        if (r == 0)
-            making->n_log++;
-    }
+    r = name_blocks(making, secret, log, 0, LOG_BLOCKS_MAX, making->log, &making->n_log);
     wipe(secret, sizeof(secret));
     return r;
 }
@@ -100,7 +115,13 @@ static void say(struct outcome *outcome, enum attempt_class class, const char *w
              why && why->data ? (const char *)why->data : "");
 }
 
-/* 1: the task is at fault, and the outcome says how. */
+/* What this machine has too little of, or its disk; anything else the task did to its files. */
+static bool machine_error(int r)
+{
+    return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EIO;
+}
+
+/* 1: there is no output, and the outcome says why. */
 static int make_outputs(struct making *making, struct outcome *outcome, struct collect *collect,
                         const Wl__StepRecipe *step, struct bytes *log)
 {
@@ -125,12 +146,13 @@ static int make_outputs(struct making *making, struct outcome *outcome, struct c
     if (r == 0) {
         making->files = collected.files;
         making->file_bytes = collected.file_bytes;
-        return name_block(making, making->task->key_out, &collected.manifest,
-                          &collected.manifest_sealed, &making->manifest);
+        return name_blocks(making, making->task->key_out, &collected.manifest, 1,
+                           LIMIT_MANIFEST_BLOCKS, making->manifest, &making->n_manifest);
     }
-    if (r < 0)
+    if (r < 0 && (making->spool_error || why.size == 0))
         return r;
-    say(outcome, CLASS_RENDERER, "its output cannot be taken", &why);
+    say(outcome, machine_error(r) ? CLASS_TRANSFER : CLASS_RENDERER, "its output cannot be taken",
+        &why);
     return 1;
 }
 
@@ -163,7 +185,7 @@ static int save(struct making *making, const struct outcome *outcome)
     Wl__Lease lease = WL__LEASE__INIT;
     Wl__Usage usage = WL__USAGE__INIT;
     ProtobufCBinaryData refs[LIMIT_REFS_BLOCKS];
-    Wl__BlockRef *log[LOG_BLOCKS_MAX];
+    Wl__BlockRef *manifest[LIMIT_MANIFEST_BLOCKS], *log[LOG_BLOCKS_MAX];
     char message[LIMIT_MESSAGE_BYTES];
 
     wire_lease_set(&lease, &making->task->lease);
@@ -175,6 +197,8 @@ static int save(struct making *making, const struct outcome *outcome)
     usage.card_ns = outcome->card_ns;
     for (size_t i = 0; i < making->n_refs; i++)
         refs[i] = (ProtobufCBinaryData){.len = 32, .data = making->refs[i]};
+    for (size_t i = 0; i < making->n_manifest; i++)
+        manifest[i] = &making->manifest[i].ref;
     for (size_t i = 0; i < making->n_log; i++)
         log[i] = &making->log[i].ref;
     snprintf(message, sizeof(message), "%s", outcome->message);
@@ -184,7 +208,8 @@ static int save(struct making *making, const struct outcome *outcome)
     result.class_ = outcome->class;
     result.exit_status = outcome->exit_status;
     result.message = message;
-    result.manifest = outcome->class == CLASS_OK ? &making->manifest.ref : NULL;
+    result.n_manifest = making->n_manifest;
+    result.manifest = manifest;
     result.n_refs = making->n_refs;
     result.refs = refs;
     result.n_log = making->n_log;
@@ -199,20 +224,22 @@ static int save(struct making *making, const struct outcome *outcome)
 
 static void forget(struct making *making)
 {
-    bytes_deinit(&making->manifest.sealed);
+    for (size_t i = 0; i < making->n_manifest; i++)
+        bytes_deinit(&making->manifest[i].sealed);
     for (size_t i = 0; i < making->n_log; i++)
         bytes_deinit(&making->log[i].sealed);
-    making->manifest = (struct named){0};
-    making->n_log = making->n_refs = 0;
+    making->n_manifest = making->n_log = making->n_refs = 0;
     making->ids.size = 0;
     making->files = making->file_bytes = making->bytes_out = 0;
+    making->spool_error = 0;
 }
 
 /* Forgets what was made so far, on disk too, for a failure that says why. */
 static void start_over(struct making *making)
 {
     forget(making);
-    spool_clear(&making->spool);
+    if (making->spool.folder)
+        spool_clear(&making->spool);
 }
 
 static int make(struct making *making, struct outcome *outcome, struct collect *collect,
@@ -234,6 +261,20 @@ static int make(struct making *making, struct outcome *outcome, struct collect *
     return r;
 }
 
+/* The output cannot be kept; its log, for which there may be room now, still tells what happened.
+ */
+static void make_log_alone(struct making *making, const struct bytes *log)
+{
+    int r;
+
+    start_over(making);
+    r = make_log(making, log);
+    if (r == 0)
+        r = make_refs(making);
+    if (r != 0)
+        start_over(making);
+}
+
 void result_make(struct task *task, struct sealer *sealer, struct outcome *outcome,
                  struct collect *collect, const Wl__StepRecipe *step, struct bytes *log)
 {
@@ -243,7 +284,7 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
     int r;
 
     if (!making)
-        return; /* nothing can be said; the lease lapses */
+        return; /* without a result the task is handed back */
     making->task = task;
     making->sealer = sealer;
     pthread_mutex_lock(&board->lock);
@@ -253,8 +294,7 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
     if (r == 0)
         r = make(making, outcome, collect, step, log);
     if (r != 0) {
-        if (making->spool.folder)
-            start_over(making);
+        make_log_alone(making, log);
         outcome->class = CLASS_TRANSFER;
         snprintf(outcome->message, sizeof(outcome->message),
                  "the output cannot be kept on the worker: %s; free space below %s",
@@ -271,10 +311,11 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
     free(making);
 }
 
-void result_fail(struct task *task, enum attempt_class class, const char *message)
+int result_fail(struct task *task, enum attempt_class class, const char *message)
 {
     Wl__Result result = WL__RESULT__INIT;
     Wl__Result *old = task->spool.result;
+    struct spool next = {.folder = task->spool.folder};
     char text[LIMIT_MESSAGE_BYTES];
     int r;
 
@@ -287,12 +328,16 @@ void result_fail(struct task *task, enum attempt_class class, const char *messag
     result.usage = old->usage;
     result.started_wall_s = old->started_wall_s;
     result.ended_wall_s = old->ended_wall_s;
-    if (task->spool.folder)
-        spool_clear(&task->spool);
-    pthread_mutex_lock(&task->board->lock); /* the agent may be looking at the old one */
-    r = spool_save(&task->spool, &result);
-    pthread_mutex_unlock(&task->board->lock);
+    if (next.folder)
+        spool_clear(&next);
+    r = spool_save(&next, &result);
     if (r < 0)
-        log_warn("spool", "folder=%s why=\"%s\"", task->spool.folder ? task->spool.folder : "none",
-                 strerror(-r));
+        log_warn("spool", "folder=%s why=\"%s\"", next.folder ? next.folder : "none", strerror(-r));
+    if (!next.result)
+        return r;
+    pthread_mutex_lock(&task->board->lock); /* the agent may be looking at the old one */
+    task->spool = next;
+    pthread_mutex_unlock(&task->board->lock);
+    wl__result__free_unpacked(old, NULL);
+    return 0;
 }

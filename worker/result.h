@@ -21,5 +21,5 @@ struct outcome {
 /* `collect` is NULL where nothing ran. `log` gets the notes of collecting, too. */
 void result_make(struct task *task, struct sealer *sealer, struct outcome *outcome,
                  struct collect *collect, const Wl__StepRecipe *step, struct bytes *log);
-/* Replaces the result that is held by a failure without blocks. */
-void result_fail(struct task *task, enum attempt_class class, const char *message);
+/* Replaces the result that is held by a failure without blocks; -ENOMEM where not even that. */
+int result_fail(struct task *task, enum attempt_class class, const char *message);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <proto/base/log.h>
 #include <proto/limits.h>
 
 #define RESULT_NAME  "result"
@@ -67,7 +68,7 @@ int spool_open(const char *folder, struct spool *ret_spool)
         return -ENAMETOOLONG;
     r = file_read(path, LIMIT_CONTROL_BYTES, &packed);
     if (r < 0)
-        return r;
+        return r == -EFBIG ? SPOOL_E_FORM : r;
     spool.folder = strdup(folder);
     if (!spool.folder)
         return -ENOMEM;
@@ -86,6 +87,8 @@ static int block_path(const struct spool *spool, const struct block_id *id, bool
 {
     char hex[65];
 
+    if (!spool->folder)
+        return -ENOENT; /* it could not be made */
     hex_encode(id->bytes, sizeof(id->bytes), hex);
     if ((size_t)snprintf(path, LIMIT_PATH_BYTES, "%s/%s%s", spool->folder, hex,
                          plain ? PLAIN_SUFFIX : "") >= LIMIT_PATH_BYTES)
@@ -205,13 +208,15 @@ static int numbers(const char *path, struct bytes *ret_numbers)
 
     if (!folder)
         return -errno;
-    while (r == 0 && (item = readdir(folder))) {
+    while (r == 0 && (errno = 0, item = readdir(folder))) {
         char *end;
         uint64_t number = strtoull(item->d_name, &end, 10);
 
         if (end != item->d_name && *end == '\0')
             r = bytes_append(ret_numbers, &number, sizeof(number));
     }
+    if (r == 0 && errno)
+        r = -errno;
     closedir(folder);
     return r;
 }
@@ -246,8 +251,11 @@ int spool_load(const char *state, struct spool **ret_spools, size_t *ret_n, uint
         r = spool_open(folder, &spools[kept]);
         if (r == 0)
             kept++;
-        else
+        else if (r == -ENOENT || r == SPOOL_E_FORM) /* unfinished, or nothing that can be sent */
             (void)folder_remove(folder);
+        else /* hours of work: it may be readable the next time */
+            log_error("spool", "folder=%s why=\"%s\" next=\"it is kept; start the worker again\"",
+                      folder, strerror(-r));
     }
     *ret_spools = spools;
     *ret_n = kept;

@@ -33,6 +33,7 @@ void spool_clear(struct spool *spool); /* of blocks */
  * where the disk fails it can still be sent, only not after a restart. */
 int spool_save(struct spool *spool, const Wl__Result *result);
 
-/* Every finished folder below <state>/spool, oldest first; unfinished ones are removed.
+/* Every finished folder below <state>/spool, oldest first; unfinished ones are removed, one that
+ * cannot be read now is left where it is.
  * *ret_next is a number none of them has. *ret_spools (of *ret_n) is the caller's. */
 int spool_load(const char *state, struct spool **ret_spools, size_t *ret_n, uint64_t *ret_next);

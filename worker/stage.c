@@ -201,23 +201,42 @@ static int make_maps(struct staging *staging)
 /* ---- the recipe ---- */
 
 /* A block that came inline, or else from the vault. */
-static int open_ref(struct staging *staging, const uint8_t secret[32], const Wl__BlockRef *ref,
+static int open_one(struct staging *staging, const Wl__BlockRef *ref, const struct block_key *key,
                     struct bytes *out)
 {
-    struct block_key key;
-    int r = wire_block_ref(staging->config->sealer, secret, ref, &key);
-
-    if (r != 0)
-        return r;
     if (ref->inline_sealed.len > 0)
-        r = open_block(staging->config->sealer, &key, ref->inline_sealed.data,
-                       ref->inline_sealed.len, out);
-    else {
-        r = supply_stage(staging->config->supply, &key, 1);
+        return open_block(staging->config->sealer, key, ref->inline_sealed.data,
+                          ref->inline_sealed.len, out);
+    return supply_open(staging->config->supply, key, out);
+}
+
+/* Blocks that came inline, or else from the vault, one after another into `out`. */
+static int open_refs(struct staging *staging, const uint8_t secret[32], Wl__BlockRef *const *refs,
+                     size_t n, struct bytes *out)
+{
+    _cleanup_(bytes_wipe_deinit) struct bytes keys = {0}, absent = {0}, body = {0};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        struct block_key key;
+
+        r = wire_block_ref(staging->config->sealer, secret, refs[i], &key);
         if (r == 0)
-            r = supply_open(staging->config->supply, &key, out);
+            r = bytes_append(&keys, &key, sizeof(key));
+        if (r == 0 && refs[i]->inline_sealed.len == 0)
+            r = bytes_append(&absent, &key, sizeof(key));
+        wipe(&key, sizeof(key));
     }
-    wipe(&key, sizeof(key));
+    if (r == 0)
+        r = supply_stage(staging->config->supply,
+                         (const struct block_key *)(const void *)absent.data,
+                         absent.size / sizeof(struct block_key));
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        r = open_one(staging, refs[i], (const struct block_key *)(const void *)keys.data + i,
+                     &body);
+        if (r == 0)
+            r = bytes_append(out, body.data, body.size);
+    }
     return r;
 }
 
@@ -248,7 +267,7 @@ static int load_recipe(struct staging *staging)
 {
     _cleanup_(bytes_wipe_deinit) struct bytes packed = {0};
     const char *why = NULL;
-    int r = open_ref(staging, staging->config->key_in, staging->config->recipe, &packed);
+    int r = open_refs(staging, staging->config->key_in, &staging->config->recipe, 1, &packed);
 
     if (r > 0 && r < 16 && !*supply_why(staging->config->supply))
         return fail(staging, CLASS_TRANSFER, "the recipe does not open with the key of this lease");
@@ -461,7 +480,7 @@ static int lay_result(struct staging *staging, const Wl__DependencyResult *resul
 
     if (!folders)
         return -ENOMEM;
-    if (!result->manifest || result->step >= recipe->n_steps ||
+    if (result->n_manifest == 0 || result->step >= recipe->n_steps ||
         recipe->steps[result->step]->n_outputs > LIMIT_OUTPUTS || result->key_out.len != 32)
         return fail(staging, CLASS_TRANSFER, "a result this task depends on is malformed");
     step = recipe->steps[result->step];
@@ -470,7 +489,7 @@ static int lay_result(struct staging *staging, const Wl__DependencyResult *resul
         if (r < 0)
             return r;
     }
-    r = open_ref(staging, result->key_out.data, result->manifest, &packed);
+    r = open_refs(staging, result->key_out.data, result->manifest, result->n_manifest, &packed);
     if (r != 0)
         return fail_transfer(staging, "the output of a task this one depends on", r);
     r = manifest_parse(packed.data, packed.size, &manifest, &why);
@@ -561,8 +580,10 @@ int stage_run(const struct stage_config *config, struct stage *ret_stage)
 
 void stage_deinit(struct stage *stage)
 {
-    if (stage->folder)
-        (void)folder_remove(stage->folder);
+    int r = stage->folder ? folder_remove(stage->folder) : 0;
+
+    if (r < 0 && r != -ENOENT)
+        log_warn("session-folder", "path=%s why=\"%s\"", stage->folder, strerror(-r));
     if (stage->recipe)
         wl__recipe__free_unpacked(stage->recipe, NULL);
     for (size_t i = 0; i < stage->n_outputs; i++)

@@ -18,7 +18,7 @@ typedef int stage_dependencies(void *user, uint64_t after, Wl__Envelope **ret_en
 
 struct stage_config {
     const char *folder; /* made by the stage */
-    const Wl__BlockRef *recipe;
+    Wl__BlockRef *recipe;
     const uint8_t *key_in;
     uint32_t step;
     uint64_t task;

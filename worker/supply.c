@@ -174,7 +174,8 @@ static int exchange_run(struct supply *supply, struct exchange *exchange)
 
 static int run_fetch(struct supply *supply, struct exchange *exchange)
 {
-    return cache_fetch(supply->config.cache, supply->transfer, exchange->wants, exchange->n);
+    return cache_fetch(supply->config.cache, supply->transfer, exchange->wants, exchange->n,
+                       supply->config.stop);
 }
 
 static int by_id(const void *a, const void *b)

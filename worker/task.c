@@ -1,6 +1,6 @@
 /* task.c - see task.h: the thread of one task.
  *
- * The thread's story is told once, top to bottom, in produce() and task_deliver(); all waiting is
+ * The thread's story is told once, top to bottom, in produce() and deliver_result(); all waiting is
  * on the board's condition, and every wait ends when the task is stopped.
  */
 #include <worker/task.h>
@@ -14,11 +14,11 @@
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
+#include <worker/deliver.h>
 #include <worker/result.h>
 #include <worker/stage.h>
 
 #define TEXT_BYTES_MAX (256 * 1024) /* live output kept while the broker is away */
-#define DELIVERIES_MAX 5
 
 void task_board_poke(struct task_board *board)
 {
@@ -44,7 +44,21 @@ static void phase_set(struct task *task, enum task_phase phase)
 
 /* ---- asking the broker, through the agent ---- */
 
-/* 0 and an envelope, TRANSFER_E_REFUSED with task->why, or -ECANCELED. */
+/* What each need is answered with, where it is not refused. */
+static const Wl__Envelope__BodyCase ANSWERS[] = {
+    [NEED_PASS] = WL__ENVELOPE__BODY_PASS,
+    [NEED_DEPENDENCIES] = WL__ENVELOPE__BODY_DEPENDENCY_RESULTS,
+};
+
+/* An answer to an earlier question, which was stopped, is none to this one. */
+static void forget_answer(struct task *task)
+{
+    if (task->answer)
+        wire_free(TAKE_PTR(task->answer));
+    task->need_request = 0;
+}
+
+/* 0 and an envelope of the kind asked for, TRANSFER_E_REFUSED, or -ECANCELED. */
 static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envelope **ret_envelope)
 {
     struct task_board *board = task->board;
@@ -53,18 +67,23 @@ static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envel
     pthread_mutex_lock(&board->lock);
     task->need = need;
     task->need_after = after;
-    task->need_request = 0;
+    forget_answer(task);
     task_board_poke(board);
     while (!task->answer && !stopped(task))
         pthread_cond_wait(&board->changed, &board->lock);
     task->need = NEED_NOTHING;
     envelope = TAKE_PTR(task->answer);
+    forget_answer(task);
     pthread_mutex_unlock(&board->lock);
     if (!envelope)
         return -ECANCELED;
     if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL) {
         log_warn("refused", "what=\"%s\" why=\"%s\" next=\"%s\"", envelope->refusal->what,
                  envelope->refusal->why, envelope->refusal->next);
+        return TRANSFER_E_REFUSED;
+    }
+    if (envelope->body_case != ANSWERS[need]) {
+        log_warn("refused", "what=\"an answer of another kind\" body=%d", (int)envelope->body_case);
         return TRANSFER_E_REFUSED;
     }
     *ret_envelope = TAKE_PTR(envelope);
@@ -303,7 +322,7 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
     struct outcome outcome = {0};
     _cleanup_(stage_deinit) struct stage stage = {0};
     _cleanup_(collect_freep) struct collect *collect = NULL;
-    _cleanup_(bytes_deinit) struct bytes log = {0};
+    _cleanup_(bytes_deinit) struct bytes log = {0}, why = {0};
     int r = stage_task(task, sealer, supply, &stage);
 
     supply_rest(supply);
@@ -313,14 +332,14 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
         outcome.class = stage.class;
         snprintf(outcome.message, sizeof(outcome.message), "%s", stage.why);
     } else if (r == 0 && wait_go(task)) {
-        r = collect_new((const char *const *)stage.outputs, stage.n_outputs, &collect);
+        r = collect_new((const char *const *)stage.outputs, stage.n_outputs, &collect, &why);
         if (r == 0)
             run_session(task, &stage, &outcome, &log);
     }
     if (r != 0 && outcome.class == CLASS_OK) {
         outcome.class = CLASS_TRANSFER;
         snprintf(outcome.message, sizeof(outcome.message), "the session could not be made: %s",
-                 r < 0 ? strerror(-r) : "too many files in its output folders");
+                 why.size > 0 ? (const char *)why.data : strerror(r < 0 ? -r : EPROTO));
     }
     phase_set(task, PHASE_COLLECTING);
     if (atomic_load(&task->board->closing))
@@ -335,116 +354,7 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
     return r;
 }
 
-/* ---- delivering ---- */
-
-struct delivery {
-    const struct spool *spool;
-    const struct block_id *ids;
-    bool plain;
-};
-
-static int delivery_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id)
-{
-    struct delivery *delivery = user;
-    struct block_id found;
-    int r = spool_get(delivery->spool, &delivery->ids[i], delivery->plain, out);
-
-    if (r < 0)
-        return r;
-    digest(out->data, out->size, &found);
-    if (memcmp(&found, &delivery->ids[i], sizeof(found)) != 0)
-        return -EBADMSG;
-    *ret_id = found;
-    return 0;
-}
-
-/* Data first, then the refs blocks that name it. */
-static int deliver_blocks(struct task *task, struct supply *supply)
-{
-    if (task->spool.result->n_refs == 0)
-        return 0;
-    for (int plain = 0; plain < 2; plain++) {
-        _cleanup_(freep) struct block_id *ids = NULL;
-        struct delivery delivery = {.spool = &task->spool, .plain = plain};
-        size_t n = 0;
-        int r = spool_blocks(&task->spool, plain, &ids, &n);
-
-        delivery.ids = ids;
-        if (r == 0)
-            r = supply_put(supply, ids, n, plain, delivery_source, &delivery);
-        if (r != 0)
-            return r;
-    }
-    return 0;
-}
-
-/* Waits until the broker has answered the result; ACK_NONE where the worker ends or drops it. */
-static enum task_acknowledged wait_acknowledged(struct task *task)
-{
-    struct task_board *board = task->board;
-    enum task_acknowledged acknowledged;
-
-    pthread_mutex_lock(&board->lock);
-    task->acknowledged = ACK_NONE;
-    task->deliverable = true;
-    task_board_poke(board);
-    while (task->acknowledged == ACK_NONE && !task->drop && !atomic_load(&board->closing))
-        pthread_cond_wait(&board->changed, &board->lock);
-    acknowledged = task->acknowledged;
-    task->deliverable = false;
-    pthread_mutex_unlock(&board->lock);
-    return acknowledged;
-}
-
-/* A result that cannot be sent as it is becomes a failure that says so. False: nobody wants it. */
-static bool give_up(struct task *task, const char *why)
-{
-    bool wanted, cancelled;
-    char message[LIMIT_MESSAGE_BYTES];
-
-    pthread_mutex_lock(&task->board->lock);
-    wanted = !task->drop && !atomic_load(&task->board->closing);
-    cancelled = task->cancelled;
-    atomic_store(&task->stop, !wanted);
-    pthread_mutex_unlock(&task->board->lock);
-    if (!wanted || (task->spool.result->n_refs == 0 && task->spool.result->class_ != CLASS_OK))
-        return false; /* there is nothing smaller to say */
-    snprintf(message, sizeof(message), "%s%s",
-             cancelled ? "cancelled" : "its output could not be sent: ", cancelled ? "" : why);
-    result_fail(task, cancelled ? CLASS_CANCELLED : CLASS_TRANSFER, message);
-    return true;
-}
-
-void task_deliver(struct task *task)
-{
-    _cleanup_(supply_freep) struct supply *supply = NULL;
-    enum task_acknowledged acknowledged = ACK_NONE;
-    int r = task_supply(task, &supply);
-
-    for (int round = 0; r == 0 && acknowledged != ACK_COMMITTED; round++) {
-        const char *why = "the vault keeps missing its blocks";
-
-        r = deliver_blocks(task, supply);
-        supply_rest(supply);
-        if (r == 0)
-            acknowledged = wait_acknowledged(task);
-        if (r == 0 && (acknowledged == ACK_COMMITTED ||
-                       (acknowledged == ACK_MISSING && round < DELIVERIES_MAX)))
-            continue;
-        if (r == 0 && acknowledged == ACK_REFUSED)
-            why = task->why;
-        else if (r != 0)
-            why = supply_why(supply);
-        if (!give_up(task, why))
-            break;
-        r = 0;
-    }
-    /* What the closing worker did not get rid of, the next one finds in the spool. */
-    pthread_mutex_lock(&task->board->lock);
-    if (acknowledged == ACK_COMMITTED || task->drop || acknowledged == ACK_REFUSED)
-        spool_remove(&task->spool);
-    pthread_mutex_unlock(&task->board->lock);
-}
+/* ---- all of it ---- */
 
 /* What was stopped has been stopped; its result still goes out. */
 static void hold(struct task *task)
@@ -456,16 +366,33 @@ static void hold(struct task *task)
     pthread_mutex_unlock(&task->board->lock);
 }
 
+/* The broker must not wait for what will not come: it gives the task to somebody else. */
+static void hand_back(struct task *task, const char *why)
+{
+    struct task_board *board = task->board;
+
+    pthread_mutex_lock(&board->lock);
+    if (!task->drop && !atomic_load(&board->closing)) {
+        task->taken = true;
+        snprintf(task->why, sizeof(task->why), "%s", why);
+        log_error("handed-back", "step=%u task=%llu attempt=%llu why=\"%s\"", task->lease.step,
+                  (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt,
+                  why);
+    }
+    pthread_mutex_unlock(&board->lock);
+}
+
 static void *task_main(void *user)
 {
     struct task *task = user;
     bool held = task->spool.result != NULL;
+    int r = 0;
 
     if (!held) {
         _cleanup_(supply_freep) struct supply *supply = NULL;
         _cleanup_(sealer_freep) struct sealer *sealer = NULL;
-        int r = sealer_new(&sealer);
 
+        r = sealer_new(&sealer);
         if (r == 0)
             r = task_supply(task, &supply);
         if (r == 0)
@@ -474,8 +401,10 @@ static void *task_main(void *user)
         if (held)
             hold(task);
     }
-    if (held)
-        task_deliver(task);
+    if (!held)
+        hand_back(task, r < 0 ? strerror(-r) : "no result could be made of it");
+    else if (!deliver_result(task))
+        hand_back(task, "its result could not be delivered");
     phase_set(task, PHASE_GONE);
     return NULL;
 }
@@ -488,6 +417,7 @@ static int start(struct task *task)
 
     list_init(&task->node);
     r = pthread_create(&task->thread, NULL, task_main, task);
+    task->has_thread = r == 0;
     return -r;
 }
 
@@ -512,6 +442,8 @@ int task_new(struct task_board *board, Wl__Envelope *envelope, struct task **ret
     if (r == 0)
         r = set_ticket(task, &assign->ticket);
     if (r == 0) {
+        char why[LIMIT_MESSAGE_BYTES];
+
         task->board = board;
         task->behind = assign->behind;
         task->behind_epoch = assign->behind_epoch;
@@ -520,6 +452,12 @@ int task_new(struct task_board *board, Wl__Envelope *envelope, struct task **ret
         memcpy(task->key_out, assign->key_out.data, 32);
         task->assign = envelope;
         r = start(task);
+        if (r < 0) { /* it is known, so that it can be handed back */
+            snprintf(why, sizeof(why), "no thread for it: %s", strerror(-r));
+            hand_back(task, why);
+            task->phase = PHASE_GONE;
+            r = 0;
+        }
     }
     if (r < 0) {
         free(task);
@@ -558,7 +496,8 @@ void task_free(struct task *task)
 {
     if (!task)
         return;
-    pthread_join(task->thread, NULL);
+    if (task->has_thread)
+        pthread_join(task->thread, NULL);
     list_unlink(&task->node);
     if (task->assign)
         wire_free(task->assign);

@@ -5,6 +5,8 @@
  *      +-- cannot be run -------------------------+            +-- from the spool, after a restart
  *      +-- taken back, dropped --> GONE (from anywhere)
  *
+ * A task that ends without a committed result is handed back: the broker never waits for nothing.
+ *
  * Threads: each task has one, which does the work and blocks; the agent has another, which alone
  *          talks to the broker. They meet in struct task, under the board's lock: a task says what
  *          it has (started, progress, text, a need, a result) and pokes the agent; the agent sets
@@ -64,11 +66,12 @@ struct task {
     uint8_t key_out[32];
     Wl__Envelope *assign; /* NULL: from the spool */
     pthread_t thread;
+    bool has_thread;
 
     /* under the board's lock */
     enum task_phase phase;
     bool go, drop, cancelled, taken, started;
-    char why[LIMIT_MESSAGE_BYTES]; /* of a revocation or a refusal */
+    char why[LIMIT_MESSAGE_BYTES]; /* of a revocation, a refusal, or being handed back */
     uint32_t permille;
     char status[LIMIT_MESSAGE_BYTES];
     bool progress_due;
@@ -88,16 +91,15 @@ struct task {
     uint64_t text_number;
 };
 
-/* Takes over `assign` (an Assign that wire_unpack has checked) on 0. The thread starts at once. */
+/* Takes over `assign` (an Assign that wire_unpack has checked) on 0. The thread starts at once;
+ * where none can, the task is GONE and handed back. */
 int task_new(struct task_board *board, Wl__Envelope *assign, struct task **ret_task);
 /* Takes over the spool. */
 int task_new_held(struct task_board *board, struct spool *spool, struct task **ret_task);
 /* Joins the thread; it must be GONE, or stopped. */
 void task_free(struct task *task);
 
-/* ---- between task.c and result.c, on the task's thread ---- */
+/* ---- for deliver.c, on the task's thread ---- */
 
 struct supply;
 int task_supply(struct task *task, struct supply **ret_supply);
-/* Keeps the result until it is acknowledged; false: the worker ends first. */
-void task_deliver(struct task *task);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,20 @@ enum { WARDEN_LINK = 3, WARDEN_OUTPUT = 4, WARDEN_SIGNALS = 5 };
 #define WARDEN_KILL_AGAIN_MS 20 /* between two sweeps while something is left */
 #define WARDEN_OOM_SCORE     "500" /* the kernel takes a renderer before the worker */
 #define WARDEN_PIDS_MAX      4096 /* processes of one action that are counted */
+
+static struct rlimit files_before; /* warden_raise_files has not been called: 0 */
+
+void warden_raise_files(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= limit.rlim_max)
+        return;
+    files_before = limit;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        files_before = (struct rlimit){0};
+}
 
 /* ---- in the action's process, before exec; it shares the warden's memory ---- */
 
@@ -47,6 +62,8 @@ static void action_limits(void)
     if (fd >= 0 && write(fd, WARDEN_OOM_SCORE, strlen(WARDEN_OOM_SCORE)) < 0)
         errno = 0;
     setrlimit(RLIMIT_CORE, &no_core);
+    if (files_before.rlim_max)
+        setrlimit(RLIMIT_NOFILE, &files_before);
     umask(022);
 }
 
@@ -213,80 +230,43 @@ static _noreturn_ void warden_main(const struct warden_action *action, int link)
 
 /* ---- in the worker ---- */
 
-int warden_new(const struct warden_action *action, struct warden *ret_warden)
+/* Every warden there is. The worker is a subreaper, too: what a killed warden kept becomes the
+ * worker's own child, and a child of the worker that is no warden is such an orphan. */
+static pthread_mutex_t wardens_lock = PTHREAD_MUTEX_INITIALIZER; /* held over the fork */
+static pid_t *wardens;
+static size_t n_wardens, wardens_capacity;
+
+static int wardens_room(void)
 {
-    sigset_t all, before;
-    int link[2], r = 0;
-    pid_t pid;
+    size_t capacity = wardens_capacity ? 2 * wardens_capacity : 64;
+    pid_t *grown;
 
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0)
-        return -errno;
-    /* No handler of the worker's may run in the copy. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pid = fork();
-    if (pid == 0)
-        warden_main(action, link[1]);
-    if (pid < 0)
-        r = -errno;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    close(link[1]);
-    if (r) {
-        close(link[0]);
-        return r;
-    }
-
-    *ret_warden = (struct warden){.pid = pid, .link = link[0]};
+    if (n_wardens < wardens_capacity)
+        return 0;
+    grown = reallocarray(wardens, capacity, sizeof(*grown));
+    if (!grown)
+        return -ENOMEM;
+    wardens = grown;
+    wardens_capacity = capacity;
     return 0;
 }
 
-static void warden_command(const struct warden *warden, char letter)
+static bool wardens_have(pid_t pid)
 {
-    /* One that is gone has nothing left to signal. */
-    if (send(warden->link, &letter, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-        errno = 0;
+    for (size_t i = 0; i < n_wardens; i++)
+        if (wardens[i] == pid)
+            return true;
+    return false;
 }
 
-void warden_terminate(const struct warden *warden)
+static void wardens_forget(pid_t pid)
 {
-    warden_command(warden, 'T');
+    pthread_mutex_lock(&wardens_lock);
+    for (size_t i = 0; i < n_wardens; i++)
+        if (wardens[i] == pid)
+            wardens[i] = wardens[--n_wardens];
+    pthread_mutex_unlock(&wardens_lock);
 }
-
-void warden_kill(const struct warden *warden)
-{
-    warden_command(warden, 'K');
-}
-
-int warden_read(const struct warden *warden, struct warden_report *ret_report)
-{
-    struct warden_report message;
-    ssize_t size = recv(warden->link, &message, sizeof(message), MSG_DONTWAIT);
-
-    /* It went without reading our last command: that is said first and once, and its own last
-     * report waits behind. */
-    if (size < 0 && errno == ECONNRESET)
-        size = recv(warden->link, &message, sizeof(message), MSG_DONTWAIT);
-    if (size < 0 && (errno == EAGAIN || errno == EINTR))
-        return WARDEN_E_AGAIN;
-    if (size != sizeof(message))
-        return WARDEN_E_LOST;
-    *ret_report = message;
-    return 0;
-}
-
-void warden_close(struct warden *warden)
-{
-    if (warden->link < 0)
-        return;
-    close(warden->link);
-    warden->link = -1;
-    /* It exits at once unless something it keeps sits in the kernel and cannot be killed; such a
-     * warden is left to go when it can, and the worker with it rather than waiting for it. */
-    for (int i = 0; i < 100 && waitpid(warden->pid, NULL, WNOHANG) == 0; i++)
-        poll(NULL, 0, i < 20 ? 1 : 10);
-}
-
-/* ---- what it keeps, from outside ---- */
 
 static size_t children_of_thread(pid_t pid, const char *thread, pid_t *pids, size_t n)
 {
@@ -320,6 +300,118 @@ static size_t children_of(pid_t pid, pid_t *pids, size_t n)
     closedir(folder);
     return n;
 }
+
+/* One pass over the orphans: what is killed leaves its own children to the next one. */
+static size_t orphans_kill(void)
+{
+    _cleanup_(freep) pid_t *pids = calloc(WARDEN_PIDS_MAX, sizeof(*pids));
+    size_t n, found = 0;
+
+    if (!pids)
+        return 0;
+    pthread_mutex_lock(&wardens_lock);
+    n = children_of(getpid(), pids, 0);
+    for (size_t i = 0; i < n; i++) {
+        if (wardens_have(pids[i]))
+            continue;
+        found++;
+        kill(-pids[i], SIGKILL); /* its group, where it leads one */
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, WNOHANG);
+    }
+    pthread_mutex_unlock(&wardens_lock);
+    return found;
+}
+
+int warden_new(const struct warden_action *action, struct warden *ret_warden)
+{
+    sigset_t all, before;
+    int link[2], r;
+    pid_t pid = -1;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0)
+        return -errno;
+    pthread_mutex_lock(&wardens_lock);
+    r = wardens_room();
+    if (r == 0 && prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+        r = -errno;
+    if (r == 0) {
+        /* No handler of the worker's may run in the copy. */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        pid = fork();
+        if (pid == 0)
+            warden_main(action, link[1]);
+        if (pid < 0)
+            r = -errno;
+        else
+            wardens[n_wardens++] = pid;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    pthread_mutex_unlock(&wardens_lock);
+    close(link[1]);
+    if (r) {
+        close(link[0]);
+        return r;
+    }
+
+    *ret_warden = (struct warden){.pid = pid, .link = link[0]};
+    return 0;
+}
+
+static void warden_command(const struct warden *warden, char letter)
+{
+    /* One that is gone has nothing left to signal. */
+    if (send(warden->link, &letter, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        errno = 0;
+}
+
+void warden_terminate(const struct warden *warden)
+{
+    warden_command(warden, 'T');
+}
+
+void warden_kill(const struct warden *warden)
+{
+    warden_command(warden, 'K');
+}
+
+int warden_read(struct warden *warden, struct warden_report *ret_report)
+{
+    struct warden_report message;
+    ssize_t size = recv(warden->link, &message, sizeof(message), MSG_DONTWAIT);
+
+    /* It went without reading our last command: that is said first and once, and its own last
+     * report waits behind. */
+    if (size < 0 && errno == ECONNRESET)
+        size = recv(warden->link, &message, sizeof(message), MSG_DONTWAIT);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR))
+        return WARDEN_E_AGAIN;
+    if (size != sizeof(message)) {
+        warden->lost = true;
+        return WARDEN_E_LOST;
+    }
+    *ret_report = message;
+    return 0;
+}
+
+void warden_close(struct warden *warden)
+{
+    if (warden->link < 0)
+        return;
+    close(warden->link);
+    warden->link = -1;
+    /* It exits at once unless something it keeps sits in the kernel and cannot be killed; such a
+     * warden is left to go when it can, and the worker with it rather than waiting for it. */
+    for (int i = 0; i < 100 && waitpid(warden->pid, NULL, WNOHANG) == 0; i++)
+        poll(NULL, 0, i < 20 ? 1 : 10);
+    wardens_forget(warden->pid);
+    if (warden->lost)
+        for (int i = 0; i < 100 && orphans_kill() > 0; i++)
+            poll(NULL, 0, i < 20 ? 1 : 10);
+}
+
+/* ---- what it keeps, from outside ---- */
 
 static uint64_t resident_bytes(pid_t pid)
 {

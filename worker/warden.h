@@ -3,11 +3,13 @@
  * The idea: the warden is a child subreaper. A process that daemonises itself becomes the warden's
  * child when its parent goes, so "no children left" means that nothing of the action is left. It
  * reaps, so a process id it signals is never somebody else's; and it watches its link, so that the
- * worker's death, SIGKILL too, ends everything it keeps.
+ * worker's death, SIGKILL too, ends everything it keeps. Where the warden itself is killed, the
+ * worker inherits what it kept, and ends that.
  *
  * Shape:   worker -> warden -> action (its own session and process group, SIGKILL when the warden
  *          dies). One socket pair carries commands one way and reports the other.
  * Owns:    struct warden owns the socket; warden_close ends all that is left and reaps the warden.
+ *          The process that makes wardens has no other children: any is taken for an orphan.
  * Errors:  -errno. warden_read: WARDEN_E_AGAIN, WARDEN_E_LOST.
  * Source:  prctl(2) PR_SET_CHILD_SUBREAPER; proc(5) /proc/PID/task/TID/children.
  */
@@ -25,7 +27,8 @@ enum {
 
 struct warden {
     pid_t pid;
-    int link; /* readable when a report waits */
+    int link;  /* readable when a report waits */
+    bool lost; /* it was killed: what it kept is the worker's now, and ends in warden_close */
 };
 
 struct warden_action {
@@ -51,11 +54,14 @@ struct warden_report {
     uint64_t memory_bytes;
 };
 
+/* As many open files as the hard limit allows, for the worker alone. Actions keep what it was started
+ * with: a program that closes every possible file, or uses select(), is broken by a large one. */
+void warden_raise_files(void);
 /* Everything in `action` is used before or in the fork; it need not outlive the call. */
 int warden_new(const struct warden_action *action, struct warden *ret_warden);
 void warden_terminate(const struct warden *warden); /* SIGTERM to the action's process group */
 void warden_kill(const struct warden *warden);      /* SIGKILL to everything, until it is gone */
-int warden_read(const struct warden *warden, struct warden_report *ret_report);
+int warden_read(struct warden *warden, struct warden_report *ret_report);
 void warden_close(struct warden *warden);
 /* Resident bytes of everything the warden keeps. Pages shared by several processes count once
  * only where `exact` (which costs a walk of their page tables). */

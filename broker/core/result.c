@@ -202,6 +202,10 @@ void on_released(struct core *core, const struct event *event)
     worker_sign_of_life(core, worker);
     if (!lease || lease->worker != worker)
         return;
+    if (lease->started) { /* it ran, and the worker has nothing to say of it: an attempt, too */
+        lease_lost(core, lease);
+        return;
+    }
     /* Unasked: it cannot be run there. Someone else, or the same one a little later. */
     if (!lease->asked_back && lease->task)
         lease->task->avoid = worker;

@@ -358,21 +358,32 @@ struct removal {
 
 static int remove_below(struct removal *removal, DIR *dir, unsigned depth);
 
-/* Opens a folder to read it. One whose mode forbids that is ours all the same: it is opened by
- * path only, given back its bits through /proc, and opened again. Never follows a link. */
+/* Gives a folder back the bits that its mode lacks, by path only. Never follows a link. */
+static int subfolder_allow(int parent, const char *name, int *ret_handle)
+{
+    _cleanup_(closep) int handle = openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    char link[64];
+
+    if (handle < 0)
+        return -errno;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", handle);
+    if (chmod(link, 0700) < 0)
+        return -errno;
+    *ret_handle = TAKE_FD(handle);
+    return 0;
+}
+
+/* Opens a folder to read it. One whose mode forbids that is ours all the same. */
 static int subfolder_open(int parent, const char *name, DIR **ret_dir)
 {
     _cleanup_(closep) int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0 && errno == EACCES) {
-        _cleanup_(closep) int handle = openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        char link[64];
+        _cleanup_(closep) int handle = -1;
+        int r = subfolder_allow(parent, name, &handle);
 
-        if (handle < 0)
-            return -errno;
-        snprintf(link, sizeof(link), "/proc/self/fd/%d", handle);
-        if (chmod(link, 0700) < 0)
-            return -errno;
+        if (r < 0)
+            return r;
         fd = openat(handle, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
     if (fd < 0)
@@ -384,59 +395,92 @@ static int subfolder_open(int parent, const char *name, DIR **ret_dir)
     return 0;
 }
 
-static int remove_entry(struct removal *removal, int parent, const char *name, unsigned depth)
+/* A read-only folder keeps its entries; it is ours, so it is made writable first. */
+static int entry_unlink(int parent, const char *name, int flags)
 {
-    _cleanup_(dir_closep) DIR *dir = NULL;
+    if (unlinkat(parent, name, flags) == 0)
+        return 0;
+    if (errno != EACCES)
+        return -errno;
+    if (fchmod(parent, 0700) < 0)
+        return -EACCES;
+    return unlinkat(parent, name, flags) < 0 ? -errno : 0;
+}
+
+/* A folder that changes its parent must be writable itself. */
+static int move_up(struct removal *removal, int parent, const char *name)
+{
+    _cleanup_(closep) int handle = -1;
     char moved[32];
     int r;
 
-    if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
+    snprintf(moved, sizeof(moved), ".removing-%u", removal->moved++);
+    if (renameat(parent, name, removal->top, moved) == 0)
         return 0;
-    if (errno != EISDIR && errno != EPERM)
+    if (errno != EACCES)
         return -errno;
-    if (unlinkat(parent, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+    r = subfolder_allow(parent, name, &handle);
+    if (r < 0)
+        return r;
+    if (fchmod(parent, 0700) < 0 || fchmod(removal->top, 0700) < 0)
+        return -EACCES;
+    return renameat(parent, name, removal->top, moved) < 0 ? -errno : 0;
+}
+
+static int remove_entry(struct removal *removal, int parent, const char *name, unsigned depth)
+{
+    _cleanup_(dir_closep) DIR *dir = NULL;
+    int r = entry_unlink(parent, name, 0);
+
+    if (r == 0 || r == -ENOENT)
         return 0;
-    if (errno != ENOTEMPTY && errno != EEXIST)
-        return -errno;
-    if (depth >= REMOVE_DEPTH_MAX) {
-        snprintf(moved, sizeof(moved), ".removing-%u", removal->moved++);
-        return renameat(parent, name, removal->top, moved) < 0 ? -errno : 0;
-    }
+    if (r != -EISDIR && r != -EPERM)
+        return r;
+    r = entry_unlink(parent, name, AT_REMOVEDIR);
+    if (r == 0 || r == -ENOENT)
+        return 0;
+    if (r != -ENOTEMPTY && r != -EEXIST)
+        return r;
+    if (depth >= REMOVE_DEPTH_MAX)
+        return move_up(removal, parent, name);
 
     r = subfolder_open(parent, name, &dir);
     if (r == 0)
         r = remove_below(removal, dir, depth + 1);
     if (r < 0)
         return r;
-    if (unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
-        return -errno;
-    return 0;
+    r = entry_unlink(parent, name, AT_REMOVEDIR);
+    return r == -ENOENT ? 0 : r;
 }
 
-/* Again from the start until nothing is left: what was moved up may come behind the reader. A
- * writer that never stops is not waited for: each pass must find less to be useful, and rmdir
- * says the rest. */
+/* Again from the start as long as that takes something away: what was moved up may come behind the
+ * reader. What cannot be removed keeps nothing else; the first such error is the answer. A writer
+ * that never stops is not waited for: rmdir says the rest. */
 static int remove_below(struct removal *removal, DIR *dir, unsigned depth)
 {
-    for (unsigned pass = 0, found = 1; found && pass < 10000; pass++) {
+    int first = 0;
+
+    for (unsigned pass = 0, removed = 1; removed && pass < 10000; pass++) {
         struct dirent *entry;
 
-        found = 0;
+        removed = 0;
+        first = 0;
         rewinddir(dir);
         while ((errno = 0, entry = readdir(dir))) {
             int r;
 
             if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
                 continue;
-            found = 1;
             r = remove_entry(removal, dirfd(dir), entry->d_name, depth);
-            if (r < 0)
-                return r;
+            if (r == 0)
+                removed = 1;
+            else if (first == 0)
+                first = r;
         }
         if (errno)
             return -errno;
     }
-    return 0;
+    return first;
 }
 
 int folder_remove(const char *path)

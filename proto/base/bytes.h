@@ -35,6 +35,8 @@ int file_read(const char *path, size_t limit_bytes, struct bytes *ret_bytes); /*
 int file_write(const char *path, const void *data, size_t size, unsigned mode);
 int folder_make(const char *path, unsigned mode); /* with its parents; an existing one is fine */
 int folder_sync(const char *path);
-int folder_remove(const char *path); /* and all below it; never follows a link */
+/* And all below it, read-only folders too; never follows a link. What cannot be removed keeps
+ * nothing else: the rest goes, and the first error is returned. */
+int folder_remove(const char *path);
 int fd_write_all(int fd, const void *data, size_t size);
 int fd_read_all(int fd, void *ret_data, size_t size, size_t *ret_read);

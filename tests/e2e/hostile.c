@@ -180,7 +180,7 @@ static void join(struct worker *worker, const char *endpoint, const char *server
 static uint32_t result_code(struct worker *worker, const Wl__Assign *assign, int flip)
 {
     uint8_t block[32] = {3}, ticket[32];
-    Wl__BlockRef manifest = WL__BLOCK_REF__INIT;
+    Wl__BlockRef manifest = WL__BLOCK_REF__INIT, *manifests = &manifest;
     Wl__Result result = WL__RESULT__INIT;
 
     REQUIRE(assign->ticket.len == sizeof(ticket));
@@ -190,7 +190,8 @@ static uint32_t result_code(struct worker *worker, const Wl__Assign *assign, int
     result.session = worker->session;
     result.lease = assign->lease;
     result.ticket = (ProtobufCBinaryData){sizeof(ticket), ticket};
-    result.manifest = &manifest;
+    result.manifest = &manifests;
+    result.n_manifest = 1;
     say(worker, &ENVELOPE(RESULT, result, &result));
 
     Wl__Envelope *committed = hear(worker, WL__ENVELOPE__BODY_COMMITTED);

@@ -1,6 +1,8 @@
 /* agent.c - the worker's agent against a broker of the test's own: joining, leases in order, a lost
  * link, a restart with a result in hand. Sessions are pretended: each runs until the test ends it.
  */
+#include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -10,7 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include <proto/base/clock.h>
@@ -54,7 +59,51 @@ bool session_map_path(const struct session_map *maps, size_t n_maps, const char 
     return false;
 }
 
+/* ---- threads that cannot be had ---- */
+
+static atomic_bool no_thread; /* for the next one */
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                   void *user)
+{
+    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+    if (atomic_exchange(&no_thread, false))
+        return EAGAIN;
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+    return real(thread, attributes, start, user);
+}
+
+/* ---- a slow disk ---- */
+
+static atomic_bool disk_held;
+static atomic_uint disk_waits; /* how many calls it has held up */
+
+static void disk(void)
+{
+    if (!atomic_load(&disk_held))
+        return;
+    atomic_fetch_add(&disk_waits, 1);
+    while (atomic_load(&disk_held))
+        (void)poll(NULL, 0, 1);
+}
+
+int fsync(int fd)
+{
+    disk();
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int rmdir(const char *path)
+{
+    disk();
+    return (int)syscall(SYS_rmdir, path);
+}
+
 /* ---- the pretended broker ---- */
+
+static uint32_t lease_step; /* 1: the one that depends on step 0 */
 
 struct farm {
     char state[64], endpoint[128];
@@ -111,6 +160,7 @@ static int setup(void **state)
 {
     struct farm *farm = calloc(1, sizeof(*farm));
 
+    lease_step = 0;
     atomic_store(&running, 0);
     atomic_store(&finish, 0);
     strcpy(farm->state, "/tmp/westlight-agent-XXXXXX");
@@ -140,6 +190,7 @@ static int teardown(void **state)
 {
     struct farm *farm = *state;
 
+    atomic_store(&disk_held, false);
     agent_stop(farm);
     link_close(farm->socket);
     link_zap_free(farm->zap);
@@ -248,14 +299,20 @@ static void join(struct farm *farm)
 
 static struct lease lease_of(uint64_t task)
 {
-    return (struct lease){.job = {1}, .task = task, .floor = 1, .epoch = 1, .attempt = task + 100};
+    return (struct lease){.job = {1},
+                          .step = lease_step,
+                          .task = task,
+                          .floor = 1,
+                          .epoch = 1,
+                          .attempt = task + 100};
 }
 
 static void recipe(struct farm *farm, struct sealer *sealer, struct bytes *sealed,
                    struct block_key *key)
 {
     Wl__Recipe message = WL__RECIPE__INIT;
-    Wl__StepRecipe step = WL__STEP_RECIPE__INIT, *steps = &step;
+    Wl__StepRecipe step = WL__STEP_RECIPE__INIT, after, *steps[] = {&step, &after};
+    Wl__Dependency dependency = WL__DEPENDENCY__INIT, *dependencies = &dependency;
     Wl__Action action = WL__ACTION__INIT;
     Wl__SpaceParameter space = WL__SPACE_PARAMETER__INIT, *spaces = &space;
     Wl__Range range = WL__RANGE__INIT, *ranges = &range;
@@ -271,7 +328,10 @@ static void recipe(struct farm *farm, struct sealer *sealer, struct bytes *seale
     step.output_optional = true;
     step.space = &spaces, step.n_space = 1;
     message.job_name = (char *)"test";
-    message.steps = &steps, message.n_steps = 1;
+    after = step;
+    after.name = (char *)"comp";
+    after.dependencies = &dependencies, after.n_dependencies = 1;
+    message.steps = steps, message.n_steps = 2;
     size = wl__recipe__pack(&message, packed);
     assert_int_equal(seal_block(sealer, farm->key_in, packed, size, sealed, key), 0);
 }
@@ -334,7 +394,7 @@ static void expect_result(struct farm *farm, uint64_t task, enum attempt_class c
     assert_int_equal(envelope->result->class_, class);
     assert_int_equal(envelope->result->n_log, 1);
     assert_int_equal(envelope->result->n_refs, 0); /* all of it is small */
-    assert_true((envelope->result->manifest != NULL) == (class == CLASS_OK));
+    assert_true((envelope->result->n_manifest == 1) == (class == CLASS_OK));
     wire_free(envelope);
 }
 
@@ -470,15 +530,50 @@ static void missing_blocks_make_it_send_the_result_again(void **state)
     commit(farm, 0, CODE_ALREADY);
 }
 
-static void a_lost_broker_finds_its_task_still_running(void **state)
+static void expect_released(struct farm *farm, uint64_t task, const char *why)
+{
+    Wl__Envelope *envelope = hear(farm, WL__ENVELOPE__BODY_RELEASED);
+
+    assert_int_equal(envelope->released->lease->task, task);
+    assert_non_null(strstr(envelope->released->why, why));
+    wire_free(envelope);
+}
+
+static void a_task_that_cannot_start_is_handed_back(void **state)
 {
     struct farm *farm = *state;
-    char endpoint[128];
-    Wl__Envelope *inventory;
+
+    join(farm);
+    atomic_store(&no_thread, true);
+    assign(farm, 0, 0);
+    expect_released(farm, 0, "no thread for it");
+    assign(farm, 1, 0);
+    expect_started(farm, 1);
+}
+
+static void a_task_whose_result_nobody_takes_is_handed_back(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *envelope;
 
     join(farm);
     assign(farm, 0, 0);
     expect_started(farm, 0);
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+    commit(farm, 0, CODE_INVALID);
+    envelope = hear(farm, WL__ENVELOPE__BODY_RESULT); /* the smallest that can be said */
+    assert_int_equal(envelope->result->class_, CLASS_TRANSFER);
+    wire_free(envelope);
+    commit(farm, 0, CODE_INVALID);
+    expect_released(farm, 0, "could not be delivered");
+}
+
+/* The broker goes and comes again at the same address. */
+static void reopen(struct farm *farm)
+{
+    char endpoint[128];
+
     snprintf(endpoint, sizeof(endpoint), "%s", farm->endpoint);
     link_close(farm->socket);
     farm->socket = NULL;
@@ -486,6 +581,73 @@ static void a_lost_broker_finds_its_task_still_running(void **state)
         if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket,
                         NULL) != 0)
             (void)poll(NULL, 0, 10);
+}
+
+/* Some beats, while the disk keeps a task waiting. */
+static void expect_beats(struct farm *farm)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_NS;
+
+    while (atomic_load(&disk_waits) == 0 && clock_monotonic_ns() < deadline_ns)
+        (void)poll(NULL, 0, 1);
+    assert_true(atomic_load(&disk_waits) > 0);
+    for (int i = 0; i < 3; i++)
+        wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT));
+    atomic_store(&disk_held, false);
+}
+
+static void a_slow_disk_stops_no_beat(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *envelope;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+    atomic_store(&disk_waits, 0);
+    atomic_store(&disk_held, true); /* while a smaller result is written */
+    commit(farm, 0, CODE_INVALID);
+    expect_beats(farm);
+    envelope = hear(farm, WL__ENVELOPE__BODY_RESULT);
+    assert_int_equal(envelope->result->class_, CLASS_TRANSFER);
+    wire_free(envelope);
+    atomic_store(&disk_waits, 0);
+    atomic_store(&disk_held, true); /* while the spool is removed */
+    commit(farm, 0, CODE_OK);
+    expect_beats(farm);
+}
+
+static void an_answer_of_another_kind_is_none(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Pass pass = WL__PASS__INIT;
+    uint8_t bytes[PASS_BYTES] = {7};
+    Wl__Envelope *envelope;
+
+    join(farm);
+    lease_step = 1;
+    assign(farm, 0, 0);
+    envelope = hear(farm, WL__ENVELOPE__BODY_DEPENDENCY_REQUEST);
+    pass.pass = (ProtobufCBinaryData){.len = sizeof(bytes), .data = bytes};
+    say(farm, WL__ENVELOPE__BODY_PASS, &pass, envelope->request);
+    wire_free(envelope);
+    envelope = hear(farm, WL__ENVELOPE__BODY_RESULT);
+    assert_int_equal(envelope->result->class_, CLASS_TRANSFER);
+    assert_non_null(strstr(envelope->result->message, "does not give the results"));
+    wire_free(envelope);
+}
+
+static void a_lost_broker_finds_its_task_still_running(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *inventory;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    reopen(farm);
     inventory = welcome(farm); /* with a greater session, checked there */
     assert_int_equal(inventory->inventory->n_items, 1);
     assert_int_equal(inventory->inventory->items[0]->state, WL__LEASE_STATE__LEASE_RUNNING);
@@ -524,22 +686,53 @@ static void a_restarted_worker_holds_its_result_and_sends_it_when_told(void **st
     join(farm); /* with nothing on its list */
 }
 
-static void what_is_to_be_dropped_is_stopped_and_forgotten(void **state)
+static void a_full_disk_keeps_nobody_from_joining(void **state)
 {
     struct farm *farm = *state;
+    struct rlimit before, none;
     Wl__Envelope *inventory;
-    char endpoint[128];
 
     join(farm);
     assign(farm, 0, 0);
     expect_started(farm, 0);
-    snprintf(endpoint, sizeof(endpoint), "%s", farm->endpoint);
-    link_close(farm->socket);
-    farm->socket = NULL;
-    while (!farm->socket)
-        if (link_listen(farm->context, LINK_CONTROL, endpoint, &farm->broker, &farm->socket,
-                        NULL) != 0)
-            (void)poll(NULL, 0, 10);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    reopen(farm);
+    inventory = welcome(farm);
+    assert_int_equal(inventory->inventory->n_items, 1);
+    judge(farm, inventory, VERDICT_DROP);
+    until(1, 0);
+    agent_stop(farm);
+    agent_start(farm); /* here the number itself cannot be kept */
+    join(farm);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+}
+
+static void a_session_number_is_never_used_again(void **state)
+{
+    struct farm *farm = *state;
+
+    for (int i = 0; i < 3; i++) { /* welcome() checks that it grows */
+        join(farm);
+        reopen(farm);
+        join(farm);
+        agent_stop(farm);
+        agent_start(farm);
+    }
+    join(farm);
+}
+
+static void what_is_to_be_dropped_is_stopped_and_forgotten(void **state)
+{
+    struct farm *farm = *state;
+    Wl__Envelope *inventory;
+
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    reopen(farm);
     inventory = welcome(farm);
     judge(farm, inventory, VERDICT_DROP);
     until(1, 0);
@@ -570,8 +763,14 @@ int main(void)
         CASE(a_started_task_is_not_taken_back),
         CASE(a_stopped_task_says_that_it_was_cancelled),
         CASE(missing_blocks_make_it_send_the_result_again),
+        CASE(a_task_that_cannot_start_is_handed_back),
+        CASE(a_task_whose_result_nobody_takes_is_handed_back),
+        CASE(a_slow_disk_stops_no_beat),
+        CASE(an_answer_of_another_kind_is_none),
         CASE(a_lost_broker_finds_its_task_still_running),
         CASE(a_restarted_worker_holds_its_result_and_sends_it_when_told),
+        CASE(a_full_disk_keeps_nobody_from_joining),
+        CASE(a_session_number_is_never_used_again),
         CASE(what_is_to_be_dropped_is_stopped_and_forgotten),
         CASE(a_second_worker_on_the_same_folder_is_refused),
     };

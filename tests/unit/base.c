@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include <proto/base/bytes.h>
@@ -146,6 +147,96 @@ static void removing_a_folder_never_follows_a_link(void **state)
     assert_int_equal(folder_remove(below("gone")), -ENOENT);
 }
 
+/* Runs `what` in a process that is not root, to whom the folder belongs. */
+static void as_nobody(void (*what)(void))
+{
+    int status;
+    pid_t pid;
+
+    assert_true(geteuid() != 0 || chown(folder, 65534, 65534) == 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (geteuid() == 0 &&
+            (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0))
+            _exit(2);
+        what();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+static void expect(bool condition, int code)
+{
+    if (!condition)
+        _exit(code);
+}
+
+static void remove_read_only(void)
+{
+    expect(folder_make(below("left/a/b"), 0700) == 0, 10);
+    expect(file_write(below("left/a/b/file"), "x", 1, 0600) == 0, 11);
+    expect(file_write(below("left/a/file"), "x", 1, 0600) == 0, 12);
+    expect(chmod(below("left/a/b"), 0555) == 0 && chmod(below("left/a"), 0500) == 0, 13);
+    expect(folder_remove(below("left")) == 0, 14);
+    expect(access(below("left"), F_OK) < 0, 15);
+}
+
+static void a_read_only_folder_is_removed_with_what_is_in_it(void **state)
+{
+    as_nobody(remove_read_only);
+}
+
+static void remove_deep_read_only(void)
+{
+    int fd, r = 0;
+
+    expect(mkdir(below("deep"), 0700) == 0, 20);
+    fd = open(below("deep"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (unsigned i = 0; i < 200; i++) {
+        int next;
+
+        expect(mkdirat(fd, "deep", 0700) == 0, 21);
+        next = openat(fd, "deep", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        r |= fchmod(fd, 0500);
+        close(fd);
+        fd = next;
+    }
+    expect(r == 0 && fchmod(fd, 0) == 0, 22);
+    close(fd);
+    expect(folder_remove(below("deep")) == 0, 23);
+}
+
+static void a_deep_read_only_tree_is_removed(void **state)
+{
+    as_nobody(remove_deep_read_only);
+}
+
+/* The folder in the middle belongs to somebody else. */
+static void remove_around_another(void)
+{
+    expect(folder_remove(below("mixed")) == -EACCES, 30);
+    expect(access(below("mixed/a"), F_OK) < 0 && access(below("mixed/z"), F_OK) < 0, 31);
+    expect(access(below("mixed/m/file"), F_OK) == 0, 32);
+}
+
+static void what_cannot_be_removed_keeps_nothing_else(void **state)
+{
+    const char *names[] = {"mixed", "mixed/a", "mixed/z", "mixed/a/in"};
+
+    if (geteuid() != 0)
+        skip(); /* only root can give files away */
+    assert_int_equal(folder_make(below("mixed/m"), 0755), 0);
+    assert_int_equal(file_write(below("mixed/m/file"), "x", 1, 0600), 0);
+    assert_int_equal(folder_make(below("mixed/a/in"), 0700), 0);
+    assert_int_equal(file_write(below("mixed/z"), "x", 1, 0600), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        assert_int_equal(chown(below(names[i]), 65534, 65534), 0);
+    as_nobody(remove_around_another);
+    assert_int_equal(folder_remove(below("mixed")), 0);
+}
+
 static void a_tree_deeper_than_any_path_is_removed(void **state)
 {
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -237,6 +328,9 @@ int main(void)
         cmocka_unit_test(a_failed_write_leaves_no_temporary_file),
         cmocka_unit_test(a_folder_is_made_with_its_parents_and_again),
         cmocka_unit_test(removing_a_folder_never_follows_a_link),
+        cmocka_unit_test(a_read_only_folder_is_removed_with_what_is_in_it),
+        cmocka_unit_test(a_deep_read_only_tree_is_removed),
+        cmocka_unit_test(what_cannot_be_removed_keeps_nothing_else),
         cmocka_unit_test(a_tree_deeper_than_any_path_is_removed),
         cmocka_unit_test(time_stamps_are_utc),
         cmocka_unit_test(log_levels_parse_by_name_only),

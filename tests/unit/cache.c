@@ -1,4 +1,5 @@
 /* cache.c - the block cache: what stays, what goes, and what a damaged file does. */
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -193,6 +194,170 @@ static void many_blocks_outgrow_the_table(void **state)
     assert_int_equal(get(cache, &id), 0);
 }
 
+static void a_block_is_as_old_as_its_last_pin(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct block_id a, b;
+
+    assert_int_equal(cache_new(folder, 2000, &cache), 0);
+    a = put(cache, 1);
+    assert_int_equal(cache_pin(cache, &a), 0);
+    b = put(cache, 2);
+    cache_unpin(cache, &a);
+    put(cache, 3);
+    assert_int_equal(get(cache, &b), CACHE_E_ABSENT);
+    assert_int_equal(get(cache, &a), 0);
+}
+
+/* ---- fetching, from a vault of the test's own ---- */
+
+#define FETCHED 20
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned calls, open; /* transfers so far; how many of them may go on */
+    unsigned fails;       /* transfers, from the first, that bring half and then fail */
+    unsigned blocks;      /* brought */
+} vault = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+int transfer_get(struct transfer *transfer, const struct transfer_want *wants, size_t n,
+                 transfer_sink *sink, void *user)
+{
+    unsigned call;
+    int r = 0;
+
+    (void)transfer;
+    pthread_mutex_lock(&vault.lock);
+    call = ++vault.calls;
+    pthread_cond_broadcast(&vault.changed);
+    while (vault.open < call)
+        pthread_cond_wait(&vault.changed, &vault.lock);
+    pthread_mutex_unlock(&vault.lock);
+    for (size_t i = 0; r == 0 && i < (call <= vault.fails ? n / 2 : n); i++) {
+        uint8_t data[1000];
+        struct block_id id;
+
+        block(wants[i].sealed_bytes, sizeof(data), data, &id); /* the size is the number */
+        r = sink(user, i, data, sizeof(data));
+        pthread_mutex_lock(&vault.lock);
+        vault.blocks++;
+        pthread_mutex_unlock(&vault.lock);
+    }
+    return r == 0 && call <= vault.fails ? -ETIMEDOUT : r;
+}
+
+static void vault_reset(unsigned open, unsigned fails)
+{
+    vault.calls = vault.blocks = 0;
+    vault.open = open;
+    vault.fails = fails;
+}
+
+static void vault_open(void)
+{
+    pthread_mutex_lock(&vault.lock);
+    vault.open = 100;
+    pthread_cond_broadcast(&vault.changed);
+    pthread_mutex_unlock(&vault.lock);
+}
+
+static void vault_await_call(void)
+{
+    pthread_mutex_lock(&vault.lock);
+    while (vault.calls == 0)
+        pthread_cond_wait(&vault.changed, &vault.lock);
+    pthread_mutex_unlock(&vault.lock);
+}
+
+struct fetcher {
+    pthread_t thread;
+    struct cache *cache;
+    atomic_bool stop;
+    int result;
+};
+
+static void *fetch(void *user)
+{
+    struct fetcher *fetcher = user;
+    struct transfer_want wants[FETCHED];
+
+    for (unsigned i = 0; i < FETCHED; i++) {
+        uint8_t data[1000];
+
+        wants[i].sealed_bytes = i;
+        block(i, sizeof(data), data, &wants[i].id);
+        cache_pin(fetcher->cache, &wants[i].id);
+    }
+    fetcher->result = cache_fetch(fetcher->cache, NULL, wants, FETCHED, &fetcher->stop);
+    for (unsigned i = 0; fetcher->result == 0 && i < FETCHED; i++)
+        if (get(fetcher->cache, &wants[i].id) != 0)
+            fetcher->result = -ENOENT;
+    for (unsigned i = 0; i < FETCHED; i++)
+        cache_unpin(fetcher->cache, &wants[i].id);
+    return NULL;
+}
+
+static void start(struct fetcher *fetcher, struct cache *cache)
+{
+    *fetcher = (struct fetcher){.cache = cache};
+    assert_int_equal(pthread_create(&fetcher->thread, NULL, fetch, fetcher), 0);
+}
+
+static void what_several_want_together_is_fetched_once(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct fetcher fetchers[4];
+
+    vault_reset(0, 0);
+    assert_int_equal(cache_new(folder, 100000, &cache), 0);
+    for (int i = 0; i < 4; i++)
+        start(&fetchers[i], cache);
+    vault_await_call();
+    vault_open();
+    for (int i = 0; i < 4; i++) {
+        pthread_join(fetchers[i].thread, NULL);
+        assert_int_equal(fetchers[i].result, 0);
+    }
+    assert_int_equal(vault.blocks, FETCHED);
+}
+
+static void who_waited_takes_over_from_one_that_failed(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct fetcher first, second;
+
+    vault_reset(0, 1);
+    assert_int_equal(cache_new(folder, 100000, &cache), 0);
+    start(&first, cache);
+    vault_await_call();
+    start(&second, cache);
+    vault_open();
+    pthread_join(first.thread, NULL);
+    pthread_join(second.thread, NULL);
+    assert_int_equal(first.result, -ETIMEDOUT);
+    assert_int_equal(second.result, 0);
+    assert_int_equal(vault.blocks, FETCHED); /* half each */
+}
+
+static void who_waits_can_be_stopped(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    struct fetcher first, second;
+
+    vault_reset(0, 0);
+    assert_int_equal(cache_new(folder, 100000, &cache), 0);
+    start(&first, cache);
+    vault_await_call();
+    start(&second, cache);
+    atomic_store(&second.stop, true);
+    pthread_join(second.thread, NULL);
+    assert_int_equal(second.result, -ECANCELED);
+    vault_open();
+    pthread_join(first.thread, NULL);
+    assert_int_equal(first.result, 0);
+}
+
 static void *hammer(void *user)
 {
     struct cache *cache = user;
@@ -241,6 +406,10 @@ int main(void)
         CASE(a_file_that_went_away_is_absent),
         CASE(restart_keeps_the_order_of_use_and_the_limit),
         CASE(many_blocks_outgrow_the_table),
+        CASE(a_block_is_as_old_as_its_last_pin),
+        CASE(what_several_want_together_is_fetched_once),
+        CASE(who_waited_takes_over_from_one_that_failed),
+        CASE(who_waits_can_be_stopped),
         CASE(threads_share_it),
     };
 

@@ -124,6 +124,21 @@ TEST(work_handed_back_unasked_goes_to_somebody_else)
     farm_free(&farm);
 }
 
+TEST(a_started_lease_handed_back_is_an_attempt)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    join(&farm, &one);
+    struct lease_id lease = assigned(&farm, 0);
+
+    started(&farm, 1, lease);
+    released(&farm, 1, lease);
+    assert_int_equal(record_of(&farm, RECORD_ATTEMPT)->attempt.class, CLASS_WORKER_LOST);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_LEASED); /* there is nobody else */
+    farm_free(&farm);
+}
+
 TEST(an_assignment_that_could_not_be_sent_is_granted_elsewhere)
 {
     struct farm farm = farm_new();
@@ -284,6 +299,7 @@ int main(void)
         cmocka_unit_test(what_is_queued_behind_a_lease_inherits_its_room_and_cards),
         cmocka_unit_test(what_has_not_started_is_asked_back_for_a_worker_without_work),
         cmocka_unit_test(work_handed_back_unasked_goes_to_somebody_else),
+        cmocka_unit_test(a_started_lease_handed_back_is_an_attempt),
         cmocka_unit_test(an_assignment_that_could_not_be_sent_is_granted_elsewhere),
         cmocka_unit_test(a_session_goes_on_a_new_process_takes_over_and_a_second_one_is_refused),
         cmocka_unit_test(a_returning_worker_keeps_sends_and_drops_as_floors_say),

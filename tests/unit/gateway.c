@@ -320,7 +320,7 @@ static uint64_t done_of(struct peer_link *link, uint8_t job)
 static void say_result(struct peer_link *link, const Wl__Assign *assign, bool forged)
 {
     uint8_t block[32] = {3}, ticket[32];
-    Wl__BlockRef manifest = WL__BLOCK_REF__INIT;
+    Wl__BlockRef manifest = WL__BLOCK_REF__INIT, *manifests = &manifest;
     Wl__Result result = WL__RESULT__INIT;
 
     memcpy(ticket, assign->ticket.data, sizeof ticket);
@@ -329,7 +329,8 @@ static void say_result(struct peer_link *link, const Wl__Assign *assign, bool fo
     result.session = link->session;
     result.lease = assign->lease;
     result.ticket = (ProtobufCBinaryData){sizeof ticket, ticket};
-    result.manifest = &manifest;
+    result.manifest = &manifests;
+    result.n_manifest = 1;
     say(link, &ENVELOPE(RESULT, result, &result));
 }
 

@@ -10,11 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <proto/base/bytes.h>
 #include <proto/base/clock.h>
 #include <worker/spawn.h>
+#include <worker/warden.h>
 
 static struct bytes output;
 
@@ -91,6 +93,57 @@ static void output_and_exit_status_are_the_actions(void **state)
     assert_int_equal(result.end, SPAWN_EXITED);
     assert_int_equal(result.exit_status, 3);
     assert_string_equal(output_text(), "out\nerr\n/tmp\n");
+}
+
+static void an_action_has_the_file_limit_that_the_worker_was_started_with(void **state)
+{
+    struct spawn_config config = shell(SHELL("ulimit -Sn; ulimit -Hn"));
+    struct spawn_result result;
+    struct rlimit before, limit, raised;
+    unsigned long long soft, hard;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    limit = (struct rlimit){.rlim_cur = 200, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    warden_raise_files();
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &raised), 0);
+    assert_int_equal(raised.rlim_cur, before.rlim_max);
+    assert_int_equal(spawn_run(*state, &config, &result), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(sscanf(output_text(), "%llu %llu", &soft, &hard), 2);
+    assert_int_equal(soft, 200);
+    assert_int_equal(hard, before.rlim_max);
+}
+
+static void nothing_outlives_a_killed_warden(void **state)
+{
+    /* In its group, in a session of its own, and one whose parent has gone. */
+    struct spawn_config config = shell(
+        SHELL("sleep 1000 & echo $!; setsid sleep 1001 & echo $!; (sleep 1002 & echo $!); "
+              "kill -9 $PPID; wait"));
+    struct spawn_result result;
+    int pids[3];
+
+    assert_int_equal(spawn_run(*state, &config, &result), 0);
+    assert_int_equal(result.end, SPAWN_LOST);
+    assert_int_equal(sscanf(output_text(), "%d %d %d", &pids[0], &pids[1], &pids[2]), 3);
+    for (int i = 0; i < 3; i++)
+        assert_false(alive(pids[i]));
+}
+
+static void a_killed_warden_takes_no_other_with_it(void **state)
+{
+    struct spawn_config daemon = shell(SHELL("sleep 1000 & echo $!"));
+    struct spawn_config config = shell(SHELL("kill -9 $PPID; wait"));
+    struct spawn_result result;
+    int pid;
+
+    daemon.keep = true;
+    assert_int_equal(spawn_run(*state, &daemon, &result), 0);
+    assert_int_equal(spawn_run(*state, &config, &result), 0);
+    assert_int_equal(result.end, SPAWN_LOST);
+    assert_int_equal(sscanf(output_text(), "%d", &pid), 1);
+    assert_true(alive(pid));
 }
 
 static void a_signal_is_128_and_its_number(void **state)
@@ -289,6 +342,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(output_and_exit_status_are_the_actions, setup, teardown),
         cmocka_unit_test_setup_teardown(a_signal_is_128_and_its_number, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            an_action_has_the_file_limit_that_the_worker_was_started_with, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_outlives_a_killed_warden, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_killed_warden_takes_no_other_with_it, setup, teardown),
         cmocka_unit_test_setup_teardown(it_sees_only_what_it_was_given, setup, teardown),
         cmocka_unit_test_setup_teardown(a_command_that_is_nowhere_is_said_so, setup, teardown),
         cmocka_unit_test_setup_teardown(a_timeout_ends_even_what_ignores_sigterm_and_hides, setup,

@@ -112,6 +112,31 @@ static void an_unreadable_result_is_removed_at_start(void **state)
     free(found);
 }
 
+static void one_that_cannot_be_read_now_is_kept(void **state)
+{
+    struct spool spool, *found;
+    char path[128], aside[128];
+    uint64_t next;
+    size_t n;
+
+    assert_int_equal(spool_new(base, 1, &spool), 0);
+    assert_int_equal(save(&spool, "done"), 0);
+    snprintf(path, sizeof(path), "%s/result", spool.folder);
+    snprintf(aside, sizeof(aside), "%s/aside", spool.folder);
+    spool_deinit(&spool);
+    assert_int_equal(rename(path, aside), 0);
+    assert_int_equal(symlink("result", path), 0); /* ELOOP, for one */
+    assert_int_equal(spool_load(base, &found, &n, &next), 0);
+    assert_int_equal(n, 0);
+    assert_int_equal(next, 2);
+    free(found);
+    assert_int_equal(rename(aside, path), 0);
+    assert_int_equal(spool_load(base, &found, &n, &next), 0);
+    assert_int_equal(n, 1);
+    spool_deinit(&found[0]);
+    free(found);
+}
+
 static void a_removed_one_leaves_nothing(void **state)
 {
     struct spool spool;
@@ -147,8 +172,11 @@ static void a_later_result_replaces_the_first(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(a_saved_result_is_found_with_its_blocks),  CASE(an_unfinished_one_is_removed_at_start),
-        CASE(an_unreadable_result_is_removed_at_start), CASE(a_removed_one_leaves_nothing),
+        CASE(a_saved_result_is_found_with_its_blocks),
+        CASE(an_unfinished_one_is_removed_at_start),
+        CASE(an_unreadable_result_is_removed_at_start),
+        CASE(one_that_cannot_be_read_now_is_kept),
+        CASE(a_removed_one_leaves_nothing),
         CASE(a_later_result_replaces_the_first),
     };
 

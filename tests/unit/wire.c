@@ -177,6 +177,9 @@ static const struct limit {
     {&wl__recipe__descriptor, "environments", COUNT, LIMIT_ENVIRONMENTS},
     {&wl__recipe__descriptor, "variables", COUNT, LIMIT_VARIABLES},
     {&wl__root__descriptor, "manifest", COUNT, LIMIT_MANIFEST_BLOCKS},
+    {&wl__result__descriptor, "manifest", COUNT, LIMIT_MANIFEST_BLOCKS},
+    {&wl__result_row__descriptor, "manifest", COUNT, LIMIT_MANIFEST_BLOCKS},
+    {&wl__dependency_result__descriptor, "manifest", COUNT, LIMIT_MANIFEST_BLOCKS},
     {&wl__root__descriptor, "path", MAX, LIMIT_PATH_BYTES},
     {&wl__step_recipe__descriptor, "outputs", COUNT, LIMIT_OUTPUTS},
     {&wl__step_recipe__descriptor, "inputs", COUNT, LIMIT_ROOTS},
@@ -267,10 +270,10 @@ static void inline_bytes_are_limited_by_who_refers_to_them(void **state)
     const char *why = "";
 
     (void)state;
-    result->manifest->inline_sealed =
+    result->manifest[0]->inline_sealed =
         (ProtobufCBinaryData){LIMIT_INLINE_BYTES + LIMIT_BLOCK_OVERHEAD_BYTES, bytes};
     assert_int_equal(round_trip(&result->base, &why), 0);
-    result->manifest->inline_sealed.len++;
+    result->manifest[0]->inline_sealed.len++;
     assert_int_equal(round_trip(&result->base, &why), WIRE_E_LIMIT);
     submit->recipe->inline_sealed =
         (ProtobufCBinaryData){LIMIT_RECIPE_INLINE_BYTES + LIMIT_BLOCK_OVERHEAD_BYTES, bytes};
@@ -293,7 +296,7 @@ static void a_message_without_what_it_needs_is_refused(void **state)
     assert_non_null(strstr(why, "Started.lease"));
     submit->recipe = NULL;
     assert_int_equal(round_trip(&submit->base, &why), WIRE_E_LIMIT);
-    result->manifest = NULL; /* it failed */
+    result->n_manifest = 0; /* it failed */
     assert_int_equal(round_trip(&result->base, &why), 0);
 }
 

@@ -1,0 +1,42 @@
+"""What a worker must bear: results of many files, renderers whose keeper is killed."""
+import os
+
+from farm import Farm, alive, equal, lines, main, scenario, tree, until, write
+
+LONG = "/".join(letter * 240 for letter in "abcd")  # makes a list of 1,500 files longer than one block
+
+
+@scenario
+def a_list_of_files_longer_than_a_block_comes_home_and_is_read_by_the_next_step():
+    with Farm() as farm:
+        farm.start_broker()
+        ann, out = farm.person("ann"), farm.path("out")
+        farm.worker("box1", "--slots", "1")
+        write(farm.path("shot", "input"), "x")
+        answer = ann.ask("render", farm.path("shot"), "--preset", "command", "-f", "1", "-o", out,
+                         "-p", 'run=mkdir -p "$OUT/%s" && cd "$OUT/%s" && for i in $(seq 1500); do echo $i > $i; done' % (LONG, LONG),
+                         "-p", 'then=cd "$OUT/%s" && ls | wc -l > "$OUT/count"' % LONG,
+                         code=0)
+        home = tree(out)
+        equal(home.pop("count").strip(), b"1500", "files that the second step found")
+        equal(home, {"%s/%d" % (LONG, i): b"%d\n" % i for i in range(1, 1501)}, "files at home")
+        equal(farm.results(answer.id), {(0, 0): 1, (1, 0): 1}, "current results")
+
+
+@scenario
+def what_a_renderer_started_ends_though_its_keeper_was_killed():
+    with Farm() as farm:
+        farm.start_broker()
+        ann, pids = farm.person("ann"), farm.path("pids")
+        farm.worker("box1", "--slots", "1")
+        write(farm.path("shot", "input"), "x")
+        ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p",
+                   "run=[ -e %s ] && exit 0; setsid sleep 1000 & echo $! > %s.new; mv %s.new %s; "
+                   "kill -9 $PPID; wait" % (pids, pids, pids, pids))
+        until(lambda: os.path.exists(pids), "the command runs")
+        for pid in lines(pids):
+            until(lambda pid=pid: not alive(int(pid)), "process %s is gone" % pid, 15)
+
+
+if __name__ == "__main__":
+    main()
