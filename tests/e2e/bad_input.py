@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 
-from farm import Farm, check, equal, lines, main, scenario, tree, until, write
+from farm import Farm, check, equal, lines, main, run, scenario, tree, until, write
 
 POV_BROKEN = "#version 3.7;\nsphere { <0, 0, 0> 1 ]\n"
 EXIT = {"home": 0, "failed": 1, "usage": 2, "unreachable": 3, "partial": 4}
@@ -110,7 +110,8 @@ def a_job_that_no_worker_can_run_waits_and_says_why():
     with farm_with_a_neighbour() as (farm, ann):
         shot, rows = farm.path("shot"), []
         write(os.path.join(shot, "scene.pov"), "sphere { 0, 1 }")
-        write(os.path.join(shot, "scene.blend"), "BLENDER")
+        run(["blender", "--background", "--factory-startup", "-noaudio", "--python-expr",
+             "import bpy; bpy.ops.wm.save_as_mainfile(filepath='%s/scene.blend')" % shot], farm.folder)
         command = (shot, "--preset", "command", "-p", "run=true")
         for name, argv, words in (("POV-Ray is missing", (shot + "/scene.pov",), ["no connected worker", "povray"]),
                                   ("Blender is missing", (shot + "/scene.blend",), ["no connected worker", "blender"]),
