@@ -20,12 +20,52 @@ static void no_amount(const struct why *why, char *text, size_t size)
                  why->wanted, unit, hint);
 }
 
+static void no_pool(const char *pool, char *text, size_t size)
+{
+    if (*pool)
+        snprintf(text, size,
+                 "no connected worker is in the pool %s: submit to another (--pool), or have an "
+                 "operator put a worker there (westlight workers pool WORKER %s)",
+                 pool, pool);
+    else
+        snprintf(text, size,
+                 "every connected worker is in a pool, and the job asks for none: submit it to one "
+                 "(--pool), or have an operator take a worker out of its pool (westlight workers "
+                 "pool WORKER '')");
+}
+
+static void unwilling(const struct why *why, char *text, size_t size)
+{
+    uint32_t workers = why->drained + why->aside;
+    char who[64] = "the worker that could run it is";
+
+    if (workers > 1)
+        snprintf(who, sizeof who, "the %" PRIu32 " workers that could run it are", workers);
+    if (why->aside == 0)
+        snprintf(text, size,
+                 "%s drained: it waits for westlight workers undrain, or another worker", who);
+    else if (why->drained == 0)
+        snprintf(text, size,
+                 "%s set aside, because too many tasks failed in a row: tried again by itself, or "
+                 "at once after westlight workers clear",
+                 who);
+    else
+        snprintf(text, size,
+                 "%s drained (%" PRIu32 ") or set aside (%" PRIu32
+                 "): it waits for westlight workers undrain or clear, or another worker",
+                 who, why->drained, why->aside);
+}
+
 static void no_attribute(const struct why *why, char *text, size_t size)
 {
     static const char software[] = "attr.software.";
     const char *value = why->value ? why->value : "";
     char wanted[LIMIT_NAME_BYTES + 8] = "";
 
+    if (strcmp(why->name, ATTRIBUTE_POOL) == 0) {
+        no_pool(value, text, size);
+        return;
+    }
     if (*value)
         snprintf(wanted, sizeof wanted, " %s", value);
     if (strncmp(why->name, software, strlen(software)) == 0)
@@ -71,6 +111,9 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
         snprintf(text, size, "%" PRIu32 " worker%s could run it and %s busy: it waits its turn",
                  why->workers, why->workers == 1 ? "" : "s", why->workers == 1 ? "is" : "are");
         return;
+    case WHY_UNWILLING:
+        unwilling(why, text, size);
+        return;
     case WHY_HELD:
         snprintf(text, size,
                  "held for workers that are expected back after a lost link: it goes to "
@@ -82,6 +125,21 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
                  "(westlight log shows why it failed)");
         return;
     }
+}
+
+const char *words_worker(const struct worker_view *view)
+{
+    if (!view->connected)
+        return !view->drained                 ? "away"
+               : view->running + view->queued ? "draining, away"
+                                              : "drained, away";
+    if (!view->listed)
+        return "joining";
+    if (view->drained)
+        return view->running + view->queued ? "draining" : "drained";
+    if (view->aside)
+        return "set aside";
+    return view->running ? "running" : "idle";
 }
 
 const char *words_reason(enum pause_reason reason)

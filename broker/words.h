@@ -8,6 +8,8 @@
 
 /* Why a step's tasks wait; "" where they do not. `step_name` is of why->step. */
 void words_why(const struct why *why, const char *step_name, char *text, size_t size);
+/* What a worker is at, in a word or two. */
+const char *words_worker(const struct worker_view *view);
 const char *words_reason(enum pause_reason reason); /* "" where the job is not paused */
 /* What a verb did. */
 void words_done(enum verb_kind verb, uint64_t tasks, int32_t priority, char *text, size_t size);

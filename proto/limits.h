@@ -66,6 +66,7 @@
 #define LIMIT_LEASES                 (1u << 20)
 #define LIMIT_JOBS                   (1u << 20)
 #define LIMIT_PAGE                   (200) /* rows in one page of a list */
+#define LIMIT_TEND_WORKERS           (128) /* in one operator's request: its answer names each */
 #define LIMIT_RESULTS_PAGE           (48)  /* rows of up to ~1.3 KiB, mostly; 64 KiB end a page, too */
 
 /* Time. */
@@ -79,3 +80,6 @@
 #define LIMIT_ATTEMPTS_FAILED        (3)  /* on different workers, where the farm has them */
 #define LIMIT_JOB_FAILED             (10) /* failed tasks after which a job pauses itself */
 #define LIMIT_JOB_FAILED_FIRST       (3)  /* failed attempts before any success, likewise */
+#define LIMIT_ASIDE_TASKS            (5)  /* different ones failed in a row: the worker is set aside */
+#define LIMIT_ASIDE_S                (60) /* for so long; twice as long each further time */
+#define LIMIT_ASIDE_MAX_S            (3600)

@@ -62,6 +62,9 @@
     X(VERDICT_SEND, 1, "send") /* send its result */                                               \
     X(VERDICT_DROP, 2, "drop") /* stop it, delete it */
 
+/* The pool of a worker is an attribute that the broker alone gives it; "" where it is in none. */
+#define ATTRIBUTE_POOL "attr.worker.pool"
+
 #define STATE_ENUM(name, number, string) name = number,
 enum task_state { TASK_STATES(STATE_ENUM) };
 enum job_state { JOB_STATES(STATE_ENUM) };

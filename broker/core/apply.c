@@ -19,7 +19,8 @@ static void usage_add(struct usage *sum, const struct usage *usage)
         sum->memory_bytes = usage->memory_bytes;
 }
 
-static void apply_failed(struct step *step, const struct record *record, struct worker *worker)
+static void apply_failed(struct core *core, struct step *step, const struct record *record,
+                         struct worker *worker)
 {
     const struct lease_id *lease = &record->attempt.lease;
     struct task *task = task_make(step, lease->task.index);
@@ -39,6 +40,7 @@ static void apply_failed(struct step *step, const struct record *record, struct 
         known |= task->failed_on[i] == worker;
     if (!known && task->n_failed_on < TASK_FAILED_ON)
         task->failed_on[task->n_failed_on++] = worker;
+    aside_failed(core, worker, task, record->attempt.class);
     step->job->attempts_failed++;
     /* A lost node says little about the job. */
     if (step->job->results == 0 && record->attempt.class != CLASS_WORKER_LOST)
@@ -54,9 +56,10 @@ static void apply_attempt(struct core *core, const struct record *record)
     CHECK(step && worker);
     usage_add(&step->job->usage, &record->attempt.usage);
     if (record->attempt.class != CLASS_OK) {
-        apply_failed(step, record, worker);
+        apply_failed(core, step, record, worker);
         return;
     }
+    aside_succeeded(core, worker, task_find(step, lease->task.index));
     step->job->results++;
     step->job->last_result = record->sequence;
     step_move_one(step, lease->task.index, TASK_DONE);
@@ -150,6 +153,36 @@ static void apply_note(struct core *core, const struct record *record)
     CHECK(task->note.worker);
 }
 
+static void apply_tend(struct core *core, const struct record *record)
+{
+    struct fleet *fleet = &core->fleet;
+    struct worker *worker = worker_of(fleet, &record->tend.worker);
+
+    CHECK(worker);
+    switch (record->tend.tend) {
+    case TEND_DRAIN:
+    case TEND_UNDRAIN:
+        worker_set_willing(fleet, worker, record->tend.tend == TEND_DRAIN, worker->aside);
+        return;
+    case TEND_CLEAR:
+        aside_forget(worker);
+        return;
+    case TEND_NOTE:
+        free(worker->note);
+        worker->note = *record->tend.text
+                           ? memory_copy(record->tend.text, strlen(record->tend.text) + 1)
+                           : NULL;
+        return;
+    case TEND_POOL:
+        worker->pool = fleet_name(fleet, record->tend.text);
+        return;
+    case TEND_ASIDE:
+        worker->aside_times++;
+        worker->aside_until_wall_s = record->tend.until_wall_s;
+        return;
+    }
+}
+
 bool range_valid(const struct job *job, const struct task_range *range)
 {
     return range->step < job->n_steps && range->first <= range->last &&
@@ -185,5 +218,8 @@ void apply_record(struct core *core, const struct record *record)
         core_remember(core, &request);
         break;
     }
+    case RECORD_TEND:
+        apply_tend(core, record);
+        break;
     }
 }

@@ -130,6 +130,8 @@ static void audit_worker(const struct core *core, const struct worker *worker)
 
         audit_lease(core, lease);
         CHECK(worker->connected || worker->awaited || lease->lapsed);
+        /* What it is not to begin any more is on its way back. */
+        CHECK(worker_willing(worker) || lease->started || lease->stopping || lease->asked_back);
         if (!lease->plan)
             continue;
         CHECK((cards & lease->gpu_mask) == 0); /* a card is leased once */
@@ -143,11 +145,36 @@ static void audit_worker(const struct core *core, const struct worker *worker)
     CHECK(!shape || memcmp(room, worker->free, shape->n_free * sizeof(*room)) == 0);
     CHECK(cards == worker->cards_busy);
     CHECK((worker->group != NULL) == worker_available(worker));
+    CHECK(worker->aside == (worker->aside_position != HEAP_NONE));
+    CHECK(!worker->aside || worker->aside_until_wall_s > 0);
     CHECK(!worker->group ||
           memcmp(worker->group->free, worker->free, shape->n_free * sizeof(*room)) == 0);
     CHECK(!worker->connected || worker->timer_position != HEAP_NONE);
     CHECK(worker->timer_position == HEAP_NONE || worker->timer_ns <= worker->deadline_ns ||
           worker->timer_ns <= core->pardon_ns);
+}
+
+static void audit_shape(const struct core *core, const struct shape *shape)
+{
+    uint32_t workers = 0, connected = 0, drained = 0, aside = 0;
+
+    for (size_t i = 0; i < core->fleet.n_workers; i++) {
+        const struct worker *worker = core->fleet.workers[i];
+
+        if (worker->shape != shape)
+            continue;
+        workers++;
+        connected += worker->connected;
+        drained += worker->connected && worker->drained;
+        aside += worker->connected && worker->aside && !worker->drained;
+        const struct name_set *set = shape->sets;
+
+        while (strcmp(set->name, ATTRIBUTE_POOL) != 0) /* every shape has one */
+            set++;
+        CHECK(set->n_any_of == 1 && set->any_of[0] == worker->pool);
+    }
+    CHECK(workers == shape->workers && connected == shape->connected);
+    CHECK(drained == shape->drained && aside == shape->aside);
 }
 
 /* ---- nothing is forgotten ---- */
@@ -183,6 +210,7 @@ void core_audit(const struct core *core)
     CHECK(tasks == core->task_pool.in_use && tasks == core->tasks.n);
     for (size_t i = 0; i < core->fleet.n_workers; i++)
         audit_worker(core, core->fleet.workers[i]);
+    list_each(link, &core->fleet.shapes) audit_shape(core, container_of(link, struct shape, link));
     if (!core->live || core->promised_ns == 0)
         return;
     for (size_t i = 0; i < core->fleet.n_demands; i++)

@@ -12,6 +12,13 @@ static bool delay_before(const void *a, const void *b)
     return ((const struct task *)a)->delay_until_ns < ((const struct task *)b)->delay_until_ns;
 }
 
+static bool aside_before(const void *a, const void *b)
+{
+    const struct worker *x = a, *y = b;
+
+    return x->aside_until_wall_s < y->aside_until_wall_s;
+}
+
 struct core *core_new(const struct core_config *config)
 {
     struct core *core = memory_new(sizeof(*core));
@@ -33,6 +40,8 @@ struct core *core_new(const struct core_config *config)
     sched_init(core);
     heap_init(&core->deadlines, deadline_before, offsetof(struct worker, timer_position));
     heap_init(&core->delays, delay_before, offsetof(struct task, delay_position));
+    heap_init(&core->asides, aside_before, offsetof(struct worker, aside_position));
+    link_init(&core->suspects);
     return core;
 }
 
@@ -52,6 +61,7 @@ void core_free(struct core *core)
     pool_deinit(&core->request_pool);
     heap_deinit(&core->deadlines);
     heap_deinit(&core->delays);
+    heap_deinit(&core->asides);
     sched_deinit(core);
     fleet_deinit(&core->fleet);
     free(core);
@@ -93,6 +103,9 @@ static void handle(struct core *core, const struct event *event)
     case EVENT_EXPEL:
         on_expel(core, &event->expel.key);
         return;
+    case EVENT_TEND:
+        on_tend(core, event);
+        return;
     }
 }
 
@@ -114,6 +127,7 @@ void core_step(struct core *core, const struct event *event, struct outbox *outb
     core->wall_s = event->wall_s;
     handle(core, event);
     timers_run(core);
+    aside_judge(core);
     sched_run(core);
     notes_run(core);
     tell_changed(core);
@@ -156,6 +170,13 @@ void core_recovered(struct core *core, int64_t now_ns)
         list_each(link, &core->jobs[i]->tasks)
             hold_noted(core, container_of(link, struct task, of_job));
         link_remove(&core->jobs[i]->touched);
+    }
+    for (size_t i = 0; i < core->fleet.n_workers; i++) {
+        struct worker *worker = core->fleet.workers[i];
+
+        link_remove(&worker->suspected); /* it was judged when it lived */
+        if (worker->aside_until_wall_s > 0)
+            aside_begin(core, worker); /* the first step's clock says whether it is over */
     }
     core->promised_ns = core_deadline_ns(core);
 }

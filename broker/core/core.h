@@ -95,9 +95,12 @@ enum event_kind {
     EVENT_RELEASED,
     EVENT_UNSENT,     /* an EFFECT_ASSIGN that could not be sent */
     EVENT_EXPEL,      /* a worker's key was revoked */
+    EVENT_TEND,       /* an operator's, on workers */
 };
 
 enum verb_kind { VERB_CANCEL = 1, VERB_PAUSE, VERB_RESUME, VERB_RETRY, VERB_PRIORITY };
+/* What is done to a worker; the last is done by the core alone. */
+enum tend_kind { TEND_DRAIN = 1, TEND_UNDRAIN, TEND_CLEAR, TEND_NOTE, TEND_POOL, TEND_ASIDE };
 enum held_state { HELD_QUEUED, HELD_RUNNING, HELD_RESULT };
 
 struct inventory_item { struct lease_id lease; enum held_state state; uint32_t gpu_mask; };
@@ -142,6 +145,13 @@ struct event {
         struct { struct worker_id worker; struct lease_id lease; } released;
         struct { struct worker_id worker; struct lease_id lease; } unsent;
         struct { struct worker_key key; } expel;
+        struct {
+            enum tend_kind tend;
+            const struct worker_key *workers; size_t n_workers;
+            const char *text; /* NOTE, POOL: "" takes it away; DRAIN: its note, NULL: as it is */
+            struct request_id request;
+            struct request_digest digest;
+        } tend;
     };
 };
 
@@ -153,6 +163,7 @@ enum record_kind {
     RECORD_CHANGE,
     RECORD_NOTE,    /* a lease that has lasted; a later note or attempt of the task replaces it */
     RECORD_REQUEST, /* a mutating request and its answer */
+    RECORD_TEND,    /* what was done to a worker; `job` is none */
 };
 enum change_kind {
     CHANGE_STATE,    /* of the job: state, reason */
@@ -193,6 +204,12 @@ struct record {
             enum code code;
             uint64_t tasks;
         } request;
+        struct {
+            enum tend_kind tend;
+            struct worker_key worker;
+            const char *text;     /* NOTE, POOL; "" else */
+            int64_t until_wall_s; /* ASIDE */
+        } tend;
     };
 };
 
@@ -302,10 +319,11 @@ enum why_kind {
     WHY_NO_ATTRIBUTE, /* no connected worker has `name` with any of the values wanted: `value` */
     WHY_NO_ONE_FITS,  /* each demand is met somewhere, never all on one worker */
     WHY_BUSY,         /* `workers` could run it and are busy */
+    WHY_UNWILLING,    /* all who could run it are drained or set aside: so many */
     WHY_HELD,         /* for workers that are expected back */
     WHY_RETRYING,     /* failed on the workers there are; waits for another or for a back-off */
 };
-struct why { enum why_kind kind; uint32_t step; const char *name; const char *value; double wanted, best; uint32_t workers; };
+struct why { enum why_kind kind; uint32_t step; const char *name; const char *value; double wanted, best; uint32_t workers, drained, aside; };
 void core_why(const struct core *core, const struct job_id *job, uint32_t step, struct why *ret_why);
 
 struct worker_view {
@@ -316,6 +334,10 @@ struct worker_view {
     int64_t seen_ns;
     uint32_t running, queued;
     uint64_t done, failed;
+    bool drained, aside;
+    int64_t aside_until_wall_s;
+    uint32_t failed_in_a_row; /* different tasks, since its last success */
+    const char *pool, *note;  /* "" where it has none; until the next step */
 };
 bool core_worker(const struct core *core, struct worker_id worker, struct worker_view *ret_view);
 bool core_worker_by_key(const struct core *core, const struct worker_key *key, struct worker_view *ret_view);

@@ -175,6 +175,27 @@ bool amounts_same(const struct name_amount *a, size_t n_a, const struct name_amo
 
 /* ---- demands ---- */
 
+/* Whoever asks for no pool asks for a worker that is in none. */
+static struct name_set *demand_sets(struct fleet *fleet, const struct step_spec *spec,
+                                    size_t *ret_n)
+{
+    static const char *const none[] = {""};
+    struct attribute attributes[LIMIT_ATTRIBUTES + 1];
+    size_t n = spec->n_attributes;
+    bool asked = false;
+
+    CHECK(n <= LIMIT_ATTRIBUTES);
+    for (size_t i = 0; i < n; i++) {
+        attributes[i] = spec->attributes[i];
+        asked |= strcmp(attributes[i].name, ATTRIBUTE_POOL) == 0 &&
+                 attributes[i].n_any_of + attributes[i].n_all_of > 0;
+    }
+    if (!asked)
+        attributes[n++] = (struct attribute){.name = ATTRIBUTE_POOL, .any_of = none, .n_any_of = 1};
+    *ret_n = n;
+    return sets_copy(fleet, attributes, n);
+}
+
 static void demand_fill(struct fleet *fleet, struct demand *demand, const struct step_spec *spec)
 {
     demand->amounts =
@@ -200,8 +221,7 @@ static void demand_fill(struct fleet *fleet, struct demand *demand, const struct
         demand->cards = 1; /* so much memory on a card is a card */
     if (demand->cards == 0)
         demand->card_memory_mib = 0;
-    demand->sets = sets_copy(fleet, spec->attributes, spec->n_attributes);
-    demand->n_sets = spec->n_attributes;
+    demand->sets = demand_sets(fleet, spec, &demand->n_sets);
     demand->hash = hash_number(hash_number(3, (uint64_t)demand->vcpus), (uint64_t)demand->memory);
     demand->hash = hash_number(hash_number(demand->hash, demand->cards), demand->card_memory_mib);
     demand->hash = hash_amounts(demand->hash, demand->amounts, demand->n_amounts);

@@ -15,6 +15,8 @@ static uint64_t digest_task(const struct task *task)
     for (uint32_t i = 0; i < task->n_failed_on; i++)
         hash =
             hash_bytes(hash, task->failed_on[i]->key.bytes, sizeof(task->failed_on[i]->key.bytes));
+    for (uint32_t i = 0; i < task->n_failed_on; i++)
+        hash = hash_number(hash, task->failed_in[i]);
     for (uint32_t i = 0; i < TASK_RECENT && i < task->n_recent; i++)
         hash = hash_number(hash_number(hash, task->recent[i].epoch), task->recent[i].attempt);
     if (task->noted)
@@ -79,6 +81,23 @@ static uint64_t digest_request(const struct request *request)
     return hash_number(hash_number(hash, request->code), request->tasks);
 }
 
+/* One of whom nothing durable is known is as one that is not there. */
+static uint64_t digest_worker(const struct worker *worker)
+{
+    uint64_t hash = hash_bytes(14, worker->key.bytes, sizeof(worker->key.bytes));
+    const char *note = worker->note ? worker->note : "";
+
+    if (!worker->drained && !*worker->pool && !*note && worker->streak.tasks == 0 &&
+        worker->aside_times == 0 && worker->aside_until_wall_s == 0)
+        return 0;
+    hash = hash_number(hash_number(hash, worker->drained), worker->aside_times);
+    hash = hash_number(hash, (uint64_t)worker->aside_until_wall_s);
+    hash = hash_bytes(hash_bytes(hash, worker->pool, strlen(worker->pool)), note, strlen(note));
+    hash = hash_number(hash_number(hash, worker->streak.tasks), worker->streak.elsewhere);
+    hash = hash_number(hash_number(hash, worker->streak.job), worker->streak.several_jobs);
+    return hash;
+}
+
 uint64_t core_digest(const struct core *core)
 {
     uint64_t hash = hash_number(10, core->sequence), sum = 0;
@@ -88,5 +107,7 @@ uint64_t core_digest(const struct core *core)
     for (size_t i = 0; i < core->requests.capacity; i++)
         if (core->requests.slots[i].value)
             sum += digest_request(core->requests.slots[i].value);
+    for (size_t i = 0; i < core->fleet.n_workers; i++)
+        sum += digest_worker(core->fleet.workers[i]);
     return hash_number(hash, sum);
 }

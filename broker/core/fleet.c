@@ -30,6 +30,7 @@ void fleet_deinit(struct fleet *fleet)
             shape_release(fleet, worker->shape);
         }
         free(worker->free);
+        free(worker->note);
         free(worker);
     }
     free(fleet->workers);
@@ -68,10 +69,13 @@ struct worker *worker_of(struct fleet *fleet, const struct worker_key *key)
     worker = memory_new(sizeof(*worker));
     worker->key = *key;
     worker->id.value = (uint32_t)fleet->n_workers;
-    worker->timer_position = HEAP_NONE;
+    worker->timer_position = worker->aside_position = HEAP_NONE;
+    worker->pool = fleet_name(fleet, "");
+    worker->streak.number = 1;
     link_init(&worker->grouped);
     link_init(&worker->leases);
     link_init(&worker->dirty);
+    link_init(&worker->suspected);
     MEMORY_GROW(fleet->workers, fleet->n_workers, fleet->workers_capacity);
     fleet->workers[fleet->n_workers++] = worker;
     table_insert(&fleet->workers_by_key, key_hash(key), worker);
@@ -80,7 +84,18 @@ struct worker *worker_of(struct fleet *fleet, const struct worker_key *key)
 
 bool worker_available(const struct worker *worker)
 {
-    return worker->connected && worker->listed && !worker->stalled;
+    return worker->connected && worker->listed && !worker->stalled && worker_willing(worker);
+}
+
+static void worker_count(struct fleet *fleet, const struct worker *worker, uint32_t change)
+{
+    struct shape *shape = worker->shape;
+
+    shape->connected += change;
+    fleet->connected += change;
+    shape->drained += worker->drained ? change : 0;
+    shape->aside += worker->aside && !worker->drained ? change : 0;
+    fleet->aside += worker->aside ? change : 0;
 }
 
 void worker_set_connected(struct fleet *fleet, struct worker *worker, bool connected)
@@ -88,8 +103,17 @@ void worker_set_connected(struct fleet *fleet, struct worker *worker, bool conne
     if (worker->connected == connected)
         return;
     worker->connected = connected;
-    worker->shape->connected += connected ? 1 : -1u;
-    fleet->connected += connected ? 1 : -1u;
+    worker_count(fleet, worker, connected ? 1 : -1u);
+}
+
+void worker_set_willing(struct fleet *fleet, struct worker *worker, bool drained, bool aside)
+{
+    if (worker->connected)
+        worker_count(fleet, worker, -1u);
+    worker->drained = drained;
+    worker->aside = aside;
+    if (worker->connected)
+        worker_count(fleet, worker, 1);
 }
 
 void worker_set_shape(struct fleet *fleet, struct worker *worker, struct shape *shape)
@@ -283,13 +307,16 @@ uint32_t fleet_able(struct fleet *fleet, const struct demand *demand)
     {
         struct shape *shape = container_of(link, struct shape, link);
 
-        if (shape->connected > 0 && demand_plan(demand, shape)->possible)
-            workers += shape->connected;
+        uint32_t willing = shape->connected - shape->drained - shape->aside;
+
+        if (willing > 0 && demand_plan(demand, shape)->possible)
+            workers += willing;
     }
     return workers;
 }
 
 bool worker_able(const struct worker *worker, const struct demand *demand)
 {
-    return worker->connected && worker->shape && demand_plan(demand, worker->shape)->possible;
+    return worker->connected && worker_willing(worker) &&
+           demand_plan(demand, worker->shape)->possible;
 }

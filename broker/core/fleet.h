@@ -69,6 +69,7 @@ struct plan {
 struct shape {
     uint64_t hash;
     uint32_t workers, connected; /* that have it */
+    uint32_t drained, aside;     /* of those connected; one that is both is drained */
     uint32_t slots, prefetch;
     struct name_amount *amounts;
     size_t n_amounts;
@@ -96,6 +97,15 @@ struct group {
     int64_t free[];
 };
 
+/* What failed on a worker since its last success. */
+struct streak {
+    uint32_t number;    /* of the worker's streaks, from 1: see struct task's failed_in */
+    uint32_t tasks;     /* different ones */
+    uint32_t elsewhere; /* of them done since by another worker */
+    uint64_t job;       /* the first one's sequence */
+    bool several_jobs;
+};
+
 struct worker {
     struct worker_id id;
     struct worker_key key;
@@ -118,6 +128,17 @@ struct worker {
     struct link dirty; /* in core.dirty_workers */
     uint32_t claims;   /* leases asked back elsewhere for it */
     uint64_t done, failed;
+    /* durable, by records */
+    bool drained;
+    const char *pool; /* interned; "": none */
+    char *note;       /* NULL: none */
+    struct streak streak;
+    uint32_t aside_times; /* since its last success */
+    int64_t aside_until_wall_s;
+    /* not durable */
+    bool aside; /* that time has not come yet */
+    size_t aside_position;  /* in core.asides while it is */
+    struct link suspected;  /* in core.suspects: its streak has changed */
 };
 
 struct fleet {
@@ -127,7 +148,7 @@ struct fleet {
     struct worker **workers;
     size_t n_workers, workers_capacity;
     struct link shapes, open;
-    uint32_t connected;
+    uint32_t connected, aside; /* aside: of those connected */
 };
 
 void fleet_init(struct fleet *fleet);
@@ -151,15 +172,22 @@ bool amounts_same(const struct name_amount *a, size_t n_a, const struct name_amo
 
 /* shape.c */
 bool shape_valid(const struct offer *offer);
-struct shape *shape_of(struct fleet *fleet, const struct offer *offer);
+struct shape *shape_of(struct fleet *fleet, const struct offer *offer, const char *pool);
+/* The same offer in another pool. */
+struct shape *shape_in_pool(struct fleet *fleet, const struct shape *shape, const char *pool);
 void shape_release(struct fleet *fleet, struct shape *shape);
 
 /* fleet.c */
 struct worker *worker_of(struct fleet *fleet, const struct worker_key *key); /* made if new */
 struct worker *worker_find(const struct fleet *fleet, const struct worker_key *key);
 void worker_set_shape(struct fleet *fleet, struct worker *worker, struct shape *shape);
+static inline bool worker_willing(const struct worker *worker)
+{
+    return !worker->drained && !worker->aside;
+}
 bool worker_available(const struct worker *worker);
 void worker_set_connected(struct fleet *fleet, struct worker *worker, bool connected);
+void worker_set_willing(struct fleet *fleet, struct worker *worker, bool drained, bool aside);
 /* Into the group of its free capacity, or out of all where it is not available. */
 void worker_regroup(struct fleet *fleet, struct worker *worker);
 bool shape_fits(const struct shape *shape, const int64_t *free, const struct plan *plan);
@@ -168,6 +196,6 @@ uint32_t worker_take(struct worker *worker, const struct plan *plan, uint32_t ca
 void worker_give(struct worker *worker, const struct plan *plan, uint32_t cards);
 /* The best group with room, NULL if none. */
 struct group *fleet_room(struct fleet *fleet, const struct demand *demand);
-/* Connected workers that could run it were they idle. */
+/* Connected and willing workers that could run it were they idle. */
 uint32_t fleet_able(struct fleet *fleet, const struct demand *demand);
 bool worker_able(const struct worker *worker, const struct demand *demand);

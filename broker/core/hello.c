@@ -20,7 +20,7 @@ static enum code hello_standing(const struct worker *worker, const struct event 
 }
 
 /* What its leases hold, of an offer that may have changed. */
-static void retake(struct core *core, struct worker *worker)
+void worker_retake(struct core *core, struct worker *worker)
 {
     list_each(link, &worker->leases)
     {
@@ -35,14 +35,14 @@ static void retake(struct core *core, struct worker *worker)
 
 static void worker_greet(struct core *core, struct worker *worker, const struct event *event)
 {
-    struct shape *shape = shape_of(&core->fleet, event->hello.offer);
+    struct shape *shape = shape_of(&core->fleet, event->hello.offer, worker->pool);
 
     worker_set_connected(&core->fleet, worker, false);
     worker->listed = worker->stalled = false;
     worker_regroup(&core->fleet, worker);
     if (shape != worker->shape) {
         worker_set_shape(&core->fleet, worker, shape);
-        retake(core, worker);
+        worker_retake(core, worker);
     }
     worker->session = event->hello.session;
     memcpy(worker->boot, event->hello.boot, sizeof(worker->boot));
@@ -96,10 +96,12 @@ static enum verdict keep_known(struct core *core, struct lease *lease,
     bool lapsed = lease->lapsed;
 
     lease->listed = true;
-    if (lapsed && item->state == HELD_QUEUED) {
+    /* Its task went back when it lapsed; or it was asked for, and the worker may not have heard. */
+    if ((lapsed || lease->asked_back) && item->state == HELD_QUEUED) {
         struct task *task = lease->task;
 
-        lease_free(core, lease); /* its task went back when it lapsed */
+        job_touch(lease->step->job);
+        lease_free(core, lease);
         task_settle(core, task);
         return VERDICT_DROP;
     }

@@ -45,6 +45,8 @@ struct core {
     struct fleet fleet;
     struct heap deadlines; /* workers */
     struct heap delays;    /* tasks */
+    struct heap asides;    /* workers set aside, by the wall clock: it outlives a restart */
+    struct link suspects;  /* workers whose streak of failures has changed */
     struct link running;   /* leases started and not noted, oldest first */
 
     struct table studios;
@@ -77,6 +79,7 @@ void on_hello(struct core *core, const struct event *event);
 void on_inventory(struct core *core, const struct event *event);
 void on_beat(struct core *core, struct worker_id worker);
 void on_expel(struct core *core, const struct worker_key *key);
+void on_tend(struct core *core, const struct event *event);
 /* What was answered to this request before; NULL: nothing. */
 const struct request *request_find(const struct core *core, struct studio_id studio,
                                    const struct request_id *id);
@@ -91,6 +94,22 @@ void attempt_record(struct core *core, const struct lease_id *id, const struct w
                     enum attempt_class class, const struct event *event);
 void lease_lost(struct core *core, struct lease *lease); /* ends; an attempt if it had started */
 void job_pause_if_failing(struct core *core, struct job *job);
+
+/* hello.c: what its leases hold, of a shape that has changed */
+void worker_retake(struct core *core, struct worker *worker);
+
+/* tend.c: what it may take has changed; what it is not to begin any more is asked back. */
+void worker_attend(struct core *core, struct worker *worker);
+
+/* aside.c: who fails whatever it is given. The first three are apply.c's. */
+void aside_failed(struct core *core, struct worker *worker, struct task *task,
+                  enum attempt_class class);
+void aside_succeeded(struct core *core, struct worker *worker, const struct task *task);
+void aside_forget(struct worker *worker);
+void aside_judge(struct core *core);
+void aside_begin(struct core *core, struct worker *worker); /* until worker->aside_until_wall_s */
+void aside_end(struct core *core, struct worker *worker);
+void asides_run(struct core *core);
 
 /* timer.c */
 void timer_worker(struct core *core, struct worker *worker);

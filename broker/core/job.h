@@ -83,6 +83,7 @@ struct task {
     /* durable, by records, at the current floor */
     uint32_t failures, licence_failures;
     struct worker *failed_on[TASK_FAILED_ON]; /* distinct */
+    uint32_t failed_in[TASK_FAILED_ON]; /* which streak of theirs; 0: not their fault */
     uint32_t n_failed_on;
     struct {
         uint32_t epoch;

@@ -86,7 +86,8 @@ static bool lease_followable(const struct lease *lease)
 {
     return lease_active(lease) && !lease->behind && (lease->plan || lease->place > 0) &&
            !lease->asked_back && worker_available(lease->worker) &&
-           lease->place < lease->worker->shape->prefetch;
+           lease->place < lease->worker->shape->prefetch &&
+           demand_plan(lease->step->demand, lease->worker->shape)->possible;
 }
 
 static bool lease_returnable(const struct lease *lease)
@@ -285,6 +286,14 @@ void lease_stop(struct core *core, struct lease *lease)
     link_remove(&lease->running);
     lease_refresh(core, lease);
     job_touch(lease->step->job);
+}
+
+void lease_ask_back(struct core *core, struct lease *lease)
+{
+    lease->asked_back = true;
+    lease_refresh(core, lease);
+    core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke =
+        CORE_REVOKE_TAKE_BACK;
 }
 
 void worker_refresh_leases(struct core *core, struct worker *worker)

@@ -56,6 +56,7 @@ void lease_rendered(struct core *core, struct lease *lease); /* its result alone
 void lease_lapse(struct core *core, struct lease *lease); /* its task is the caller's to settle */
 void lease_revive(struct core *core, struct lease *lease);
 void lease_stop(struct core *core, struct lease *lease); /* its floor is over: tells the worker */
+void lease_ask_back(struct core *core, struct lease *lease); /* unless the worker has begun */
 /* Keeps its lists of where it can be followed or asked back from true. */
 void lease_refresh(struct core *core, struct lease *lease);
 void worker_refresh_leases(struct core *core, struct worker *worker);

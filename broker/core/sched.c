@@ -326,12 +326,9 @@ static void claim(struct core *core, struct worker *worker)
         }
         if (!found)
             return;
-        found->asked_back = true;
         found->claimed_for = worker;
         worker->claims++;
-        lease_refresh(core, found);
-        core_effect_lease(core, EFFECT_REVOKE, found->worker, &found->id, CODE_OK)->revoke.revoke =
-            CORE_REVOKE_TAKE_BACK;
+        lease_ask_back(core, found);
     }
 }
 

@@ -10,6 +10,9 @@ bool shape_valid(const struct offer *offer)
                              .attributes = offer->attributes,
                              .n_attributes = offer->n_attributes};
 
+    for (size_t i = 0; i < offer->n_attributes && i < LIMIT_ATTRIBUTES; i++)
+        if (offer->attributes[i].name && strcmp(offer->attributes[i].name, ATTRIBUTE_POOL) == 0)
+            return false; /* the operator's to say */
     return offer->slots <= LIMIT_SLOTS && offer->prefetch <= LIMIT_PREFETCH &&
            offer->n_gpus <= LIMIT_GPUS && demand_valid(&spec);
 }
@@ -36,7 +39,24 @@ static void shape_cards(struct shape *shape, const struct offer *offer)
     }
 }
 
-static void shape_fill(struct fleet *fleet, struct shape *shape, const struct offer *offer)
+/* Copies them, `pool` in place of the one there may be. */
+static void shape_sets(struct fleet *fleet, struct shape *shape, const struct attribute *attributes,
+                       size_t n_attributes, const char *pool)
+{
+    struct attribute copy[LIMIT_ATTRIBUTES + 1];
+    size_t n = 0;
+
+    CHECK(n_attributes <= LIMIT_ATTRIBUTES + 1);
+    for (size_t i = 0; i < n_attributes; i++)
+        if (strcmp(attributes[i].name, ATTRIBUTE_POOL) != 0)
+            copy[n++] = attributes[i];
+    copy[n++] = (struct attribute){.name = ATTRIBUTE_POOL, .any_of = &pool, .n_any_of = 1};
+    shape->sets = sets_copy(fleet, copy, n);
+    shape->n_sets = n;
+}
+
+static void shape_fill(struct fleet *fleet, struct shape *shape, const struct offer *offer,
+                       const char *pool)
 {
     int64_t vcpus = 0, memory = 0;
 
@@ -57,8 +77,7 @@ static void shape_fill(struct fleet *fleet, struct shape *shape, const struct of
                 shape->amounts, &shape->n_amounts,
                 (struct name_amount){fleet_name(fleet, amount->name), amount_of(amount->value)});
     }
-    shape->sets = sets_copy(fleet, offer->attributes, offer->n_attributes);
-    shape->n_sets = offer->n_attributes;
+    shape_sets(fleet, shape, offer->attributes, offer->n_attributes, pool);
     shape->n_free = FREE_CARDS + shape->n_kinds + shape->n_amounts;
     shape->total = memory_new(shape->n_free * sizeof(*shape->total));
     shape->total[FREE_SLOTS] = (int64_t)offer->slots * AMOUNT_ONE;
@@ -91,11 +110,9 @@ static void shape_free(struct shape *shape)
     free(shape);
 }
 
-struct shape *shape_of(struct fleet *fleet, const struct offer *offer)
+/* The one there is, or this. */
+static struct shape *shape_keep(struct fleet *fleet, struct shape *made)
 {
-    struct shape *made = memory_new(sizeof(*made));
-
-    shape_fill(fleet, made, offer);
     list_each(link, &fleet->shapes)
     {
         struct shape *shape = container_of(link, struct shape, link);
@@ -108,6 +125,35 @@ struct shape *shape_of(struct fleet *fleet, const struct offer *offer)
     link_init(&made->groups);
     link_last(&fleet->shapes, &made->link);
     return made;
+}
+
+struct shape *shape_of(struct fleet *fleet, const struct offer *offer, const char *pool)
+{
+    struct shape *made = memory_new(sizeof(*made));
+
+    shape_fill(fleet, made, offer, pool);
+    return shape_keep(fleet, made);
+}
+
+struct shape *shape_in_pool(struct fleet *fleet, const struct shape *shape, const char *pool)
+{
+    struct shape *made = memory_copy(shape, sizeof(*shape));
+    struct attribute attributes[LIMIT_ATTRIBUTES + 1];
+
+    for (size_t i = 0; i < shape->n_sets; i++)
+        attributes[i] = (struct attribute){.name = shape->sets[i].name,
+                                           .any_of = shape->sets[i].any_of,
+                                           .n_any_of = shape->sets[i].n_any_of,
+                                           .all_of = shape->sets[i].all_of,
+                                           .n_all_of = shape->sets[i].n_all_of};
+    shape_sets(fleet, made, attributes, shape->n_sets, pool);
+    made->amounts = memory_copy(shape->amounts, shape->n_amounts * sizeof(*shape->amounts));
+    made->total = memory_copy(shape->total, shape->n_free * sizeof(*shape->total));
+    made->workers = made->connected = made->drained = made->aside = 0;
+    made->plans = NULL;
+    made->n_plans = 0;
+    made->n_groups = 0;
+    return shape_keep(fleet, made);
 }
 
 void shape_release(struct fleet *fleet, struct shape *shape)

@@ -87,6 +87,7 @@ void timers_run(struct core *core)
         core->pardon_ns = core->now_ns + core->config.lease_ns;
     deadlines_run(core);
     delays_run(core);
+    asides_run(core);
 }
 
 static int64_t note_due_ns(const struct core *core, const struct lease *lease)
@@ -123,7 +124,10 @@ int64_t core_deadline_ns(const struct core *core)
     int64_t deadline_ns = INT64_MAX;
     const struct worker *worker = heap_top(&core->deadlines);
     const struct task *task = heap_top(&core->delays);
+    const struct worker *aside = heap_top(&core->asides);
 
+    if (aside)
+        deadline_ns = core->now_ns + (aside->aside_until_wall_s - core->wall_s) * SECOND_NS;
     if (worker && worker->timer_ns < deadline_ns)
         deadline_ns = worker->timer_ns;
     if (task && task->delay_until_ns < deadline_ns)

@@ -47,10 +47,7 @@ static void take_back_queued(struct core *core, struct job *job)
 
         if (!lease_active(lease) || lease->started || lease->place == 0 || lease->asked_back)
             continue;
-        lease->asked_back = true;
-        lease_refresh(core, lease);
-        core_effect_lease(core, EFFECT_REVOKE, lease->worker, &lease->id, CODE_OK)->revoke.revoke =
-            CORE_REVOKE_TAKE_BACK;
+        lease_ask_back(core, lease);
     }
 }
 

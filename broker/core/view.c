@@ -172,6 +172,12 @@ static void worker_fill(const struct worker *worker, struct worker_view *ret_vie
         .seen_ns = worker->seen_ns,
         .done = worker->done,
         .failed = worker->failed,
+        .drained = worker->drained,
+        .aside = worker->aside,
+        .aside_until_wall_s = worker->aside_until_wall_s,
+        .failed_in_a_row = worker->streak.tasks,
+        .pool = worker->pool,
+        .note = worker->note ? worker->note : "",
     };
     list_each(link, &worker->leases)
     {

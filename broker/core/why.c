@@ -45,6 +45,16 @@ static double amount_offered(const struct shape *shape, const struct demand *dem
     return 0;
 }
 
+/* Who is connected and in a pool it asks for: the others are not looked at. */
+static bool in_question(const struct shape *shape, const struct demand *demand)
+{
+    for (size_t i = 0; i < demand->n_sets; i++)
+        if (strcmp(demand->sets[i].name, ATTRIBUTE_POOL) == 0 &&
+            !sets_meet(&demand->sets[i], shape->sets, shape->n_sets))
+            return false;
+    return shape->connected > 0;
+}
+
 static bool short_of(const struct core *core, const struct demand *demand, shape_offers *offers,
                      size_t i, const char *name, double wanted, struct why *why)
 {
@@ -53,7 +63,7 @@ static bool short_of(const struct core *core, const struct demand *demand, shape
     list_each(link, &core->fleet.shapes)
     {
         const struct shape *shape = container_of(link, struct shape, link);
-        double offered = shape->connected > 0 ? offers(shape, demand, i) : 0;
+        double offered = in_question(shape, demand) ? offers(shape, demand, i) : 0;
 
         best = offered > best ? offered : best;
     }
@@ -88,15 +98,22 @@ static bool short_of_amounts(const struct core *core, const struct demand *deman
 
 static bool lacks_set(const struct core *core, const struct demand *demand, struct why *why)
 {
+    bool pooled = false;
+
+    list_each(link, &core->fleet.shapes) pooled |=
+        in_question(container_of(link, struct shape, link), demand);
     for (size_t i = 0; i < demand->n_sets; i++) {
         const struct name_set *set = &demand->sets[i];
         bool met = false;
+
+        if (!pooled && strcmp(set->name, ATTRIBUTE_POOL) != 0)
+            continue;
 
         list_each(link, &core->fleet.shapes)
         {
             const struct shape *shape = container_of(link, struct shape, link);
 
-            met |= shape->connected > 0 && sets_meet(set, shape->sets, shape->n_sets);
+            met |= in_question(shape, demand) && sets_meet(set, shape->sets, shape->n_sets);
         }
         if (met)
             continue;
@@ -108,6 +125,23 @@ static bool lacks_set(const struct core *core, const struct demand *demand, stru
     return false;
 }
 
+static bool unwilling(const struct core *core, const struct demand *demand, struct why *why)
+{
+    list_each(link, &core->fleet.shapes)
+    {
+        struct shape *shape = container_of(link, struct shape, link);
+
+        if (shape->drained + shape->aside == 0 || !demand_plan(demand, shape)->possible)
+            continue;
+        why->drained += shape->drained;
+        why->aside += shape->aside;
+    }
+    if (why->drained + why->aside == 0)
+        return false;
+    why->kind = WHY_UNWILLING;
+    return true;
+}
+
 static void why_ready(struct core *core, const struct step *step, struct why *why)
 {
     const struct demand *demand = step->demand;
@@ -117,7 +151,8 @@ static void why_ready(struct core *core, const struct step *step, struct why *wh
         why->kind = WHY_NO_WORKER;
     else if (why->workers > 0)
         why->kind = WHY_BUSY;
-    else if (!lacks_set(core, demand, why) && !short_of_amounts(core, demand, why))
+    else if (!unwilling(core, demand, why) && !lacks_set(core, demand, why) &&
+             !short_of_amounts(core, demand, why))
         why->kind = WHY_NO_ONE_FITS;
 }
 

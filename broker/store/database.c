@@ -55,7 +55,10 @@ static const char *const schema_steps[] = {
     "CREATE TABLE requests(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " studio INTEGER NOT NULL, request BLOB NOT NULL, digest BLOB NOT NULL,"
     " code INTEGER NOT NULL, tasks INTEGER NOT NULL, job BLOB NOT NULL,"
-    " UNIQUE(studio, request));",
+    " UNIQUE(studio, request));"
+    "CREATE TABLE tends(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
+    " worker BLOB NOT NULL, kind INTEGER NOT NULL, text TEXT NOT NULL,"
+    " until_wall_s INTEGER NOT NULL);",
 };
 #define SCHEMA_VERSION ((int)ARRAY_SIZE(schema_steps))
 

@@ -1,12 +1,12 @@
 /* recover.c - every record, in the order of its sequence.
  *
- * Each table is read in order of its own sequence; the smallest of the five rows in hand is the
+ * Each table is read in order of its own sequence; the smallest of the rows in hand is the
  * next record. Notes leave gaps in the sequence: one that was replaced is gone.
  */
 #include <string.h>
 #include <broker/store/recover.h>
 
-enum source { JOBS, ATTEMPTS, CHANGES, NOTES, REQUESTS, SOURCES };
+enum source { JOBS, ATTEMPTS, CHANGES, NOTES, REQUESTS, TENDS, SOURCES };
 
 static const char *const texts[SOURCES] = {
     [JOBS] = "SELECT sequence, submitted, job, studio, name, first_priority, blob FROM jobs"
@@ -18,6 +18,8 @@ static const char *const texts[SOURCES] = {
               " FROM notes ORDER BY sequence",
     [REQUESTS] = "SELECT sequence, wall_s, job, studio, request, digest, code, tasks FROM requests"
                  " ORDER BY sequence",
+    [TENDS] = "SELECT sequence, wall_s, worker, kind, text, until_wall_s FROM tends"
+              " ORDER BY sequence",
 };
 
 static void read_common(sqlite3_stmt *row, enum record_kind kind, struct record *ret_record)
@@ -79,6 +81,17 @@ static void read_request(sqlite3_stmt *row, struct record *ret_record)
     ret_record->request.tasks = (uint64_t)sqlite3_column_int64(row, 7);
 }
 
+static void read_tend(sqlite3_stmt *row, struct record *ret_record)
+{
+    *ret_record = (struct record){.kind = RECORD_TEND};
+    ret_record->sequence = (uint64_t)sqlite3_column_int64(row, 0);
+    ret_record->wall_s = sqlite3_column_int64(row, 1);
+    database_column_bytes(row, 2, ret_record->tend.worker.bytes, sizeof(struct worker_key));
+    ret_record->tend.tend = (enum tend_kind)sqlite3_column_int64(row, 3);
+    ret_record->tend.text = (const char *)sqlite3_column_text(row, 4);
+    ret_record->tend.until_wall_s = sqlite3_column_int64(row, 5);
+}
+
 static int give(sqlite3_stmt *row, enum source source, store_each *each, void *user)
 {
     struct record record;
@@ -92,8 +105,10 @@ static int give(sqlite3_stmt *row, enum source source, store_each *each, void *u
         read_change(row, &record);
     else if (source == NOTES)
         read_note(row, &record);
-    else
+    else if (source == REQUESTS)
         read_request(row, &record);
+    else
+        read_tend(row, &record);
     return each(user, &record);
 }
 
@@ -118,7 +133,7 @@ int recover(struct database *database, store_each *each, void *user)
     int r = database_prepare(database, texts, SOURCES);
     if (r)
         return r;
-    /* One snapshot of all five. */
+    /* One snapshot of them all. */
     code = database_run_text(database, "BEGIN");
     for (size_t i = 0; i < SOURCES && code == SQLITE_OK; i++)
         code = advance(database->statements[i], &next[i]);

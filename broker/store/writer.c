@@ -22,6 +22,7 @@ enum statement {
     JOB_PRIORITY,
     NOTE,
     REQUEST,
+    TEND,
     STATEMENTS,
 };
 
@@ -42,6 +43,8 @@ static const char *const texts[STATEMENTS] = {
              " attempt, worker, gpu_mask) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [REQUEST] = "INSERT INTO requests(sequence, wall_s, studio, request, digest, code, tasks, job)"
                 " VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+    [TEND] = "INSERT INTO tends(sequence, wall_s, worker, kind, text, until_wall_s)"
+             " VALUES(?, ?, ?, ?, ?, ?)",
 };
 
 /* ---- batches ---- */
@@ -53,6 +56,8 @@ static size_t record_extra_bytes(const struct record *record)
         /* The spec comes first in its piece and wants its alignment: pieces are rounded up. */
         return sizeof *spec + (spec->name ? strlen(spec->name) : 0) + 1 + spec->blob_size;
     }
+    if (record->kind == RECORD_TEND)
+        return strlen(record->tend.text) + 1;
     return record->kind == RECORD_ATTEMPT ? record->attempt.blob_size : 0;
 }
 
@@ -67,6 +72,8 @@ static void copy_into(struct record *record, char *piece)
         if (record->attempt.blob_size)
             memcpy(piece, record->attempt.blob, record->attempt.blob_size);
         record->attempt.blob = piece;
+    } else if (record->kind == RECORD_TEND) {
+        record->tend.text = memcpy(piece, record->tend.text, strlen(record->tend.text) + 1);
     } else if (record->kind == RECORD_JOB) {
         struct job_spec *spec = (struct job_spec *)piece;
         const char *name = record->submit.spec->name ? record->submit.spec->name : "";
@@ -189,6 +196,15 @@ static int write_request(sqlite3_stmt **statements, const struct record *record)
     return code == SQLITE_OK ? database_finish(statements[REQUEST]) : code;
 }
 
+static int write_tend(sqlite3_stmt **statements, const struct record *record)
+{
+    int code = database_bind(statements[TEND], "iibiti", (int64_t)record->sequence,
+                             (int64_t)record->wall_s, record->tend.worker.bytes,
+                             sizeof record->tend.worker.bytes, (int64_t)record->tend.tend,
+                             record->tend.text, (int64_t)record->tend.until_wall_s);
+    return code == SQLITE_OK ? database_finish(statements[TEND]) : code;
+}
+
 static int write_record(sqlite3_stmt **statements, const struct record *record)
 {
     switch (record->kind) {
@@ -202,6 +218,8 @@ static int write_record(sqlite3_stmt **statements, const struct record *record)
         return write_note(statements, record);
     case RECORD_REQUEST:
         return write_request(statements, record);
+    case RECORD_TEND:
+        return write_tend(statements, record);
     }
     CHECK(!"a record of a kind that exists");
     return SQLITE_MISUSE;

@@ -26,6 +26,7 @@ static void job_invent(struct world *world, uint32_t studio, struct sim_job *job
     job->id.bytes[1] = (uint8_t)sim_random(world, 256);
     job->n_steps = 1 + (uint32_t)sim_random(world, STEPS);
     job->poison = sim_chance(world, 5);
+    job->pooled = sim_chance(world, 4);
     for (uint32_t i = 0; i < job->n_steps; i++) {
         struct sim_step *step = &job->steps[i];
 
@@ -166,7 +167,7 @@ void worker_init(struct world *world, uint32_t number)
     worker->cards = number % 2 ? 0 : (uint32_t)sim_random(world, CARDS + 1);
     worker->vcpus = 4 * (double)worker->slots;
     worker->blender = sim_random(world, 2);
-    if (number == 0) { /* somebody can do whatever is possible */
+    if (number <= 1) { /* somebody can do whatever is possible, in the pool and outside of it */
         worker->cards = 2;
         worker->vcpus = 16;
         worker->blender = true;
@@ -233,11 +234,12 @@ static void lease_say(struct world *world, uint32_t number, const struct sim_lea
     world_send(world, number, &event);
 }
 
-static enum attempt_class outcome(struct world *world, const struct lease_id *id)
+static enum attempt_class outcome(struct world *world, const struct sim_worker *worker,
+                                  const struct lease_id *id)
 {
     const struct sim_job *job = &world->jobs[id->job.bytes[0]];
 
-    if (job->poison && id->task.index % 5 == 2)
+    if ((job->poison && id->task.index % 5 == 2) || (worker->bad && !world->calm))
         return CLASS_RENDERER;
     if (sim_chance(world, 25))
         return sim_random(world, 2) ? CLASS_RENDERER : CLASS_TRANSFER;
@@ -258,7 +260,7 @@ static void lease_begin(struct world *world, uint32_t number, struct sim_lease *
     lease->ends_ns =
         world->now_ns + 100000000 +
         (int64_t)sim_random(world, sim_random(world, 8) == 0 ? 60 * SECOND : 6 * SECOND);
-    lease->class = outcome(world, &lease->id);
+    lease->class = outcome(world, worker, &lease->id);
     lease_say(world, number, lease, EVENT_STARTED);
 }
 

@@ -1,4 +1,6 @@
-/* A naive model beside the core: floors and results task by task, from the records alone. */
+/* A naive model beside the core: floors and results task by task, and what was done to workers,
+ * from the records alone.
+ */
 #include <stdio.h>
 #include <string.h>
 #include "sim.h"
@@ -10,6 +12,59 @@ uint32_t sim_job_number(const struct world *world, const struct job_id *id)
     return id->bytes[0];
 }
 
+static uint32_t failed_find(const struct worker_model *worker, const struct lease_id *lease)
+{
+    uint32_t i = 0;
+
+    while (i < worker->n_failed && (worker->failed[i].job != lease->job.bytes[0] ||
+                                    worker->failed[i].step != lease->task.step ||
+                                    worker->failed[i].index != lease->task.index ||
+                                    worker->failed[i].floor != lease->floor))
+        i++;
+    return i;
+}
+
+/* What a worker may be set aside for. */
+static void check_blame(struct world *world, const struct record *record)
+{
+    const struct lease_id *lease = &record->attempt.lease;
+    struct worker_model *worker = &world->worker_model[record->attempt.worker.bytes[0]];
+
+    if (record->attempt.class == CLASS_OK) {
+        worker->n_failed = 0;
+        for (uint32_t i = 0; i < WORKERS; i++) {
+            struct worker_model *other = &world->worker_model[i];
+            uint32_t at = failed_find(other, lease);
+
+            if (at < other->n_failed)
+                other->failed[at].elsewhere = true;
+        }
+    } else if (record->attempt.class == CLASS_RENDERER || record->attempt.class == CLASS_TRANSFER) {
+        uint32_t at = failed_find(worker, lease);
+
+        CHECK(at < 256);
+        worker->failed[at].job = lease->job.bytes[0];
+        worker->failed[at].step = lease->task.step;
+        worker->failed[at].index = lease->task.index;
+        worker->failed[at].floor = lease->floor;
+        if (at == worker->n_failed) {
+            worker->failed[at].elsewhere = false;
+            worker->n_failed++;
+        }
+    }
+}
+
+static void check_guilty(const struct worker_model *worker)
+{
+    uint32_t elsewhere = 0, jobs = 1;
+
+    for (uint32_t i = 0; i < worker->n_failed; i++) {
+        elsewhere += worker->failed[i].elsewhere;
+        jobs += worker->failed[i].job != worker->failed[0].job;
+    }
+    CHECK(worker->n_failed >= LIMIT_ASIDE_TASKS && (jobs > 1 || elsewhere >= LIMIT_ASIDE_TASKS));
+}
+
 static void check_attempt(struct world *world, const struct record *record)
 {
     const struct lease_id *lease = &record->attempt.lease;
@@ -18,6 +73,7 @@ static void check_attempt(struct world *world, const struct record *record)
 
     CHECK(lease->floor == task->floor); /* nothing older than what the user asked for last */
     CHECK(!task->done && !task->cancelled);
+    check_blame(world, record);
     if (record->attempt.class == CLASS_OK) {
         task->done = true; /* and never a second one at this floor */
         task->failed = false;
@@ -73,12 +129,59 @@ static void check_change(struct world *world, const struct record *record)
     }
 }
 
+static void check_tend(struct world *world, const struct record *record)
+{
+    struct worker_model *worker = &world->worker_model[record->tend.worker.bytes[0]];
+
+    world->tends++;
+    switch (record->tend.tend) {
+    case TEND_DRAIN:
+    case TEND_UNDRAIN:
+        worker->drained = record->tend.tend == TEND_DRAIN;
+        return;
+    case TEND_CLEAR:
+        worker->aside_until_wall_s = 0;
+        worker->n_failed = 0;
+        return;
+    case TEND_POOL:
+        worker->pool = record->tend.text;
+        return;
+    case TEND_ASIDE:
+        CHECK(record->wall_s >= worker->aside_until_wall_s); /* never while it is */
+        check_guilty(worker);
+        worker->aside_until_wall_s = record->tend.until_wall_s;
+        world->asides++;
+        return;
+    case TEND_NOTE:
+        return;
+    }
+}
+
+/* Nothing new for a worker that is drained, set aside, or in another pool. */
+void check_effect(const struct world *world, const struct effect *effect)
+{
+    struct worker_view view;
+
+    if (effect->kind != EFFECT_ASSIGN)
+        return;
+    CHECK(core_worker(world->core, effect->worker, &view));
+    const struct worker_model *worker = &world->worker_model[view.key.bytes[0]];
+    const struct sim_job *job = &world->jobs[sim_job_number(world, &effect->lease.job)];
+    bool pooled = worker->pool && *worker->pool;
+
+    CHECK(!worker->drained);
+    CHECK(worker->aside_until_wall_s <= world->now_ns / SECOND);
+    CHECK(pooled == job->pooled && (!pooled || strcmp(worker->pool, "a") == 0));
+}
+
 void check_record(struct world *world, const struct record *record)
 {
     if (record->kind == RECORD_ATTEMPT)
         check_attempt(world, record);
     if (record->kind == RECORD_CHANGE)
         check_change(world, record);
+    if (record->kind == RECORD_TEND)
+        check_tend(world, record);
     world->notes += record->kind == RECORD_NOTE;
 }
 

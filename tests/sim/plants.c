@@ -14,19 +14,23 @@
 
 enum plant {
     PLANT_NONE,
-    PLANT_SKIP_FLOOR,     /* a retry or a cancel raises no floor */
-    PLANT_FORGET_REQUEUE, /* a task whose lease has ended is not looked at */
-    PLANT_KEEP_LEASES,    /* what a user took back is not stopped */
-    PLANT_FORGET_REQUEST, /* an answered request is not remembered */
-    PLANT_SLEEP_ON,       /* what waited for a finished task is not woken */
-    PLANT_LEAK_ROOM,      /* an ended lease keeps its capacity */
-    PLANT_IDLE,           /* a worker with new room is not offered work */
-    PLANT_LAPSE_NOTHING,  /* a silent worker keeps its leases */
+    PLANT_SKIP_FLOOR,      /* a retry or a cancel raises no floor */
+    PLANT_FORGET_REQUEUE,  /* a task whose lease has ended is not looked at */
+    PLANT_KEEP_LEASES,     /* what a user took back is not stopped */
+    PLANT_FORGET_REQUEST,  /* an answered request is not remembered */
+    PLANT_SLEEP_ON,        /* what waited for a finished task is not woken */
+    PLANT_LEAK_ROOM,       /* an ended lease keeps its capacity */
+    PLANT_IDLE,            /* a worker with new room is not offered work */
+    PLANT_LAPSE_NOTHING,   /* a silent worker keeps its leases */
+    PLANT_STAY_WILLING,    /* a drained worker is not told apart, nor one that is undrained */
+    PLANT_KEEP_QUEUED,     /* what has not begun is not asked back */
+    PLANT_FORGIVE_NOTHING, /* a worker that is cleared keeps its failures */
     PLANTS,
 };
-static const char *const names[] = {"nothing",     "skip floor",     "forget requeue",
-                                    "keep leases", "forget request", "sleep on",
-                                    "leak room",   "idle",           "lapse nothing"};
+static const char *const names[] = {"nothing",      "skip floor",     "forget requeue",
+                                    "keep leases",  "forget request", "sleep on",
+                                    "leak room",    "idle",           "lapse nothing",
+                                    "stay willing", "keep queued",    "forgive nothing"};
 enum { SEEDS = 25 };
 static enum plant planted;
 static unsigned calls;
@@ -61,6 +65,12 @@ PLANT(void, sched_worker_dirty, (struct core * core, struct worker *worker), (co
       PLANT_IDLE)
 PLANT(void, lease_lapse, (struct core * core, struct lease *lease), (core, lease),
       PLANT_LAPSE_NOTHING)
+PLANT(void, worker_set_willing,
+      (struct fleet * fleet, struct worker *worker, bool drained, bool aside),
+      (fleet, worker, drained, aside), PLANT_STAY_WILLING)
+PLANT(void, lease_ask_back, (struct core * core, struct lease *lease), (core, lease),
+      PLANT_KEEP_QUEUED)
+PLANT(void, aside_forget, (struct worker * worker), (worker), PLANT_FORGIVE_NOTHING)
 
 void check_failed(const char *what, const char *file, int line)
 {

@@ -3,13 +3,14 @@
 #include <string.h>
 #include "sim.h"
 
-/* Resumes what is paused, so that at the end nothing may be unfinished but for a reason. */
+/* Resumes what is paused and takes back what operators did, so that at the end nothing may be
+ * unfinished but for a reason. */
 static void calm_down(struct world *world)
 {
     world->calm = true;
     for (uint32_t i = 0; i < world->n_jobs; i++) {
         struct job_view view;
-        struct event event = {.kind = EVENT_VERB, .cookie = UINT32_MAX};
+        struct event event = {.kind = EVENT_VERB, .cookie = OPERATOR_COOKIE};
 
         if (!core_job(world->core, &world->jobs[i].id, &view) || view.state != JOB_PAUSED)
             continue;
@@ -21,10 +22,11 @@ static void calm_down(struct world *world)
         world_event(world, &event);
         world->order++;
     }
-    for (size_t i = 0; i < world->n_waiting; i++) /* nobody waits for these answers */
-        if (world->waiting[i].effect.kind == EFFECT_REPLY &&
-            world->waiting[i].effect.cookie == UINT32_MAX)
-            world->waiting[i].effect.kind = EFFECT_CHANGED;
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        operator_tend(world, i, TEND_UNDRAIN, NULL);
+        operator_tend(world, i, TEND_CLEAR, NULL);
+        operator_tend(world, i, TEND_POOL, i == 1 ? "a" : "");
+    }
 }
 
 static bool settled(const struct world *world)
@@ -36,6 +38,12 @@ static bool settled(const struct world *world)
         struct job_view view;
 
         if (core_job(world->core, &world->jobs[i].id, &view) && view.state == JOB_PAUSED)
+            return false;
+    }
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        struct worker_view view;
+
+        if (core_worker_by_key(world->core, &world->workers[i].key, &view) && view.aside)
             return false;
     }
     return true;
@@ -50,7 +58,7 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace)
     world->ends_ns = stormy_ns;
     while (world_run(world))
         ;
-    do { /* a job may pause itself again over its failures */
+    do { /* a job may pause itself again over its failures, a worker be set aside */
         calm_down(world);
         world->ends_ns = world->now_ns + 2000 * SECOND;
         while (world_run(world))
@@ -59,10 +67,11 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace)
     check_end(world);
     if (verbose)
         printf("seed=%llu events=%llu records=%zu jobs=%u results=%llu crashes=%llu adopted=%llu "
-               "notes=%llu parked=%llu stale=%llu already=%llu\n",
+               "notes=%llu parked=%llu stale=%llu already=%llu tends=%llu asides=%llu\n",
                (unsigned long long)seed, (unsigned long long)world->events, world->n_records,
                world->n_jobs, (unsigned long long)world->results,
                (unsigned long long)world->crashes, (unsigned long long)world->adopted,
                (unsigned long long)world->notes, (unsigned long long)world->parked,
-               (unsigned long long)world->stale, (unsigned long long)world->already);
+               (unsigned long long)world->stale, (unsigned long long)world->already,
+               (unsigned long long)world->tends, (unsigned long long)world->asides);
 }

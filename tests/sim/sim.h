@@ -34,6 +34,7 @@ struct sim_job {
     bool impossible; /* asks for what nobody has */
     bool accepted;   /* a reply said so */
     bool poison;     /* some of its tasks always fail */
+    bool pooled;     /* it asks for the pool "a" */
 };
 
 struct sim_request { /* one at a time per studio; repeated until it is answered */
@@ -82,6 +83,7 @@ struct sim_worker {
     uint32_t slots, prefetch, cards;
     double vcpus;
     bool blender;
+    bool bad; /* whatever it runs fails */
     struct sim_lease held[HELD];
 };
 
@@ -101,6 +103,19 @@ struct sim_message {
 struct task_model {
     uint32_t floor;
     bool done, cancelled, failed;
+};
+
+/* What the records say of a worker. */
+struct worker_model {
+    bool drained;
+    const char *pool;
+    int64_t aside_until_wall_s;
+    struct { /* different tasks, since its last success */
+        uint32_t job, step, floor;
+        uint64_t index;
+        bool elsewhere;
+    } failed[256];
+    uint32_t n_failed;
 };
 
 struct world {
@@ -126,7 +141,10 @@ struct world {
     struct sim_studio studios[STUDIOS];
     struct sim_worker workers[WORKERS];
     struct task_model model[JOBS][STEPS][TASKS];
-    uint64_t events, crashes, results, stale, already, adopted, notes, parked;
+    struct worker_model worker_model[WORKERS];
+    int64_t operator_ns;
+    uint64_t operator_requests;
+    uint64_t events, crashes, results, stale, already, adopted, notes, parked, tends, asides;
 };
 
 uint64_t sim_random(struct world *world, uint64_t below);
@@ -143,6 +161,11 @@ void world_send(struct world *world, uint32_t worker, const struct event *event)
 bool world_run(struct world *world); /* one more thing happens; false: nothing will */
 void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spec *steps,
                struct space *spaces);
+
+/* operator.c */
+#define OPERATOR_COOKIE UINT32_MAX /* nobody waits for these answers */
+void operator_run(struct world *world);
+void operator_tend(struct world *world, uint32_t worker, enum tend_kind kind, const char *text);
 
 /* actors.c */
 void studio_run(struct world *world, uint32_t number);
@@ -161,6 +184,7 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace);
 
 /* check.c */
 void check_record(struct world *world, const struct record *record);
+void check_effect(const struct world *world, const struct effect *effect);
 void check_restored(struct world *world);
 void check_end(struct world *world);
 uint32_t sim_job_number(const struct world *world, const struct job_id *id);

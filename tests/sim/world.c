@@ -47,8 +47,10 @@ void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spe
                struct space *spaces)
 {
     static const char *const blender[] = {"4.2"};
-    static const struct attribute attribute = {
-        .name = "attr.software.blender", .any_of = blender, .n_any_of = 1};
+    static const char *const pool[] = {"a"};
+    static const struct attribute attributes[] = {
+        {.name = ATTRIBUTE_POOL, .any_of = pool, .n_any_of = 1},
+        {.name = "attr.software.blender", .any_of = blender, .n_any_of = 1}};
     static struct amount amounts[STEPS][2];
     static struct dependency dependencies[STEPS];
 
@@ -70,8 +72,8 @@ void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spe
             amounts[i][steps[i].n_amounts++] = (struct amount){"amount.worker.vcpu", step->vcpus};
         if (step->cards > 0)
             amounts[i][steps[i].n_amounts++] = (struct amount){"amount.worker.gpu", step->cards};
-        steps[i].attributes = &attribute;
-        steps[i].n_attributes = step->needs_blender;
+        steps[i].attributes = attributes + !job->pooled;
+        steps[i].n_attributes = (size_t)job->pooled + step->needs_blender;
         dependencies[i] = (struct dependency){.step = i - 1, .per = step->per};
         steps[i].dependencies = &dependencies[i];
         steps[i].n_dependencies = step->depends;
@@ -116,6 +118,7 @@ void world_event(struct world *world, struct event *event)
         check_record(world, &world->outbox.records[i]);
     }
     for (size_t i = 0; i < world->outbox.n_effects; i++) {
+        check_effect(world, &world->outbox.effects[i]);
         world->waiting = grown(world->waiting, world->n_waiting, &world->waiting_capacity,
                                sizeof(*world->waiting));
         world->waiting[world->n_waiting].effect = world->outbox.effects[i];
@@ -183,7 +186,8 @@ void world_sync(struct world *world)
         if (effect.kind == EFFECT_CHANGED)
             continue;
         if (effect.kind == EFFECT_REPLY) {
-            studio_answered(world, &effect);
+            if (effect.cookie != OPERATOR_COOKIE)
+                studio_answered(world, &effect);
             continue;
         }
         uint32_t worker =
@@ -217,6 +221,7 @@ void world_crash(struct world *world)
     world->n_records = world->n_durable;
     world->n_waiting = 0;
     memset(world->model, 0, sizeof(world->model));
+    memset(world->worker_model, 0, sizeof(world->worker_model));
     uint64_t results = world->results;
 
     for (size_t i = 0; i < world->n_records; i++)
@@ -284,6 +289,7 @@ bool world_run(struct world *world)
         at_ns = earliest(at_ns, worker_next_ns(world, i));
     for (uint32_t i = 0; i < STUDIOS; i++)
         at_ns = earliest(at_ns, world->studios[i].next_ns);
+    at_ns = earliest(at_ns, world->operator_ns);
     if (at_ns >= world->ends_ns)
         return false;
     world->now_ns = at_ns > world->now_ns ? at_ns : world->now_ns;
@@ -299,6 +305,8 @@ bool world_run(struct world *world)
     for (uint32_t i = 0; i < STUDIOS; i++)
         if (world->studios[i].next_ns <= world->now_ns)
             studio_run(world, i);
+    if (world->operator_ns <= world->now_ns)
+        operator_run(world);
     if (core_deadline_ns(world->core) <= world->now_ns) {
         struct event tick = {.kind = EVENT_TICK};
 
@@ -325,6 +333,7 @@ void world_init(struct world *world, uint64_t seed)
         worker_init(world, i);
     for (uint32_t i = 0; i < STUDIOS; i++)
         world->studios[i].next_ns = world->now_ns + (int64_t)sim_random(world, 3 * SECOND);
+    world->operator_ns = world->now_ns + (int64_t)sim_random(world, 60 * SECOND);
 }
 
 void world_deinit(struct world *world)

@@ -31,6 +31,7 @@ struct plan_step {
     const char *software;
     int depends; /* 1 + the step it waits for; 0: none */
     uint32_t per;
+    const char *pool;
 };
 struct plan_job {
     uint8_t number;
@@ -107,8 +108,8 @@ static inline void spec_of(const struct plan_job *plan, struct job_spec *spec,
                            struct step_spec *steps, struct space *spaces)
 {
     static struct amount amounts[3][3];
-    static struct attribute attributes[3];
-    static const char *values[3];
+    static struct attribute attributes[3][2];
+    static const char *values[3], *pools[3];
     static struct dependency dependencies[3];
 
     *spec = (struct job_spec){.job = job_numbered(plan->number),
@@ -124,7 +125,7 @@ static inline void spec_of(const struct plan_job *plan, struct job_spec *spec,
         assert_int_equal(space_seal(&spaces[i]), 0);
         steps[i] = (struct step_spec){.space = &spaces[i],
                                       .amounts = amounts[i],
-                                      .attributes = &attributes[i],
+                                      .attributes = attributes[i],
                                       .dependencies = &dependencies[i]};
         if (step->vcpus > 0)
             amounts[i][steps[i].n_amounts++] = (struct amount){"amount.worker.vcpu", step->vcpus};
@@ -134,9 +135,13 @@ static inline void spec_of(const struct plan_job *plan, struct job_spec *spec,
             amounts[i][steps[i].n_amounts++] =
                 (struct amount){"amount.worker.gpu.memory", step->card_memory_mib};
         values[i] = step->software;
-        attributes[i] = (struct attribute){
-            .name = "attr.software.blender", .any_of = &values[i], .n_any_of = 1};
-        steps[i].n_attributes = step->software != NULL;
+        if (step->software)
+            attributes[i][steps[i].n_attributes++] = (struct attribute){
+                .name = "attr.software.blender", .any_of = &values[i], .n_any_of = 1};
+        pools[i] = step->pool;
+        if (step->pool)
+            attributes[i][steps[i].n_attributes++] =
+                (struct attribute){.name = ATTRIBUTE_POOL, .any_of = &pools[i], .n_any_of = 1};
         dependencies[i] =
             (struct dependency){.step = (uint32_t)step->depends - 1, .per = step->per};
         steps[i].n_dependencies = step->depends != 0;
@@ -189,6 +194,28 @@ static inline enum code verb(struct farm *farm, uint8_t job, enum verb_kind kind
                              const struct task_range *range)
 {
     return verb_as(farm, 1, job, kind, range, (uint8_t)++farm->requests, 0);
+}
+
+static inline enum code tend_as(struct farm *farm, uint8_t worker, enum tend_kind kind,
+                                const char *text, uint8_t request, uint8_t digest)
+{
+    struct event event = {.kind = EVENT_TEND};
+    struct worker_key key = {.bytes = {worker}};
+
+    event.tend.tend = kind;
+    event.tend.workers = &key;
+    event.tend.n_workers = 1;
+    event.tend.text = text;
+    event.tend.request.bytes[0] = request;
+    event.tend.digest.bytes[0] = digest;
+    farm_step(farm, &event);
+    return effect_of(farm, EFFECT_REPLY, 0)->code;
+}
+
+static inline enum code tend(struct farm *farm, uint8_t worker, enum tend_kind kind,
+                             const char *text)
+{
+    return tend_as(farm, worker, kind, text, (uint8_t)++farm->requests, 0);
 }
 
 /* HELLO; the answer's code. */

@@ -112,6 +112,8 @@ static int see(void *user, const struct record *record)
         memcpy(seen->blobs[seen->n], spec->blob, spec->blob_size);
     } else if (record->kind == RECORD_ATTEMPT) {
         memcpy(seen->blobs[seen->n], record->attempt.blob, record->attempt.blob_size);
+    } else if (record->kind == RECORD_TEND) {
+        snprintf(seen->names[seen->n], 32, "%s", record->tend.text);
     }
     seen->n++;
     return seen->n == seen->stop_at ? 77 : 0;
@@ -164,19 +166,26 @@ static void every_kind_of_record_comes_back_in_order(void **state)
     change.change.state = JOB_PAUSED;
     change.change.reason = REASON_FAILED_MANY;
     change.change.priority = 50;
+    char text[] = "disk swap";
+    struct record tend = {.kind = RECORD_TEND, .sequence = 6, .wall_s = 14};
+    tend.tend.tend = TEND_NOTE;
+    tend.tend.worker.bytes[31] = 7;
+    tend.tend.text = text;
+    tend.tend.until_wall_s = 1LL << 40;
     struct record first[] = {job, request, note_record(3, 8)},
-                  second[] = {change, attempt_record(5, 7, 1, CLASS_OK)};
+                  second[] = {change, attempt_record(5, 7, 1, CLASS_OK), tend};
     assert_int_equal(store_submit(store, 1, first, 3), 0);
     memset(&spec, 0xee, sizeof spec); /* the store has its own copy */
-    assert_int_equal(store_submit(store, 2, second, 2), 0);
+    assert_int_equal(store_submit(store, 2, second, 3), 0);
+    memset(text, 'x', 9); /* of this, too */
     wait_for(store, 2);
     store_close(store);
 
     store = open_store();
     struct seen seen = {0};
     assert_int_equal(store_recover(store, see, &seen), 0);
-    assert_int_equal(seen.n, 5);
-    for (size_t i = 0; i < 5; i++)
+    assert_int_equal(seen.n, 6);
+    for (size_t i = 0; i < 6; i++)
         assert_int_equal(seen.records[i].sequence, i + 1);
     assert_string_equal(seen.names[0], "shot 10 3 -5"); /* as submitted, not as changed since */
     assert_string_equal(seen.blobs[0], "compiled");
@@ -194,6 +203,10 @@ static void every_kind_of_record_comes_back_in_order(void **state)
     assert_memory_equal(&seen.records[4].attempt.usage, &attempt.attempt.usage,
                         sizeof attempt.attempt.usage);
     assert_string_equal(seen.blobs[4], "result");
+    assert_int_equal(seen.records[5].tend.tend, TEND_NOTE);
+    assert_memory_equal(&seen.records[5].tend.worker, &tend.tend.worker, 32);
+    assert_string_equal(seen.names[5], "disk swap");
+    assert_int_equal(seen.records[5].tend.until_wall_s, 1LL << 40);
 
     struct seen stopped = {.stop_at = 2};
     assert_int_equal(store_recover(store, see, &stopped), 77);
