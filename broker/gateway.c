@@ -346,6 +346,7 @@ static const struct entry {
     [WL__ENVELOPE__BODY_VERB] = {STUDIO, gateway_on_verb},
     [WL__ENVELOPE__BODY_WATCH] = {STUDIO, gateway_on_watch},
     [WL__ENVELOPE__BODY_WORKERS_REQUEST] = {OPERATOR, gateway_on_workers},
+    [WL__ENVELOPE__BODY_TEND] = {OPERATOR, gateway_on_tend},
     [WL__ENVELOPE__BODY_LIVE_LOG_REQUEST] = {STUDIO, gateway_on_live_log},
     [WL__ENVELOPE__BODY_INVENTORY] = {WORKER, gateway_on_inventory},
     [WL__ENVELOPE__BODY_BEAT] = {WORKER, gateway_on_beat},

@@ -5,7 +5,8 @@
  * until the records ahead of it are durable.
  *
  * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c and
- *          gateway_look.c for studios and operators, gateway_worker.c for workers,
+ *          gateway_look.c for studios and operators, gateway_tend.c for operators alone,
+ *          gateway_worker.c for workers,
  *          gateway_page.c for what the query thread answers; gateway_hello.c greets,
  *          gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.
@@ -42,6 +43,7 @@ struct ask {
     struct link_route route;
     uint64_t request;
     Wl__Envelope *envelope; /* a handler that keeps it takes it */
+    const struct worker_key *workers; /* that a Tend names */
 };
 
 struct counters {
@@ -131,6 +133,12 @@ Wl__Usage *gateway_usage(struct gateway *gateway, const struct usage *usage); /*
 /* To a worker whose hello the core took (or not), on the way out of EVENT_HELLO. */
 void gateway_welcome(struct gateway *gateway, const struct effect *effect);
 
+/* The answer to a Tend that the core took. */
+void gateway_tended(struct gateway *gateway);
+/* The digest by which a repeated request is known. */
+void gateway_digest(struct gateway *gateway, const ProtobufCMessage *message,
+                    struct request_digest *ret_digest);
+
 /* What waits for the vault: a submission or a result, with its asker. */
 struct pin {
     struct vault_request request;
@@ -160,6 +168,7 @@ void gateway_on_show(struct gateway *gateway);
 void gateway_on_watch(struct gateway *gateway);
 void gateway_on_workers(struct gateway *gateway);
 void gateway_on_live_log(struct gateway *gateway);
+void gateway_on_tend(struct gateway *gateway);
 void gateway_on_results(struct gateway *gateway);
 void gateway_on_attempts(struct gateway *gateway);
 void gateway_on_inventory(struct gateway *gateway);

@@ -115,6 +115,8 @@ static void reply(struct gateway *gateway, const struct effect *effect)
         reply_submit(gateway, effect);
     else if (ask->envelope->body_case == WL__ENVELOPE__BODY_VERB)
         reply_verb(gateway, effect);
+    else if (ask->envelope->body_case == WL__ENVELOPE__BODY_TEND)
+        gateway_tended(gateway);
 }
 
 /* ---- to workers ---- */
@@ -216,7 +218,7 @@ static void revoke(struct gateway *gateway, const struct effect *effect)
         live_end(&gateway->live, &effect->lease);
     } else {
         message.kind = WL__REVOKE_KIND__REVOKE_TAKE_BACK;
-        message.why = (char *)"another worker is free for it";
+        message.why = (char *)"another worker is to run it";
     }
     envelope.body_case = WL__ENVELOPE__BODY_REVOKE;
     envelope.revoke = &message;

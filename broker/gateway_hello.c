@@ -88,11 +88,16 @@ static bool offer_valid(struct gateway *gateway, const Wl__Hello *hello)
     for (size_t i = 0; !why && i < hello->offer->n_amounts; i++)
         if (!hello->offer->amounts[i]->name[0] || !(hello->offer->amounts[i]->min >= 0))
             why = "it offers an amount without a name, or below 0";
+    for (size_t i = 0; !why && i < hello->offer->n_attributes; i++)
+        if (strcmp(hello->offer->attributes[i]->name, ATTRIBUTE_POOL) == 0)
+            why = "it offers attr.worker.pool: a worker's pool is the operator's to say "
+                  "(westlight workers pool)";
     for (size_t i = 0; !why && i < hello->offer->n_gpus; i++)
         if (hello->offer->gpus[i]->index != i)
             why = "its cards are not numbered from 0";
     if (why)
-        gateway_refuse(gateway, CODE_INVALID, "the worker's hello", why, "update westlight-worker");
+        gateway_refuse(gateway, CODE_INVALID, "the worker's hello", why,
+                       "correct what it offers, or update westlight-worker");
     return !why;
 }
 

@@ -434,10 +434,13 @@ static Wl__WorkerRow *worker_row(struct gateway *gateway, const struct worker_vi
     row->done = view->done;
     row->failed = view->failed;
     row->seen_wall_s = gateway->wall_s - (gateway->now_ns - view->seen_ns) / NS_PER_S;
-    row->state = (char *)(!view->connected ? "away"
-                          : !view->listed  ? "joining"
-                          : view->running  ? "running"
-                                           : "idle");
+    row->state = (char *)words_worker(view);
+    row->pool = (char *)view->pool;
+    row->note = (char *)view->note;
+    row->drained = view->drained;
+    row->set_aside = view->aside;
+    row->aside_until_wall_s = view->aside ? view->aside_until_wall_s : 0;
+    row->failed_in_a_row = view->failed_in_a_row;
     if (peer) {
         row->name = (char *)roster_name(peer, gateway_scratch(gateway, 64));
         row->offer = peer->hello ? peer->hello->hello->offer : NULL;

@@ -167,8 +167,8 @@ static void submission_free(void *memory)
     free(submission);
 }
 
-static void body_digest(struct gateway *gateway, const ProtobufCMessage *message,
-                        struct request_digest *ret_digest)
+void gateway_digest(struct gateway *gateway, const ProtobufCMessage *message,
+                    struct request_digest *ret_digest)
 {
     size_t size = protobuf_c_message_get_packed_size(message);
     uint8_t *packed = gateway_scratch(gateway, size + 1);
@@ -190,7 +190,7 @@ void gateway_submit_go(struct gateway *gateway, struct job_spec *spec)
 
     if (!submission)
         gateway_die("memory", -ENOMEM);
-    body_digest(gateway, &submit->base, &event.submit.digest);
+    gateway_digest(gateway, &submit->base, &event.submit.digest);
     memcpy(event.submit.request.bytes, submit->request_id.data, sizeof event.submit.request.bytes);
     if (!submit->person[0] && ask->peer->row.name[0]) {
         char *person = strdup(ask->peer->row.name);
@@ -355,7 +355,7 @@ static void verb_step(struct gateway *gateway, const Wl__Verb *verb, const struc
     event.verb.ranges = ranges->list;
     event.verb.n_ranges = ranges->n;
     memcpy(event.verb.request.bytes, verb->request_id.data, sizeof event.verb.request.bytes);
-    body_digest(gateway, &verb->base, &event.verb.digest);
+    gateway_digest(gateway, &verb->base, &event.verb.digest);
     gateway_step(gateway, &event);
 }
 

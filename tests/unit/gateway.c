@@ -438,6 +438,65 @@ static void a_role_says_only_what_is_its_own(void **state)
     disconnect(&box);
 }
 
+static void say_tend(struct peer_link *link, uint8_t request, Wl__TendKind kind, const char *worker,
+                     const char *text)
+{
+    uint8_t request_id[16] = {request};
+    char *workers[] = {(char *)worker};
+    Wl__Tend tend = WL__TEND__INIT;
+
+    tend.request_id = (ProtobufCBinaryData){16, request_id};
+    tend.kind = kind;
+    tend.workers = workers;
+    tend.n_workers = 1;
+    tend.text = (char *)text;
+    say(link, &ENVELOPE(TEND, tend, &tend));
+}
+
+static void hear_tended(struct peer_link *link, const char *state)
+{
+    Wl__Envelope *answer = hear(link, WL__ENVELOPE__BODY_TENDED);
+
+    assert_int_equal(answer->tended->n_rows, 1);
+    assert_string_equal(answer->tended->rows[0]->name, "box1");
+    assert_string_equal(answer->tended->rows[0]->state, state);
+    wire_free(answer);
+}
+
+static void an_operator_alone_tends_workers_and_once_a_request(void **state)
+{
+    struct peer_link ann, ops, box;
+
+    (void)state;
+    join_as(&ann, ANN);
+    join_as(&ops, OPS);
+    worker_join(&box, BOX1, 1);
+    say_tend(&ann, 1, WL__TEND_KIND__TEND_DRAIN, "box1", "");
+    hear_refusal(&ann, CODE_REFUSED);
+    say_tend(&box, 1, WL__TEND_KIND__TEND_DRAIN, "box1", "");
+    hear_refusal(&box, CODE_REFUSED);
+    say_tend(&ops, 1, WL__TEND_KIND__TEND_DRAIN, "box", "");
+    hear_refusal(&ops, CODE_UNKNOWN);
+    say_tend(&ops, 1, (Wl__TendKind)6, "box1", ""); /* the core's own */
+    hear_refusal(&ops, CODE_INVALID);
+    say_tend(&ops, 1, WL__TEND_KIND__TEND_DRAIN, "box1", "");
+    hear_tended(&ops, "drained");
+    say_tend(&ops, 1, WL__TEND_KIND__TEND_UNDRAIN, "box1", "");
+    hear_refusal(&ops, CODE_CONFLICT);
+    say_tend(&ops, 2, WL__TEND_KIND__TEND_UNDRAIN, "1", ""); /* by its number */
+    hear_tended(&ops, "idle");
+    disconnect(&ops);
+
+    assert_int_equal(broker_stop(SIGKILL), -SIGKILL);
+    broker_start();
+    join_as(&ops, OPS);
+    say_tend(&ops, 1, WL__TEND_KIND__TEND_DRAIN, "box1", ""); /* answered before, not done again */
+    hear_tended(&ops, "away");
+    disconnect(&ann);
+    disconnect(&ops);
+    disconnect(&box);
+}
+
 static void a_foreign_job_is_answered_exactly_as_an_unknown_one(void **state)
 {
     struct peer_link ann, bob;
@@ -659,6 +718,7 @@ int main(void)
         TEST(a_key_that_is_forbidden_is_refused_on_a_live_connection),
         TEST(hello_comes_first_and_names_both_protocols_where_they_differ),
         TEST(a_role_says_only_what_is_its_own),
+        TEST(an_operator_alone_tends_workers_and_once_a_request),
         TEST(a_foreign_job_is_answered_exactly_as_an_unknown_one),
         TEST(the_same_request_gets_the_same_answer_after_a_kill_too),
         TEST(refs_that_the_vault_lacks_are_named),
