@@ -1,4 +1,4 @@
-/* cmd_farm.c - the farm and who one is to it: workers, key new. */
+/* cmd_farm.c - who one is to a farm: key new. */
 #include <client/cmd.h>
 
 #include <errno.h>
@@ -6,41 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <client/show.h>
 #include <proto/base/bytes.h>
-
-static int worker_print(void *user, const struct westlight_worker *worker)
-{
-    json_t *array = user;
-
-    if (array)
-        json_array_append_new(array, show_worker_json(worker));
-    else
-        show_worker(worker);
-    return 0;
-}
-
-int cmd_workers(int argc, char **argv)
-{
-    struct westlight *westlight = NULL;
-    struct cmd_args args;
-    json_t *array;
-    int r = cmd_parse(&args, argc, argv, 0, 0, 0);
-
-    if (r || (r = cmd_open(args.farm, &westlight)))
-        return r;
-    array = args.json ? json_array() : NULL;
-    if (!array)
-        show_worker_head();
-    r = westlight_workers(westlight, worker_print, array);
-    if (r) {
-        r = complain_library(r, westlight_why(westlight));
-        json_decref(array);
-    } else if (array)
-        show_json(array, false);
-    westlight_close(westlight);
-    return r;
-}
 
 /* ~/.config/westlight, made where it is missing. */
 static int config_folder(char *path, size_t size)

@@ -20,10 +20,12 @@ struct command {
 #define RENDER_HELP                                                                                \
     "SCENE [-f FRAMES] [-o DIR|PATTERN] [--local [--workers N] [--slots N]]\n"                     \
     "    [--chunk N] [--size WxH] [--preset NAME] [-p NAME=VALUE]... [--env NAME=VALUE]...\n"      \
-    "    [--name TEXT] [--note TEXT] [--priority N] [--farm NAME] [--force] [--json]\n\n"          \
+    "    [--name TEXT] [--note TEXT] [--priority N] [--pool NAME]\n"                               \
+    "    [--farm NAME] [--force] [--json]\n\n"                                                     \
     "  -f, --frames FRAMES   1-240, 1-240:2, 1-240x2, 1..10, 5,10-20,-3--1\n"                      \
     "  -o, --output WHERE    a folder, or a pattern: out/beauty.#### (default SCENE-frames)\n"     \
     "  --local               a private farm on this machine; the same command continues\n"         \
+    "  --pool NAME           on the workers of that pool; without it, on those in none\n"          \
     "  --chunk N             N frames a task\n"                                                    \
     "  --device auto|cpu|gpu Blender: what Cycles renders on (auto: leased cards, else CPUs)\n"     \
     "  --clock-range RANGE   POV-Ray: the frames the clock runs over (default: -f)\n"              \
@@ -33,6 +35,20 @@ struct command {
     "  --narrow PATTERN      files that go to their own frame only: cache/smoke_####.vdb\n"        \
     "  --allow-missing       render although files are missing\n"                                  \
     "  -p NAME=VALUE         a parameter of the preset; see westlight help presets\n"
+
+#define WORKERS_HELP                                                                               \
+    "[--farm NAME] [--json]\n"                                                                     \
+    "       westlight workers drain WORKER... [--note TEXT]\n"                                     \
+    "       westlight workers undrain|clear WORKER...\n"                                           \
+    "       westlight workers note WORKER TEXT\n"                                                  \
+    "       westlight workers pool WORKER NAME\n\n"                                                \
+    "  drain    no new work; what runs is finished: draining, then drained\n"                      \
+    "  undrain  work as before\n"                                                                  \
+    "  clear    forget its failures: it is no longer set aside\n"                                  \
+    "  note     what others should know of it; '' takes it away\n"                                 \
+    "  pool     it takes only jobs that ask for this pool (submit --pool); '' leaves it\n\n"       \
+    "  WORKER is a name, the first 4 or more characters of a key, or an id of --json. Put -- ahead\n"\
+    "  of one that begins with a dash.\n"
 
 static const struct command commands[] = {
     {"render", cmd_render, "render a scene and bring its frames home", RENDER_HELP},
@@ -53,7 +69,8 @@ static const struct command commands[] = {
     {"resume", cmd_resume, "go on with a paused job", "JOB [--farm NAME] [--json]\n\n  " JOB_HELP},
     {"retry", cmd_retry, "run failed frames again, or those named",
      "JOB [-f FRAMES] [--farm NAME] [--json]\n\n  " JOB_HELP},
-    {"workers", cmd_workers, "list the farm's workers (operators)", "[--farm NAME] [--json]"},
+    {"workers", cmd_workers, "list the farm's workers, or look after them (operators)",
+     WORKERS_HELP},
     {"key", cmd_key, "make a key for yourself", "new [--key FILE] [--secret FILE]"},
 };
 

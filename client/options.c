@@ -206,6 +206,7 @@ enum {
     LONG_NAME,
     LONG_NOTE,
     LONG_PRIORITY,
+    LONG_POOL,
     LONG_FORCE,
     LONG_ASSET,
     LONG_EXCLUDE,
@@ -232,6 +233,7 @@ static const struct option long_options[] = {
     {"name", required_argument, NULL, LONG_NAME},
     {"note", required_argument, NULL, LONG_NOTE},
     {"priority", required_argument, NULL, LONG_PRIORITY},
+    {"pool", required_argument, NULL, LONG_POOL},
     {"force", no_argument, NULL, LONG_FORCE},
     {"asset", required_argument, NULL, LONG_ASSET},
     {"exclude", required_argument, NULL, LONG_EXCLUDE},
@@ -286,6 +288,9 @@ static int option_take(struct options *options, int option, const char *value)
         return 0;
     case LONG_PRIORITY:
         return priority_parse(value, &options->priority);
+    case LONG_POOL:
+        options->pool = value;
+        return 0;
     case LONG_FORCE:
         options->force = true;
         return 0;
@@ -337,6 +342,12 @@ int options_parse(struct options *options, int argc, char **argv)
     }
     if (!options->local && (options->workers || options->slots)) {
         complain("%s: --workers and --slots shape a private farm: add --local", command);
+        return EXIT_USAGE;
+    }
+
+    if (options->local && options->pool) {
+        complain("%s: --pool %s: a private farm has no pools: leave one of --pool and --local out",
+                 command, options->pool);
         return EXIT_USAGE;
     }
 

@@ -35,7 +35,7 @@ struct options {
     size_t n_params;
     struct option_pair *env;
     size_t n_env;
-    const char *farm, *name, *note;
+    const char *farm, *name, *note, *pool;
     int priority;
     bool json, force, allow_missing, dry_run;
     const char **assets, **exclude, **narrow;

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <pwd.h>
 #include <unistd.h>
+#include <proto/state.h>
 
 static const struct preset *const presets[] = {&preset_povray, &preset_blender, &preset_command};
 static const char *const common_params[] = {"vcpus",      "memory",  "gpus",
@@ -109,6 +110,8 @@ int preset_resources(const struct preset_scene *scene, struct westlight_step *st
         }
         westlight_step_amount(step, amounts[i].amount, amounts[i].bytes ? amount : (double)number);
     }
+    if (scene->options->pool && *scene->options->pool)
+        westlight_step_attribute(step, ATTRIBUTE_POOL, &scene->options->pool, 1);
     if (text && !options_number(text, 1, 7 * 86400, &timeout_s)) {
         complain("-p timeout=%s: it is no number of seconds from 1 to 604800", text);
         return EXIT_USAGE;

@@ -149,14 +149,30 @@ void show_job(const struct westlight_shown *shown)
 
 void show_worker_head(void)
 {
-    printf("%-20s  %-12s  %5s  %7s  %6s  %6s  %s\n", "WORKER", "STATE", "SLOTS", "RUNNING", "DONE",
-           "FAILED", "OFFERS");
+    printf("%-16s  %-12s  %-8s  %5s  %7s  %6s  %6s  %-24s  %s\n", "WORKER", "STATE", "POOL",
+           "SLOTS", "RUNNING", "DONE", "FAILED", "NOTE", "OFFERS");
+}
+
+/* Why it is set aside comes before what an operator noted. */
+static void worker_note(const struct westlight_worker *worker, char *note, size_t size)
+{
+    char until[32];
+
+    snprintf(note, size, "%s", worker->note);
+    if (worker->set_aside)
+        snprintf(note, size, "set aside: %u tasks failed in a row, until %s%s%s",
+                 worker->failed_in_a_row, show_time(worker->aside_until_wall_s, until),
+                 *worker->note ? "; " : "", worker->note);
 }
 
 void show_worker(const struct westlight_worker *worker)
 {
-    printf("%-20.20s  %-12.12s  %5u  %7u  %6" PRIu64 "  %6" PRIu64 "  ", worker->name,
-           worker->state, worker->slots, worker->running, worker->done, worker->failed);
+    char note[1200];
+
+    worker_note(worker, note, sizeof(note));
+    printf("%-16s  %-12s  %-8s  %5u  %7u  %6" PRIu64 "  %6" PRIu64 "  %-24s  ", worker->name,
+           worker->state, *worker->pool ? worker->pool : "-", worker->slots, worker->running,
+           worker->done, worker->failed, *note ? note : "-");
     for (size_t i = 0; i < worker->n_amounts; i++)
         printf("%s ", strncmp(worker->amounts[i], "amount.worker.", 14) == 0
                           ? worker->amounts[i] + 14
@@ -236,13 +252,15 @@ json_t *show_job_json(const struct westlight_shown *shown)
 
 json_t *show_worker_json(const struct westlight_worker *w)
 {
-    return json_pack("{s:i,s:s,s:s,s:s,s:b,s:i,s:i,s:i,s:I,s:I,s:I,s:o,s:o,s:o}", "id", (int)w->id,
-                     "name", w->name, "state", w->state, "key", w->key, "connected", w->connected,
-                     "slots", (int)w->slots, "running", (int)w->running, "queued", (int)w->queued,
-                     "done", (json_int_t)w->done, "failed", (json_int_t)w->failed, "seen",
-                     (json_int_t)w->seen_wall_s, "amounts", strings_json(w->amounts, w->n_amounts),
-                     "attributes", strings_json(w->attributes, w->n_attributes), "gpus",
-                     strings_json(w->gpus, w->n_gpus));
+    return json_pack(
+        "{s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:I,s:i,s:i,s:i,s:i,s:I,s:I,s:I,s:o,s:o,s:o}", "id",
+        (int)w->id, "name", w->name, "state", w->state, "pool", w->pool, "note", w->note, "key",
+        w->key, "connected", w->connected, "drained", w->drained, "set_aside", w->set_aside,
+        "set_aside_until", (json_int_t)w->aside_until_wall_s, "failed_in_a_row",
+        (int)w->failed_in_a_row, "slots", (int)w->slots, "running", (int)w->running, "queued",
+        (int)w->queued, "done", (json_int_t)w->done, "failed", (json_int_t)w->failed, "seen",
+        (json_int_t)w->seen_wall_s, "amounts", strings_json(w->amounts, w->n_amounts), "attributes",
+        strings_json(w->attributes, w->n_attributes), "gpus", strings_json(w->gpus, w->n_gpus));
 }
 
 json_t *show_attempt_json(const struct westlight_attempt *a)

@@ -181,9 +181,12 @@ struct westlight_shown {
 };
 struct westlight_worker {
     uint32_t id;
-    const char *name, *state;
+    const char *name, *state; /* idle, running, draining, drained, "set aside", joining, away */
+    const char *pool, *note;  /* "" */
     char key[WESTLIGHT_KEY_TEXT];
-    bool connected;
+    bool connected, drained, set_aside;
+    int64_t aside_until_wall_s;
+    uint32_t failed_in_a_row; /* different tasks, since its last success */
     uint32_t slots, running, queued;
     uint64_t done, failed;
     int64_t seen_wall_s;
@@ -249,6 +252,21 @@ enum westlight_verb {
 int westlight_do(struct westlight *westlight, const char *id, enum westlight_verb verb,
                  const struct westlight_range *frames, size_t n_frames, int32_t priority,
                  uint64_t *ret_tasks);
+
+/* What an operator does to workers. A worker is named by its name, its id, or the first 4 or more
+ * characters of its key; where one is nobody, or could be two, nothing is done to any. Text: a note
+ * or a pool, "" takes it away; WESTLIGHT_DRAIN takes a note or NULL, the others NULL. *ret_workers says how they
+ * are now (name, key, state, running; the rest is none) and lives until the next call. */
+enum westlight_tend {
+    WESTLIGHT_DRAIN = 1,
+    WESTLIGHT_UNDRAIN,
+    WESTLIGHT_CLEAR, /* its failures are forgotten: it is no longer set aside */
+    WESTLIGHT_NOTE,
+    WESTLIGHT_POOL
+};
+int westlight_tend(struct westlight *westlight, enum westlight_tend tend,
+                   const char *const *workers, size_t n_workers, const char *text,
+                   const struct westlight_worker **ret_workers, size_t *ret_n);
 
 /* ---- bringing home ---- */
 

@@ -1,4 +1,6 @@
-/* workers.c - what the farm has, as lines a person reads: "amount.worker.vcpu=8". */
+/* workers.c - what the farm has, as lines a person reads ("amount.worker.vcpu=8"), and what an
+ * operator does to workers.
+ */
 #include <client/look.h>
 
 #include <errno.h>
@@ -69,6 +71,12 @@ static int worker_row(struct westlight *westlight, const Wl__WorkerRow *row,
         .name = row->name,
         .state = row->state,
         .connected = row->connected,
+        .pool = row->pool,
+        .note = row->note,
+        .drained = row->drained,
+        .set_aside = row->set_aside,
+        .aside_until_wall_s = row->aside_until_wall_s,
+        .failed_in_a_row = row->failed_in_a_row,
         .slots = offer->slots,
         .running = row->running,
         .queued = row->queued,
@@ -126,4 +134,72 @@ int westlight_workers(struct westlight *westlight, westlight_on_worker *on_worke
         more = answer->workers->more && answer->workers->n_workers > 0;
     }
     return 0;
+}
+
+/* ---- tending ---- */
+
+static int tended_rows(struct westlight *westlight, const Wl__Tended *tended,
+                       const struct westlight_worker **ret_workers)
+{
+    struct westlight_worker *workers =
+        connection_scratch(westlight, tended->n_rows + 1, sizeof(*workers));
+
+    if (!workers)
+        return -ENOMEM;
+    for (size_t i = 0; i < tended->n_rows; i++) {
+        const Wl__TendedRow *row = tended->rows[i];
+        struct link_key key;
+
+        workers[i] = (struct westlight_worker){
+            .name = row->name, .state = row->state, .running = row->running};
+        if (row->key.len != sizeof(key.bytes))
+            continue;
+        memcpy(key.bytes, row->key.data, sizeof(key.bytes));
+        identity_key_text(&key, workers[i].key);
+    }
+    *ret_workers = workers;
+    return 0;
+}
+
+int westlight_tend(struct westlight *westlight, enum westlight_tend tend,
+                   const char *const *workers, size_t n_workers, const char *text,
+                   const struct westlight_worker **ret_workers, size_t *ret_n)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT, *answer = NULL;
+    Wl__Tend message = WL__TEND__INIT;
+    uint8_t request[16];
+
+    connection_begin(westlight);
+    if (n_workers > LIMIT_TEND_WORKERS)
+        return connection_fail(
+            westlight, WESTLIGHT_E_USAGE,
+            "workers: %zu were named: at most %d are taken at once: ask in parts", n_workers,
+            LIMIT_TEND_WORKERS);
+    for (size_t i = 0; i < n_workers; i++)
+        if (strlen(workers[i]) > LIMIT_NAME_BYTES)
+            return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                                   "worker %.40s...: no name is so long: see westlight workers",
+                                   workers[i]);
+    if (text && strlen(text) > (tend == WESTLIGHT_POOL ? LIMIT_NAME_BYTES : LIMIT_NOTE_BYTES))
+        return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                               "\"%.40s...\": at most %d bytes are taken: shorten it", text,
+                               tend == WESTLIGHT_POOL ? LIMIT_NAME_BYTES : LIMIT_NOTE_BYTES);
+    int r = random_bytes(request, sizeof(request));
+    if (r != 0)
+        return r;
+    message.request_id = (ProtobufCBinaryData){sizeof(request), request};
+    message.kind = (Wl__TendKind)tend;
+    message.workers = (char **)(uintptr_t)workers;
+    message.n_workers = n_workers;
+    message.text = (char *)(uintptr_t)(text ? text : "");
+    message.with_note = tend == WESTLIGHT_DRAIN && text;
+    envelope.body_case = WL__ENVELOPE__BODY_TEND;
+    envelope.tend = &message;
+    r = connection_call(westlight, &envelope, WL__ENVELOPE__BODY_TENDED, CONNECTION_TIMEOUT_NS,
+                        &answer);
+    if (r != 0)
+        return r;
+    westlight->held = answer; /* the rows borrow from it */
+    *ret_n = answer->tended->n_rows;
+    return tended_rows(westlight, answer->tended, ret_workers);
 }

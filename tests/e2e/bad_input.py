@@ -56,6 +56,7 @@ USAGE = [  # name, arguments ({shot}: a folder with scene.pov, {out}), words of 
     ("no range at all", "render {shot}/scene.pov -f ", ["-f", "^"]),
     ("a negative frame for POV-Ray", "render {shot}/scene.pov -f -3--1", ["-3--1", "POV-Ray"]),
     ("an unknown preset", "render {shot}/scene.pov --preset maya", ["--preset maya", "no such preset", "povray, blender or command"]),
+    ("a pool of a private farm", "render {shot}/scene.pov --local --pool night", ["--pool night", "private farm has no pools"]),
     ("an unknown parameter", "render {shot}/scene.pov -p colour=red", ["-p colour", "no such parameter", "quality"]),
     ("a parameter without a value", "render {shot}/scene.pov -p quality", ["-p quality", "NAME=VALUE"]),
     ("an amount that is none", "render {shot}/scene.pov -p memory=lots", ["memory=lots", "8G"]),
