@@ -239,25 +239,31 @@ static int write_failed(struct homing *homing, int r, const struct bytes *why)
     if (westlight->why[0])
         return r; /* the reader has said why */
     const char *text = why->size ? (const char *)why->data : strerror(r < 0 ? -r : EIO);
-    return connection_fail(westlight,
-                           r == MANIFEST_E_PATH ? WESTLIGHT_E_EXISTS
-                           : r > 0              ? WESTLIGHT_E_CORRUPT
-                                                : r,
-                           "%s: %s%s", homing->folder, text,
-                           r == -ENOSPC ? ": make room, and fetch again" : "");
+    return connection_fail(westlight, r > 0 ? WESTLIGHT_E_CORRUPT : r, "%s: %s%s", homing->folder,
+                           text, r == -ENOSPC ? ": make room, and fetch again" : "");
 }
 
-static int write_file(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry)
+/* *ret_written is false where a folder, or a link or file among its parents, was in the way. */
+static int write_file(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
+                      bool *ret_written)
 {
     _cleanup_(bytes_deinit) struct bytes why = {0};
     struct stat status;
 
     homing->westlight->why[0] = '\0';
     int r = manifest_write_file(homing->fd, entry, reader_fetch, &homing->reader, true, &why);
+    if (r == MANIFEST_E_PATH && !homing->westlight->why[0]) {
+        if (homing->conflicts++ == 0)
+            snprintf(homing->conflict, sizeof(homing->conflict),
+                     "%.400s: move it, or fetch to another folder",
+                     why.size ? (const char *)why.data : entry->path);
+        return 0;
+    }
     if (r != 0)
         return write_failed(homing, r, &why);
     if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
+    *ret_written = true;
     return receipts_add(&homing->receipts, entry->path, row->sequence, row->step, row->task,
                         &status);
 }
@@ -311,8 +317,9 @@ static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__
             decision = DECIDE_SKIP;
     }
     if (decision == DECIDE_WRITE) {
-        r = write_file(homing, row, entry);
-        *ret_written = r == 0;
+        r = write_file(homing, row, entry, ret_written);
+        if (r == 0 && !*ret_written)
+            return 0;
     } else if (decision != DECIDE_SKIP) {
         conflict(homing, row, entry, decision);
         return 0;
@@ -325,11 +332,13 @@ static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__
 
 /* The names of what was written are durable as well: every folder on the way is synced. Files come
  * in path order, so that a folder repeats among neighbours and is then synced once. */
-static int sync_folders(struct homing *homing, const Wl__Manifest *manifest)
+static int sync_folders(struct homing *homing, const Wl__Manifest *manifest, const bool *written)
 {
     char last[LIMIT_PATH_BYTES] = "", parent[LIMIT_PATH_BYTES];
 
     for (size_t i = 0; i < manifest->n_files; i++) {
+        if (!written[i])
+            continue;
         snprintf(parent, sizeof(parent), "%s", manifest->files[i]->path);
         char *slash = strrchr(parent, '/');
         if (!slash)
@@ -354,22 +363,26 @@ static int sync_folders(struct homing *homing, const Wl__Manifest *manifest)
 
 static int home_result(struct homing *homing, struct homing_result *result)
 {
+    _cleanup_(freep) bool *written = calloc(result->manifest->n_files + 1, sizeof(*written));
+    uint64_t conflicts = homing->conflicts;
     bool any = false;
+    int r = written ? 0 : -ENOMEM;
 
-    for (size_t i = 0; i < result->manifest->n_files; i++) {
-        bool written = false;
-        int r = home_file(homing, result->row, result->manifest->files[i], &written);
-        if (r != 0)
-            return r;
-        any |= written;
+    for (size_t i = 0; r == 0 && i < result->manifest->n_files; i++) {
+        r = home_file(homing, result->row, result->manifest->files[i], &written[i]);
+        any |= written[i];
     }
-    int r = any ? sync_folders(homing, result->manifest) : 0;
+    if (r != 0)
+        return r;
+    r = any ? sync_folders(homing, result->manifest, written) : 0;
     if (r < 0)
         return connection_fail(homing->westlight, r, "%s: %s: check the disk, and fetch again",
                                homing->folder, strerror(-r));
     homing->results_done++;
     homing->fetch->after = result->row->sequence;
     homing->progress_ns = clock_monotonic_ns();
+    if (homing->conflicts > conflicts)
+        return 0; /* not all of it is home */
     return report(homing, result->row, NULL, !any, homing->fetch->on_result);
 }
 

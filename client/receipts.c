@@ -83,11 +83,12 @@ static int read_records(struct receipts *receipts, const struct bytes *text)
         int used = 0;
         if (at + size == end)
             break;
-        if (sscanf(at, "%" SCNu64 " %" SCNu32 " %" SCNu64 " %" SCNu64 " %" SCNd64 " %" SCNu64 " %n",
+        /* One space ends the numbers; any further one begins the path. */
+        if (sscanf(at, "%" SCNu64 " %" SCNu32 " %" SCNu64 " %" SCNu64 " %" SCNd64 " %" SCNu64 "%n",
                    &receipt.sequence, &receipt.step, &receipt.task, &receipt.size,
                    &receipt.mtime_ns, &receipt.inode, &used) == 6 &&
-            used > 0) {
-            int r = keep(receipts, &receipt, at + used);
+            at[used] == ' ') {
+            int r = keep(receipts, &receipt, at + used + 1);
             if (r < 0)
                 return r;
         }

@@ -69,8 +69,9 @@ int manifest_blocks(const Wl__Manifest *manifest, struct block_key **ret_keys, s
 
 /* Whether a path may be written below a folder: relative, no "..", no empty part, within limits. */
 bool manifest_path_ok(const char *path);
-/* Creates the file of one entry below `folder` (an open directory), through a temporary name, and
- * renames it; `sync` syncs it first. An existing file is replaced; a folder in its way, or a link
+/* Creates the file of one entry below `folder` (an open directory): without a name until it is whole
+ * where the file system can, else under a temporary one; `sync` syncs it before it gets its own. An
+ * existing file is replaced; a folder in its way, or a link
  * among its parents, is MANIFEST_E_PATH. */
 int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
                         bool sync, struct bytes *why);

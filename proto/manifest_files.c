@@ -324,6 +324,16 @@ static int file_fill(int fd, const Wl__FileEntry *entry, manifest_fetch *fetch, 
     return 0;
 }
 
+/* A file that has no name until it is whole, so that whoever is killed meanwhile leaves nothing; its
+ * path in *ret_path. -1 where the file system makes none (NFS), or no /proc names it. */
+static int open_nameless(int folder, uint32_t mode, char ret_path[32])
+{
+    _cleanup_(closep) int fd = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, mode);
+
+    snprintf(ret_path, 32, "/proc/self/fd/%d", fd);
+    return fd >= 0 && access(ret_path, F_OK) == 0 ? TAKE_FD(fd) : -1;
+}
+
 /* Under the temporary name; what is left of it on an error is the caller's to remove. */
 static int file_make(int folder, const char *name, const Wl__FileEntry *entry,
                      manifest_fetch *fetch, void *user, bool sync, struct bytes *why)
@@ -334,13 +344,19 @@ static int file_make(int folder, const char *name, const Wl__FileEntry *entry,
                    : 0;
 
     /* The mode goes through the umask, as with any program a person runs. */
-    _cleanup_(closep) int fd = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                                      entry->mode & 0777);
+    char path[32];
+    _cleanup_(closep) int fd = open_nameless(folder, entry->mode & 0777, path);
+    bool nameless = fd >= 0;
+    if (!nameless)
+        fd = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                    entry->mode & 0777);
     if (fd < 0)
         return manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno));
 
     int r = file_fill(fd, entry, fetch, user, why);
     if (r == 0 && sync && fsync(fd) < 0)
+        r = manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno));
+    if (r == 0 && nameless && linkat(AT_FDCWD, path, folder, name, AT_SYMLINK_FOLLOW) < 0)
         r = manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno));
     return r;
 }

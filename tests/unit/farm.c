@@ -172,6 +172,28 @@ static void receipts_outlive_their_writer(void **state)
     receipts_deinit(&receipts);
 }
 
+static void a_path_that_begins_with_spaces_keeps_them_in_its_receipt(void **state)
+{
+    static const char *const paths[] = {" f.png", "  f.png", "\t\nf.png", "f.png"};
+    struct receipts receipts;
+    struct stat status = {.st_size = 5};
+
+    (void)state;
+    assert_int_equal(receipts_open(&receipts, "0100", "/out"), 0);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(receipts_add(&receipts, paths[i], i, 1, 2, &status), 0);
+    receipts_deinit(&receipts);
+
+    assert_int_equal(receipts_open(&receipts, "0100", "/out"), 0);
+    assert_int_equal(receipts.n, 4);
+    for (size_t i = 0; i < 4; i++) {
+        const struct receipt *receipt = receipts_find(&receipts, paths[i]);
+        assert_non_null(receipt);
+        assert_int_equal(receipt->sequence, i);
+    }
+    receipts_deinit(&receipts);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +202,7 @@ int main(void)
         cmocka_unit_test(an_error_names_the_file_and_the_line),
         cmocka_unit_test(a_new_key_is_never_written_over_another),
         cmocka_unit_test(receipts_outlive_their_writer),
+        cmocka_unit_test(a_path_that_begins_with_spaces_keeps_them_in_its_receipt),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

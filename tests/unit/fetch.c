@@ -297,9 +297,30 @@ static void nothing_is_written_through_a_link(void **state)
 
     snprintf(link, sizeof(link), "%s/out", fixture->folder);
     assert_int_equal(symlink("/tmp", link), 0);
-    assert_int_equal(home_one(fixture, 5, 6, 0, "out/westlight-should-not-be.png"),
-                     WESTLIGHT_E_EXISTS);
+    assert_int_equal(home_one(fixture, 5, 6, 0, "out/westlight-should-not-be.png"), 0);
+    assert_int_equal(fixture->homing.conflicts, 1);
+    assert_non_null(strstr(fixture->homing.conflict, "out/westlight-should-not-be.png"));
     assert_int_equal(access("/tmp/westlight-should-not-be.png", F_OK), -1);
+}
+
+static void a_folder_or_a_file_in_the_way_of_a_path_ends_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    const char *paths[] = {"a.png", "folder/b.png", "file/c.png", "d/d.png"};
+    char folder[128];
+
+    snprintf(folder, sizeof(folder), "%s/a.png", fixture->folder);
+    assert_int_equal(folder_make(folder, 0755), 0);
+    put(fixture, "file", "a person's");
+    assert_int_equal(home(fixture, 5, 6, 0, 0, paths, 4), 0);
+    assert_int_equal(fixture->homing.conflicts, 2);
+    assert_non_null(strstr(fixture->homing.conflict, "a.png: a folder is in its way"));
+    assert_int_equal(fixture->seen.files, 2);
+    assert_int_equal(fixture->seen.results, 0); /* it is not all home */
+    assert_int_equal(fixture->fetch.after, 5);
+    holds(fixture, "folder/b.png", "version one!");
+    holds(fixture, "d/d.png", "version one!");
+    holds(fixture, "file", "a person's");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -314,6 +335,7 @@ int main(void)
         TEST(two_tasks_that_write_one_path_are_both_named),
         TEST(several_output_folders_become_sub_folders),
         TEST(nothing_is_written_through_a_link),
+        TEST(a_folder_or_a_file_in_the_way_of_a_path_ends_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,6 +28,7 @@ struct fixture {
     unsigned fetches;
     bool follow; /* links out of the root */
     unsigned left_out;
+    size_t seen; /* files in `out` while one was filled */
 };
 
 static int setup(void **state)
@@ -557,6 +558,48 @@ static void patterns_hold_the_frame_number(void **state)
                          cases[i].match);
 }
 
+/* What another would see in the folder while a file is being filled. */
+static int fetch_and_look(void *user, const struct block_key *key, struct bytes *out)
+{
+    struct fixture *f = user;
+    char **paths = NULL;
+    size_t n = 0;
+
+    assert_int_equal(manifest_walk(f->out, true, &paths, &n, NULL), 0);
+    for (size_t i = 0; i < n; i++) {
+        assert_string_equal(paths[i], "f"); /* and nothing under a temporary name */
+        free(paths[i]);
+    }
+    free(paths);
+    f->seen = n;
+    return fetch(user, key, out);
+}
+
+static void a_file_has_no_name_until_it_is_whole(void **state)
+{
+    struct fixture *f = *state;
+    struct bytes packed = {0};
+    Wl__Manifest *manifest = NULL;
+    int fd = open(f->out, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        skip(); /* this file system makes none without a name */
+    close(fd);
+    make(f, "f", "version 1", 9, 0640);
+    assert_int_equal(pack_tree(f, &packed, NULL), 0);
+    assert_int_equal(manifest_parse(packed.data, packed.size, &manifest, NULL), 0);
+    for (size_t round = 0; round < 2; round++) { /* the second time it replaces the first */
+        f->seen = 9;
+        assert_int_equal(manifest_write_file(f->out_fd, manifest->files[0], fetch_and_look, f, true,
+                                             NULL),
+                         0);
+        assert_int_equal(f->seen, round);
+        same(f, "f");
+    }
+    wl__manifest__free_unpacked(manifest, NULL);
+    bytes_deinit(&packed);
+}
+
 #define WITH_FOLDERS(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -574,6 +617,7 @@ int main(void)
         WITH_FOLDERS(a_file_whose_block_is_missing_leaves_nothing),
         WITH_FOLDERS(links_out_are_followed_where_that_is_asked_for),
         cmocka_unit_test(a_file_belongs_to_the_frame_in_its_name),
+        WITH_FOLDERS(a_file_has_no_name_until_it_is_whole),
         cmocka_unit_test(patterns_hold_the_frame_number),
     };
 
