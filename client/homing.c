@@ -163,50 +163,6 @@ static enum decision decide(const struct homing *homing, const Wl__ResultRow *ro
                : DECIDE_CHANGED;
 }
 
-static int same_link(int folder, const Wl__FileEntry *entry, bool *ret_same)
-{
-    char target[LIMIT_PATH_BYTES];
-    ssize_t n = readlinkat(folder, entry->path, target, sizeof(target));
-    *ret_same =
-        n >= 0 && (size_t)n == strlen(entry->link) && memcmp(target, entry->link, (size_t)n) == 0;
-    return 0;
-}
-
-static int same_content(struct homing *homing, const Wl__FileEntry *entry, bool *ret_same)
-{
-    _cleanup_(bytes_deinit) struct bytes block = {0}, there = {0};
-    struct stat status;
-
-    if (entry->link[0])
-        return same_link(homing->fd, entry, ret_same);
-    *ret_same = false;
-    _cleanup_(closep) int fd =
-        openat(homing->fd, entry->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) ||
-        (uint64_t)status.st_size != entry->size)
-        return 0;
-    for (size_t i = 0; i < entry->n_parts; i++) {
-        const Wl__Part *part = entry->parts[i];
-        struct block_key key;
-        size_t got = 0;
-        int r = wire_block_key(part->block, &key) != 0
-                    ? -EPROTO
-                    : reader_fetch(&homing->reader, &key, &block);
-        if (r == 0)
-            r = bytes_reserve(&there, part->length);
-        if (r == 0)
-            r = fd_read_all(fd, there.data, part->length, &got);
-        if (r != 0)
-            return r;
-        if (got != part->length || part->offset > block.size ||
-            part->length > block.size - part->offset ||
-            memcmp(there.data, block.data + part->offset, got) != 0)
-            return 0;
-    }
-    *ret_same = true;
-    return 0;
-}
-
 static void conflict(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
                      enum decision decision)
 {
@@ -305,7 +261,7 @@ static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__
 
     if (decision == DECIDE_COMPARE || decision == DECIDE_TWICE) {
         homing->westlight->why[0] = '\0';
-        r = same_content(homing, entry, &equal);
+        r = manifest_same_file(homing->fd, entry, reader_fetch, &homing->reader, &equal);
         if (r != 0)
             return r;
         /* Equal content of no receipt becomes ours: the next fetch need not compare again. */

@@ -393,3 +393,56 @@ int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *
         unlinkat(parent, temporary, 0);
     return r;
 }
+
+/* ---- compare ---- */
+
+static int same_link(int folder, const Wl__FileEntry *entry, bool *ret_same)
+{
+    char target[LIMIT_PATH_BYTES];
+    ssize_t n = readlinkat(folder, entry->path, target, sizeof(target));
+
+    *ret_same =
+        n >= 0 && (size_t)n == strlen(entry->link) && memcmp(target, entry->link, (size_t)n) == 0;
+    return 0;
+}
+
+static int same_part(int fd, const Wl__Part *part, const struct bytes *block, struct bytes *there,
+                     bool *ret_same)
+{
+    size_t got = 0;
+    int r = bytes_reserve(there, part->length);
+
+    if (r == 0)
+        r = fd_read_all(fd, there->data, part->length, &got);
+    *ret_same = r == 0 && got == part->length && part->offset <= block->size &&
+                part->length <= block->size - part->offset &&
+                memcmp(there->data, block->data + part->offset, got) == 0;
+    return r;
+}
+
+int manifest_same_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
+                       bool *ret_same)
+{
+    _cleanup_(bytes_deinit) struct bytes block = {0}, there = {0};
+    struct stat status;
+    bool same = true;
+
+    if (*entry->link)
+        return same_link(folder, entry, ret_same);
+    _cleanup_(closep) int fd =
+        openat(folder, entry->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) ||
+        (uint64_t)status.st_size != entry->size)
+        same = false;
+    for (size_t i = 0; same && i < entry->n_parts; i++) {
+        struct block_key key;
+        int r = wire_block_key(entry->parts[i]->block, &key) != 0 ? -EPROTO
+                                                                  : fetch(user, &key, &block);
+        if (r == 0)
+            r = same_part(fd, entry->parts[i], &block, &there, &same);
+        if (r != 0)
+            return r;
+    }
+    *ret_same = same;
+    return 0;
+}

@@ -16,6 +16,7 @@
 #include <proto/base/log.h>
 #include <proto/manifest.h>
 #include <proto/wire.h>
+#include <worker/laid.h>
 
 #define FRAMES_MAX 4096 /* of one chunk, when files are picked by frame */
 
@@ -25,12 +26,14 @@ struct staging {
     Wl__Manifest *manifests[LIMIT_ROOTS];
     int64_t *frames;
     size_t n_frames;
+    struct laid laid;
 };
 
 /* A file to be written below `folder`. */
 struct laying {
     const char *folder;
     const Wl__FileEntry *entry;
+    const Wl__DependencyResult *by; /* NULL: an input's */
 };
 
 static int fail(struct staging *staging, enum attempt_class class, const char *format, ...)
@@ -411,6 +414,28 @@ static int name_blocks(struct bytes *keys, const Wl__FileEntry *entry)
     return 0;
 }
 
+/* Another task may have left a file of that path: the same content is no harm and need not be
+ * written again; different content would silently be whichever came last. */
+static int claim(struct staging *staging, int fd, const struct laying *file, bool *ret_there)
+{
+    const struct laid_by by = {file->by->step, file->by->task}, *before;
+    char first[LIMIT_NAME_BYTES], second[LIMIT_NAME_BYTES];
+    int r = laid_note(&staging->laid, file->folder, file->entry->path, by, &before);
+
+    *ret_there = false;
+    if (r < 0 || !before)
+        return r;
+    r = manifest_same_file(fd, file->entry, supply_open, staging->config->supply, ret_there);
+    if (r != 0 || *ret_there)
+        return r != 0 ? fail_transfer(staging, file->entry->path, r) : 0;
+    laid_name(staging->stage->recipe, *before, first, sizeof(first));
+    laid_name(staging->stage->recipe, by, second, sizeof(second));
+    return fail(staging, CLASS_MISSING_INPUT,
+                "%.300s: %.80s and %.80s both wrote it, with different content: give each task's "
+                "file a name of its own",
+                file->entry->path, first, second);
+}
+
 /* Fetches what the files need, then writes them. */
 static int lay(struct staging *staging, const struct laying *files, size_t n_files)
 {
@@ -432,6 +457,11 @@ static int lay(struct staging *staging, const struct laying *files, size_t n_fil
             return -ECANCELED;
         if (fd < 0)
             return -errno;
+        bool there = false;
+        if (files[i].by)
+            r = claim(staging, fd, &files[i], &there);
+        if (r != 0 || there)
+            continue;
         r = manifest_write_file(fd, files[i].entry, supply_open, staging->config->supply, false,
                                 &why);
         if (r != 0 && r != -ECANCELED && r != -ENOMEM)
@@ -497,7 +527,7 @@ static int lay_result(struct staging *staging, const Wl__DependencyResult *resul
         return fail(staging, CLASS_TRANSFER, "the output of a task this one depends on: %.*s",
                     (int)why.size, why.data ? (const char *)why.data : "");
     for (size_t i = 0; r == 0 && i < manifest->n_files; i++) {
-        struct laying file = {.entry = manifest->files[i]};
+        struct laying file = {.entry = manifest->files[i], .by = result};
 
         if (file.entry->root >= step->n_outputs) {
             r = fail(staging, CLASS_TRANSFER, "%s: of an output step %s does not declare",
@@ -548,6 +578,7 @@ static void staging_deinit(struct staging *staging)
         if (staging->manifests[i])
             wl__manifest__free_unpacked(staging->manifests[i], NULL);
     free(staging->frames);
+    laid_deinit(&staging->laid);
 }
 
 int stage_run(const struct stage_config *config, struct stage *ret_stage)

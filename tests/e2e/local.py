@@ -183,6 +183,32 @@ def what_runs_on_the_private_farm_can_be_looked_at_meanwhile():
 
 
 @scenario
+def a_key_file_whose_path_reads_like_a_key_is_no_trouble():
+    with Farm() as farm:
+        desk = Desk(farm)
+        desk.env["WESTLIGHT_LOCAL"] = "l" * 31  # with "/1/me.key": 40 characters, each of them Z85's
+        equal(len(desk.env["WESTLIGHT_LOCAL"] + "/1/me.key"), 40, "length of the path")
+        desk.ask(*desk.argv())
+        equal(tree(desk.home + "/out"), FRAMES, "frames home")
+
+
+@scenario
+def a_command_killed_while_its_keys_were_registered_is_no_trouble_for_the_next():
+    with Farm() as farm:
+        desk, bin = Desk(farm), farm.path("bin")
+        os.makedirs(bin)
+        client = shutil.copy(CLIENT, bin)  # it looks for the other programs beside itself
+        os.symlink(os.path.realpath(WORKER), bin + "/westlight-worker")
+        write(bin + "/westlight-broker", '#!/bin/sh\nif [ "$1" = allow ] && mkdir %s/once-$(($(ls -d %s/once-* 2>/dev/null | wc -l)))'
+              ' && [ $(ls -d %s/once-* | wc -l) -le 2 ]; then [ ! -e %s/once-1 ] || exec %s "$@" && kill -KILL $PPID; exit 1; fi\n'
+              'exec %s "$@"\n' % (bin, bin, bin, bin, BROKER, BROKER), 0o755)
+        for _ in range(2):
+            desk.finish(desk.start(desk.argv(), client), "killed", -signal.SIGKILL)
+        desk.finish(desk.start(desk.argv(), client), "afterwards")
+        equal(tree(desk.home + "/out"), FRAMES, "frames home")
+
+
+@scenario
 def what_no_worker_there_can_run_ends_with_code_3_and_the_reason():
     with Farm() as farm:
         desk = Desk(farm)
