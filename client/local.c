@@ -178,45 +178,45 @@ static int process_run(char *const *argv, const char *log_path)
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 1;
 }
 
+/* The key gets its name once the broker knows it: a command that was killed before makes another.
+ */
 static int key_allow(const struct local *local, const char *name, const char *role)
 {
-    char broker[PATH_MAX], key[3200], state[3200], log[3200], public_key[WESTLIGHT_KEY_TEXT],
-        why[512] = "";
-    char secret[3200];
+    bool worker = strcmp(role, "worker") == 0;
+    char broker[PATH_MAX], key[3200], fresh[3200], secret[3200], state[3200], log[3200],
+        public_key[WESTLIGHT_KEY_TEXT], why[512] = "";
     char *argv[] = {broker,
                     (char[]){"allow"},
                     (char[]){"--state"},
                     state,
-                    (char[]){"--role"},
-                    (char *)(uintptr_t)role,
-                    (char[]){"--studio"},
-                    (char[]){"local"},
                     (char[]){"--name"},
                     (char *)(uintptr_t)name,
-                    key,
+                    (char[]){"--role"},
+                    (char *)(uintptr_t)role,
+                    worker ? (char[]){"--"} : (char[]){"--studio=local"},
+                    worker ? public_key : (char[]){"--"},
+                    worker ? NULL : public_key,
                     NULL};
-    bool worker = strcmp(role, "worker") == 0;
 
     program_find("westlight-broker", "broker", broker, sizeof(broker));
     snprintf(key, sizeof(key), "%s/%s.key", local->folder, name);
+    snprintf(fresh, sizeof(fresh), "%s/%s.key.new", local->folder, name);
     snprintf(secret, sizeof(secret), "%s/secret", local->folder);
     snprintf(state, sizeof(state), "%s/broker", local->folder);
     snprintf(log, sizeof(log), "%s/broker.log", local->folder);
     if (access(key, F_OK) == 0)
         return 0;
-    if (westlight_key_new(key, worker ? NULL : secret, public_key, why, sizeof(why))) {
+    unlink(fresh);
+    if (westlight_key_new(fresh, worker ? NULL : secret, public_key, why, sizeof(why))) {
         complain("--local: %s", why);
         return EXIT_UNREACHABLE;
     }
-    if (worker) {
-        argv[6] = argv[8];
-        argv[7] = argv[9];
-        argv[8] = key;
-        argv[9] = NULL;
-    }
     if (process_run(argv, log)) {
-        unlink(key);
         complain("--local: %s could not register a key: see %s", broker, log);
+        return EXIT_UNREACHABLE;
+    }
+    if (rename(fresh, key) < 0) {
+        complain("--local: %s: %s: check the disk", key, strerror(errno));
         return EXIT_UNREACHABLE;
     }
     return 0;

@@ -1,11 +1,12 @@
 """The private farm of --local: no configuration, nothing left running, and the same command goes on."""
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import time
 
-from farm import CLIENT, Farm, alive, check, equal, lines, main, read, scenario, tree, until, write
+from farm import BROKER, CLIENT, WORKER, Farm, alive, check, equal, lines, main, read, scenario, tree, until, write
 
 PROGRAMS = (b"westlight-broker", b"westlight-worker")
 FRAMES = {"f.%d" % i: b"%d\n" % i for i in range(1, 7)}
@@ -34,8 +35,8 @@ class Desk:
     def open(self):
         write(os.path.join(self.witness, "gate"), "")
 
-    def start(self, argv):
-        return subprocess.Popen([CLIENT, *argv], cwd=self.home, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    def start(self, argv, client=CLIENT):
+        return subprocess.Popen([client, *argv], cwd=self.home, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True, start_new_session=True)
 
     def ask(self, *argv, code=0):
@@ -199,12 +200,10 @@ def a_command_killed_while_its_keys_were_registered_is_no_trouble_for_the_next()
         os.makedirs(bin)
         client = shutil.copy(CLIENT, bin)  # it looks for the other programs beside itself
         os.symlink(os.path.realpath(WORKER), bin + "/westlight-worker")
-        write(bin + "/westlight-broker", '#!/bin/sh\nif [ "$1" = allow ] && mkdir %s/once-$(($(ls -d %s/once-* 2>/dev/null | wc -l)))'
-              ' && [ $(ls -d %s/once-* | wc -l) -le 2 ]; then [ ! -e %s/once-1 ] || exec %s "$@" && kill -KILL $PPID; exit 1; fi\n'
-              'exec %s "$@"\n' % (bin, bin, bin, bin, BROKER, BROKER), 0o755)
-        for _ in range(2):
-            desk.finish(desk.start(desk.argv(), client), "killed", -signal.SIGKILL)
-        desk.finish(desk.start(desk.argv(), client), "afterwards")
+        write(bin + "/westlight-broker", '#!/bin/sh\n[ "$1" != allow ] || ! mkdir %s/once || { kill -KILL $PPID; exit 1; }\n'
+              'exec %s "$@"\n' % (bin, BROKER), 0o755)
+        desk.finish(desk.start(desk.argv(), client), "the one killed", -signal.SIGKILL)
+        desk.finish(desk.start(desk.argv(), client), "the next")
         equal(tree(desk.home + "/out"), FRAMES, "frames home")
 
 
