@@ -193,10 +193,10 @@ int cmd_fetch(int argc, char **argv)
     } else if (westlight_show(westlight, id, &shown) == 0) {
         r = r ? EXIT_PARTIAL : end_code(&shown->row);
         if (args.json)
-            show_json(json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "id", id, "folder", fetch.folder,
-                                "phase", shown->row.phase, "files", (json_int_t)fetching.files,
-                                "skipped", (json_int_t)fetching.skipped, "bytes",
-                                (json_int_t)fetching.bytes, "bytes_received",
+            show_json(json_pack("{s:s,s:o,s:s,s:I,s:I,s:I,s:I}", "id", id, "folder",
+                                show_text_json(fetch.folder), "phase", shown->row.phase, "files",
+                                (json_int_t)fetching.files, "skipped", (json_int_t)fetching.skipped,
+                                "bytes", (json_int_t)fetching.bytes, "bytes_received",
                                 (json_int_t)fetch.bytes_received),
                       false);
         else

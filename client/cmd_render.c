@@ -277,12 +277,13 @@ static void summary_json(const struct render *render, const struct westlight_sho
 {
     const struct westlight_counts *counts = &shown->row.counts;
 
-    show_json(json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "id",
-                        render->id, "phase", shown->row.phase, "why", why, "folder", render->out,
-                        "exit", code, "frames_total", (json_int_t)counts->tasks, "frames_done",
-                        (json_int_t)counts->done, "frames_failed", (json_int_t)counts->failed,
-                        "files", (json_int_t)render->files, "bytes", (json_int_t)render->bytes,
-                        "bytes_sent", (json_int_t)render->upload.bytes_sent, "bytes_received",
+    show_json(json_pack("{s:s,s:s,s:o,s:o,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "id",
+                        render->id, "phase", shown->row.phase, "why", show_text_json(why), "folder",
+                        show_text_json(render->out), "exit", code, "frames_total",
+                        (json_int_t)counts->tasks, "frames_done", (json_int_t)counts->done,
+                        "frames_failed", (json_int_t)counts->failed, "files",
+                        (json_int_t)render->files, "bytes", (json_int_t)render->bytes, "bytes_sent",
+                        (json_int_t)render->upload.bytes_sent, "bytes_received",
                         (json_int_t)render->fetch.bytes_received, "cpu_seconds",
                         (double)shown->usage.cpu_ns / 1e9, "seconds",
                         seconds_since(render->began_ns)),
@@ -449,9 +450,9 @@ static int farm_open(struct render *render)
 static void submitted(struct render *render)
 {
     if (render->options.json)
-        show_json(json_pack("{s:s,s:s,s:I,s:I,s:I}", "id", render->id, "folder", render->out,
-                            "files", (json_int_t)render->upload.files, "file_bytes",
-                            (json_int_t)render->upload.file_bytes, "bytes_sent",
+        show_json(json_pack("{s:s,s:o,s:I,s:I,s:I}", "id", render->id, "folder",
+                            show_text_json(render->out), "files", (json_int_t)render->upload.files,
+                            "file_bytes", (json_int_t)render->upload.file_bytes, "bytes_sent",
                             (json_int_t)render->upload.bytes_sent),
                   false);
     else if (render->local)

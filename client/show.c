@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+#include <proto/base/check.h>
 
 const char *show_bytes(uint64_t bytes, char text[32])
 {
@@ -185,6 +186,51 @@ void show_worker(const struct westlight_worker *worker)
 
 /* ---- JSON ---- */
 
+/* How many bytes the character at `at` has; 0 where it is none. */
+static size_t utf8_size(const unsigned char *at)
+{
+    static const struct {
+        unsigned char mask, lead;
+        uint32_t least;
+    } forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+
+    for (size_t n = 0; n < sizeof(forms) / sizeof(forms[0]); n++) {
+        uint32_t code = *at & (uint32_t)(unsigned char)~forms[n].mask;
+
+        if ((*at & forms[n].mask) != forms[n].lead)
+            continue;
+        for (size_t i = 1; i <= n; i++) {
+            if ((at[i] & 0xc0) != 0x80)
+                return 0;
+            code = code << 6 | (at[i] & 0x3f);
+        }
+        return code >= forms[n].least && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff)
+                   ? n + 1
+                   : 0;
+    }
+    return 0;
+}
+
+json_t *show_text_json(const char *text)
+{
+    static const char unknown[] = "\xef\xbf\xbd"; /* U+FFFD */
+    char *clean = malloc(3 * strlen(text) + 1), *to = clean;
+    json_t *json;
+
+    for (const unsigned char *at = (const unsigned char *)text; clean && *at;) {
+        size_t size = utf8_size(at);
+
+        memcpy(to, size ? (const char *)at : unknown, size ? size : 3);
+        to += size ? size : 3;
+        at += size ? size : 1;
+    }
+    CHECK(clean);
+    *to = 0;
+    json = json_string(clean);
+    free(clean);
+    return json;
+}
+
 static json_t *counts_json(const struct westlight_counts *c)
 {
     return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "tasks", (json_int_t)c->tasks, "waiting",
@@ -207,19 +253,20 @@ static json_t *strings_json(const char *const *texts, size_t n)
     json_t *array = json_array();
 
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(array, json_string(texts[i]));
+        json_array_append_new(array, show_text_json(texts[i]));
     return array;
 }
 
 json_t *show_row_json(const struct westlight_row *row)
 {
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i,s:I,s:o,s:I,s:b,s:o}", "id", row->id,
-                     "name", row->name, "person", row->person, "studio", row->studio, "note",
-                     row->note, "state", row->state, "phase", row->phase, "reason", row->reason,
-                     "priority", row->priority, "submitted", (json_int_t)row->submitted_wall_s,
-                     "counts", counts_json(&row->counts), "attempts_failed",
-                     (json_int_t)row->attempts_failed, "finished", row->finished, "tags",
-                     strings_json(row->tags, row->n_tags));
+    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o}", "id", row->id,
+                     "name", show_text_json(row->name), "person", show_text_json(row->person),
+                     "studio", show_text_json(row->studio), "note", show_text_json(row->note),
+                     "state", row->state, "phase", row->phase, "reason",
+                     show_text_json(row->reason), "priority", row->priority, "submitted",
+                     (json_int_t)row->submitted_wall_s, "counts", counts_json(&row->counts),
+                     "attempts_failed", (json_int_t)row->attempts_failed, "finished", row->finished,
+                     "tags", strings_json(row->tags, row->n_tags));
 }
 
 json_t *show_job_json(const struct westlight_shown *shown)
@@ -229,20 +276,21 @@ json_t *show_job_json(const struct westlight_shown *shown)
     for (size_t i = 0; i < shown->n_steps; i++) {
         const struct westlight_step_row *step = &shown->steps[i];
 
-        json_array_append_new(steps,
-                              json_pack("{s:s,s:s,s:o,s:s,s:s,s:s}", "name", step->name, "why",
-                                        step->why, "counts", counts_json(&step->counts), "frames",
-                                        step->frames, "frames_done", step->frames_done,
-                                        "frames_failed", step->frames_failed));
+        json_array_append_new(
+            steps, json_pack("{s:o,s:o,s:o,s:s,s:s,s:s}", "name", show_text_json(step->name), "why",
+                             show_text_json(step->why), "counts", counts_json(&step->counts),
+                             "frames", step->frames, "frames_done", step->frames_done,
+                             "frames_failed", step->frames_failed));
     }
     for (size_t i = 0; i < shown->n_live; i++) {
         const struct westlight_live *l = &shown->live[i];
 
-        json_array_append_new(live, json_pack("{s:i,s:I,s:s,s:s,s:s,s:s,s:f,s:I}", "step",
-                                              (int)l->step, "task", (json_int_t)l->task, "name",
-                                              l->task_name, "state", l->state, "worker", l->worker,
-                                              "status", l->status, "percent", l->permille / 10.0,
-                                              "started", (json_int_t)l->started_wall_s));
+        json_array_append_new(
+            live,
+            json_pack("{s:i,s:I,s:o,s:s,s:o,s:o,s:f,s:I}", "step", (int)l->step, "task",
+                      (json_int_t)l->task, "name", show_text_json(l->task_name), "state", l->state,
+                      "worker", show_text_json(l->worker), "status", show_text_json(l->status),
+                      "percent", l->permille / 10.0, "started", (json_int_t)l->started_wall_s));
     }
     json_object_set_new(json, "steps", steps);
     json_object_set_new(json, "live", live);
@@ -253,29 +301,30 @@ json_t *show_job_json(const struct westlight_shown *shown)
 json_t *show_worker_json(const struct westlight_worker *w)
 {
     return json_pack(
-        "{s:i,s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:b,s:I,s:i,s:i,s:i,s:i,s:I,s:I,s:I,s:o,s:o,s:o}", "id",
-        (int)w->id, "name", w->name, "state", w->state, "pool", w->pool, "note", w->note, "key",
-        w->key, "connected", w->connected, "drained", w->drained, "set_aside", w->set_aside,
-        "set_aside_until", (json_int_t)w->aside_until_wall_s, "failed_in_a_row",
-        (int)w->failed_in_a_row, "slots", (int)w->slots, "running", (int)w->running, "queued",
-        (int)w->queued, "done", (json_int_t)w->done, "failed", (json_int_t)w->failed, "seen",
-        (json_int_t)w->seen_wall_s, "amounts", strings_json(w->amounts, w->n_amounts), "attributes",
+        "{s:i,s:o,s:s,s:o,s:o,s:s,s:b,s:b,s:b,s:I,s:i,s:i,s:i,s:i,s:I,s:I,s:I,s:o,s:o,s:o}", "id",
+        (int)w->id, "name", show_text_json(w->name), "state", w->state, "pool",
+        show_text_json(w->pool), "note", show_text_json(w->note), "key", w->key, "connected",
+        w->connected, "drained", w->drained, "set_aside", w->set_aside, "set_aside_until",
+        (json_int_t)w->aside_until_wall_s, "failed_in_a_row", (int)w->failed_in_a_row, "slots",
+        (int)w->slots, "running", (int)w->running, "queued", (int)w->queued, "done",
+        (json_int_t)w->done, "failed", (json_int_t)w->failed, "seen", (json_int_t)w->seen_wall_s,
+        "amounts", strings_json(w->amounts, w->n_amounts), "attributes",
         strings_json(w->attributes, w->n_attributes), "gpus", strings_json(w->gpus, w->n_gpus));
 }
 
 json_t *show_attempt_json(const struct westlight_attempt *a)
 {
-    return json_pack("{s:i,s:i,s:s,s:s,s:s,s:i,s:I,s:I,s:o}", "number", (int)a->number, "floor",
-                     (int)a->floor, "class", a->class_name, "message", a->message, "worker",
-                     a->worker, "exit_status", (int)a->exit_status, "started",
-                     (json_int_t)a->started_wall_s, "ended", (json_int_t)a->ended_wall_s, "usage",
-                     usage_json(&a->usage));
+    return json_pack("{s:i,s:i,s:s,s:o,s:o,s:i,s:I,s:I,s:o}", "number", (int)a->number, "floor",
+                     (int)a->floor, "class", a->class_name, "message", show_text_json(a->message),
+                     "worker", show_text_json(a->worker), "exit_status", (int)a->exit_status,
+                     "started", (json_int_t)a->started_wall_s, "ended", (json_int_t)a->ended_wall_s,
+                     "usage", usage_json(&a->usage));
 }
 
 void show_json(json_t *json, bool line)
 {
-    if (json)
-        json_dumpf(json, stdout, line ? JSON_COMPACT : JSON_INDENT(2));
+    CHECK(json); /* a text that was not cleaned would leave a row out, or all of it */
+    json_dumpf(json, stdout, line ? JSON_COMPACT : JSON_INDENT(2));
     printf("\n");
     fflush(stdout);
     json_decref(json);

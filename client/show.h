@@ -21,6 +21,9 @@ void show_job(const struct westlight_shown *shown);
 void show_worker_head(void);
 void show_worker(const struct westlight_worker *worker);
 
+/* A text from elsewhere (a name, a path, a message) need be no UTF-8: what is none becomes U+FFFD.
+ * Everything that did not come from this program goes through here. */
+json_t *show_text_json(const char *text);
 json_t *show_row_json(const struct westlight_row *row);
 json_t *show_job_json(const struct westlight_shown *shown);
 json_t *show_worker_json(const struct westlight_worker *worker);

@@ -29,5 +29,20 @@ def two_tasks_that_wrote_one_path_with_different_content_are_named_to_who_builds
         equal(tree(farm.path("out2"))["end"], b"7\n8\nequal\n", "equal content is no harm")
 
 
+@scenario
+def a_name_that_is_no_text_is_listed_as_json_all_the_same():
+    with Farm() as farm:
+        ann, shot = small_farm(farm)
+        name = "Sz\udcfc\udce2\udc82.blend"  # bytes FC, and E2 82, which is cut off
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "--name", name,
+                         "-p", 'run=echo x > "$OUT/f"')
+        ann.wait_counts(job, done=1)
+        for row in (ann.show(job), ann.ask("jobs", "--all", "--json", code=0).json[0],
+                    json.loads(ann.ask("watch", job, "--json", code=0).out.splitlines()[-1])):
+            equal((row["name"], row["counts"]["done"]), ("Sz\ufffd\ufffd\ufffd.blend", 1), "the row")
+        home = farm.path("h\udcfc")
+        equal(ann.ask("fetch", job, "-o", home, "--json", code=0).json["folder"], farm.path("h\ufffd"), "the folder")
+
+
 if __name__ == "__main__":
     main()
