@@ -191,6 +191,8 @@ int cmd_fetch(int argc, char **argv)
     if (r && r != WESTLIGHT_E_STOPPED) {
         r = complain_library(r, westlight_why(westlight));
     } else if (westlight_show(westlight, id, &shown) == 0) {
+        bool newer = r == 0 && shown->row.last_result > fetch.after;
+
         r = r ? EXIT_PARTIAL : end_code(&shown->row);
         if (args.json)
             show_json(json_pack("{s:s,s:o,s:s,s:I,s:I,s:I,s:I}", "id", id, "folder",
@@ -204,6 +206,10 @@ int cmd_fetch(int argc, char **argv)
                    " tasks done, job %s\n",
                    fetching.files, fetch.folder, show_bytes(fetching.bytes, size), fetching.skipped,
                    shown->row.counts.done, shown->row.counts.tasks, shown->row.phase);
+        if (newer) {
+            complain("results came in while this ran: fetch again, or with --follow");
+            r = r == EXIT_ALL_HOME ? EXIT_PARTIAL : r;
+        }
     } else
         r = EXIT_PARTIAL;
     westlight_close(westlight);

@@ -1,7 +1,7 @@
 /* cmd_render.c - render and submit: a scene in, its frames out.
  *
- * The idea: two connections. One watches the job and draws; the other, in a thread of its own,
- * brings each result home as it is committed. Neither waits for the other.
+ * The idea: two connections. One watches the job and draws; the other, in a thread of its own
+ * (render_home.c), brings each result home as it is committed. Neither waits for the other.
  */
 #include <client/cmd.h>
 
@@ -13,28 +13,9 @@
 #include <sys/stat.h>
 #include <client/local.h>
 #include <client/preset.h>
+#include <client/render_home.h>
 #include <client/show.h>
 #include <proto/base/clock.h>
-
-struct render {
-    struct options options;
-    struct local *local;
-    struct westlight_farm farm;
-    struct westlight *westlight; /* watches */
-    struct westlight *fetcher;   /* belongs to the thread, but for westlight_stop */
-    pthread_t thread;
-    bool fetching;
-    char id[WESTLIGHT_ID_TEXT];
-    char out[4096];
-    int64_t began_ns;
-    struct westlight_upload upload;
-
-    pthread_mutex_t lock; /* the lines printed, and what follows */
-    uint64_t files, bytes;
-    struct westlight_fetch fetch;
-    int fetched; /* the answer of westlight_fetch */
-    char fetched_why[1024];
-};
 
 static double seconds_since(int64_t began_ns)
 {
@@ -58,7 +39,21 @@ static void on_upload(void *user, const struct westlight_upload *upload)
 {
     struct render *render = user;
 
+    /* Before it is known to be accepted: if it was, the same command goes on with it. */
+    if (upload->submitted && !render->upload.submitted && render->local)
+        local_run_remember(render->local, render->id);
     render->upload = *upload;
+}
+
+/* No answer came, or nobody waited for it. */
+static void say_uncertain(const struct render *render)
+{
+    if (render->local)
+        complain("the job may have been accepted: the same command goes on with it");
+    else
+        complain("the job may have been accepted: westlight show %.8s says; westlight fetch %.8s "
+                 "-o '%s' --follow goes on, westlight cancel %.8s ends it",
+                 render->id, render->id, render->out, render->id);
 }
 
 static int submit(struct render *render, struct westlight_job *job)
@@ -66,6 +61,13 @@ static int submit(struct render *render, struct westlight_job *job)
     char files[32], sent[32];
     int r = westlight_submit(render->westlight, job, on_id, on_upload, render, render->id);
 
+    if (r && render->upload.submitted &&
+        (r == WESTLIGHT_E_STOPPED || r == WESTLIGHT_E_TIMEOUT || r == WESTLIGHT_E_UNREACHABLE)) {
+        r = r == WESTLIGHT_E_STOPPED ? EXIT_PARTIAL
+                                     : complain_library(r, westlight_why(render->westlight));
+        say_uncertain(render);
+        return r;
+    }
     if (r == WESTLIGHT_E_STOPPED) {
         complain("stopped before the job was accepted: the same command begins again, and sends "
                  "only what is missing");
@@ -73,8 +75,6 @@ static int submit(struct render *render, struct westlight_job *job)
     }
     if (r)
         return complain_library(r, westlight_why(render->westlight));
-    if (render->local)
-        local_run_remember(render->local, render->id);
     if (!render->options.json)
         printf("accepted: %" PRIu64 " files, %s; %s were sent\n", render->upload.files,
                show_bytes(render->upload.file_bytes, files),
@@ -107,65 +107,6 @@ static bool continued(struct render *render)
     if (!render->options.json)
         printf("job %s goes on where it stopped\n", id);
     return true;
-}
-
-/* ---- bringing home, in a thread ---- */
-
-static int on_file(void *user, const struct westlight_fetched *file)
-{
-    struct render *render = user;
-    char size[32];
-
-    pthread_mutex_lock(&render->lock);
-    render->files++;
-    render->bytes += file->bytes;
-    if (!render->options.json && !file->skipped) {
-        show_bar_clear();
-        printf("%s: %s (%s)\n", file->task_name, file->path, show_bytes(file->bytes, size));
-        fflush(stdout);
-    }
-    pthread_mutex_unlock(&render->lock);
-    return 0;
-}
-
-static void *fetch_thread(void *user)
-{
-    struct render *render = user;
-
-    render->fetched = westlight_fetch(render->fetcher, render->id, &render->fetch);
-    snprintf(render->fetched_why, sizeof(render->fetched_why), "%s",
-             westlight_why(render->fetcher));
-    return NULL;
-}
-
-static int fetch_begin(struct render *render)
-{
-    char why[1024] = "";
-    int r = westlight_open(&render->farm, CMD_OPEN_MS, &render->fetcher, why, sizeof(why));
-
-    if (r)
-        return complain_library(r, why);
-    render->fetch = (struct westlight_fetch){.folder = render->out,
-                                             .follow = true,
-                                             .force = render->options.force,
-                                             .on_file = on_file,
-                                             .user = render};
-    if (pthread_create(&render->thread, NULL, fetch_thread, render)) {
-        complain("no thread could be started: raise the limit on processes");
-        return EXIT_PARTIAL;
-    }
-    render->fetching = true;
-    return 0;
-}
-
-static void fetch_end(struct render *render, bool stop)
-{
-    if (!render->fetching)
-        return;
-    if (stop)
-        westlight_stop(render->fetcher);
-    pthread_join(render->thread, NULL);
-    render->fetching = false;
 }
 
 /* ---- watching ---- */
@@ -277,17 +218,17 @@ static void summary_json(const struct render *render, const struct westlight_sho
 {
     const struct westlight_counts *counts = &shown->row.counts;
 
-    show_json(json_pack("{s:s,s:s,s:o,s:o,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "id",
-                        render->id, "phase", shown->row.phase, "why", show_text_json(why), "folder",
-                        show_text_json(render->out), "exit", code, "frames_total",
-                        (json_int_t)counts->tasks, "frames_done", (json_int_t)counts->done,
-                        "frames_failed", (json_int_t)counts->failed, "files",
-                        (json_int_t)render->files, "bytes", (json_int_t)render->bytes, "bytes_sent",
-                        (json_int_t)render->upload.bytes_sent, "bytes_received",
-                        (json_int_t)render->fetch.bytes_received, "cpu_seconds",
-                        (double)shown->usage.cpu_ns / 1e9, "seconds",
-                        seconds_since(render->began_ns)),
-              false);
+    show_json(
+        json_pack("{s:s,s:s,s:o,s:o,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "id", render->id,
+                  "phase", shown->row.phase, "why", show_text_json(why), "folder",
+                  show_text_json(render->out), "exit", code, "frames_total",
+                  (json_int_t)counts->tasks, "frames_done", (json_int_t)counts->done,
+                  "frames_failed", (json_int_t)counts->failed, "tasks_home",
+                  (json_int_t)render->home.n, "files", (json_int_t)render->files, "bytes",
+                  (json_int_t)render->bytes, "bytes_sent", (json_int_t)render->upload.bytes_sent,
+                  "bytes_received", (json_int_t)render->fetch.bytes_received, "cpu_seconds",
+                  (double)shown->usage.cpu_ns / 1e9, "seconds", seconds_since(render->began_ns)),
+        false);
 }
 
 static void say_failed(struct render *render, const struct westlight_row *row, const char *failed,
@@ -362,7 +303,7 @@ static int conclude(struct render *render, const struct ending *ending)
         code = EXIT_UNREACHABLE;
     else if (row->counts.failed || strcmp(row->phase, "paused") == 0)
         code = EXIT_FAILED;
-    else if (row->counts.done < row->counts.tasks || render->fetched)
+    else if (render->home.n < row->counts.tasks || render->fetched)
         code = EXIT_PARTIAL;
     if (code == EXIT_FAILED)
         cmd_failure(render->westlight, render->id, &failure);
@@ -374,9 +315,9 @@ static int conclude(struct render *render, const struct ending *ending)
     if (render->options.json)
         summary_json(render, shown, code, ending->stuck ? ending->why : failure.text);
     else
-        printf("%" PRIu64 " of %" PRIu64 " tasks home: %" PRIu64
+        printf("%zu of %" PRIu64 " tasks home: %" PRIu64
                " files, verified, in %s; %s sent, %s received, %.1f CPU-seconds\n",
-               row->counts.done, row->counts.tasks, render->files, render->out,
+               render->home.n, row->counts.tasks, render->files, render->out,
                show_bytes(render->upload.bytes_sent, out),
                show_bytes(render->fetch.bytes_received, in), (double)shown->usage.cpu_ns / 1e9);
     if (!render->options.json)
@@ -397,12 +338,12 @@ static int bring_home(struct render *render)
 {
     struct ending ending = {0};
     uint64_t tasks;
-    int r = fetch_begin(render);
+    int r = render_home_begin(render);
 
     if (r)
         return r;
     r = follow(render, &ending);
-    fetch_end(render, !ending.finished);
+    render_home_end(render, !ending.finished);
     if (r == WESTLIGHT_E_STOPPED) {
         say_detached(render);
         return EXIT_PARTIAL;
@@ -411,13 +352,9 @@ static int bring_home(struct render *render)
         return complain_library(r, westlight_why(render->westlight));
 
     if (!ending.finished) { /* what was committed before the end came */
-        uint64_t received = render->fetch.bytes_received;
-
-        render->fetch.follow = false;
-        render->fetched = westlight_fetch(render->westlight, render->id, &render->fetch);
+        render->fetched = render_home_once(render, render->westlight, false);
         snprintf(render->fetched_why, sizeof(render->fetched_why), "%s",
                  westlight_why(render->westlight));
-        render->fetch.bytes_received += received;
     }
     if (ending.stuck &&
         westlight_do(render->westlight, render->id, WESTLIGHT_CANCEL, NULL, 0, 0, &tasks) == 0)
@@ -543,7 +480,9 @@ static int dry_run(struct render *render, const struct inputs *inputs, struct we
 
 static int run(int argc, char **argv, bool wait)
 {
-    struct render render = {.lock = PTHREAD_MUTEX_INITIALIZER, .began_ns = clock_monotonic_ns()};
+    struct render render = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                            .wake = PTHREAD_COND_INITIALIZER,
+                            .began_ns = clock_monotonic_ns()};
     struct westlight_job *job = NULL;
     struct inputs inputs = {0};
     int r = options_parse(&render.options, argc, argv);
@@ -570,6 +509,7 @@ static int run(int argc, char **argv, bool wait)
     westlight_close(render.fetcher);
     westlight_close(render.westlight);
     local_stop(render.local);
+    block_set_deinit(&render.home);
     options_deinit(&render.options);
     return r;
 }

@@ -484,8 +484,11 @@ static int submit_round(struct upload *upload, const uint8_t id[16], const uint8
         r = flush(upload);
     if (r == 0)
         r = put_refs(upload);
-    if (r == 0)
+    if (r == 0) {
+        upload->count.submitted = true;
+        tell(upload);
         r = send_submit(upload, id, job_key, &recipe, &answer);
+    }
     bytes_deinit(&recipe.sealed);
     return r;
 }
@@ -519,6 +522,7 @@ static int submit_rounds(struct upload *upload, const uint8_t id[16], const uint
             return r;
         /* Something was swept or lost between the answer and now: ask again for all of it. */
         upload->westlight->why[0] = '\0';
+        upload->count.submitted = false;
         upload->n_in_batch = 0;
         upload->batch.size = 0;
     }

@@ -123,6 +123,7 @@ void westlight_step_software(struct westlight_step *step, const char *software);
 
 struct westlight_upload {
     uint64_t files, file_bytes, blocks, blocks_sent, bytes_sent;
+    bool submitted; /* the job itself went out: where no answer came, it may be accepted all the same */
     bool accepted;
 };
 typedef void westlight_on_upload(void *user, const struct westlight_upload *upload);

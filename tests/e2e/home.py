@@ -1,11 +1,16 @@
 """What fetch, render and their words promise where something is in the way: a disk, a person's file, a
 link that breaks, a name that is no text."""
+import contextlib
 import json
 import os
+import resource
 import signal
+import socket
+import subprocess
+import threading
 
-from farm import Farm, check, equal, lines, main, scenario, tree, until, write
-from kills import GATED, Shot
+from farm import CLIENT, Farm, check, equal, main, read, scenario, tree, until, write
+from kills import Shot
 
 
 def small_farm(farm, slots=2):
@@ -27,6 +32,113 @@ def two_tasks_that_wrote_one_path_with_different_content_are_named_to_who_builds
         ann.ask(*argv[:-1], farm.path("out2"), "-p", 'run=echo equal > "$OUT/equal"; echo $FRAME > "$OUT/f.$FRAME"',
                 "-p", 'then=cat "$OUT"/f.? "$OUT/equal" > "$OUT/end"', code=0)
         equal(tree(farm.path("out2"))["end"], b"7\n8\nequal\n", "equal content is no harm")
+
+
+class Wire:
+    """A TCP relay whose two directions can be held up."""
+
+    def __init__(self, target):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.target, self.port = target.rsplit(":", 1)[1], self.listener.getsockname()[1]
+        self.up, self.down = threading.Event(), threading.Event()
+        self.up.set()
+        self.down.set()
+        self.taken = 0  # bytes that came from the peer, held up or not
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    @property
+    def endpoint(self):
+        return "tcp://127.0.0.1:%d" % self.port
+
+    def accept(self):
+        while True:
+            near = self.listener.accept()[0]
+            far = socket.create_connection(("127.0.0.1", int(self.target)))
+            threading.Thread(target=self.pump, args=(near, far, self.up), daemon=True).start()
+            threading.Thread(target=self.pump, args=(far, near, self.down), daemon=True).start()
+
+    def pump(self, source, sink, gate):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self.taken += len(data) if gate is self.up else 0
+                gate.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@scenario
+def a_submission_stopped_while_it_may_be_accepted_says_so():
+    with Farm() as farm:
+        ann, shot = small_farm(farm)
+        control, bulk = Wire(farm.control), Wire(farm.bulk)
+        ann.configure(control=control.endpoint, bulk=bulk.endpoint)
+        argv = ("submit", farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p", "run=true")
+        for held, words, jobs in ((False, ["before the job was accepted", "begins again"], 0),
+                                  (True, ["may have been accepted", "westlight show"], 1)):
+            control.down.set()
+            bulk.up.clear()
+            taken = bulk.taken
+            popen = ann.start(*argv)
+            until(lambda taken=taken: bulk.taken > taken, "the client would send its blocks")
+            if held:
+                control.down.clear()
+                bulk.up.set()
+                until(lambda: farm.rows("SELECT count(*) FROM jobs")[0][0], "the broker has accepted the job")
+            os.kill(popen.pid, signal.SIGINT)
+            answer = ann.finish(popen, argv)
+            check(answer.code == 4 and all(word in answer.err for word in words), words, answer)
+            control.down.set()
+            bulk.up.set()
+            found = [row["id"] for row in ann.ask("jobs", "--all", "--json", code=0).json]
+            equal(len(found), jobs, "jobs on the farm")
+        equal(found, [answer.id], "the job's id was told")
+
+
+@scenario
+def a_fetch_is_partial_where_results_came_while_it_ran():
+    with Farm() as farm:
+        ann, shot = small_farm(farm)
+        # Frame 1 leaves more names than a pipe holds: fetch, which nobody reads, stops after its list.
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-2", "-o", farm.path("out"), "-p",
+                         'run=while [ $FRAME = 2 ] && [ ! -e %s/gate ]; do sleep 0.05; done; [ $FRAME = 2 ] || for i in $(seq 500); do '
+                         '> "$OUT/$(printf %%0200d $i)"; done; echo $FRAME > "$OUT/last.$FRAME"' % shot.witness)
+        ann.wait_counts(job, done=1)
+        argv = ("fetch", job, "-o", farm.path("home"))
+        popen = ann.start(*argv)
+        until(lambda: len(os.listdir(farm.path("home"))) > 100 if os.path.exists(farm.path("home")) else 0, "it brings frame 1")
+        write(os.path.join(shot.witness, "gate"), "")
+        ann.wait_counts(job, done=2)
+        answer = ann.finish(popen, argv)
+        check("last.2" not in tree(farm.path("home")) and answer.code == 4 and "fetch again" in answer.err, answer)
+        ann.ask(*argv, code=0)
+        check("last.2" in tree(farm.path("home")), "the next fetch brings it")
+
+
+@scenario
+def a_disk_that_fills_is_told_at_once_and_render_goes_on_when_there_is_room():
+    with Farm() as farm:
+        ann, shot = small_farm(farm)
+        argv = ["render", farm.path("shot"), "--preset", "command", "-f", "1-3", "-p",
+                'run=while [ $FRAME -gt 1 ] && [ ! -e %s/gate ]; do sleep 0.05; done; head -c 100000 /dev/zero > "$OUT/f.$FRAME"' % shot.witness]
+
+        def start(out):  # no file may be larger than 50 kB: every frame is
+            with open(farm.path(out + ".err"), "wb") as err:
+                return subprocess.Popen(["sh", "-c", 'trap "" XFSZ; ulimit -S -f 100; exec "$@"', "sh", CLIENT, *argv, "-o", farm.path(out)],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, env=ann.env, text=True)
+
+        popen = start("one")
+        until(lambda: b"File too large" in read(farm.path("one.err")), "it is told while frames still render")
+        check(popen.poll() is None, "render goes on")
+        resource.prlimit(popen.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        write(os.path.join(shot.witness, "gate"), "")
+        out = popen.communicate(timeout=60)[0]
+        check(popen.returncode == 0 and "3 of 3 tasks home: 3 files, verified" in out, out)
+        equal(sorted(tree(farm.path("one"))), ["f.1", "f.2", "f.3"], "frames home")
+
+        popen = start("two")
+        out = popen.communicate(timeout=60)[0]
+        err = read(farm.path("two.err")).decode()
+        check(popen.returncode == 4 and "0 of 3 tasks home: 0 files" in out and "not everything is home" in err, out, err)
 
 
 @scenario
