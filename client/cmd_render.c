@@ -417,7 +417,7 @@ static json_t *texts_json(const struct inputs_list *list)
     json_t *array = json_array();
 
     for (size_t i = 0; i < list->n; i++)
-        json_array_append_new(array, json_string(list->texts[i]));
+        json_array_append_new(array, show_text_json(list->texts[i]));
     return array;
 }
 
@@ -427,9 +427,10 @@ static void dry_run_json(const struct inputs *inputs, const struct westlight_upl
 
     for (size_t i = 0; i < inputs->n_roots; i++)
         for (size_t k = 0; k < inputs->roots[i].files.n; k++)
-            json_array_append_new(files, json_pack("{s:s,s:s,s:I}", "root", inputs->roots[i].folder,
-                                                   "path", inputs->roots[i].files.texts[k], "bytes",
-                                                   (json_int_t)size_of(&inputs->roots[i], k)));
+            json_array_append_new(
+                files, json_pack("{s:o,s:o,s:I}", "root", show_text_json(inputs->roots[i].folder),
+                                 "path", show_text_json(inputs->roots[i].files.texts[k]), "bytes",
+                                 (json_int_t)size_of(&inputs->roots[i], k)));
     show_json(json_pack("{s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "files", files, "missing",
                         texts_json(&inputs->missing), "left_out", texts_json(&inputs->left_out),
                         "file_bytes", (json_int_t)upload->file_bytes, "blocks",

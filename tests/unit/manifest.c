@@ -565,7 +565,7 @@ static int fetch_and_look(void *user, const struct block_key *key, struct bytes 
     char **paths = NULL;
     size_t n = 0;
 
-    assert_int_equal(manifest_walk(f->out, true, &paths, &n, NULL), 0);
+    assert_int_equal(manifest_walk(f->out, &(struct manifest_walk){.hidden = true}, &paths, &n, NULL), 0);
     for (size_t i = 0; i < n; i++) {
         assert_string_equal(paths[i], "f"); /* and nothing under a temporary name */
         free(paths[i]);
