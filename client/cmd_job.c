@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <client/say.h>
 #include <client/show.h>
 
 struct jobs {
@@ -75,9 +76,9 @@ int cmd_show(int argc, char **argv)
 
         show_job(shown);
         if (failed && cmd_failure(westlight, id, &failure))
-            printf("last fault %s\n           westlight log %.8s says more; westlight retry %.8s "
-                   "runs failed frames again\n",
-                   failure.text, id, id);
+            say("last fault %s\n           westlight log %.8s says more; westlight retry %.8s "
+                "runs failed frames again",
+                failure.text, id, id);
     }
     westlight_close(westlight);
     return r;
@@ -92,6 +93,7 @@ static int end_code(const struct westlight_row *row)
 
 static void notice_print(const struct westlight_notice *notice, bool json, double seconds)
 {
+    static struct show_pace pace;
     static char last[256];
     char line[256];
 
@@ -99,16 +101,14 @@ static void notice_print(const struct westlight_notice *notice, bool json, doubl
         show_json(show_row_json(&notice->row), true);
         return;
     }
-    show_bar(&notice->row.counts, seconds, notice->n_why ? notice->why[0] : "");
+    show_progress(&pace, &notice->row.counts, "tasks", seconds, "");
     snprintf(line, sizeof(line),
              "%s %" PRIu64 "/%" PRIu64 " done, %" PRIu64 " running, %" PRIu64 " failed%s%s",
              notice->row.phase, notice->row.counts.done, notice->row.counts.tasks,
              notice->row.counts.running, notice->row.counts.failed, notice->n_why ? ": " : "",
              notice->n_why ? notice->why[0] : "");
     if (strcmp(line, last) != 0) {
-        show_bar_clear();
-        printf("%s\n", line);
-        fflush(stdout);
+        say("%s", line);
         snprintf(last, sizeof(last), "%s", line);
     }
 }
@@ -137,7 +137,7 @@ int cmd_watch(int argc, char **argv)
             break;
         }
     }
-    show_bar_clear();
+    say_bar_end();
     if (r && r != WESTLIGHT_E_STOPPED)
         code = complain_library(r, westlight_why(westlight));
     westlight_close(westlight);
@@ -159,10 +159,8 @@ static int file_print(void *user, const struct westlight_fetched *file)
     fetching->files++;
     fetching->bytes += file->bytes;
     fetching->skipped += file->skipped;
-    if (!fetching->json && !file->skipped) {
-        printf("%s: %s (%s)\n", file->task_name, file->path, show_bytes(file->bytes, size));
-        fflush(stdout);
-    }
+    if (!fetching->json && !file->skipped)
+        say("%s: %s (%s)", file->task_name, file->path, show_bytes(file->bytes, size));
     return 0;
 }
 
@@ -202,10 +200,10 @@ int cmd_fetch(int argc, char **argv)
                                 (json_int_t)fetch.bytes_received),
                       false);
         else
-            printf("%" PRIu64 " files in %s, %s, %" PRIu64 " there already; %" PRIu64 " of %" PRIu64
-                   " tasks done, job %s\n",
-                   fetching.files, fetch.folder, show_bytes(fetching.bytes, size), fetching.skipped,
-                   shown->row.counts.done, shown->row.counts.tasks, shown->row.phase);
+            say("%" PRIu64 " files in %s, %s, %" PRIu64 " there already; %" PRIu64 " of %" PRIu64
+                " tasks done, job %s",
+                fetching.files, fetch.folder, show_bytes(fetching.bytes, size), fetching.skipped,
+                shown->row.counts.done, shown->row.counts.tasks, shown->row.phase);
         if (newer) {
             complain("results came in while this ran: fetch again, or with --follow");
             r = r == EXIT_ALL_HOME ? EXIT_PARTIAL : r;

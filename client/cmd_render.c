@@ -14,6 +14,7 @@
 #include <client/local.h>
 #include <client/preset.h>
 #include <client/render_home.h>
+#include <client/say.h>
 #include <client/show.h>
 #include <proto/base/clock.h>
 
@@ -130,11 +131,20 @@ static void say_waiting(struct render *render, const char *why, char last[1024])
     if (!*why || strcmp(why, last) == 0 || render->options.json)
         return;
     snprintf(last, 1024, "%s", why);
-    pthread_mutex_lock(&render->lock);
-    show_bar_clear();
-    printf("waiting: %s\n", why);
-    fflush(stdout);
-    pthread_mutex_unlock(&render->lock);
+    say("waiting: %s", why);
+}
+
+/* What the bar counts: a task is a frame, but for chunks and jobs of several steps. */
+static const char *unit_of(const struct options *options, const struct westlight_counts *counts)
+{
+    uint64_t frames = options->n_frames ? 0 : 1;
+
+    for (size_t i = 0; i < options->n_frames; i++) {
+        const struct westlight_range *range = &options->frames[i];
+
+        frames += (uint64_t)(range->last - range->first) / (uint64_t)range->step + 1;
+    }
+    return frames == counts->tasks ? "frames" : "tasks";
 }
 
 static bool notice_ends(struct render *render, const struct westlight_notice *notice,
@@ -160,6 +170,7 @@ static int follow(struct render *render, struct ending *ending)
 {
     const struct westlight_notice *notice = NULL;
     struct westlight_counts counts = {0};
+    struct show_pace pace = {0};
     int64_t quiet_since_ns = clock_monotonic_ns(), lost_ns = 0;
     char last[1024] = "", why[1024] = "";
     unsigned quiet = 0;
@@ -189,10 +200,9 @@ static int follow(struct render *render, struct ending *ending)
             return r;
         if (render->local && !local_alive(render->local))
             return WESTLIGHT_E_UNREACHABLE;
-        pthread_mutex_lock(&render->lock);
-        if (!render->options.json)
-            show_bar(&counts, seconds_since(render->began_ns), "");
-        pthread_mutex_unlock(&render->lock);
+        if (!render->options.json && counts.tasks)
+            show_progress(&pace, &counts, unit_of(&render->options, &counts),
+                          seconds_since(render->began_ns), "");
     }
     return WESTLIGHT_E_STOPPED;
 }
@@ -201,7 +211,6 @@ static int follow(struct render *render, struct ending *ending)
 
 static void say_detached(const struct render *render)
 {
-    show_bar_clear();
     if (render->local) {
         printf("\nstopped; the private farm keeps its state: run the same command to go on\n");
         return;
@@ -311,18 +320,16 @@ static int conclude(struct render *render, const struct ending *ending)
         return code;
     row = &shown->row;
 
-    show_bar_clear();
     if (render->options.json)
         summary_json(render, shown, code, ending->stuck ? ending->why : failure.text);
-    else
-        printf("%zu of %" PRIu64 " tasks home: %" PRIu64
-               " files, verified, in %s; %s sent, %s received, %.1f CPU-seconds\n",
-               render->home.n, row->counts.tasks, render->files, render->out,
-               show_bytes(render->upload.bytes_sent, out),
-               show_bytes(render->fetch.bytes_received, in), (double)shown->usage.cpu_ns / 1e9);
-    if (!render->options.json)
-        printf("wall time %s\n", show_seconds(seconds_since(render->began_ns), time));
-    fflush(stdout);
+    else {
+        say("%zu of %" PRIu64 " tasks home: %" PRIu64 " files, verified, in %s", render->home.n,
+            row->counts.tasks, render->files, render->out);
+        say("%s; %.1f CPU-seconds; %s sent, %s received",
+            show_seconds(seconds_since(render->began_ns), time), (double)shown->usage.cpu_ns / 1e9,
+            show_bytes(render->upload.bytes_sent, out),
+            show_bytes(render->fetch.bytes_received, in));
+    }
     if (code == EXIT_FAILED) {
         say_failed(render, row, failed, failure.text);
         say_log(render, &failure);
@@ -344,6 +351,7 @@ static int bring_home(struct render *render)
         return r;
     r = follow(render, &ending);
     render_home_end(render, !ending.finished);
+    say_bar_end();
     if (r == WESTLIGHT_E_STOPPED) {
         say_detached(render);
         return EXIT_PARTIAL;
@@ -393,12 +401,11 @@ static void submitted(struct render *render)
                             (json_int_t)render->upload.bytes_sent),
                   false);
     else if (render->local)
-        printf("the private farm ends with this command: westlight render and the same words go on "
-               "with the job\n");
+        say("the private farm ends with this command: westlight render and the same words go on "
+            "with the job");
     else
-        printf("westlight watch %.8s follows it; westlight fetch %.8s -o '%s' --follow brings it "
-               "home\n",
-               render->id, render->id, render->out);
+        say("westlight watch %.8s follows it; westlight fetch %.8s -o '%s' --follow brings it home",
+            render->id, render->id, render->out);
 }
 
 /* ---- --dry-run ---- */

@@ -5,21 +5,9 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-void complain(const char *format, ...)
-{
-    va_list arguments;
-
-    fputs("westlight: ", stderr);
-    va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
-    va_end(arguments);
-    fputc('\n', stderr);
-}
 
 int complain_library(int result, const char *why)
 {

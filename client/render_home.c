@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <client/cmd.h>
+#include <client/say.h>
 #include <client/show.h>
 #include <proto/base/clock.h>
 
@@ -20,12 +21,9 @@ static int on_file(void *user, const struct westlight_fetched *file)
     pthread_mutex_lock(&render->lock);
     render->files++;
     render->bytes += file->bytes;
-    if (!render->options.json && !file->skipped) {
-        show_bar_clear();
-        printf("%s: %s (%s)\n", file->task_name, file->path, show_bytes(file->bytes, size));
-        fflush(stdout);
-    }
     pthread_mutex_unlock(&render->lock);
+    if (!render->options.json && !file->skipped)
+        say("%s: %s (%s)", file->task_name, file->path, show_bytes(file->bytes, size));
     return 0;
 }
 
@@ -67,11 +65,9 @@ int render_home_once(struct render *render, struct westlight *westlight, bool fo
  * itself is none. */
 static void fetch_note(struct render *render, int r, const char *why, bool again)
 {
-    if (again && r != WESTLIGHT_E_STATE && strcmp(why, render->fetched_why) != 0) {
-        show_bar_clear();
+    if (again && r != WESTLIGHT_E_STATE && strcmp(why, render->fetched_why) != 0)
         complain("frames cannot be brought home: %s; this is tried again, and the farm renders on",
                  why);
-    }
     render->fetched = r;
     snprintf(render->fetched_why, sizeof(render->fetched_why), "%s", why);
 }

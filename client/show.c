@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+#include <client/say.h>
 #include <proto/base/check.h>
 
 const char *show_bytes(uint64_t bytes, char text[32])
@@ -332,31 +332,49 @@ void show_json(json_t *json, bool line)
 
 /* ---- the bar ---- */
 
-static bool bar_shown;
-
-void show_bar(const struct westlight_counts *counts, double seconds, const char *note)
+static const char *span(double seconds, char text[32])
 {
-    struct winsize size = {.ws_col = 80};
-    char bar[41], time[32], line[512];
-    uint64_t filled;
-
-    if (!isatty(STDOUT_FILENO))
-        return;
-    ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
-    filled = counts->tasks ? counts->done * 30 / counts->tasks : 0;
-    for (unsigned i = 0; i < 30; i++)
-        bar[i] = i < filled ? '#' : '.';
-    bar[30] = 0;
-    snprintf(line, sizeof(line), "[%s] %" PRIu64 "/%" PRIu64 " done, %" PRIu64 " running  %s  %s",
-             bar, counts->done, counts->tasks, counts->running, show_seconds(seconds, time), note);
-    printf("\r\033[K%.*s", size.ws_col > 1 ? size.ws_col - 1 : 79, line);
-    fflush(stdout);
-    bar_shown = true;
+    if (seconds < 60)
+        snprintf(text, 32, "%.0f s", seconds);
+    else
+        show_seconds(seconds, text);
+    return text;
 }
 
-void show_bar_clear(void)
+/* Seconds until the end if it goes on as it did; 0 where too little was seen of it. It is reckoned
+ * when something was done, and counts down meanwhile. */
+static double pace_left(struct show_pace *pace, const struct westlight_counts *counts,
+                        double seconds)
 {
-    if (bar_shown)
-        printf("\r\033[K");
-    bar_shown = false;
+    uint64_t gone = counts->done + counts->failed + counts->cancelled, done;
+    double left;
+
+    if ((!pace->begun && counts->running + gone) || counts->done < pace->first)
+        *pace = (struct show_pace){true, seconds, seconds, counts->done, counts->done};
+    if (pace->done != counts->done) {
+        pace->done = counts->done;
+        pace->at = seconds;
+    }
+    done = pace->done - pace->first;
+    if (done < SHOW_PACE_TASKS || gone >= counts->tasks)
+        return 0;
+    left = (pace->at - pace->from) * (double)(counts->tasks - gone) / (double)done -
+           (seconds - pace->at);
+    return left < 1 ? 1 : left;
+}
+
+void show_progress(struct show_pace *pace, const struct westlight_counts *counts, const char *unit,
+                   double seconds, const char *note)
+{
+    char text[1024], elapsed[32], rest[32], failed[48] = "", left[64] = "";
+    double left_s = pace_left(pace, counts, seconds);
+
+    if (counts->failed)
+        snprintf(failed, sizeof(failed), ", %" PRIu64 " failed", counts->failed);
+    if (left_s > 0)
+        snprintf(left, sizeof(left), ", about %s left", span(left_s, rest));
+    snprintf(text, sizeof(text), "%" PRIu64 "/%" PRIu64 " %s, %" PRIu64 " running%s, %s%s%s%s",
+             counts->done, counts->tasks, unit, counts->running, failed, span(seconds, elapsed),
+             left, *note ? ": " : "", note);
+    say_bar(counts->done, counts->tasks, text);
 }

@@ -31,6 +31,14 @@ json_t *show_attempt_json(const struct westlight_attempt *attempt);
 /* Prints and releases. One line per document where `line`. */
 void show_json(json_t *json, bool line);
 
-/* The last line of a terminal: a bar that other lines push down. On no terminal: nothing. */
-void show_bar(const struct westlight_counts *counts, double seconds, const char *note);
-void show_bar_clear(void);
+/* How fast a job goes, as far as it was seen; zeroed at first. */
+#define SHOW_PACE_TASKS 3 /* so many tell how long the others take */
+struct show_pace {
+    bool begun;
+    double from, at; /* seconds */
+    uint64_t first, done;
+};
+/* The bar (say.h): tasks done, what runs, the time so far and the time left. `unit` is what a task
+ * is called. */
+void show_progress(struct show_pace *pace, const struct westlight_counts *counts, const char *unit,
+                   double seconds, const char *note);

@@ -1,12 +1,16 @@
 """What fetch, render and their words promise where something is in the way: a disk, a person's file, a
 link that breaks, a name that is no text."""
 import contextlib
+import fcntl
 import json
 import os
+import re
 import resource
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import threading
 
 from farm import CLIENT, Farm, check, equal, main, read, scenario, tree, until, write
@@ -139,6 +143,58 @@ def a_disk_that_fills_is_told_at_once_and_render_goes_on_when_there_is_room():
         out = popen.communicate(timeout=60)[0]
         err = read(farm.path("two.err")).decode()
         check(popen.returncode == 4 and "0 of 3 tasks home: 0 files" in out and "not everything is home" in err, out, err)
+
+
+def on_a_terminal(person, *argv, columns=80):
+    """What a command writes to a terminal of that width, and its exit code."""
+    near, far = os.openpty()
+    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    popen = subprocess.Popen([CLIENT, *argv], stdin=far, stdout=far, stderr=far, env=dict(person.env, TERM="xterm"), start_new_session=True)
+    os.close(far)
+    stream = b""
+    with contextlib.suppress(OSError):
+        while data := os.read(near, 65536):
+            stream += data
+    os.close(near)
+    return popen.wait(60), stream.decode().replace("\r\n", "\n")
+
+
+@scenario
+def on_a_terminal_the_bar_stays_on_one_line_and_tells_how_long_it_takes():
+    with Farm() as farm:
+        ann, shot = small_farm(farm)
+        argv = ("render", farm.path("shot"), "--preset", "command", "-f", "1-24", "-p", 'run=sleep 0.05; echo $FRAME > "$OUT/f.$FRAME"')
+        code, stream = on_a_terminal(ann, *argv, "-o", farm.path("out"))
+        equal(code, 0, "exit code")
+        bars = re.findall(r"\r(\[[#.]+\] [^\x1b]*)\x1b\[K", stream)
+        check(len(bars) > 5, "bars:", repr(stream))
+        check(all(len(bar) < 80 for bar in bars), "a bar that would wrap:", bars)
+        check(all(a != b for a, b in zip(bars, bars[1:])), "a bar drawn anew though nothing changed:", bars)
+        check("\r\x1b[K[" not in stream, "a bar is drawn over the old one, which is not wiped first")
+        done = [int(re.search(r"(\d+)/24 frames", bar).group(1)) for bar in bars]
+        check(done == sorted(done) and all(re.search(r", \d+ running, \d+ s", bar) for bar in bars), bars)
+        check(all("left" not in bar for n, bar in zip(done, bars) if n < 3), "an estimate before three frames are done:", bars)
+        check(any(re.search(r"about \d+ s left", bar) for bar in bars), "no estimate:", bars)
+        last = re.sub(r"[^\n]*\r\x1b\[K", "", stream).strip().split("\n")
+        check(all(len(line) <= 80 and "\x1b" not in line and "\r" not in line for line in last[-2:]), "the last lines:", last)
+        check(last[-2].startswith("24 of 24 tasks home: 24 files, verified"), last)
+
+        plain = ann.ask(*argv, "-o", farm.path("plain"), code=0).out
+        check("\r" not in plain and "\x1b" not in plain and "[" not in plain, "no terminal: plain lines", plain)
+
+
+@scenario
+def on_a_terminal_an_error_is_wrapped_between_words_and_a_command_to_copy_is_not():
+    with Farm() as farm:
+        farm.start_broker()
+        bob = farm.person("bob", known=False)
+        said = bob.ask("jobs", code=3).err.strip()
+        check("\n" not in said and len(said) > 160, "without a terminal it is one line:", said)
+        code, stream = on_a_terminal(bob, "jobs")
+        told = stream.strip().split("\n")
+        equal((code, " ".join(line.strip() for line in told)), (3, said), "the words")
+        check(all(line.startswith("  ") for line in told[1:]) and all(len(line) <= 80 for line in told[:-1]), told)
+        equal(told[-1].strip(), "westlight-broker allow --role studio --studio NAME '%s'" % bob.public, "the command to copy")
 
 
 @scenario
