@@ -122,7 +122,19 @@ int look_show(struct westlight *westlight, const uint8_t job[16], Wl__Envelope *
     return 0;
 }
 
-/* The text moves into scratch memory, so that it goes with the rest. */
+/* A copy that goes with the rest; NULL stays NULL. */
+static int scratch_text(struct westlight *westlight, const char *text, const char **ret_text)
+{
+    char *kept = text ? connection_scratch(westlight, strlen(text) + 1, 1) : NULL;
+
+    if (text && !kept)
+        return -ENOMEM;
+    if (kept)
+        strcpy(kept, text);
+    *ret_text = kept;
+    return 0;
+}
+
 static int scratch_frames(struct westlight *westlight, const struct space *space,
                           Wl__TaskRange *const *ranges, size_t n_ranges, bool all,
                           const char **ret_text)
@@ -132,12 +144,23 @@ static int scratch_frames(struct westlight *westlight, const struct space *space
     int r = look_frames(space, ranges, n_ranges, all, &text);
     if (r < 0)
         return r;
-    char *kept = connection_scratch(westlight, strlen(text) + 1, 1);
-    if (!kept)
-        return -ENOMEM;
-    strcpy(kept, text);
-    *ret_text = kept;
-    return 0;
+    return scratch_text(westlight, text, ret_text);
+}
+
+static int step_places(struct westlight *westlight, const Wl__Show *show, uint32_t step,
+                       const struct space *space, struct westlight_step_row *row)
+{
+    struct look_places places;
+
+    int r = look_places(space, show->steps[step], step, show->live, show->n_live, &places);
+    if (r == 0)
+        r = scratch_text(westlight, places.running, &row->frames_running);
+    if (r == 0)
+        r = scratch_text(westlight, places.leased, &row->frames_leased);
+    if (r == 0)
+        r = scratch_text(westlight, places.waiting, &row->frames_waiting);
+    look_places_deinit(&places);
+    return r;
 }
 
 static int step_row(struct westlight *westlight, const Wl__StepRow *message,
@@ -181,8 +204,11 @@ int westlight_show(struct westlight *westlight, const char *id,
         return -ENOMEM;
 
     r = look_steps_new(show->steps, show->n_steps, &steps);
-    for (size_t i = 0; r == 0 && i < show->n_steps; i++)
+    for (size_t i = 0; r == 0 && i < show->n_steps; i++) {
         r = step_row(westlight, show->steps[i], &steps->spaces[i], &rows[i]);
+        if (r == 0)
+            r = step_places(westlight, show, (uint32_t)i, &steps->spaces[i], &rows[i]);
+    }
     if (r == 0)
         r = look_row(westlight, show->row, &shown->row);
     if (r == 0)

@@ -27,6 +27,15 @@ void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task
  * *ret_text is the caller's to free; "" where the step has no frames. */
 int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t n_ranges, bool all,
                 char **ret_text);
+/* Where the frames stand that are neither done nor failed: with those, each frame is in one place.
+ * All NULL where that cannot be told: a step of several tasks a frame, or more of it than the
+ * broker lists. */
+struct look_places {
+    char *running, *leased, *waiting;
+};
+int look_places(const struct space *space, const Wl__StepRow *row, uint32_t step,
+                Wl__TaskRow *const *live, size_t n_live, struct look_places *ret_places);
+void look_places_deinit(struct look_places *places);
 /* What a person calls the state of a job, and whether anything of it will still run. */
 const char *look_phase(enum job_state state, const struct westlight_counts *counts,
                        bool *ret_finished);

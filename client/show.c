@@ -110,6 +110,30 @@ static void show_counts(const char *label, const struct westlight_counts *counts
     printf("\n");
 }
 
+/* One line where each frame has its place: "1-240: done 1-118, rendering 119-131, waiting 132-240"
+ */
+static void show_frames(const struct westlight_step_row *step)
+{
+    const struct {
+        const char *frames, *what;
+    } places[] = {{step->frames_done, "done"},
+                  {step->frames_failed, "failed"},
+                  {step->frames_running, "rendering"},
+                  {step->frames_leased, "next"},
+                  {step->frames_waiting, "waiting"}};
+    size_t n = step->frames_waiting ? sizeof(places) / sizeof(places[0]) : 2;
+    char text[4096] = "";
+    int at = 0;
+
+    if (!*step->frames)
+        return;
+    for (size_t i = 0; i < n && at >= 0 && (size_t)at < sizeof(text); i++)
+        if (*places[i].frames)
+            at += snprintf(text + at, sizeof(text) - (size_t)at, "%s%s %s", at ? ", " : ": ",
+                           places[i].what, places[i].frames);
+    printf("  frames   %s%s\n", step->frames, text);
+}
+
 void show_job(const struct westlight_shown *shown)
 {
     const struct westlight_row *row = &shown->row;
@@ -126,12 +150,7 @@ void show_job(const struct westlight_shown *shown)
         const struct westlight_step_row *step = &shown->steps[i];
 
         show_counts(step->name, &step->counts);
-        if (*step->frames)
-            printf("  frames   %s\n", step->frames);
-        if (*step->frames_done)
-            printf("  done     %s\n", step->frames_done);
-        if (*step->frames_failed)
-            printf("  failed   %s\n", step->frames_failed);
+        show_frames(step);
         if (*step->why)
             printf("  waits    %s\n", step->why);
     }
@@ -277,10 +296,12 @@ json_t *show_job_json(const struct westlight_shown *shown)
         const struct westlight_step_row *step = &shown->steps[i];
 
         json_array_append_new(
-            steps, json_pack("{s:o,s:o,s:o,s:s,s:s,s:s}", "name", show_text_json(step->name), "why",
-                             show_text_json(step->why), "counts", counts_json(&step->counts),
-                             "frames", step->frames, "frames_done", step->frames_done,
-                             "frames_failed", step->frames_failed));
+            steps, json_pack("{s:o,s:o,s:o,s:s,s:s,s:s,s:s?,s:s?,s:s?}", "name",
+                             show_text_json(step->name), "why", show_text_json(step->why), "counts",
+                             counts_json(&step->counts), "frames", step->frames, "frames_done",
+                             step->frames_done, "frames_failed", step->frames_failed,
+                             "frames_running", step->frames_running, "frames_leased",
+                             step->frames_leased, "frames_waiting", step->frames_waiting));
     }
     for (size_t i = 0; i < shown->n_live; i++) {
         const struct westlight_live *l = &shown->live[i];

@@ -171,6 +171,8 @@ struct westlight_step_row {
     const char *name, *why; /* why its tasks wait, as a sentence; "" */
     struct westlight_counts counts;
     const char *frames, *frames_done, *frames_failed; /* range expressions; "" where it has none */
+    /* With those each frame is in one list; NULL where the broker did not tell enough for that. */
+    const char *frames_running, *frames_leased, *frames_waiting;
 };
 struct westlight_shown {
     struct westlight_row row;

@@ -38,6 +38,24 @@ def two_tasks_that_wrote_one_path_with_different_content_are_named_to_who_builds
         equal(tree(farm.path("out2"))["end"], b"7\n8\nequal\n", "equal content is no harm")
 
 
+@scenario
+def show_tells_where_each_frame_stands_in_one_line():
+    with Farm() as farm:
+        ann, shot = small_farm(farm)
+        job = shot.submit(ann, "1-12")
+        shot.wait_starts(lambda starts: sorted(starts) == [1, 2], "two frames run")
+        shot.open(1)
+        shot.wait_starts(lambda starts: len(starts) == 3, "the next one runs")
+        ann.wait_counts(job, done=1, running=2)
+        line = re.search("frames .*", ann.ask("show", job, code=0).out).group()
+        check(re.fullmatch(r"frames   1-12: done 1, rendering 2-3, next 4(-5)?, waiting [56]-12", line), line)
+        step = ann.show(job)["steps"][0]
+        equal([step[name] for name in ("frames_done", "frames_failed", "frames_running")], ["1", "", "2-3"], "as JSON")
+        shot.open()
+        ann.wait_counts(job, done=12)
+        check(re.search("frames   1-12: done 1-12\n", ann.ask("show", job, code=0).out), "at the end")
+
+
 class Wire:
     """A TCP relay whose two directions can be held up."""
 

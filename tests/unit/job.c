@@ -250,6 +250,62 @@ static void tasks_are_told_as_frames(void **state)
     space_deinit(&huge);
 }
 
+/* A step of twelve frames: 1-4 done, 6 failed, 5 and 7 run, 8 is leased, of two leases on 5. */
+static void every_frame_stands_in_one_place_or_nothing_is_told(void **state)
+{
+    const struct space_range range = {1, 12, 1};
+    const uint64_t live_tasks[] = {4, 6, 7, 4, 99};
+    const uint32_t live_states[] = {TASK_RUNNING, TASK_RUNNING, TASK_LEASED, TASK_RUNNING,
+                                    TASK_RUNNING};
+    Wl__TaskRange done = WL__TASK_RANGE__INIT, failed = WL__TASK_RANGE__INIT, *dones = &done,
+                  *faileds = &failed;
+    Wl__StepRow row = WL__STEP_ROW__INIT;
+    Wl__TaskRow live[5], *lives[5];
+    struct look_places places;
+    struct space space;
+
+    (void)state;
+    space_init(&space);
+    assert_int_equal(space_add_ints(&space, "Frame", 0, 1, false, &range, 1), 0);
+    assert_int_equal(space_seal(&space), 0);
+    for (size_t i = 0; i < 5; i++) {
+        wl__task_row__init(&live[i]);
+        live[i].step = i == 4; /* of another step */
+        live[i].task = live_tasks[i];
+        live[i].state = live_states[i];
+        lives[i] = &live[i];
+    }
+    done.last = 3;
+    failed.first = failed.last = 5;
+    row.done_tasks = &dones;
+    row.failed_tasks = &faileds;
+    row.n_done_tasks = row.n_failed_tasks = 1;
+    row.tasks = 12;
+    row.done = 4;
+    row.failed = row.leased = 1;
+    row.running = 2;
+    row.ready = 3;
+    row.waiting = 1;
+    assert_int_equal(look_places(&space, &row, 0, lives, 5, &places), 0);
+    assert_string_equal(places.running, "5,7");
+    assert_string_equal(places.leased, "8");
+    assert_string_equal(places.waiting, "9-12");
+    look_places_deinit(&places);
+
+    assert_int_equal(look_places(&space, &row, 0, lives, 1, &places), 0); /* not all that run */
+    assert_null(places.waiting);
+    row.ready = 2; /* a cancelled one among them */
+    row.cancelled = 1;
+    assert_int_equal(look_places(&space, &row, 0, lives, 5, &places), 0);
+    assert_null(places.waiting);
+    row.ready = 3;
+    row.cancelled = 0;
+    failed.first = failed.last = 4; /* it runs, and has failed */
+    assert_int_equal(look_places(&space, &row, 0, lives, 5, &places), 0);
+    assert_null(places.waiting);
+    space_deinit(&space);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +316,7 @@ int main(void)
         cmocka_unit_test(phases_follow_from_state_and_counts),
         cmocka_unit_test(a_task_is_called_by_its_frame),
         cmocka_unit_test(tasks_are_told_as_frames),
+        cmocka_unit_test(every_frame_stands_in_one_place_or_nothing_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
