@@ -91,26 +91,42 @@ static int end_code(const struct westlight_row *row)
     return row->counts.done == row->counts.tasks ? EXIT_ALL_HOME : EXIT_PARTIAL;
 }
 
-static void notice_print(const struct westlight_notice *notice, bool json, double seconds)
+struct watching {
+    struct show_pace pace;
+    struct westlight_counts counts;
+    time_t began;
+    bool json;
+    char last[256];
+};
+
+static bool watching_bar(struct watching *watching)
 {
-    static struct show_pace pace;
-    static char last[256];
+    return show_progress(&watching->pace, &watching->counts, "tasks",
+                         difftime(time(NULL), watching->began));
+}
+
+/* Each change is a line; above a bar, which shows the counts, each change of anything else. */
+static void notice_print(struct watching *watching, const struct westlight_notice *notice)
+{
+    const struct westlight_counts *counts = &notice->row.counts;
+    const char *why = notice->n_why ? notice->why[0] : "", *colon = *why ? ": " : "";
     char line[256];
 
-    if (json) {
+    if (watching->json) {
         show_json(show_row_json(&notice->row), true);
         return;
     }
-    show_progress(&pace, &notice->row.counts, "tasks", seconds, "");
-    snprintf(line, sizeof(line),
-             "%s %" PRIu64 "/%" PRIu64 " done, %" PRIu64 " running, %" PRIu64 " failed%s%s",
-             notice->row.phase, notice->row.counts.done, notice->row.counts.tasks,
-             notice->row.counts.running, notice->row.counts.failed, notice->n_why ? ": " : "",
-             notice->n_why ? notice->why[0] : "");
-    if (strcmp(line, last) != 0) {
+    watching->counts = *counts;
+    if (watching_bar(watching) && !notice->row.finished)
+        snprintf(line, sizeof(line), "%s%s%s", notice->row.phase, colon, why);
+    else
+        snprintf(line, sizeof(line),
+                 "%s %" PRIu64 "/%" PRIu64 " done, %" PRIu64 " running, %" PRIu64 " failed%s%s",
+                 notice->row.phase, counts->done, counts->tasks, counts->running, counts->failed,
+                 colon, why);
+    if (strcmp(line, watching->last) != 0)
         say("%s", line);
-        snprintf(last, sizeof(last), "%s", line);
-    }
+    snprintf(watching->last, sizeof(watching->last), "%s", line);
 }
 
 int cmd_watch(int argc, char **argv)
@@ -119,18 +135,21 @@ int cmd_watch(int argc, char **argv)
     const struct westlight_notice *notice;
     char id[WESTLIGHT_ID_TEXT];
     struct cmd_args args;
-    time_t began = time(NULL);
+    struct watching watching = {.began = time(NULL)};
     int r = cmd_parse(&args, argc, argv, 0, 1, 1), code = EXIT_PARTIAL;
 
     if (r || (r = cmd_open_job(&args, &westlight, id)))
         return r;
+    watching.json = args.json;
     cmd_interruptible(westlight);
     r = westlight_watch(westlight, id);
     while (r == 0 || r == WESTLIGHT_E_TIMEOUT) {
-        r = westlight_next(westlight, 60000, &notice);
+        r = westlight_next(westlight, 1000, &notice);
+        if (r == WESTLIGHT_E_TIMEOUT && watching.counts.tasks)
+            watching_bar(&watching); /* time goes on */
         if (r)
             continue;
-        notice_print(notice, args.json, difftime(time(NULL), began));
+        notice_print(&watching, notice);
         if (notice->row.finished ||
             (strcmp(notice->row.phase, "paused") == 0 && *notice->row.reason)) {
             code = end_code(&notice->row);

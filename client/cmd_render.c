@@ -202,7 +202,7 @@ static int follow(struct render *render, struct ending *ending)
             return WESTLIGHT_E_UNREACHABLE;
         if (!render->options.json && counts.tasks)
             show_progress(&pace, &counts, unit_of(&render->options, &counts),
-                          seconds_since(render->began_ns), "");
+                          seconds_since(render->began_ns));
     }
     return WESTLIGHT_E_STOPPED;
 }

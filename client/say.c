@@ -141,14 +141,14 @@ void complain(const char *format, ...)
 
 /* ---- the bar ---- */
 
-void say_bar(uint64_t done, uint64_t total, const char *text)
+bool say_bar(uint64_t done, uint64_t total, const char *text)
 {
     size_t columns = columns_of(stdout), wide = width(text, strlen(text)), cells = BAR_MAX;
     char line[COLUMNS_MAX + 1] = "";
     size_t n = 0;
 
     if (columns < 2)
-        return;
+        return false;
     /* The last column stays free: a terminal goes on to the next line there. */
     if (cells + 3 + wide > columns - 1)
         cells = columns - 1 > wide + 3 + BAR_MAX / 3 ? columns - 1 - wide - 3 : 0;
@@ -172,6 +172,7 @@ void say_bar(uint64_t done, uint64_t total, const char *text)
         fflush(stdout);
     }
     pthread_mutex_unlock(&lock);
+    return true;
 }
 
 void say_bar_end(void)

@@ -384,18 +384,18 @@ static double pace_left(struct show_pace *pace, const struct westlight_counts *c
     return left < 1 ? 1 : left;
 }
 
-void show_progress(struct show_pace *pace, const struct westlight_counts *counts, const char *unit,
-                   double seconds, const char *note)
+bool show_progress(struct show_pace *pace, const struct westlight_counts *counts, const char *unit,
+                   double seconds)
 {
-    char text[1024], elapsed[32], rest[32], failed[48] = "", left[64] = "";
+    char text[256], elapsed[32], rest[32], failed[48] = "", left[64] = "";
     double left_s = pace_left(pace, counts, seconds);
 
     if (counts->failed)
         snprintf(failed, sizeof(failed), ", %" PRIu64 " failed", counts->failed);
     if (left_s > 0)
         snprintf(left, sizeof(left), ", about %s left", span(left_s, rest));
-    snprintf(text, sizeof(text), "%" PRIu64 "/%" PRIu64 " %s, %" PRIu64 " running%s, %s%s%s%s",
+    snprintf(text, sizeof(text), "%" PRIu64 "/%" PRIu64 " %s, %" PRIu64 " running%s, %s%s",
              counts->done, counts->tasks, unit, counts->running, failed, span(seconds, elapsed),
-             left, *note ? ": " : "", note);
-    say_bar(counts->done, counts->tasks, text);
+             left);
+    return say_bar(counts->done, counts->tasks, text);
 }

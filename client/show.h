@@ -39,6 +39,6 @@ struct show_pace {
     uint64_t first, done;
 };
 /* The bar (say.h): tasks done, what runs, the time so far and the time left. `unit` is what a task
- * is called. */
-void show_progress(struct show_pace *pace, const struct westlight_counts *counts, const char *unit,
-                   double seconds, const char *note);
+ * is called. False where there is no terminal. */
+bool show_progress(struct show_pace *pace, const struct westlight_counts *counts, const char *unit,
+                   double seconds);
