@@ -83,6 +83,40 @@ static int submit(struct render *render, struct westlight_job *job)
     return 0;
 }
 
+struct others {
+    char mine[WESTLIGHT_ID_TEXT];
+    char (*ids)[WESTLIGHT_ID_TEXT];
+    size_t n;
+};
+
+static int other_take(void *user, const struct westlight_row *row)
+{
+    struct others *others = user;
+
+    if (strcmp(row->state, "active") != 0 || strcmp(row->id, others->mine) == 0)
+        return 0;
+    others->ids = reallocarray(others->ids, others->n + 1, sizeof(*others->ids));
+    if (!others->ids)
+        abort();
+    strcpy(others->ids[others->n++], row->id);
+    return 0;
+}
+
+/* What other commands left unfinished on the private farm waits for those commands. */
+static int others_pause(struct render *render)
+{
+    struct others others = {0};
+    uint64_t tasks;
+    int r;
+
+    local_run_job(render->local, others.mine);
+    r = westlight_jobs(render->westlight, false, other_take, &others);
+    for (size_t i = 0; r == 0 && i < others.n; i++)
+        r = westlight_do(render->westlight, others.ids[i], WESTLIGHT_PAUSE, NULL, 0, 0, &tasks);
+    free(others.ids);
+    return r ? complain_library(r, westlight_why(render->westlight)) : 0;
+}
+
 /* The private farm may hold the job already: go on with it, giving what failed another chance. */
 static bool continued(struct render *render)
 {
@@ -377,7 +411,7 @@ static int farm_open(struct render *render)
 
     if (render->options.local) {
         local_run_name(&render->options, render->out, run);
-        r = local_start(render->options.workers, render->options.slots, run, &render->local);
+        r = local_start(render->options.workers, run, &render->local);
         if (r)
             return r;
         render->farm = *local_farm(render->local);
@@ -504,7 +538,11 @@ static int run(int argc, char **argv, bool wait)
         r = farm_open(&render);
     if (r == 0 && !render.options.dry_run) {
         cmd_interruptible(render.westlight);
-        r = continued(&render) ? 0 : submit(&render, job);
+        r = render.local ? others_pause(&render) : 0;
+        if (r == 0 && render.local)
+            r = local_workers(render.local, render.options.slots);
+        if (r == 0 && !continued(&render))
+            r = submit(&render, job);
     }
     if (r == 0 && wait)
         r = bring_home(&render);

@@ -356,7 +356,7 @@ static void config_write(const struct local *local)
         complain("--local: %s cannot be written; the farm runs all the same", path);
 }
 
-int local_start(unsigned workers, unsigned slots, const char *run, struct local **ret_local)
+int local_start(unsigned workers, const char *run, struct local **ret_local)
 {
     struct local *local = calloc(1, sizeof(*local));
     int r;
@@ -378,8 +378,6 @@ int local_start(unsigned workers, unsigned slots, const char *run, struct local 
     }
     if (r == 0)
         r = broker_start(local);
-    for (unsigned i = 0; r == 0 && i < local->n_workers; i++)
-        r = worker_start(local, i, slots);
     if (r)
         goto fail;
 
@@ -388,6 +386,15 @@ int local_start(unsigned workers, unsigned slots, const char *run, struct local 
     return 0;
 fail:
     local_stop(local);
+    return r;
+}
+
+int local_workers(struct local *local, unsigned slots)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < local->n_workers; i++)
+        r = worker_start(local, i, slots);
     return r;
 }
 

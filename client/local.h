@@ -12,8 +12,10 @@
 #include <client/options.h>
 
 struct local;
-/* `run` names the command (see local_run_name). */
-int local_start(unsigned workers, unsigned slots, const char *run, struct local **ret_local);
+/* The broker, and keys for so many workers. `run` names the command (see local_run_name). */
+int local_start(unsigned workers, const char *run, struct local **ret_local);
+/* Its workers: what waits begins to run. slots 0: as many as each finds. */
+int local_workers(struct local *local, unsigned slots);
 void local_stop(struct local *local);
 const struct westlight_farm *local_farm(const struct local *local);
 const char *local_folder(const struct local *local);

@@ -150,14 +150,15 @@ static int farm_run(struct latency *latency)
     struct local *local = NULL;
     struct westlight *westlight = NULL;
     char why[512] = "";
-    int r = local_start(1, 1, "latency", &local);
+    int r = local_start(1, "latency", &local);
 
     if (r)
         return r;
-    r = westlight_open(local_farm(local), 10000, &westlight, why, sizeof(why));
-    if (r)
+    r = local_workers(local, 1);
+    if (r == 0 &&
+        (r = westlight_open(local_farm(local), 10000, &westlight, why, sizeof(why))) != 0)
         fprintf(stderr, "westlight-bench latency: %s\n", why);
-    else
+    if (r == 0)
         r = measure(latency, westlight);
     if (r == 0)
         report(latency);

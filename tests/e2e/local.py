@@ -126,6 +126,21 @@ def ctrl_c_ends_the_private_farm_and_the_same_command_goes_on():
 
 
 @scenario
+def what_was_stopped_does_not_hold_up_another_command_and_goes_on_with_its_own():
+    with Farm() as farm:
+        desk = Desk(farm)
+        popen, argv = interrupted(desk, lambda popen: os.kill(popen.pid, signal.SIGINT))
+        desk.finish(popen, argv, code=4)
+        starts = desk.starts()
+        other = desk.ask("render", "shot", "--preset", "command", "-f", "7-8", "-o", "out2", "--local", "--slots", "2",
+                         "-p", 'run=echo $FRAME > "$OUT/f.$FRAME"')
+        check("2 of 2 tasks home" in other, other)
+        equal(desk.starts(), starts, "starts of the one that was stopped")
+        desk.open()
+        check("6 of 6 tasks home" in desk.ask(*argv), "its own command completes it")
+
+
+@scenario
 def a_command_that_was_killed_takes_its_farm_with_it_and_loses_nothing_that_was_committed():
     with Farm() as farm:
         desk = Desk(farm)
