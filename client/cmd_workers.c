@@ -96,8 +96,9 @@ static void say(const struct tending *tending, const char *text,
         const struct westlight_worker *worker = &workers[i];
 
         if (json)
-            json_array_append_new(array, json_pack("{s:s,s:s,s:s,s:i}", "name", worker->name, "key",
-                                                   worker->key, "state", worker->state, "running",
+            json_array_append_new(array, json_pack("{s:o,s:s,s:s,s:i}", "name",
+                                                   show_text_json(worker->name), "key", worker->key,
+                                                   "state", worker->state, "running",
                                                    (int)worker->running));
         else if (tending->tend == WESTLIGHT_NOTE)
             printf("worker %s: %s\n", worker->name, *text ? text : "no note");
