@@ -107,10 +107,14 @@ static enum verdict keep_known(struct core *core, struct lease *lease,
     }
     if (item->gpu_mask)
         lease->gpu_mask = lease->plan ? lease->gpu_mask : item->gpu_mask;
+    lease->rendered = item->state == HELD_RESULT;
     if (lapsed)
         lease_revive(core, lease);
     if (item->state != HELD_QUEUED)
         lease_started(core, lease);
+    /* One that was noted before a restart held nothing until its worker said what it offers. */
+    if (lease->place == 0 && !lease->rendered)
+        lease_take(core, lease, lease->gpu_mask);
     if (item->state == HELD_RESULT)
         lease_rendered(core, lease);
     task_settle(core, lease->task);

@@ -173,6 +173,7 @@ static void chain_lead(struct core *core, struct lease *lease)
         next = ahead->before;
         ahead->before = ahead->behind = NULL;
         ahead->place = 0;
+        ahead->rendered = ahead->started;
         lease_inherit(core, ahead, lease);
         lease_refresh(core, ahead);
     }
@@ -224,7 +225,8 @@ void lease_free(struct core *core, struct lease *lease)
 
 void lease_started(struct core *core, struct lease *lease)
 {
-    if (lease->started)
+    /* One that has lapsed waits for its worker's list, which says whether it lives again. */
+    if (lease->started || lease->lapsed)
         return;
     lease->started = true;
     lease->started_ns = core->now_ns;
@@ -242,6 +244,7 @@ void lease_started(struct core *core, struct lease *lease)
 
 void lease_rendered(struct core *core, struct lease *lease)
 {
+    lease->rendered = true;
     chain_leave(core, lease);
     lease_release(core, lease);
     lease_refresh(core, lease);
@@ -260,7 +263,7 @@ void lease_lapse(struct core *core, struct lease *lease)
 void lease_revive(struct core *core, struct lease *lease)
 {
     lease->lapsed = false;
-    if (lease->place == 0)
+    if (lease->place == 0 && !lease->rendered)
         lease_take(core, lease, lease->gpu_mask);
     lease_refresh(core, lease);
     if (lease->stopping) {

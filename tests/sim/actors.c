@@ -254,8 +254,7 @@ static void lease_begin(struct world *world, uint32_t number, struct sim_lease *
     for (uint32_t i = 0; i < HELD; i++)
         if (worker->held[i].state == RUNNING)
             cards |= worker->held[i].gpu_mask;
-    if (!world->crashes) /* adopted leases of an earlier broker may crowd a node for a while */
-        CHECK((cards & lease->gpu_mask) == 0);
+    CHECK((cards & lease->gpu_mask) == 0); /* also after a restart of the broker */
     lease->state = RUNNING;
     lease->ends_ns =
         world->now_ns + 100000000 +
@@ -312,6 +311,16 @@ static void hello(struct world *world, uint32_t number)
     memcpy(event.hello.boot, worker->boot, sizeof(worker->boot));
     event.hello.offer = &offer;
     world_event(world, &event); /* the link itself: its handshake is its delay */
+}
+
+static void say_running(struct world *world, uint32_t number)
+{
+    const struct sim_worker *worker = &world->workers[number];
+
+    for (uint32_t i = 0; i < HELD; i++)
+        if (worker->held[i].state == RUNNING)
+            lease_say(world, number, &worker->held[i],
+                      sim_random(world, 2) ? EVENT_STARTED : EVENT_PROGRESS);
 }
 
 static void list(struct world *world, uint32_t number)
@@ -457,6 +466,8 @@ void worker_receive(struct world *world, uint32_t number, const struct effect *e
         CHECK(effect->code == CODE_OK);
         worker->welcomed = true;
         worker->id = effect->worker;
+        if (sim_chance(world, 2)) /* out of turn: the list comes first */
+            say_running(world, number);
         list(world, number);
         return;
     case EFFECT_ASSIGN:

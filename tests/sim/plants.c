@@ -14,24 +14,38 @@
 
 enum plant {
     PLANT_NONE,
-    PLANT_SKIP_FLOOR,      /* a retry or a cancel raises no floor */
-    PLANT_FORGET_REQUEUE,  /* a task whose lease has ended is not looked at */
-    PLANT_KEEP_LEASES,     /* what a user took back is not stopped */
-    PLANT_FORGET_REQUEST,  /* an answered request is not remembered */
-    PLANT_SLEEP_ON,        /* what waited for a finished task is not woken */
-    PLANT_LEAK_ROOM,       /* an ended lease keeps its capacity */
-    PLANT_IDLE,            /* a worker with new room is not offered work */
-    PLANT_LAPSE_NOTHING,   /* a silent worker keeps its leases */
+    PLANT_SKIP_FLOOR,     /* a retry or a cancel raises no floor */
+    PLANT_FORGET_REQUEUE, /* a task whose lease has ended is not looked at */
+    PLANT_KEEP_LEASES,    /* what a user took back is not stopped */
+    PLANT_FORGET_REQUEST, /* an answered request is not remembered */
+    PLANT_SLEEP_ON,       /* what waited for a finished task is not woken */
+    PLANT_LEAK_ROOM,      /* an ended lease keeps its capacity */
+    PLANT_IDLE,           /* a worker with new room is not offered work */
+    PLANT_LAPSE_NOTHING,  /* a silent worker keeps its leases */
     PLANT_STAY_WILLING,    /* a drained worker is not told apart, nor one that is undrained */
     PLANT_KEEP_QUEUED,     /* what has not begun is not asked back */
     PLANT_FORGIVE_NOTHING, /* a worker that is cleared keeps its failures */
+    PLANT_FORGET_ROOM,    /* what a worker comes back with holds nothing */
+    PLANT_START_LAPSED,   /* word that a lapsed lease runs is taken for its return */
     PLANTS,
 };
-static const char *const names[] = {"nothing",      "skip floor",     "forget requeue",
-                                    "keep leases",  "forget request", "sleep on",
-                                    "leak room",    "idle",           "lapse nothing",
-                                    "stay willing", "keep queued",    "forgive nothing"};
-enum { SEEDS = 25 };
+static const char *const names[] = {
+    [PLANT_NONE] = "nothing",
+    [PLANT_SKIP_FLOOR] = "skip floor",
+    [PLANT_FORGET_REQUEUE] = "forget requeue",
+    [PLANT_KEEP_LEASES] = "keep leases",
+    [PLANT_FORGET_REQUEST] = "forget request",
+    [PLANT_SLEEP_ON] = "sleep on",
+    [PLANT_LEAK_ROOM] = "leak room",
+    [PLANT_IDLE] = "idle",
+    [PLANT_LAPSE_NOTHING] = "lapse nothing",
+    [PLANT_STAY_WILLING] = "stay willing",
+    [PLANT_KEEP_QUEUED] = "keep queued",
+    [PLANT_FORGIVE_NOTHING] = "forgive nothing",
+    [PLANT_FORGET_ROOM] = "forget room",
+    [PLANT_START_LAPSED] = "start lapsed",
+};
+enum { SEEDS = 100 };
 static enum plant planted;
 static unsigned calls;
 
@@ -71,6 +85,24 @@ PLANT(void, worker_set_willing,
 PLANT(void, lease_ask_back, (struct core * core, struct lease *lease), (core, lease),
       PLANT_KEEP_QUEUED)
 PLANT(void, aside_forget, (struct worker * worker), (worker), PLANT_FORGIVE_NOTHING)
+
+bool __real_lease_take(struct core *core, struct lease *lease, uint32_t cards);
+bool __wrap_lease_take(struct core *core, struct lease *lease, uint32_t cards);
+bool __wrap_lease_take(struct core *core, struct lease *lease, uint32_t cards)
+{
+    return (lease->started && broken(PLANT_FORGET_ROOM)) || __real_lease_take(core, lease, cards);
+}
+
+void __real_lease_started(struct core *core, struct lease *lease);
+void __wrap_lease_started(struct core *core, struct lease *lease);
+void __wrap_lease_started(struct core *core, struct lease *lease)
+{
+    bool lapsed = lease->lapsed;
+
+    lease->lapsed &= planted != PLANT_START_LAPSED;
+    __real_lease_started(core, lease);
+    lease->lapsed = lapsed;
+}
 
 void check_failed(const char *what, const char *file, int line)
 {

@@ -289,6 +289,54 @@ TEST(a_revoked_worker_leaves_everything)
     farm_free(&farm);
 }
 
+TEST(a_worker_that_comes_back_after_a_restart_with_its_noted_task_has_no_room_for_another)
+{
+    struct farm farm = farm_new();
+    struct record records[8];
+    struct plan_job two_cards = {1, 1, 0, {{.tasks = 2, .cards = 1}}};
+    struct plan_worker node = {.number = 1, .slots = 1, .cards = 2, .card_memory_mib = 8000};
+
+    submit(&farm, &two_cards);
+    records[0] = farm.outbox.records[0];
+    join(&farm, &node);
+    struct lease_id lease = assigned(&farm, 0);
+
+    started(&farm, 1, lease);
+    farm.now_ns += LIMIT_NOTE_AFTER_NS + SECOND;
+    tick(&farm);
+    records[1] = *record_of(&farm, RECORD_NOTE);
+    farm_free(&farm);
+    farm = restarted(&two_cards, records, 2);
+    hello(&farm, &node, 2, 1);
+    inventory(&farm, 1, &(struct inventory_item){lease, HELD_RUNNING, 1}, 1);
+    assert_int_equal(effect_of(&farm, EFFECT_VERDICT, 0)->verdict.verdict, VERDICT_KEEP);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    assert_int_equal(result(&farm, 1, lease, CLASS_OK), CODE_OK);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1);
+    farm_free(&farm);
+}
+
+TEST(word_that_a_lapsed_lease_runs_may_come_before_the_list)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &four);
+    join(&farm, &one);
+    struct lease_id lease = assigned(&farm, 0);
+
+    pass(&farm, LIMIT_LEASE_NS);
+    hello(&farm, &one, 2, 1);
+    started(&farm, 1, lease);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_READY);
+    inventory(&farm, 1, &(struct inventory_item){lease, HELD_RUNNING, 0}, 1);
+    assert_int_equal(effect_of(&farm, EFFECT_VERDICT, 0)->verdict.verdict, VERDICT_KEEP);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_RUNNING);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    pass(&farm, LIMIT_NOTE_AFTER_NS + SECOND);
+    assert_non_null(record_of(&farm, RECORD_NOTE));
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +355,9 @@ int main(void)
             after_a_restart_a_noted_task_is_held_and_adopted_and_an_unnoted_one_is_ready),
         cmocka_unit_test(a_held_task_is_ready_when_the_reconnect_window_has_passed),
         cmocka_unit_test(a_revoked_worker_leaves_everything),
+        cmocka_unit_test(
+            a_worker_that_comes_back_after_a_restart_with_its_noted_task_has_no_room_for_another),
+        cmocka_unit_test(word_that_a_lapsed_lease_runs_may_come_before_the_list),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
