@@ -204,6 +204,7 @@ void gateway_step(struct gateway *gateway, struct event *event)
 
     event->now_ns = gateway->now_ns;
     event->wall_s = gateway->wall_s;
+    event->unread = gateway->unread;
     event->cookie = gateway->cookie;
     core_step(gateway->with.core, event, outbox);
     for (size_t i = 0; i < outbox->n_records; i++)
@@ -455,11 +456,15 @@ bool gateway_receive(struct gateway *gateway, size_t max)
         zmq_msg_t message;
         int r;
 
-        if (journal_full(gateway->with.journal))
+        if (journal_full(gateway->with.journal)) {
+            gateway->unread = true;
             return false;
+        }
         r = link_receive(gateway->with.control, &key, &route, &message, NULL);
-        if (r == LINK_E_AGAIN)
+        if (r == LINK_E_AGAIN) {
+            gateway->unread = false;
             return false;
+        }
         if (r < 0 && r != -EINTR)
             gateway_die("the control endpoint", r);
         if (r != 0) {

@@ -67,6 +67,7 @@ struct gateway_config {
 struct gateway {
     struct gateway_config with;
     int64_t now_ns, wall_s;
+    bool unread; /* the journal was full, and the socket has not been read to its end since */
     struct roster roster;
     struct catalogue catalogue;
     struct live live;

@@ -107,10 +107,9 @@ static void audit_lease(const struct core *core, const struct lease *lease)
     CHECK(!lease->before || lease->before->step->demand == lease->step->demand);
     CHECK(!lease->before || !lease->plan); /* the queued hold nothing */
     CHECK(!lease->lapsed || !lease->plan);
-    CHECK(!lease_active(lease) || !lease->started || !lease->listed || lease->rendered ||
-          !worker->connected || lease->plan); /* what runs has its room, also after a restart */
-    CHECK(link_alone(&lease->running) ||
-          (lease_active(lease) && lease->started && !lease->noted));
+    CHECK(!lease_active(lease) || !lease->started || lease->rendered || !worker->connected ||
+          !worker->listed || lease->plan); /* what runs has its room, also after a restart */
+    CHECK(link_alone(&lease->running) || (lease_active(lease) && lease->started && !lease->noted));
     CHECK(link_alone(&lease->hungry) ||
           (lease_active(lease) && !lease->behind && worker_available(worker)));
     CHECK(link_alone(&lease->queued) ||
@@ -153,6 +152,9 @@ static void audit_worker(const struct core *core, const struct worker *worker)
     CHECK(!worker->aside || worker->aside_until_wall_s > 0);
     CHECK(!worker->group ||
           memcmp(worker->group->free, worker->free, shape->n_free * sizeof(*room)) == 0);
+    CHECK(!worker->quiet || worker->connected);
+    CHECK(link_alone(&worker->held) || (worker->awaited && !worker->connected && worker->greeted));
+    CHECK(!worker->awaited || !worker->connected);
     CHECK(!worker->connected || worker->timer_position != HEAP_NONE);
     CHECK(worker->timer_position == HEAP_NONE || worker->timer_ns <= worker->deadline_ns ||
           worker->timer_ns <= core->pardon_ns);
@@ -179,6 +181,31 @@ static void audit_shape(const struct core *core, const struct shape *shape)
     }
     CHECK(workers == shape->workers && connected == shape->connected);
     CHECK(drained == shape->drained && aside == shape->aside);
+}
+
+static void audit_fleet(const struct core *core)
+{
+    const struct fleet *fleet = &core->fleet;
+    uint32_t connected = 0, quiet = 0, held = 0;
+
+    for (size_t i = 0; i < fleet->n_workers; i++) {
+        const struct worker *worker = fleet->workers[i];
+
+        audit_worker(core, worker);
+        connected += worker->connected;
+        quiet += worker->quiet;
+        held += !link_alone(&worker->held);
+    }
+    CHECK(connected == fleet->connected && quiet == fleet->quiet && held == fleet->n_held);
+    list_each(link, &fleet->held)
+    {
+        const struct worker *worker = container_of(link, struct worker, held);
+
+        CHECK(link->prev == &fleet->held || /* the longest held are the first to lapse */
+              container_of(link->prev, struct worker, held)->deadline_ns <= worker->deadline_ns);
+        held--;
+    }
+    CHECK(held == 0);
 }
 
 /* ---- nothing is forgotten ---- */
@@ -212,8 +239,7 @@ void core_audit(const struct core *core)
     }
     CHECK(leases == core->lease_pool.in_use && leases == core->leases.n);
     CHECK(tasks == core->task_pool.in_use && tasks == core->tasks.n);
-    for (size_t i = 0; i < core->fleet.n_workers; i++)
-        audit_worker(core, core->fleet.workers[i]);
+    audit_fleet(core);
     list_each(link, &core->fleet.shapes) audit_shape(core, container_of(link, struct shape, link));
     if (!core->live || core->promised_ns == 0)
         return;

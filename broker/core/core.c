@@ -126,7 +126,7 @@ void core_step(struct core *core, const struct event *event, struct outbox *outb
     core->now_ns = event->now_ns > core->now_ns ? event->now_ns : core->now_ns;
     core->wall_s = event->wall_s;
     handle(core, event);
-    timers_run(core);
+    timers_run(core, event->unread);
     aside_judge(core);
     sched_run(core);
     notes_run(core);

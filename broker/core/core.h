@@ -109,6 +109,7 @@ struct event {
     enum event_kind kind;
     int64_t now_ns;
     int64_t wall_s;
+    bool unread;     /* messages lie in the inbox and are not read: nobody's silence counts */
     uint64_t cookie; /* given back in EFFECT_REPLY */
     union {
         struct {

@@ -2,6 +2,7 @@
  */
 #include <broker/core/fleet.h>
 
+enum { CUT_OFF_WORKERS = 2 };
 enum { GROUPS_KEPT = 1024 }; /* empty ones of a shape, kept because they come back */
 
 void fleet_init(struct fleet *fleet)
@@ -9,6 +10,7 @@ void fleet_init(struct fleet *fleet)
     *fleet = (struct fleet){0};
     link_init(&fleet->shapes);
     link_init(&fleet->open);
+    link_init(&fleet->held);
 }
 
 static void table_free_values(struct table *table)
@@ -73,6 +75,7 @@ struct worker *worker_of(struct fleet *fleet, const struct worker_key *key)
     worker->pool = fleet_name(fleet, "");
     worker->streak.number = 1;
     link_init(&worker->grouped);
+    link_init(&worker->held);
     link_init(&worker->leases);
     link_init(&worker->dirty);
     link_init(&worker->suspected);
@@ -102,6 +105,7 @@ void worker_set_connected(struct fleet *fleet, struct worker *worker, bool conne
 {
     if (worker->connected == connected)
         return;
+    worker_set_quiet(fleet, worker, false);
     worker->connected = connected;
     worker_count(fleet, worker, connected ? 1 : -1u);
 }
@@ -114,6 +118,35 @@ void worker_set_willing(struct fleet *fleet, struct worker *worker, bool drained
     worker->aside = aside;
     if (worker->connected)
         worker_count(fleet, worker, 1);
+}
+
+void worker_set_quiet(struct fleet *fleet, struct worker *worker, bool quiet)
+{
+    if (worker->quiet == quiet)
+        return;
+    CHECK(worker->connected);
+    worker->quiet = quiet;
+    fleet->quiet += quiet ? 1 : -1u;
+}
+
+void worker_set_held(struct fleet *fleet, struct worker *worker, bool held)
+{
+    if (held == !link_alone(&worker->held))
+        return;
+    if (held)
+        link_last(&fleet->held, &worker->held);
+    else
+        link_remove(&worker->held);
+    worker->awaited = held;
+    worker->shape->held += held ? 1 : -1u;
+    fleet->n_held += held ? 1 : -1u;
+}
+
+bool fleet_cut_off(const struct fleet *fleet)
+{
+    uint32_t silent = fleet->quiet + fleet->n_held, all = fleet->connected + fleet->n_held;
+
+    return silent >= CUT_OFF_WORKERS && 2 * silent >= all;
 }
 
 void worker_set_shape(struct fleet *fleet, struct worker *worker, struct shape *shape)
@@ -299,6 +332,11 @@ struct group *fleet_room(struct fleet *fleet, const struct demand *demand)
     return best;
 }
 
+static uint32_t shape_willing(const struct shape *shape)
+{
+    return shape->connected - shape->drained - shape->aside;
+}
+
 uint32_t fleet_able(struct fleet *fleet, const struct demand *demand)
 {
     uint32_t workers = 0;
@@ -306,13 +344,29 @@ uint32_t fleet_able(struct fleet *fleet, const struct demand *demand)
     list_each(link, &fleet->shapes)
     {
         struct shape *shape = container_of(link, struct shape, link);
-
-        uint32_t willing = shape->connected - shape->drained - shape->aside;
+        uint32_t willing = shape_willing(shape);
 
         if (willing > 0 && demand_plan(demand, shape)->possible)
             workers += willing;
     }
     return workers;
+}
+
+bool fleet_able_exceeds(struct fleet *fleet, const struct demand *demand, uint32_t n, bool held)
+{
+    uint32_t workers = 0;
+
+    list_each(link, &fleet->shapes)
+    {
+        struct shape *shape = container_of(link, struct shape, link);
+        uint32_t there = shape_willing(shape) + (held ? shape->held : 0);
+
+        if (there > 0 && demand_plan(demand, shape)->possible)
+            workers += there;
+        if (workers > n)
+            return true;
+    }
+    return false;
 }
 
 bool worker_able(const struct worker *worker, const struct demand *demand)

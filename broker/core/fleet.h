@@ -68,8 +68,8 @@ struct plan {
 
 struct shape {
     uint64_t hash;
-    uint32_t workers, connected; /* that have it */
-    uint32_t drained, aside;     /* of those connected; one that is both is drained */
+    uint32_t workers, connected, held; /* that have it */
+    uint32_t drained, aside;           /* of those connected; one that is both is drained */
     uint32_t slots, prefetch;
     struct name_amount *amounts;
     size_t n_amounts;
@@ -111,11 +111,13 @@ struct worker {
     struct worker_key key;
     uint64_t session;
     uint8_t boot[16];
-    bool greeted;   /* has said HELLO since the core runs */
-    bool connected; /* alive within the lease time */
-    bool listed;    /* its inventory has come */
-    bool stalled;   /* an assignment could not be sent; waits for a sign of life */
-    bool awaited;   /* has noted leases from before a restart */
+    bool greeted;     /* has said HELLO since the core runs */
+    bool connected;   /* alive within the lease time */
+    bool listed;      /* its inventory has come */
+    bool stalled;     /* an assignment could not be sent; waits for a sign of life */
+    bool quiet;       /* connected, and without a word for half the lease time */
+    bool awaited;     /* silent, and its leases are held for it: after a restart, or in `held` */
+    struct link held; /* in fleet.held: its silence is taken for the broker's own */
     int64_t seen_ns, deadline_ns;
     int64_t timer_ns; /* when its place in core.deadlines is looked at */
     size_t timer_position;
@@ -147,8 +149,8 @@ struct fleet {
     size_t n_demands, demands_capacity;
     struct worker **workers;
     size_t n_workers, workers_capacity;
-    struct link shapes, open;
-    uint32_t connected, aside; /* aside: of those connected */
+    struct link shapes, open, held;
+    uint32_t connected, quiet, n_held, aside; /* aside: of those connected */
 };
 
 void fleet_init(struct fleet *fleet);
@@ -188,6 +190,11 @@ static inline bool worker_willing(const struct worker *worker)
 bool worker_available(const struct worker *worker);
 void worker_set_connected(struct fleet *fleet, struct worker *worker, bool connected);
 void worker_set_willing(struct fleet *fleet, struct worker *worker, bool drained, bool aside);
+void worker_set_quiet(struct fleet *fleet, struct worker *worker, bool quiet);
+void worker_set_held(struct fleet *fleet, struct worker *worker, bool held);
+/* At least half of those that were there have fallen silent within one lease time: it is the broker
+ * that is cut off. One silent worker is its own affair, in however small a farm. */
+bool fleet_cut_off(const struct fleet *fleet);
 /* Into the group of its free capacity, or out of all where it is not available. */
 void worker_regroup(struct fleet *fleet, struct worker *worker);
 bool shape_fits(const struct shape *shape, const int64_t *free, const struct plan *plan);
@@ -198,4 +205,6 @@ void worker_give(struct worker *worker, const struct plan *plan, uint32_t cards)
 struct group *fleet_room(struct fleet *fleet, const struct demand *demand);
 /* Connected and willing workers that could run it were they idle. */
 uint32_t fleet_able(struct fleet *fleet, const struct demand *demand);
+/* More than `n` of them, those that are held included where `held`: looks no further than that. */
+bool fleet_able_exceeds(struct fleet *fleet, const struct demand *demand, uint32_t n, bool held);
 bool worker_able(const struct worker *worker, const struct demand *demand);

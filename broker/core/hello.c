@@ -37,7 +37,10 @@ static void worker_greet(struct core *core, struct worker *worker, const struct 
 {
     struct shape *shape = shape_of(&core->fleet, event->hello.offer, worker->pool);
 
-    worker_set_connected(&core->fleet, worker, false);
+    if (worker->shape) {
+        worker_set_connected(&core->fleet, worker, false);
+        worker_set_held(&core->fleet, worker, false);
+    }
     worker->listed = worker->stalled = false;
     worker_regroup(&core->fleet, worker);
     if (shape != worker->shape) {
@@ -112,9 +115,6 @@ static enum verdict keep_known(struct core *core, struct lease *lease,
         lease_revive(core, lease);
     if (item->state != HELD_QUEUED)
         lease_started(core, lease);
-    /* One that was noted before a restart held nothing until its worker said what it offers. */
-    if (lease->place == 0 && !lease->rendered)
-        lease_take(core, lease, lease->gpu_mask);
     if (item->state == HELD_RESULT)
         lease_rendered(core, lease);
     task_settle(core, lease->task);
@@ -131,7 +131,7 @@ static enum verdict adopt(struct core *core, struct worker *worker,
         return VERDICT_DROP;
     struct lease *lease = lease_new(core, &item->lease, step, worker);
 
-    lease_take(core, lease, item->gpu_mask);
+    lease->gpu_mask = item->gpu_mask;
     lease_started(core, lease);
     if (item->state == HELD_RESULT)
         lease_rendered(core, lease);
@@ -164,6 +164,14 @@ static void inventory_done(struct core *core, struct worker *worker)
             lease_lost(core, lease);
     }
     worker->listed = true;
+    /* Also what was noted before a restart and held nothing until its worker came. */
+    list_each(link, &worker->leases)
+    {
+        struct lease *lease = container_of(link, struct lease, of_worker);
+
+        if (lease_active(lease) && lease->place == 0 && !lease->rendered)
+            lease_take(core, lease, lease->gpu_mask);
+    }
     worker_regroup(&core->fleet, worker);
     worker_refresh_leases(core, worker);
     sched_worker_dirty(core, worker);
@@ -199,8 +207,11 @@ void on_inventory(struct core *core, const struct event *event)
 void worker_sign_of_life(struct core *core, struct worker *worker)
 {
     worker->seen_ns = core->now_ns;
+    timer_heard(core);
     if (!worker->greeted)
         return;
+    if (worker->connected)
+        worker_set_quiet(&core->fleet, worker, false);
     worker->deadline_ns = core->now_ns + core->config.lease_ns;
     timer_worker(core, worker);
     if (worker->connected && !worker->stalled)
@@ -208,6 +219,7 @@ void worker_sign_of_life(struct core *core, struct worker *worker)
     /* It was silent for a while in one session: it has all it had, and goes on. */
     worker->stalled = false;
     if (!worker->connected) {
+        worker_set_held(&core->fleet, worker, false);
         worker_set_connected(&core->fleet, worker, true);
         list_each(link, &worker->leases)
         {
@@ -236,8 +248,10 @@ void on_expel(struct core *core, const struct worker_key *key)
 
     if (!worker)
         return;
-    if (worker->shape)
+    if (worker->shape) {
         worker_set_connected(&core->fleet, worker, false);
+        worker_set_held(&core->fleet, worker, false);
+    }
     worker->listed = worker->greeted = worker->awaited = false;
     worker_regroup(&core->fleet, worker);
     while (!link_alone(&worker->leases))

@@ -14,6 +14,7 @@
 #define BACK_OFF_MAX_NS (600 * SECOND_NS)
 #define OTHER_WORKER_NS (60 * SECOND_NS) /* a failed task waits this long for another worker */
 #define HANDED_BACK_NS  (5 * SECOND_NS)  /* likewise after it was handed back unasked */
+#define LATE_OF_LEASE   6                /* a loop that is late by this part of a lease was away */
 #define ATTEMPTS_FACTOR 3                /* so many times the limit parks, wherever they ran */
 #define CORE_TASKS      (1ULL << 31)     /* in all jobs: 512 MiB of bits */
 
@@ -92,6 +93,9 @@ void core_remember(struct core *core, const struct request *request);
 /* result.c: a failed attempt of a lease is recorded; the job pauses itself where that is due. */
 void attempt_record(struct core *core, const struct lease_id *id, const struct worker *worker,
                     enum attempt_class class, const struct event *event);
+bool attempt_recorded(const struct task *task, const struct lease_id *id);
+/* The worker is lost with what it ran, which counts once however often it is lost. */
+void attempt_lost(struct core *core, struct lease *lease);
 void lease_lost(struct core *core, struct lease *lease); /* ends; an attempt if it had started */
 void job_pause_if_failing(struct core *core, struct job *job);
 
@@ -114,7 +118,8 @@ void asides_run(struct core *core);
 /* timer.c */
 void timer_worker(struct core *core, struct worker *worker);
 void worker_sign_of_life(struct core *core, struct worker *worker);
-void timers_run(struct core *core);
+void timer_heard(struct core *core); /* a word from anybody: the broker is not cut off */
+void timers_run(struct core *core, bool unread);
 void notes_run(struct core *core);
 
 struct worker *core_worker_at(const struct core *core, struct worker_id id); /* NULL: no such */

@@ -49,7 +49,8 @@ bool lease_take(struct core *core, struct lease *lease, uint32_t cards)
     const struct plan *plan =
         lease->worker->shape ? demand_plan(lease->step->demand, lease->worker->shape) : NULL;
 
-    if (lease->plan || !plan)
+    /* Until its worker's list is complete, what is to be given back may still stand in the way. */
+    if (lease->plan || !plan || !lease->worker->listed)
         return lease->plan != NULL;
     lease->gpu_mask = worker_take(lease->worker, plan, cards);
     lease->plan = plan;
@@ -250,6 +251,12 @@ void lease_rendered(struct core *core, struct lease *lease)
     lease_refresh(core, lease);
 }
 
+void lease_await(struct core *core, struct lease *lease)
+{
+    claim_settle(core, lease); /* whoever it was asked back for need not wait so long */
+    lease_refresh(core, lease);
+}
+
 void lease_lapse(struct core *core, struct lease *lease)
 {
     lease->lapsed = true; /* what it was asked stays asked: the worker may have answered */
@@ -310,18 +317,18 @@ void worker_refresh_leases(struct core *core, struct worker *worker)
 static bool task_parks(struct core *core, const struct task *task)
 {
     uint32_t limit = core->config.attempts_failed;
-    uint32_t able = fleet_able(&core->fleet, task->step->demand);
 
     if (task->failures < limit)
         return false;
     return task->n_failed_on >= limit || task->n_failed_on >= TASK_FAILED_ON ||
-           task->n_failed_on >= able || task->failures >= ATTEMPTS_FACTOR * limit;
+           task->failures >= ATTEMPTS_FACTOR * limit ||
+           !fleet_able_exceeds(&core->fleet, task->step->demand, task->n_failed_on, true);
 }
 
 /* Others that are connected and have not failed it go first. */
 static bool task_has_others(struct core *core, const struct task *task)
 {
-    uint32_t able = fleet_able(&core->fleet, task->step->demand), avoided = 0;
+    uint32_t avoided = 0;
     bool avoid_counted = false;
 
     for (uint32_t i = 0; i < task->n_failed_on; i++) {
@@ -330,7 +337,7 @@ static bool task_has_others(struct core *core, const struct task *task)
     }
     if (task->avoid && !avoid_counted)
         avoided += worker_able(task->avoid, task->step->demand);
-    return able > avoided;
+    return fleet_able_exceeds(&core->fleet, task->step->demand, avoided, false);
 }
 
 static void task_park(struct core *core, struct task *task)

@@ -56,6 +56,7 @@ void lease_started(struct core *core, struct lease *lease);
 void lease_rendered(struct core *core, struct lease *lease); /* its result alone is still to come */
 void lease_lapse(struct core *core, struct lease *lease); /* its task is the caller's to settle */
 void lease_revive(struct core *core, struct lease *lease);
+void lease_await(struct core *core, struct lease *lease); /* its worker is held */
 void lease_stop(struct core *core, struct lease *lease); /* its floor is over: tells the worker */
 void lease_ask_back(struct core *core, struct lease *lease); /* unless the worker has begun */
 /* Keeps its lists of where it can be followed or asked back from true. */

@@ -64,14 +64,28 @@ static void end_lease(struct core *core, struct lease *lease)
     task_settle(core, task);
 }
 
+bool attempt_recorded(const struct task *task, const struct lease_id *id)
+{
+    for (uint32_t i = 0; task && i < TASK_RECENT && i < task->n_recent; i++)
+        if (task->recent[i].attempt == id->attempt && task->recent[i].epoch == id->epoch)
+            return true;
+    return false;
+}
+
+void attempt_lost(struct core *core, struct lease *lease)
+{
+    if (!lease->started || attempt_recorded(lease->task, &lease->id))
+        return;
+    attempt_record(core, &lease->id, lease->worker, CLASS_WORKER_LOST, NULL);
+    lease->worker->failed++;
+}
+
 void lease_lost(struct core *core, struct lease *lease)
 {
     struct job *job = lease->step->job;
 
-    if (lease->started && lease_active(lease)) {
-        attempt_record(core, &lease->id, lease->worker, CLASS_WORKER_LOST, NULL);
-        lease->worker->failed++;
-    }
+    if (lease_active(lease))
+        attempt_lost(core, lease);
     end_lease(core, lease);
     job_pause_if_failing(core, job);
 }
@@ -106,21 +120,13 @@ static void result_ok(struct core *core, const struct event *event, struct step 
         stop_others(core, task);
 }
 
-static bool recorded(const struct task *task, const struct lease_id *id)
-{
-    for (uint32_t i = 0; task && i < TASK_RECENT && i < task->n_recent; i++)
-        if (task->recent[i].attempt == id->attempt && task->recent[i].epoch == id->epoch)
-            return true;
-    return false;
-}
-
 /* A failed attempt counts once, whether its lease is still held, lapsed, or from an earlier epoch.
  */
 static enum code result_failed(struct core *core, const struct event *event, struct step *step,
                                struct worker *worker, struct lease *lease)
 {
     const struct lease_id *id = &event->result.lease;
-    bool known = recorded(task_find(step, id->task.index), id);
+    bool known = attempt_recorded(task_find(step, id->task.index), id);
 
     if (known || (!lease && event->result.class == CLASS_CANCELLED)) {
         if (lease)

@@ -256,9 +256,10 @@ static void lease_begin(struct world *world, uint32_t number, struct sim_lease *
             cards |= worker->held[i].gpu_mask;
     CHECK((cards & lease->gpu_mask) == 0); /* also after a restart of the broker */
     lease->state = RUNNING;
-    lease->ends_ns =
-        world->now_ns + 100000000 +
-        (int64_t)sim_random(world, sim_random(world, 8) == 0 ? 60 * SECOND : 6 * SECOND);
+    lease->ends_ns = world->now_ns + 100000000 +
+                     (int64_t)sim_random(world, sim_chance(world, 40)       ? 300 * SECOND
+                                                : sim_random(world, 8) == 0 ? 60 * SECOND
+                                                                            : 6 * SECOND);
     lease->class = outcome(world, worker, &lease->id);
     lease_say(world, number, lease, EVENT_STARTED);
 }
@@ -304,6 +305,7 @@ static void hello(struct world *world, uint32_t number)
                           .n_gpus = worker->cards};
 
     worker->linked = true;
+    worker->cut = false;
     worker->session++;
     worker->beat_ns = world->now_ns + 5 * SECOND;
     event.hello.key = worker->key;
@@ -353,7 +355,7 @@ static void trouble(struct world *world, uint32_t number)
     else if (sim_chance(world, 60))
         worker_unlink(world, number, (int64_t)sim_random(world, 100 * SECOND),
                       sim_random(world, 2));
-    else if (sim_chance(world, 60)) {
+    else if (sim_chance(world, number == WORKERS - 1 ? 4 : 60)) { /* one is weak */
         world->workers[number].paused = true;
         world_trace(world, number, "pauses", &(struct lease_id){0}, 0);
         world->workers[number].wake_ns = world->now_ns + (int64_t)sim_random(world, 60 * SECOND);

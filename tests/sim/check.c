@@ -65,6 +65,16 @@ static void check_guilty(const struct worker_model *worker)
     CHECK(worker->n_failed >= LIMIT_ASIDE_TASKS && (jobs > 1 || elsewhere >= LIMIT_ASIDE_TASKS));
 }
 
+static void check_once(const struct world *world, const struct record *record)
+{
+    const struct lease_id *lease = &record->attempt.lease;
+
+    for (size_t i = 0; world->records[i].sequence < record->sequence; i++)
+        CHECK(world->records[i].kind != RECORD_ATTEMPT ||
+              world->records[i].attempt.lease.epoch != lease->epoch ||
+              world->records[i].attempt.lease.attempt != lease->attempt);
+}
+
 static void check_attempt(struct world *world, const struct record *record)
 {
     const struct lease_id *lease = &record->attempt.lease;
@@ -74,6 +84,10 @@ static void check_attempt(struct world *world, const struct record *record)
     CHECK(lease->floor == task->floor); /* nothing older than what the user asked for last */
     CHECK(!task->done && !task->cancelled);
     check_blame(world, record);
+    CHECK(record->attempt.class != CLASS_WORKER_LOST ||
+          !world->workers[record->attempt.worker.bytes[0]].cut);
+    if (record->attempt.class == CLASS_WORKER_LOST)
+        check_once(world, record); /* however often its worker was silent */
     if (record->attempt.class == CLASS_OK) {
         task->done = true; /* and never a second one at this floor */
         task->failed = false;

@@ -27,6 +27,8 @@ enum plant {
     PLANT_FORGIVE_NOTHING, /* a worker that is cleared keeps its failures */
     PLANT_FORGET_ROOM,    /* what a worker comes back with holds nothing */
     PLANT_START_LAPSED,   /* word that a lapsed lease runs is taken for its return */
+    PLANT_NEVER_CUT_OFF,  /* many silent workers are taken for many lost ones */
+    PLANT_LOSE_TWICE,     /* a lease that is lost again counts again */
     PLANTS,
 };
 static const char *const names[] = {
@@ -44,8 +46,10 @@ static const char *const names[] = {
     [PLANT_FORGIVE_NOTHING] = "forgive nothing",
     [PLANT_FORGET_ROOM] = "forget room",
     [PLANT_START_LAPSED] = "start lapsed",
+    [PLANT_NEVER_CUT_OFF] = "never cut off",
+    [PLANT_LOSE_TWICE] = "lose twice",
 };
-enum { SEEDS = 100 };
+enum { SEEDS = 400, SEEDS_UNBROKEN = 50 };
 static enum plant planted;
 static unsigned calls;
 
@@ -104,6 +108,23 @@ void __wrap_lease_started(struct core *core, struct lease *lease)
     lease->lapsed = lapsed;
 }
 
+bool __real_fleet_cut_off(const struct fleet *fleet);
+bool __wrap_fleet_cut_off(const struct fleet *fleet);
+bool __wrap_fleet_cut_off(const struct fleet *fleet)
+{
+    return planted != PLANT_NEVER_CUT_OFF && __real_fleet_cut_off(fleet);
+}
+
+void __real_attempt_lost(struct core *core, struct lease *lease);
+void __wrap_attempt_lost(struct core *core, struct lease *lease);
+void __wrap_attempt_lost(struct core *core, struct lease *lease)
+{
+    if (planted == PLANT_LOSE_TWICE && lease->started)
+        attempt_record(core, &lease->id, lease->worker, CLASS_WORKER_LOST, NULL);
+    else
+        __real_attempt_lost(core, lease);
+}
+
 void check_failed(const char *what, const char *file, int line)
 {
     fprintf(stderr, "%s: caught by %s:%d: %s\n", names[planted], file, line, what);
@@ -120,7 +141,7 @@ static bool caught(enum plant plant)
 
         planted = plant;
         CHECK(world);
-        for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        for (uint64_t seed = 1; seed <= (plant ? SEEDS : SEEDS_UNBROKEN); seed++) {
             sim_run(world, seed, false, false);
             world_deinit(world);
         }

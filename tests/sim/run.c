@@ -66,12 +66,14 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace)
     } while (!settled(world));
     check_end(world);
     if (verbose)
-        printf("seed=%llu events=%llu records=%zu jobs=%u results=%llu crashes=%llu adopted=%llu "
-               "notes=%llu parked=%llu stale=%llu already=%llu tends=%llu asides=%llu\n",
+        printf("seed=%llu events=%llu records=%zu jobs=%u results=%llu crashes=%llu cuts=%llu "
+               "adopted=%llu notes=%llu parked=%llu stale=%llu already=%llu tends=%llu "
+               "asides=%llu\n",
                (unsigned long long)seed, (unsigned long long)world->events, world->n_records,
                world->n_jobs, (unsigned long long)world->results,
-               (unsigned long long)world->crashes, (unsigned long long)world->adopted,
-               (unsigned long long)world->notes, (unsigned long long)world->parked,
-               (unsigned long long)world->stale, (unsigned long long)world->already,
-               (unsigned long long)world->tends, (unsigned long long)world->asides);
+               (unsigned long long)world->crashes, (unsigned long long)world->cuts,
+               (unsigned long long)world->adopted, (unsigned long long)world->notes,
+               (unsigned long long)world->parked, (unsigned long long)world->stale,
+               (unsigned long long)world->already, (unsigned long long)world->tends,
+               (unsigned long long)world->asides);
 }

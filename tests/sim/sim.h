@@ -79,6 +79,7 @@ struct sim_worker {
     bool linked, welcomed; /* a connection; the broker's answer to HELLO */
     int64_t wake_ns;       /* while unlinked or paused: when it goes on */
     bool paused;
+    bool cut; /* went silent with all the others: nothing may be taken for lost until it is back */
     int64_t beat_ns;
     uint32_t slots, prefetch, cards;
     double vcpus;
@@ -144,7 +145,7 @@ struct world {
     struct worker_model worker_model[WORKERS];
     int64_t operator_ns;
     uint64_t operator_requests;
-    uint64_t events, crashes, results, stale, already, adopted, notes, parked, tends, asides;
+    uint64_t events, crashes, cuts, results, stale, already, adopted, notes, parked, tends, asides;
 };
 
 uint64_t sim_random(struct world *world, uint64_t below);

@@ -222,6 +222,9 @@ void world_crash(struct world *world)
     world->n_waiting = 0;
     memset(world->model, 0, sizeof(world->model));
     memset(world->worker_model, 0, sizeof(world->worker_model));
+    for (uint32_t i = 0; i < WORKERS;
+         i++) /* a restart holds what was noted, for as long as it says */
+        world->workers[i].cut = false;
     uint64_t results = world->results;
 
     for (size_t i = 0; i < world->n_records; i++)
@@ -236,6 +239,27 @@ void world_crash(struct world *world)
         if (world->workers[i].linked)
             worker_unlink(world, i, (int64_t)sim_random(world, 5 * SECOND), false);
     world->crashes++;
+}
+
+/* The broker's own link fails: everybody is away at once, and back within the reconnect window. */
+static void world_cut(struct world *world)
+{
+    int64_t away_ns = LIMIT_LEASE_NS + (int64_t)(1 + sim_random(world, 130)) * SECOND;
+    unsigned n = 0;
+
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        struct sim_worker *worker = &world->workers[i];
+        struct worker_view view;
+
+        worker->cut = worker->linked && worker->welcomed && !worker->paused &&
+                      core_worker_by_key(world->core, &worker->key, &view) && view.connected &&
+                      world->now_ns - view.seen_ns < 8 * SECOND;
+        n += worker->cut;
+        worker_unlink(world, i, away_ns + (int64_t)sim_random(world, 40 * SECOND), false);
+    }
+    for (uint32_t i = 0; i < WORKERS && n < 2; i++) /* one that is silent is its own affair */
+        world->workers[i].cut = false;
+    world->cuts++;
 }
 
 /* ---- what happens next ---- */
@@ -297,6 +321,8 @@ bool world_run(struct world *world)
         world_crash(world);
         return true;
     }
+    if (sim_chance(world, 1500))
+        world_cut(world);
     if (next != SIZE_MAX && world->messages[next].at_ns <= world->now_ns)
         deliver(world, next);
     for (uint32_t i = 0; i < WORKERS; i++)

@@ -337,6 +337,131 @@ TEST(word_that_a_lapsed_lease_runs_may_come_before_the_list)
     farm_free(&farm);
 }
 
+/* Time passes in steps of a second, while some workers beat every five. */
+static void pass_beating(struct farm *farm, int64_t seconds, uint8_t first, uint8_t last)
+{
+    for (int64_t i = 0; i < seconds; i++) {
+        pass(farm, SECOND);
+        for (uint8_t number = first; i % 5 == 4 && number <= last; number++)
+            beat(farm, number);
+    }
+}
+
+/* Workers 1..n with one task each of job 1, started. */
+static struct farm farm_at_work(uint8_t n, struct lease_id *leases)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = n}}});
+    for (uint8_t number = 1; number <= n; number++) {
+        join(&farm, &(struct plan_worker){.number = number, .slots = 1});
+        leases[number - 1] = assigned(&farm, 0);
+        started(&farm, number, leases[number - 1]);
+    }
+    return farm;
+}
+
+TEST(when_half_the_workers_fall_silent_the_broker_takes_itself_for_cut_off)
+{
+    struct lease_id leases[4];
+    struct farm farm = farm_at_work(4, leases);
+
+    pass_beating(&farm, 50, 3, 4);
+    assert_int_equal(view_of(&farm, 1).counts.running, 4);
+    assert_int_equal(why_of(&farm, 1, 0).kind, WHY_HELD);
+    beat(&farm, 1); /* back in time: as if nothing had been */
+    assert_int_equal(result(&farm, 1, leases[0], CLASS_OK), CODE_OK);
+    pass_beating(&farm, 60, 3, 4); /* the window, counted from the first word heard */
+    assert_int_equal(view_of(&farm, 1).attempts_failed, 1);
+    assert_int_equal(state_of(&farm, 1, 0, 1), TASK_WAITING); /* for a worker that has room */
+    assert_int_equal(state_of(&farm, 1, 0, 2), TASK_RUNNING);
+    farm_free(&farm);
+}
+
+TEST(fewer_than_half_and_a_single_worker_lapse_at_once)
+{
+    struct lease_id leases[5];
+    struct farm farm = farm_at_work(5, leases);
+
+    pass_beating(&farm, 30, 3, 5);
+    assert_int_equal(view_of(&farm, 1).counts.running, 3);
+    assert_int_equal(view_of(&farm, 1).attempts_failed, 2);
+    farm_free(&farm);
+    farm = farm_at_work(2, leases);
+    pass_beating(&farm, 30, 2, 2);
+    assert_int_equal(view_of(&farm, 1).counts.running, 1);
+    farm_free(&farm);
+}
+
+TEST(while_nobody_is_heard_tasks_are_held_and_the_first_return_begins_the_window)
+{
+    struct lease_id leases[3];
+    struct farm farm = farm_at_work(3, leases);
+
+    pass(&farm, 600 * SECOND);
+    assert_int_equal(view_of(&farm, 1).counts.running, 3);
+    assert_true(core_deadline_ns(farm.core) == INT64_MAX);
+    hello(&farm, &one, 2, 1);
+    inventory(&farm, 1, &(struct inventory_item){leases[0], HELD_RUNNING, 0}, 1);
+    assert_int_equal(effect_of(&farm, EFFECT_VERDICT, 0)->verdict.verdict, VERDICT_KEEP);
+    pass_beating(&farm, 59, 1, 1);
+    assert_int_equal(view_of(&farm, 1).counts.running, 3);
+    hello(&farm, &two, 2, 1);
+    inventory(&farm, 2, &(struct inventory_item){leases[1], HELD_RUNNING, 0}, 1);
+    pass_beating(&farm, 1, 1, 2);
+    assert_int_equal(view_of(&farm, 1).attempts_failed, 1); /* the third never came */
+    assert_int_equal(state_of(&farm, 1, 0, 2), TASK_WAITING);
+    assert_int_equal(view_of(&farm, 1).counts.running, 2);
+    farm_free(&farm);
+}
+
+TEST(the_same_lease_is_lost_once_however_often_its_worker_is_silent)
+{
+    struct lease_id leases[5];
+    struct farm farm = farm_at_work(5, leases);
+
+    for (int i = 0; i < 4; i++) {
+        pass_beating(&farm, 40, 2, 5);
+        beat(&farm, 1);
+        assert_int_equal(state_of(&farm, 1, 0, 0), TASK_RUNNING);
+    }
+    assert_int_equal(view_of(&farm, 1).attempts_failed, 1);
+    assert_int_equal(view_of(&farm, 1).counts.failed, 0);
+    farm_free(&farm);
+}
+
+TEST(a_broker_that_does_not_read_takes_nobody_for_silent)
+{
+    struct lease_id leases[5];
+    struct farm farm = farm_at_work(5, leases);
+    struct event event = {.kind = EVENT_TICK, .unread = true};
+
+    pass_beating(&farm, 29, 2, 5);
+    farm.now_ns += SECOND;
+    farm_step(&farm, &event);
+    assert_int_equal(view_of(&farm, 1).counts.running, 5);
+    pass_beating(&farm, 29, 2, 5);
+    assert_int_equal(view_of(&farm, 1).counts.running, 5);
+    pass_beating(&farm, 1, 2, 5);
+    assert_int_equal(view_of(&farm, 1).counts.running, 4);
+    farm_free(&farm);
+}
+
+TEST(a_task_is_not_given_up_while_those_that_could_run_it_are_held)
+{
+    struct farm farm = farm_new();
+
+    for (uint8_t number = 1; number <= 4; number++)
+        join(&farm, &(struct plan_worker){.number = number, .slots = 1});
+    pass_beating(&farm, 35, 1, 1);
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(result(&farm, 1, assigned(&farm, 0), CLASS_TRANSFER), CODE_OK);
+    assert_int_equal(view_of(&farm, 1).attempts_failed, 3);
+    assert_int_equal(view_of(&farm, 1).counts.failed, 0);
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +482,13 @@ int main(void)
         cmocka_unit_test(a_revoked_worker_leaves_everything),
         cmocka_unit_test(
             a_worker_that_comes_back_after_a_restart_with_its_noted_task_has_no_room_for_another),
+        cmocka_unit_test(when_half_the_workers_fall_silent_the_broker_takes_itself_for_cut_off),
+        cmocka_unit_test(fewer_than_half_and_a_single_worker_lapse_at_once),
+        cmocka_unit_test(
+            while_nobody_is_heard_tasks_are_held_and_the_first_return_begins_the_window),
+        cmocka_unit_test(the_same_lease_is_lost_once_however_often_its_worker_is_silent),
+        cmocka_unit_test(a_broker_that_does_not_read_takes_nobody_for_silent),
+        cmocka_unit_test(a_task_is_not_given_up_while_those_that_could_run_it_are_held),
         cmocka_unit_test(word_that_a_lapsed_lease_runs_may_come_before_the_list),
     };
 
