@@ -19,12 +19,20 @@ static void usage_add(struct usage *sum, const struct usage *usage)
         sum->memory_bytes = usage->memory_bytes;
 }
 
+static void keep_in_mind(struct worker **workers, uint32_t *n, struct worker *worker)
+{
+    for (uint32_t i = 0; i < *n; i++)
+        if (workers[i] == worker)
+            return;
+    if (*n < FAILED_ON)
+        workers[(*n)++] = worker;
+}
+
 static void apply_failed(struct core *core, struct step *step, const struct record *record,
                          struct worker *worker)
 {
     const struct lease_id *lease = &record->attempt.lease;
     struct task *task = task_make(step, lease->task.index);
-    bool known = false;
 
     task->recent[task->n_recent % TASK_RECENT].epoch = lease->epoch;
     task->recent[task->n_recent % TASK_RECENT].attempt = lease->attempt;
@@ -36,15 +44,14 @@ static void apply_failed(struct core *core, struct step *step, const struct reco
     if (!counts(record->attempt.class))
         return;
     task->failures++;
-    for (uint32_t i = 0; i < task->n_failed_on; i++)
-        known |= task->failed_on[i] == worker;
-    if (!known && task->n_failed_on < TASK_FAILED_ON)
-        task->failed_on[task->n_failed_on++] = worker;
+    keep_in_mind(task->failed_on, &task->n_failed_on, worker);
     aside_failed(core, worker, task, record->attempt.class);
     step->job->attempts_failed++;
     /* A lost node says little about the job. */
-    if (step->job->results == 0 && record->attempt.class != CLASS_WORKER_LOST)
-        step->job->failed_first++;
+    if (step->job->results > 0 || record->attempt.class == CLASS_WORKER_LOST)
+        return;
+    step->job->failed_first++;
+    keep_in_mind(step->job->failed_first_on, &step->job->n_failed_first_on, worker);
 }
 
 static void apply_attempt(struct core *core, const struct record *record)
@@ -88,7 +95,7 @@ static void apply_state(struct job *job, const struct record *record)
     job->state = record->change.state;
     job->reason = record->change.reason;
     if (job->state == JOB_ACTIVE)
-        job->failed_first = job->failed_tasks = 0;
+        job->failed_first = job->n_failed_first_on = job->failed_tasks = 0;
     if (job->state == JOB_CANCELLED) {
         job->floor = record->change.floor;
         for (uint32_t i = 0; i < job->n_steps; i++)

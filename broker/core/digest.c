@@ -7,14 +7,19 @@ static uint64_t digest_lease(uint64_t hash, const struct lease_id *lease)
     return hash_number(hash_number(hash_number(hash, lease->floor), lease->epoch), lease->attempt);
 }
 
+static uint64_t digest_workers(uint64_t hash, struct worker *const *workers, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        hash = hash_bytes(hash, workers[i]->key.bytes, sizeof(workers[i]->key.bytes));
+    return hash;
+}
+
 static uint64_t digest_task(const struct task *task)
 {
     uint64_t hash = hash_number(hash_number(11, task->step->number), task->index);
 
     hash = hash_number(hash_number(hash, task->failures), task->licence_failures);
-    for (uint32_t i = 0; i < task->n_failed_on; i++)
-        hash =
-            hash_bytes(hash, task->failed_on[i]->key.bytes, sizeof(task->failed_on[i]->key.bytes));
+    hash = digest_workers(hash, task->failed_on, task->n_failed_on);
     for (uint32_t i = 0; i < task->n_failed_on; i++)
         hash = hash_number(hash, task->failed_in[i]);
     for (uint32_t i = 0; i < TASK_RECENT && i < task->n_recent; i++)
@@ -65,6 +70,7 @@ static uint64_t digest_job(const struct job *job)
                           usage->card_ns};
 
     hash = hash_bytes(hash, numbers, sizeof(numbers));
+    hash = digest_workers(hash, job->failed_first_on, job->n_failed_first_on);
     for (uint32_t i = 0; i < job->n_steps; i++)
         hash = digest_step(hash, &job->steps[i]);
     list_each(link, &job->tasks) sum += digest_task(container_of(link, struct task, of_job));

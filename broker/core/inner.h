@@ -97,7 +97,7 @@ bool attempt_recorded(const struct task *task, const struct lease_id *id);
 /* The worker is lost with what it ran, which counts once however often it is lost. */
 void attempt_lost(struct core *core, struct lease *lease);
 void lease_lost(struct core *core, struct lease *lease); /* ends; an attempt if it had started */
-void job_pause_if_failing(struct core *core, struct job *job);
+void job_pause_if_failing(struct core *core, struct step *step);
 
 /* hello.c: what its leases hold, of a shape that has changed */
 void worker_retake(struct core *core, struct worker *worker);

@@ -45,6 +45,8 @@ struct step {
     size_t n_needs, n_needed_by, needed_by_capacity;
 };
 
+enum { FAILED_ON = 3 }; /* different workers that are kept in mind */
+
 struct job {
     struct core *core;
     struct job_id id;
@@ -60,6 +62,8 @@ struct job {
     uint64_t n_tasks, n[TASK_STATES_COUNT];
     uint64_t last_result, attempts_failed, results;
     uint32_t failed_first; /* failed attempts since the last resume, while nothing succeeded */
+    struct worker *failed_first_on[FAILED_ON]; /* distinct */
+    uint32_t n_failed_first_on;
     uint32_t failed_tasks; /* parked since the last resume */
     struct usage usage;
     struct link tasks; /* those out of the ordinary */
@@ -73,7 +77,7 @@ struct note {
     uint32_t gpu_mask;
 };
 enum delay { DELAY_NONE, DELAY_BACK_OFF, DELAY_OTHER_WORKER };
-enum { TASK_FAILED_ON = 3, TASK_RECENT = 4 };
+enum { TASK_RECENT = 4 };
 
 /* A task out of the ordinary. */
 struct task {
@@ -82,8 +86,8 @@ struct task {
     struct link of_job, leases;
     /* durable, by records, at the current floor */
     uint32_t failures, licence_failures;
-    struct worker *failed_on[TASK_FAILED_ON]; /* distinct */
-    uint32_t failed_in[TASK_FAILED_ON]; /* which streak of theirs; 0: not their fault */
+    struct worker *failed_on[FAILED_ON]; /* distinct */
+    uint32_t failed_in[FAILED_ON]; /* which streak of theirs; 0: not their fault */
     uint32_t n_failed_on;
     struct {
         uint32_t epoch;

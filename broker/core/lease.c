@@ -320,7 +320,7 @@ static bool task_parks(struct core *core, const struct task *task)
 
     if (task->failures < limit)
         return false;
-    return task->n_failed_on >= limit || task->n_failed_on >= TASK_FAILED_ON ||
+    return task->n_failed_on >= limit || task->n_failed_on >= FAILED_ON ||
            task->failures >= ATTEMPTS_FACTOR * limit ||
            !fleet_able_exceeds(&core->fleet, task->step->demand, task->n_failed_on, true);
 }
@@ -349,7 +349,7 @@ static void task_park(struct core *core, struct task *task)
     record.change.range = (struct task_range){task->step->number, task->index, task->index};
     record.change.floor = step_floor(task->step, task->index);
     core_emit(core, &record);
-    job_pause_if_failing(core, job);
+    job_pause_if_failing(core, task->step);
 }
 
 static int64_t back_off(const struct task *task)

@@ -82,12 +82,12 @@ void attempt_lost(struct core *core, struct lease *lease)
 
 void lease_lost(struct core *core, struct lease *lease)
 {
-    struct job *job = lease->step->job;
+    struct step *step = lease->step;
 
     if (lease_active(lease))
         attempt_lost(core, lease);
     end_lease(core, lease);
-    job_pause_if_failing(core, job);
+    job_pause_if_failing(core, step);
 }
 
 /* ---- results ---- */
@@ -142,7 +142,7 @@ static enum code result_failed(struct core *core, const struct event *event, str
         notes_renew(core, task_find(step, id->task.index));
         task_settle(core, task_find(step, id->task.index));
     }
-    job_pause_if_failing(core, step->job);
+    job_pause_if_failing(core, step);
     return CODE_OK;
 }
 

@@ -58,7 +58,7 @@ static void worker_lapse(struct core *core, struct worker *worker)
         lease->noted = false;
         lease_lapse(core, lease);
         task_settle(core, task);
-        job_pause_if_failing(core, lease->step->job);
+        job_pause_if_failing(core, lease->step);
     }
     worker_refresh_leases(core, worker);
 }

@@ -63,13 +63,26 @@ static uint64_t job_remaining(const struct job *job)
     return job->n_tasks - job->n[TASK_DONE] - job->n[TASK_FAILED] - job->n[TASK_CANCELLED];
 }
 
-void job_pause_if_failing(struct core *core, struct job *job)
+/* One broken worker is not a broken job: as with a task, it takes several, where there are. */
+static bool job_failed_first(struct core *core, const struct step *step)
 {
+    const struct job *job = step->job;
+    uint32_t limit = core->config.job_failed_first, on = job->n_failed_first_on;
+
+    return job->results == 0 && job->failed_first >= limit &&
+           (on >= limit || on >= FAILED_ON ||
+            !fleet_able_exceeds(&core->fleet, step->demand, on, true));
+}
+
+void job_pause_if_failing(struct core *core, struct step *step)
+{
+    struct job *job = step->job;
+
     if (job->state != JOB_ACTIVE || job_remaining(job) == 0)
         return;
     if (job->failed_tasks >= core->config.job_failed)
         pause_job(core, job, REASON_FAILED_MANY);
-    else if (job->results == 0 && job->failed_first >= core->config.job_failed_first)
+    else if (job_failed_first(core, step))
         pause_job(core, job, REASON_FAILED_FIRST);
 }
 

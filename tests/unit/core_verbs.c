@@ -198,6 +198,29 @@ TEST(a_job_pauses_itself_when_its_first_attempts_all_fail)
     farm_free(&farm);
 }
 
+TEST(one_broken_worker_of_many_does_not_pause_a_job)
+{
+    struct farm farm = farm_new();
+    struct lease_id leases[10];
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 20}}});
+    for (uint8_t number = 1; number <= 10; number++) {
+        join(&farm, &(struct plan_worker){.number = number, .slots = 1});
+        leases[number - 1] = assigned(&farm, 0);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        result(&farm, 1, leases[0], CLASS_MISSING_INPUT);
+        leases[0] = assigned(&farm, 0);
+    }
+    assert_int_equal(view_of(&farm, 1).state, JOB_ACTIVE);
+    result(&farm, 2, leases[1], CLASS_MISSING_INPUT);
+    assert_int_equal(view_of(&farm, 1).state, JOB_ACTIVE);
+    result(&farm, 3, leases[2], CLASS_MISSING_INPUT);
+    assert_int_equal(view_of(&farm, 1).state, JOB_PAUSED);
+    assert_int_equal(view_of(&farm, 1).reason, REASON_FAILED_FIRST);
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +233,7 @@ int main(void)
         cmocka_unit_test(a_farm_of_one_parks_after_three_attempts),
         cmocka_unit_test(a_missing_licence_backs_off_and_never_parks),
         cmocka_unit_test(a_job_pauses_itself_when_its_first_attempts_all_fail),
+        cmocka_unit_test(one_broken_worker_of_many_does_not_pause_a_job),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
