@@ -10,6 +10,8 @@
 #include <sys/utsname.h>
 #include <proto/limits.h>
 
+enum { MEMORY_STEP_MIB = 256 };
+
 static void *keep(struct offer_made *offer, void *memory)
 {
     void **allocations =
@@ -160,6 +162,13 @@ static int add_extra(struct offer_made *offer, const char *extra)
     return r;
 }
 
+/* Firmware and kernel keep a few MiB more on one node than on its twin. What is offered is rounded
+ * down, so that equal nodes are equal to the broker, which plans once for all of a kind. */
+static uint64_t memory_offered_mib(uint64_t probed_mib)
+{
+    return probed_mib > MEMORY_STEP_MIB ? probed_mib - probed_mib % MEMORY_STEP_MIB : probed_mib;
+}
+
 static int fill(struct offer_made *offer, const struct probe *probe,
                 const struct offer_options *options, const char **ret_culprit)
 {
@@ -174,7 +183,8 @@ static int fill(struct offer_made *offer, const struct probe *probe,
     r = add_amount(offer, "amount.worker.vcpu", options->cores ? options->cores : probe->cores);
     if (r == 0)
         r = add_amount(offer, "amount.worker.memory",
-                       (double)(options->memory_mib ? options->memory_mib : probe->memory_mib));
+                       (double)(options->memory_mib ? options->memory_mib
+                                                    : memory_offered_mib(probe->memory_mib)));
     if (r == 0)
         r = add_gpus(offer, probe);
     if (r == 0)

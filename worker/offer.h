@@ -19,7 +19,7 @@ struct offer_options {
     uint32_t slots;   /* 0: one per GPU, otherwise one */
     uint32_t prefetch;
     uint32_t cores;            /* 0: as probed */
-    uint64_t memory_mib;       /* 0: as probed */
+    uint64_t memory_mib;       /* 0: as probed, rounded down to 256 MiB */
     const char *const *extras; /* "amount.x=3", "attr.x=a,b" */
     size_t n_extras;
 };

@@ -162,7 +162,7 @@ static void audit_worker(const struct core *core, const struct worker *worker)
 
 static void audit_shape(const struct core *core, const struct shape *shape)
 {
-    uint32_t workers = 0, connected = 0, drained = 0, aside = 0;
+    uint32_t workers = 0, connected = 0, held = 0, drained = 0, aside = 0;
 
     for (size_t i = 0; i < core->fleet.n_workers; i++) {
         const struct worker *worker = core->fleet.workers[i];
@@ -171,6 +171,7 @@ static void audit_shape(const struct core *core, const struct shape *shape)
             continue;
         workers++;
         connected += worker->connected;
+        held += !link_alone(&worker->held);
         drained += worker->connected && worker->drained;
         aside += worker->connected && worker->aside && !worker->drained;
         const struct name_set *set = shape->sets;
@@ -179,7 +180,7 @@ static void audit_shape(const struct core *core, const struct shape *shape)
             set++;
         CHECK(set->n_any_of == 1 && set->any_of[0] == worker->pool);
     }
-    CHECK(workers == shape->workers && connected == shape->connected);
+    CHECK(workers == shape->workers && connected == shape->connected && held == shape->held);
     CHECK(drained == shape->drained && aside == shape->aside);
 }
 
@@ -210,12 +211,55 @@ static void audit_fleet(const struct core *core)
 
 /* ---- nothing is forgotten ---- */
 
+static void audit_open(const struct fleet *fleet)
+{
+    size_t open = 0;
+
+    for (const struct group *group = fleet_open_next(fleet, NULL); group;
+         group = fleet_open_next(fleet, group))
+        open++;
+    list_each(link, &fleet->shapes)
+        list_each(of_shape, &container_of(link, struct shape, link)->groups)
+    {
+        const struct group *group = container_of(of_shape, struct group, link);
+        bool wanted = !link_alone(&group->workers) && group->free[FREE_SLOTS] >= AMOUNT_ONE;
+
+        CHECK(wanted == !link_alone(&group->open));
+        open -= wanted;
+    }
+    CHECK(open == 0); /* each is come by, once */
+}
+
+static void audit_queues(const struct demand *demand)
+{
+    for (size_t i = 0; i < demand->queues.n; i++) {
+        const struct queue *queue = demand->queues.items[i];
+
+        CHECK(queue->position == i && queue->steps.n > 0 && !link_alone(&queue->waiting));
+        CHECK(i == 0 || !demand->queues.less(queue, demand->queues.items[(i - 1) / 2]));
+    }
+}
+
+static void audit_studio(const struct studio *studio)
+{
+    size_t waiting = 0;
+
+    for (const struct queue *queue = studio->queues; queue; queue = queue->next_of_studio) {
+        CHECK((queue->position != HEAP_NONE) == (queue->steps.n > 0));
+        CHECK((queue->position != HEAP_NONE) == !link_alone(&queue->waiting));
+        waiting += queue->steps.n > 0;
+    }
+    list_each(link, &studio->waiting) waiting--;
+    CHECK(waiting == 0);
+}
+
 static void audit_demand(const struct core *core, const struct demand *demand)
 {
     struct fleet *fleet = (struct fleet *)&core->fleet;
 
     if (!demand->queues.less)
         return;
+    audit_queues(demand);
     CHECK((demand->queues.n > 0) == !link_alone(&demand->runnable));
     for (unsigned i = 0; i < LIMIT_PREFETCH; i++)
         CHECK(link_alone(&demand->hungry[i]) == !(demand->hungry_mask >> i & 1));
@@ -241,6 +285,9 @@ void core_audit(const struct core *core)
     CHECK(tasks == core->task_pool.in_use && tasks == core->tasks.n);
     audit_fleet(core);
     list_each(link, &core->fleet.shapes) audit_shape(core, container_of(link, struct shape, link));
+    audit_open(&core->fleet);
+    for (size_t i = 0; i < core->n_studios; i++)
+        audit_studio(core->all_studios[i]);
     if (!core->live || core->promised_ns == 0)
         return;
     for (size_t i = 0; i < core->fleet.n_demands; i++)

@@ -124,7 +124,7 @@ void amounts_add(struct name_amount *amounts, size_t *n, struct name_amount amou
     amounts[j] = amount;
 }
 
-static uint64_t hash_sets(uint64_t hash, const struct name_set *sets, size_t n)
+uint64_t sets_hash(uint64_t hash, const struct name_set *sets, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         hash = hash_bytes(hash, sets[i].name, strlen(sets[i].name));
@@ -137,7 +137,7 @@ static uint64_t hash_sets(uint64_t hash, const struct name_set *sets, size_t n)
     return hash;
 }
 
-static uint64_t hash_amounts(uint64_t hash, const struct name_amount *amounts, size_t n)
+uint64_t amounts_hash(uint64_t hash, const struct name_amount *amounts, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         hash = hash_number(hash_bytes(hash, amounts[i].name, strlen(amounts[i].name)),
@@ -224,8 +224,8 @@ static void demand_fill(struct fleet *fleet, struct demand *demand, const struct
     demand->sets = demand_sets(fleet, spec, &demand->n_sets);
     demand->hash = hash_number(hash_number(3, (uint64_t)demand->vcpus), (uint64_t)demand->memory);
     demand->hash = hash_number(hash_number(demand->hash, demand->cards), demand->card_memory_mib);
-    demand->hash = hash_amounts(demand->hash, demand->amounts, demand->n_amounts);
-    demand->hash = hash_sets(demand->hash, demand->sets, demand->n_sets);
+    demand->hash = amounts_hash(demand->hash, demand->amounts, demand->n_amounts);
+    demand->hash = sets_hash(demand->hash, demand->sets, demand->n_sets);
 }
 
 static bool demand_is(const void *value, const void *key)

@@ -9,7 +9,9 @@ void fleet_init(struct fleet *fleet)
 {
     *fleet = (struct fleet){0};
     link_init(&fleet->shapes);
-    link_init(&fleet->open);
+    for (size_t i = 0; i <= LIMIT_GPUS; i++)
+        for (size_t j = 0; j < OPEN_SLOTS; j++)
+            link_init(&fleet->open[i][j]);
     link_init(&fleet->held);
 }
 
@@ -42,6 +44,7 @@ void fleet_deinit(struct fleet *fleet)
     table_deinit(&fleet->workers_by_key);
     table_deinit(&fleet->demands);
     table_deinit(&fleet->groups);
+    table_deinit(&fleet->shapes_by_offer);
     table_free_values(&fleet->names);
 }
 
@@ -161,6 +164,8 @@ void worker_set_shape(struct fleet *fleet, struct worker *worker, struct shape *
     worker->free = memory_copy(shape->total, shape->n_free * sizeof(*shape->total));
     if (old) {
         old->workers--;
+        old->held -= !link_alone(&worker->held);
+        shape->held += !link_alone(&worker->held);
         shape_release(fleet, old);
     }
 }
@@ -270,6 +275,46 @@ static struct group *group_of(struct fleet *fleet, struct worker *worker)
     return group;
 }
 
+static int64_t group_cards(const struct group *group)
+{
+    int64_t cards = 0;
+
+    for (uint32_t kind = 0; kind < group->shape->n_kinds; kind++)
+        cards += group->free[FREE_CARDS + kind];
+    return cards;
+}
+
+static size_t group_slots(const struct group *group)
+{
+    int64_t slots = group->free[FREE_SLOTS] / AMOUNT_ONE;
+
+    return (size_t)(slots < OPEN_SLOTS ? slots : OPEN_SLOTS) - 1;
+}
+
+static void group_open(struct fleet *fleet, struct group *group)
+{
+    if (group->free[FREE_SLOTS] < AMOUNT_ONE || !link_alone(&group->open))
+        return;
+    size_t cards = (size_t)group_cards(group), slots = group_slots(group);
+
+    link_last(&fleet->open[cards][slots], &group->open);
+    fleet->open_slots[cards] |= 1ULL << slots;
+    fleet->open_cards |= 1ULL << cards;
+}
+
+static void group_close(struct fleet *fleet, struct group *group)
+{
+    if (link_alone(&group->open))
+        return;
+    size_t cards = (size_t)group_cards(group), slots = group_slots(group);
+
+    link_remove(&group->open);
+    if (link_alone(&fleet->open[cards][slots]))
+        fleet->open_slots[cards] &= ~(1ULL << slots);
+    if (fleet->open_slots[cards] == 0)
+        fleet->open_cards &= ~(1ULL << cards);
+}
+
 static void group_leave(struct fleet *fleet, struct worker *worker)
 {
     struct group *group = worker->group;
@@ -278,7 +323,7 @@ static void group_leave(struct fleet *fleet, struct worker *worker)
     worker->group = NULL;
     if (!link_alone(&group->workers))
         return;
-    link_remove(&group->open);
+    group_close(fleet, group);
     if (group->shape->n_groups <= GROUPS_KEPT)
         return;
     group->shape->n_groups--;
@@ -297,39 +342,55 @@ void worker_regroup(struct fleet *fleet, struct worker *worker)
 
     worker->group = group;
     link_last(&group->workers, &worker->grouped);
-    if (group->free[FREE_SLOTS] >= AMOUNT_ONE && link_alone(&group->open))
-        link_last(&fleet->open, &group->open);
+    group_open(fleet, group);
 }
 
 /* ---- matching ---- */
 
-static int64_t group_cards(const struct group *group)
+/* The bits of `mask` below or above bit `i`. */
+static uint64_t bits_below(uint64_t mask, size_t i)
 {
-    int64_t cards = 0;
+    return mask & ((1ULL << i) - 1);
+}
 
-    for (uint32_t kind = 0; kind < group->shape->n_kinds; kind++)
-        cards += group->free[FREE_CARDS + kind];
-    return cards;
+static uint64_t bits_above(uint64_t mask, size_t i)
+{
+    return mask & ~((1ULL << i) | ((1ULL << i) - 1));
+}
+
+struct group *fleet_open_next(const struct fleet *fleet, const struct group *group)
+{
+    uint64_t with_cards = fleet->open_cards, with_slots = 0;
+
+    if (group) {
+        size_t cards = (size_t)group_cards(group), slots = group_slots(group);
+
+        if (group->open.next != &fleet->open[cards][slots])
+            return container_of(group->open.next, struct group, open);
+        with_slots = bits_below(fleet->open_slots[cards], slots);
+        with_cards = bits_above(with_cards, cards) | (with_slots ? 1ULL << cards : 0);
+    }
+    if (with_cards == 0)
+        return NULL;
+    size_t cards = (size_t)__builtin_ctzll(with_cards);
+
+    with_slots = with_slots ? with_slots : fleet->open_slots[cards];
+    size_t slots = 63 - (size_t)__builtin_clzll(with_slots);
+
+    return container_of(fleet->open[cards][slots].next, struct group, open);
 }
 
 /* Work that needs no card keeps away from cards; then the emptiest worker, so that work spreads. */
 struct group *fleet_room(struct fleet *fleet, const struct demand *demand)
 {
-    struct group *best = NULL;
-
-    list_each(link, &fleet->open)
-    {
-        struct group *group = container_of(link, struct group, open);
+    for (struct group *group = fleet_open_next(fleet, NULL); group;
+         group = fleet_open_next(fleet, group)) {
         const struct plan *plan = demand_plan(demand, group->shape);
 
-        if (!plan->possible || !shape_fits(group->shape, group->free, plan))
-            continue;
-        int64_t cards = best ? group_cards(group) - group_cards(best) : 0;
-
-        if (!best || cards < 0 || (cards == 0 && group->free[FREE_SLOTS] > best->free[FREE_SLOTS]))
-            best = group;
+        if (plan->possible && shape_fits(group->shape, group->free, plan))
+            return group;
     }
-    return best;
+    return NULL;
 }
 
 static uint32_t shape_willing(const struct shape *shape)

@@ -22,6 +22,7 @@ struct task;
 #define AMOUNT_ONE 1000000LL
 #define AMOUNT_MAX 1e12 /* times AMOUNT_ONE fits 63 bits */
 enum { FREE_SLOTS, FREE_VCPUS, FREE_MEMORY, FREE_CARDS };
+enum { OPEN_SLOTS = 64 }; /* who has more slots free is as empty as who has so many */
 
 struct name_amount {
     const char *name;
@@ -92,7 +93,7 @@ struct group {
     struct shape *shape;
     uint64_t hash;
     struct link link; /* in shape.groups */
-    struct link open; /* in fleet.open: has workers and a free slot */
+    struct link open; /* in a list of fleet.open: has workers and a free slot */
     struct link workers;
     int64_t free[];
 };
@@ -149,7 +150,12 @@ struct fleet {
     size_t n_demands, demands_capacity;
     struct worker **workers;
     size_t n_workers, workers_capacity;
-    struct link shapes, open, held;
+    struct table shapes_by_offer;
+    struct link shapes, held;
+    /* Groups by free cards and free slots, so that the best is found without a walk over the rest;
+     * a bit tells which lists are not empty. */
+    struct link open[LIMIT_GPUS + 1][OPEN_SLOTS];
+    uint64_t open_slots[LIMIT_GPUS + 1], open_cards;
     uint32_t connected, quiet, n_held, aside; /* aside: of those connected */
 };
 
@@ -169,6 +175,8 @@ void demand_free(struct demand *demand);
 struct name_set *sets_copy(struct fleet *fleet, const struct attribute *attributes, size_t n);
 void sets_free(struct name_set *sets, size_t n);
 bool sets_same(const struct name_set *a, size_t n_a, const struct name_set *b, size_t n_b);
+uint64_t sets_hash(uint64_t hash, const struct name_set *sets, size_t n);
+uint64_t amounts_hash(uint64_t hash, const struct name_amount *amounts, size_t n);
 void amounts_add(struct name_amount *amounts, size_t *n, struct name_amount amount);
 bool amounts_same(const struct name_amount *a, size_t n_a, const struct name_amount *b, size_t n_b);
 
@@ -201,6 +209,8 @@ bool shape_fits(const struct shape *shape, const int64_t *free, const struct pla
 /* Takes or gives back what `plan` needs; cards 0 on taking: choose. Returns the cards. */
 uint32_t worker_take(struct worker *worker, const struct plan *plan, uint32_t cards);
 void worker_give(struct worker *worker, const struct plan *plan, uint32_t cards);
+/* Open groups, the best first: those with the fewest cards, then those with the most slots. */
+struct group *fleet_open_next(const struct fleet *fleet, const struct group *group);
 /* The best group with room, NULL if none. */
 struct group *fleet_room(struct fleet *fleet, const struct demand *demand);
 /* Connected and willing workers that could run it were they idle. */

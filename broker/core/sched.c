@@ -84,6 +84,7 @@ struct studio *studio_of(struct core *core, struct studio_id id)
     studio = memory_new(sizeof(*studio));
     studio->id = id;
     studio->weight = 1;
+    link_init(&studio->waiting);
     MEMORY_GROW(core->all_studios, core->n_studios, core->studios_capacity);
     core->all_studios[core->n_studios++] = studio;
     table_insert(&core->studios, hash_number(6, id.value), studio);
@@ -113,6 +114,7 @@ struct queue *studio_queue(struct studio *studio, struct demand *demand)
     queue->studio = studio;
     queue->demand = demand;
     queue->position = HEAP_NONE;
+    link_init(&queue->waiting);
     heap_init(&queue->steps, step_before, offsetof(struct step, queue_position));
     queue->next_of_studio = studio->queues;
     studio->queues = queue;
@@ -131,9 +133,9 @@ static void queue_opened(struct core *core, struct queue *queue)
 {
     struct studio *studio = queue->studio;
 
-    if (studio->n_waiting++ == 0 && studio->clock < core->clock) {
+    if (link_alone(&studio->waiting) && studio->clock < core->clock)
         studio->clock = core->clock; /* none of its queues is in a heap: nothing to sort again */
-    }
+    link_last(&studio->waiting, &queue->waiting);
     heap_add(&queue->demand->queues, queue);
     if (link_alone(&queue->demand->runnable))
         link_last(&core->runnable, &queue->demand->runnable);
@@ -141,7 +143,7 @@ static void queue_opened(struct core *core, struct queue *queue)
 
 static void queue_closed(struct queue *queue)
 {
-    queue->studio->n_waiting--;
+    link_remove(&queue->waiting);
     heap_remove(&queue->demand->queues, queue);
     if (queue->demand->queues.n == 0)
         link_remove(&queue->demand->runnable);
@@ -202,9 +204,12 @@ static void studio_charge(struct core *core, struct studio *studio)
     if (studio->clock > core->clock)
         core->clock = studio->clock;
     studio->clock += CLOCK_GRANT / studio->weight ? CLOCK_GRANT / studio->weight : 1;
-    for (struct queue *queue = studio->queues; queue; queue = queue->next_of_studio)
-        if (queue->position != HEAP_NONE)
-            heap_moved(&queue->demand->queues, queue);
+    list_each(link, &studio->waiting)
+    {
+        struct queue *queue = container_of(link, struct queue, waiting);
+
+        heap_moved(&queue->demand->queues, queue);
+    }
 }
 
 static void grant(struct core *core, struct step *step, uint64_t index, struct worker *worker,
@@ -347,12 +352,11 @@ static void place_delayed(struct core *core, struct demand *demand)
             return;
         if (task->step->job->state != JOB_ACTIVE || core->lease_pool.in_use >= LIMIT_LEASES)
             continue;
-        list_each(open, &core->fleet.open)
-        {
-            struct group *group = container_of(open, struct group, open);
+        for (struct group *group = fleet_open_next(&core->fleet, NULL); group && !worker;
+             group = fleet_open_next(&core->fleet, group)) {
             const struct plan *plan = demand_plan(demand, group->shape);
 
-            if (worker || !plan->possible || !shape_fits(group->shape, group->free, plan))
+            if (!plan->possible || !shape_fits(group->shape, group->free, plan))
                 continue;
             list_each(member, &group->workers)
             { /* at most a handful are avoided */

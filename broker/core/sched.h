@@ -18,7 +18,7 @@ struct studio {
     uint32_t weight;
     uint64_t clock;       /* virtual time */
     struct queue *queues; /* one a demand, linked by next_of_studio */
-    uint32_t n_waiting;   /* of them not empty */
+    struct link waiting;  /* those of them that are not empty */
     struct job **jobs;
     size_t n_jobs, jobs_capacity; /* by sequence */
 };
@@ -29,7 +29,8 @@ struct queue {
     struct demand *demand;
     struct queue *next_of_studio;
     struct heap steps;
-    size_t position; /* in the demand's heap */
+    size_t position;     /* in the demand's heap */
+    struct link waiting; /* in the studio's while it is in that heap */
 };
 
 void sched_init(struct core *core);

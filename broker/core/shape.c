@@ -89,8 +89,18 @@ static void shape_fill(struct fleet *fleet, struct shape *shape, const struct of
         shape->total[FREE_CARDS + shape->n_kinds + i] = shape->amounts[i].value;
 }
 
-static bool shape_same(const struct shape *a, const struct shape *b)
+static uint64_t shape_hash(const struct shape *shape)
 {
+    uint64_t hash = hash_bytes(8, shape->total, shape->n_free * sizeof(*shape->total));
+
+    hash = amounts_hash(hash_number(hash, shape->prefetch), shape->amounts, shape->n_amounts);
+    return sets_hash(hash, shape->sets, shape->n_sets);
+}
+
+static bool shape_is(const void *value, const void *key)
+{
+    const struct shape *a = value, *b = key;
+
     return a->slots == b->slots && a->prefetch == b->prefetch && a->n_cards == b->n_cards &&
            memcmp(a->card_memory_mib, b->card_memory_mib, sizeof(a->card_memory_mib)) == 0 &&
            a->n_free == b->n_free &&
@@ -113,15 +123,14 @@ static void shape_free(struct shape *shape)
 /* The one there is, or this. */
 static struct shape *shape_keep(struct fleet *fleet, struct shape *made)
 {
-    list_each(link, &fleet->shapes)
-    {
-        struct shape *shape = container_of(link, struct shape, link);
+    made->hash = shape_hash(made);
+    struct shape *shape = table_find(&fleet->shapes_by_offer, made->hash, shape_is, made);
 
-        if (shape_same(shape, made)) {
-            shape_free(made);
-            return shape;
-        }
+    if (shape) {
+        shape_free(made);
+        return shape;
     }
+    table_insert(&fleet->shapes_by_offer, made->hash, made);
     link_init(&made->groups);
     link_last(&fleet->shapes, &made->link);
     return made;
@@ -149,7 +158,7 @@ struct shape *shape_in_pool(struct fleet *fleet, const struct shape *shape, cons
     shape_sets(fleet, made, attributes, shape->n_sets, pool);
     made->amounts = memory_copy(shape->amounts, shape->n_amounts * sizeof(*shape->amounts));
     made->total = memory_copy(shape->total, shape->n_free * sizeof(*shape->total));
-    made->workers = made->connected = made->drained = made->aside = 0;
+    made->workers = made->connected = made->held = made->drained = made->aside = 0;
     made->plans = NULL;
     made->n_plans = 0;
     made->n_groups = 0;
@@ -168,6 +177,7 @@ void shape_release(struct fleet *fleet, struct shape *shape)
         table_remove(&fleet->groups, group->hash, group);
         free(group);
     }
+    table_remove(&fleet->shapes_by_offer, shape->hash, shape);
     link_remove(&shape->link);
     shape_free(shape);
 }

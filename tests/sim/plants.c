@@ -29,6 +29,7 @@ enum plant {
     PLANT_START_LAPSED,   /* word that a lapsed lease runs is taken for its return */
     PLANT_NEVER_CUT_OFF,  /* many silent workers are taken for many lost ones */
     PLANT_LOSE_TWICE,     /* a lease that is lost again counts again */
+    PLANT_FORGET_ORDER,   /* a studio that was served is not sorted in again */
     PLANTS,
 };
 static const char *const names[] = {
@@ -48,6 +49,7 @@ static const char *const names[] = {
     [PLANT_START_LAPSED] = "start lapsed",
     [PLANT_NEVER_CUT_OFF] = "never cut off",
     [PLANT_LOSE_TWICE] = "lose twice",
+    [PLANT_FORGET_ORDER] = "forget order",
 };
 enum { SEEDS = 400, SEEDS_UNBROKEN = 50 };
 static enum plant planted;
@@ -107,6 +109,8 @@ void __wrap_lease_started(struct core *core, struct lease *lease)
     __real_lease_started(core, lease);
     lease->lapsed = lapsed;
 }
+
+PLANT(void, heap_moved, (struct heap * heap, void *item), (heap, item), PLANT_FORGET_ORDER)
 
 bool __real_fleet_cut_off(const struct fleet *fleet);
 bool __wrap_fleet_cut_off(const struct fleet *fleet);

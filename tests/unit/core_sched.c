@@ -145,7 +145,9 @@ TEST(workers_of_equal_room_are_one_group)
         join(&farm, &(struct plan_worker){.number = i, .slots = 2, .vcpus = 8});
     submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 50}}});
     assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 50);
-    list_each(link, &farm.core->fleet.open) groups++;
+    for (struct group *group = fleet_open_next(&farm.core->fleet, NULL); group;
+         group = fleet_open_next(&farm.core->fleet, group))
+        groups++;
     assert_int_equal(groups, 2); /* both slots free, one free */
     farm_free(&farm);
 }
