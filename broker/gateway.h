@@ -29,7 +29,6 @@
 
 enum {
     GATEWAY_PINS_MAX = 4096,    /* submissions and results that wait for the vault */
-    GATEWAY_RANGES_MAX = 65536, /* task ranges one request by frames may come to */
     GATEWAY_LIVE_ROWS = 64,     /* running tasks one Show or Notice lists */
 };
 #define GATEWAY_PASS_S       3600          /* a pass is for an hour; then a new one is asked for */

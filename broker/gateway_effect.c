@@ -77,8 +77,15 @@ static void reply_verb(struct gateway *gateway, const struct effect *effect)
     gateway_answer(gateway, &envelope);
 }
 
-static void reply_no(struct gateway *gateway, enum code code, const char *what)
+static void reply_no(struct gateway *gateway, enum code code, bool submit)
 {
+    const char *what = submit ? "the submission" : "the request";
+
+    if (code == CODE_INVALID && submit) {
+        gateway_refuse(gateway, code, what, "it contradicts itself, or a limit",
+                       "check its steps and what they depend on");
+        return;
+    }
     switch (code) {
     case CODE_UNKNOWN:
         gateway_refuse(gateway, code, what, "there is no such job", "westlight jobs lists them");
@@ -90,6 +97,11 @@ static void reply_no(struct gateway *gateway, enum code code, const char *what)
     case CODE_STATE:
         gateway_refuse(gateway, code, what, "the job is in a state that does not allow it",
                        "westlight show JOB says which; a cancelled job is submitted again");
+        return;
+    case CODE_INVALID:
+        gateway_refuse(gateway, code, what,
+                       "it comes to too many separate runs of tasks, with all that depends on them",
+                       "name fewer frames at once, or ranges without gaps");
         return;
     case CODE_BUSY:
         gateway_refuse(gateway, code, what, "the broker holds as much as it can",
@@ -110,7 +122,7 @@ static void reply(struct gateway *gateway, const struct effect *effect)
         return;
     submit = ask->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT;
     if (effect->code != CODE_OK)
-        reply_no(gateway, effect->code, submit ? "the submission" : "the request");
+        reply_no(gateway, effect->code, submit);
     else if (submit)
         reply_submit(gateway, effect);
     else if (ask->envelope->body_case == WL__ENVELOPE__BODY_VERB)

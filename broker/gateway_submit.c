@@ -276,7 +276,7 @@ struct ranges {
 
 static bool ranges_add(struct ranges *ranges, struct task_range range)
 {
-    if (ranges->n == GATEWAY_RANGES_MAX)
+    if (ranges->n == LIMIT_PIECES_VERB)
         return false;
     if (ranges->n == ranges->capacity) {
         size_t larger = ranges->capacity ? ranges->capacity * 2 : 16;

@@ -345,6 +345,14 @@ void westlight_step_depends(struct westlight_step *step, uint32_t on, bool per_f
                 "step \"%.100s\" waits for step %u: only for an earlier one", step->recipe->name,
                 on))
         return;
+    for (size_t i = 0; i < step->recipe->n_dependencies; i++) {
+        Wl__Dependency *known = step->recipe->dependencies[i];
+
+        if (known->step != on)
+            continue;
+        known->per = per_frame ? known->per : 0; /* all of it holds for each frame too */
+        return;
+    }
     Wl__Dependency *dependency = NEW(Wl__Dependency, wl__dependency__init);
     dependency->step = on;
     dependency->per = per_frame ? 1 : 0;

@@ -54,6 +54,7 @@
 #define LIMIT_ARGUMENTS              (1024)
 #define LIMIT_TEXT_BYTES             (32 * 1024) /* one argument, value or embedded file */
 #define LIMIT_RANGES_VERB            (256)  /* ranges in one retry, cancel or log request */
+#define LIMIT_PIECES_VERB            (16384) /* runs of tasks they come to: 1-32768x2 */
 
 /* The farm. */
 #define LIMIT_STUDIOS                (4096)

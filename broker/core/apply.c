@@ -3,6 +3,8 @@
  */
 #include <broker/core/inner.h>
 
+enum { FORGET_ONE_BY_ONE = 64 }; /* so few tasks are looked up, not looked for */
+
 static bool counts(enum attempt_class class)
 {
     return class != CLASS_OK && class != CLASS_CANCELLED && class != CLASS_LICENCE;
@@ -78,6 +80,15 @@ static void apply_attempt(struct core *core, const struct record *record)
 
 static void forget_range(struct job *job, const struct task_range *range)
 {
+    if (range && range->last - range->first < FORGET_ONE_BY_ONE) {
+        for (uint64_t i = range->first; i <= range->last; i++) {
+            struct task *task = task_find(&job->steps[range->step], i);
+
+            if (task)
+                task_forget(task);
+        }
+        return;
+    }
     list_each(link, &job->tasks)
     {
         struct task *task = container_of(link, struct task, of_job);

@@ -142,41 +142,47 @@ uint32_t floors_highest(const struct floors *floors, uint64_t first, uint64_t la
     return highest;
 }
 
-static void floors_add(struct floors *floors, struct floor_run run)
+/* Puts `n` runs where `from`..`to` - 1 were. */
+static void floors_put(struct floors *floors, size_t from, size_t to, const struct floor_run *runs,
+                       size_t n)
 {
-    struct floor_run *before = floors->n ? &floors->runs[floors->n - 1] : NULL;
+    size_t after = floors->n - to;
 
-    if (before && before->floor == run.floor && before->last + 1 == run.first)
-        before->last = run.last;
-    else
-        floors->runs[floors->n++] = run;
+    while (from + n + after > floors->capacity) {
+        floors->capacity = floors->capacity ? 2 * floors->capacity : 4;
+        floors->runs = memory_array(floors->runs, floors->capacity, sizeof(*floors->runs));
+    }
+    if (after > 0)
+        memmove(floors->runs + from + n, floors->runs + to, after * sizeof(*runs));
+    memcpy(floors->runs + from, runs, n * sizeof(*runs));
+    floors->n = from + n + after;
 }
 
-/* A raise writes the runs anew: it happens by a person's hand, not by a task's. */
+/* In place: a verb by frames raises thousands of runs, most of them behind the last. */
 void floors_raise(struct floors *floors, uint64_t first, uint64_t last, uint32_t floor)
 {
-    struct floors old = *floors;
-    struct floor_run raised = {.first = first, .last = last, .floor = floor};
-    bool added = false;
+    size_t from = floors_seek(floors, first), to = from, n = 0;
+    struct floor_run put[3], raised = {.first = first, .last = last, .floor = floor};
 
     CHECK(first <= last && floor > floors_highest(floors, first, last));
-    floors->runs = memory_array(NULL, old.n + 2, sizeof(*floors->runs));
-    floors->n = 0;
-    for (size_t i = 0; i < old.n; i++) {
-        struct floor_run run = old.runs[i];
-
-        if (run.first < first)
-            floors_add(floors, (struct floor_run){
-                                   run.first, run.last < first ? run.last : first - 1, run.floor});
-        if (run.last >= first && !added) {
-            floors_add(floors, raised);
-            added = true;
-        }
-        if (run.last > last)
-            floors_add(floors, (struct floor_run){run.first > last ? run.first : last + 1, run.last,
-                                                  run.floor});
+    while (to < floors->n && floors->runs[to].first <= last)
+        to++;
+    if (to > from && floors->runs[from].first < first) {
+        put[n] = floors->runs[from];
+        put[n++].last = first - 1;
+    } else if (from > 0 && floors->runs[from - 1].floor == floor &&
+               floors->runs[from - 1].last + 1 == first) {
+        raised.first = floors->runs[--from].first;
     }
-    if (!added)
-        floors_add(floors, raised);
-    free(old.runs);
+    size_t at = n++;
+
+    if (to > from && floors->runs[to - 1].last > last) {
+        put[n] = floors->runs[to - 1];
+        put[n++].first = last + 1;
+    } else if (to < floors->n && floors->runs[to].floor == floor &&
+               floors->runs[to].first == last + 1) {
+        raised.last = floors->runs[to++].last;
+    }
+    put[at] = raised;
+    floors_put(floors, from, to, put, n);
 }

@@ -68,7 +68,7 @@ struct floor_run {
 };
 struct floors {
     struct floor_run *runs;
-    size_t n;
+    size_t n, capacity;
 };
 
 void floors_deinit(struct floors *floors);

@@ -76,6 +76,9 @@ static bool dependencies_valid(const struct job_spec *spec, size_t number)
 
         if (dependency.step >= number)
             return false;
+        for (size_t j = 0; j < i; j++) /* once is enough, and bounds what a retry walks */
+            if (step->dependencies[j].step == dependency.step)
+                return false;
         if (dependency.per == 0)
             continue;
         uint64_t other = space_size(spec->steps[dependency.step].space);

@@ -3,6 +3,8 @@
  */
 #include <broker/core/inner.h>
 
+enum { RETRY_PIECES = 4 * LIMIT_PIECES_VERB }; /* with all that depends on them */
+
 static void emit_state(struct core *core, struct job *job, enum job_state state,
                        enum pause_reason reason, uint32_t floor)
 {
@@ -147,10 +149,18 @@ struct intervals {
 
 static void intervals_add(struct intervals *set, uint64_t first, uint64_t last)
 {
-    size_t at = 0, end = 0;
+    size_t at = 0, end = set->n;
 
-    while (at < set->n && set->items[at].last < first)
-        at++;
+    if (set->n > 0 && set->items[set->n - 1].last < first)
+        at = set->n; /* as a rule they come in order */
+    while (at < end) {
+        size_t middle = at + (end - at) / 2;
+
+        if (set->items[middle].last < first)
+            at = middle + 1;
+        else
+            end = middle;
+    }
     for (end = at; end < set->n && set->items[end].first <= last; end++) {
         first = set->items[end].first < first ? set->items[end].first : first;
         last = set->items[end].last > last ? set->items[end].last : last;
@@ -186,20 +196,35 @@ static void intervals_follow(struct intervals *set, const struct step *step, str
     }
 }
 
-/* Steps depend on earlier ones only, so one pass in order finds all there is. */
-static uint64_t retry_ranges(struct core *core, struct job *job, const struct task_range *ranges,
-                             size_t n_ranges)
+/* Steps depend on earlier ones only, so one pass in order finds all there is. Whether that is no
+ * more than one request may change. */
+static bool retry_find(const struct job *job, const struct task_range *ranges, size_t n_ranges,
+                       struct intervals *sets)
 {
-    struct intervals *sets = memory_new(job->n_steps * sizeof(*sets));
-    uint64_t n = 0;
+    size_t n = 0;
 
     for (size_t i = 0; i < n_ranges; i++)
         intervals_add(&sets[ranges[i].step], ranges[i].first, ranges[i].last);
-    for (uint32_t i = 0; i < job->n_steps; i++) {
-        struct step *step = &job->steps[i];
+    for (uint32_t i = 0; i < job->n_steps && n <= RETRY_PIECES; i++) {
+        const struct step *step = &job->steps[i];
 
         for (size_t j = 0; j < step->n_needs; j++)
             intervals_follow(&sets[i], step, step->needs[j], &sets[step->needs[j].step->number]);
+        n += sets[i].n;
+    }
+    return n <= RETRY_PIECES;
+}
+
+static enum code retry_ranges(struct core *core, struct job *job, const struct task_range *ranges,
+                              size_t n_ranges, uint64_t *ret_tasks)
+{
+    struct intervals *sets = memory_new(job->n_steps * sizeof(*sets));
+    bool fits = retry_find(job, ranges, n_ranges, sets);
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; fits && i < job->n_steps; i++) {
+        struct step *step = &job->steps[i];
+
         for (size_t j = 0; j < sets[i].n; j++) {
             n += sets[i].items[j].last - sets[i].items[j].first + 1;
             emit_range(core, step, CHANGE_RETRY, sets[i].items[j].first, sets[i].items[j].last);
@@ -208,7 +233,8 @@ static uint64_t retry_ranges(struct core *core, struct job *job, const struct ta
     for (uint32_t i = 0; i < job->n_steps; i++)
         free(sets[i].items);
     free(sets);
-    return n;
+    *ret_tasks = n;
+    return fits ? CODE_OK : CODE_INVALID;
 }
 
 /* ---- the event ---- */
@@ -221,7 +247,7 @@ static enum code verb_ranges(struct core *core, struct job *job, const struct ev
     if (job->state == JOB_CANCELLED)
         return CODE_STATE;
     if (event->verb.verb == VERB_RETRY)
-        n = retry_ranges(core, job, event->verb.ranges, event->verb.n_ranges);
+        return retry_ranges(core, job, event->verb.ranges, event->verb.n_ranges, ret_tasks);
     for (size_t i = 0; event->verb.verb == VERB_CANCEL && i < event->verb.n_ranges; i++)
         n += cancel_range(core, job, &event->verb.ranges[i]);
     *ret_tasks = n;
@@ -277,7 +303,7 @@ static enum code verb_run(struct core *core, struct job *job, const struct event
 
 static bool ranges_valid(const struct job *job, const struct event *event)
 {
-    if (event->verb.n_ranges > LIMIT_RANGES_VERB)
+    if (event->verb.n_ranges > LIMIT_PIECES_VERB)
         return false;
     for (size_t i = 0; i < event->verb.n_ranges; i++)
         if (!range_valid(job, &event->verb.ranges[i]))

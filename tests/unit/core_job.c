@@ -52,6 +52,33 @@ TEST(floors_are_runs_that_split_and_merge)
     floors_deinit(&floors);
 }
 
+TEST(floors_hold_what_was_raised_in_any_order)
+{
+    struct floors floors = {0};
+    uint32_t naive[100] = {0}, random = 1;
+
+    for (uint32_t i = 1; i < 5000; i++) {
+        uint64_t first = (random = random * 1664525 + 1013904223) >> 8, last = 0, highest = 0;
+
+        first %= 100;
+        last = first + (random >> 4) % (100 - first) % (i % 3 ? 4 : 40);
+        last = last > 99 ? 99 : last;
+        for (uint64_t j = first; j <= last; j++)
+            highest = naive[j] > highest ? naive[j] : highest;
+        for (uint64_t j = first; j <= last; j++)
+            naive[j] = (uint32_t)highest + 1;
+        floors_raise(&floors, first, last, (uint32_t)highest + 1);
+        for (size_t j = 1; j < floors.n; j++) {
+            assert_true(floors.runs[j - 1].last < floors.runs[j].first);
+            assert_true(floors.runs[j - 1].last + 1 < floors.runs[j].first ||
+                        floors.runs[j - 1].floor != floors.runs[j].floor);
+        }
+    }
+    for (uint64_t j = 0; j < 100; j++)
+        assert_int_equal(floors_at(&floors, j), naive[j]);
+    floors_deinit(&floors);
+}
+
 TEST(a_step_that_waits_for_a_whole_step_is_ready_when_all_of_it_is_done)
 {
     struct farm farm = farm_new();
@@ -170,6 +197,7 @@ int main(void)
         cmocka_unit_test(every_pair_of_task_states_is_allowed_or_refused_as_the_table_says),
         cmocka_unit_test(a_bitmap_finds_the_first_of_ten_million_and_the_end_of_a_run),
         cmocka_unit_test(floors_are_runs_that_split_and_merge),
+        cmocka_unit_test(floors_hold_what_was_raised_in_any_order),
         cmocka_unit_test(a_step_that_waits_for_a_whole_step_is_ready_when_all_of_it_is_done),
         cmocka_unit_test(a_frame_waits_for_its_own_tiles_alone),
         cmocka_unit_test(a_job_that_contradicts_itself_is_refused),

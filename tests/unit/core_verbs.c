@@ -221,6 +221,43 @@ TEST(one_broken_worker_of_many_does_not_pause_a_job)
     farm_free(&farm);
 }
 
+static enum code retry_every_second(struct farm *farm, uint32_t n, uint8_t request)
+{
+    struct event event = {.kind = EVENT_VERB};
+    struct task_range *ranges = calloc(n, sizeof(*ranges));
+
+    assert_non_null(ranges);
+    for (uint32_t i = 0; i < n; i++)
+        ranges[i] = (struct task_range){0, 2 * i, 2 * i};
+    event.verb.verb = VERB_RETRY;
+    event.verb.studio.value = 1;
+    event.verb.job = job_numbered(1);
+    event.verb.request.bytes[0] = request;
+    event.verb.ranges = ranges;
+    event.verb.n_ranges = n;
+    farm_step(farm, &event);
+    free(ranges);
+    return effect_of(farm, EFFECT_REPLY, 0)->code;
+}
+
+TEST(a_retry_may_come_to_many_pieces_and_no_more_than_a_limit)
+{
+    struct farm farm = farm_new();
+    struct plan_job plan = {1,
+                            1,
+                            0,
+                            {{.tasks = 40000},
+                             {.tasks = 40000, .depends = 1, .per = 1},
+                             {.tasks = 40000, .depends = 2, .per = 1}}};
+
+    submit(&farm, &plan);
+    assert_int_equal(retry_every_second(&farm, LIMIT_PIECES_VERB, 200), CODE_OK);
+    assert_int_equal(effect_of(&farm, EFFECT_REPLY, 0)->reply.tasks, 3 * LIMIT_PIECES_VERB);
+    assert_int_equal(farm.outbox.n_records, 3 * LIMIT_PIECES_VERB + 1);
+    assert_int_equal(retry_every_second(&farm, LIMIT_PIECES_VERB + 1, 201), CODE_INVALID);
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -233,6 +270,7 @@ int main(void)
         cmocka_unit_test(a_farm_of_one_parks_after_three_attempts),
         cmocka_unit_test(a_missing_licence_backs_off_and_never_parks),
         cmocka_unit_test(a_job_pauses_itself_when_its_first_attempts_all_fail),
+        cmocka_unit_test(a_retry_may_come_to_many_pieces_and_no_more_than_a_limit),
         cmocka_unit_test(one_broken_worker_of_many_does_not_pause_a_job),
     };
 

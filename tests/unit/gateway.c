@@ -693,6 +693,42 @@ static void who_watches_is_told(void **state)
     disconnect(&box);
 }
 
+static void say_cancel_every_second(struct peer_link *link, uint8_t request, int64_t last)
+{
+    uint8_t request_id[16] = {request}, job_id[16] = {1};
+    Wl__Range range = WL__RANGE__INIT, *ranges[] = {&range};
+    Wl__Verb verb = WL__VERB__INIT;
+
+    range.first = 1;
+    range.last = last;
+    range.step = 2;
+    verb.request_id = (ProtobufCBinaryData){16, request_id};
+    verb.job = (ProtobufCBinaryData){16, job_id};
+    verb.kind = WL__VERB_KIND__VERB_CANCEL;
+    verb.frames = ranges;
+    verb.n_frames = 1;
+    say(link, &ENVELOPE(VERB, verb, &verb));
+}
+
+static void every_second_frame_of_a_thousand_may_be_named(void **state)
+{
+    struct peer_link ann;
+
+    (void)state;
+    join_as(&ann, ANN);
+    submit(&ann, 1, 1, 100000);
+    say_cancel_every_second(&ann, 2, 1000);
+    Wl__Envelope *done = hear(&ann, WL__ENVELOPE__BODY_DONE);
+    assert_int_equal(done->done->tasks, 1000); /* in each of two steps */
+    wire_free(done);
+    say_cancel_every_second(&ann, 3, 100000);
+    Wl__Envelope *refusal = hear(&ann, WL__ENVELOPE__BODY_REFUSAL);
+    assert_int_equal(refusal->refusal->code, CODE_INVALID);
+    assert_non_null(strstr(refusal->refusal->why, "pieces"));
+    wire_free(refusal);
+    disconnect(&ann);
+}
+
 static void what_is_no_message_is_refused_and_the_link_lives_on(void **state)
 {
     struct peer_link ann;
@@ -726,6 +762,7 @@ int main(void)
         TEST(an_older_session_is_not_heard),
         TEST(a_task_is_told_what_the_tasks_before_it_left),
         TEST(who_watches_is_told),
+        TEST(every_second_frame_of_a_thousand_may_be_named),
         TEST(what_is_no_message_is_refused_and_the_link_lives_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
