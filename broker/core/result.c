@@ -120,6 +120,19 @@ static void result_ok(struct core *core, const struct event *event, struct step 
         stop_others(core, task);
 }
 
+/* Without a result. What ran is an attempt, or it would be given out for ever; what did not cannot be
+ * run there: someone else, or the same one a little later, unless it was asked back. */
+static void hand_back(struct core *core, struct lease *lease)
+{
+    if (lease->started) {
+        lease_lost(core, lease);
+        return;
+    }
+    if (!lease->asked_back && lease->task)
+        lease->task->avoid = lease->worker;
+    end_lease(core, lease);
+}
+
 /* A failed attempt counts once, whether its lease is still held, lapsed, or from an earlier epoch.
  */
 static enum code result_failed(struct core *core, const struct event *event, struct step *step,
@@ -128,14 +141,18 @@ static enum code result_failed(struct core *core, const struct event *event, str
     const struct lease_id *id = &event->result.lease;
     bool known = attempt_recorded(task_find(step, id->task.index), id);
 
-    if (known || (!lease && event->result.class == CLASS_CANCELLED)) {
-        if (lease)
-            end_lease(core, lease);
+    if (known && lease)
+        end_lease(core, lease);
+    if (known)
         return CODE_ALREADY;
+    /* What a user took back has another floor: so it was stopped unasked. */
+    if (event->result.class == CLASS_CANCELLED) {
+        if (lease)
+            hand_back(core, lease);
+        return lease ? CODE_OK : CODE_ALREADY;
     }
     attempt_record(core, id, worker, event->result.class, event);
-    if (event->result.class != CLASS_CANCELLED)
-        worker->failed++;
+    worker->failed++;
     if (lease) {
         end_lease(core, lease);
     } else {
@@ -206,16 +223,8 @@ void on_released(struct core *core, const struct event *event)
     if (!worker)
         return;
     worker_sign_of_life(core, worker);
-    if (!lease || lease->worker != worker)
-        return;
-    if (lease->started) { /* it ran, and the worker has nothing to say of it: an attempt, too */
-        lease_lost(core, lease);
-        return;
-    }
-    /* Unasked: it cannot be run there. Someone else, or the same one a little later. */
-    if (!lease->asked_back && lease->task)
-        lease->task->avoid = worker;
-    end_lease(core, lease);
+    if (lease && lease->worker == worker)
+        hand_back(core, lease);
 }
 
 void on_unsent(struct core *core, const struct event *event)

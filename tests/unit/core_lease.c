@@ -139,6 +139,27 @@ TEST(a_started_lease_handed_back_is_an_attempt)
     farm_free(&farm);
 }
 
+TEST(work_that_was_stopped_unasked_is_handed_back)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    join(&farm, &one);
+    assert_int_equal(result(&farm, 1, assigned(&farm, 0), CLASS_CANCELLED), CODE_OK);
+    assert_null(record_of(&farm, RECORD_ATTEMPT));
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0); /* not at once */
+    farm.now_ns += HANDED_BACK_NS;
+    tick(&farm);
+    for (int i = 0; i < 3; i++) {
+        struct lease_id lease = assigned(&farm, 0);
+
+        started(&farm, 1, lease);
+        assert_int_equal(result(&farm, 1, lease, CLASS_CANCELLED), CODE_OK);
+    }
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_FAILED); /* not for ever */
+    farm_free(&farm);
+}
+
 TEST(an_assignment_that_could_not_be_sent_is_granted_elsewhere)
 {
     struct farm farm = farm_new();
@@ -473,6 +494,7 @@ int main(void)
         cmocka_unit_test(what_has_not_started_is_asked_back_for_a_worker_without_work),
         cmocka_unit_test(work_handed_back_unasked_goes_to_somebody_else),
         cmocka_unit_test(a_started_lease_handed_back_is_an_attempt),
+        cmocka_unit_test(work_that_was_stopped_unasked_is_handed_back),
         cmocka_unit_test(an_assignment_that_could_not_be_sent_is_granted_elsewhere),
         cmocka_unit_test(a_session_goes_on_a_new_process_takes_over_and_a_second_one_is_refused),
         cmocka_unit_test(a_returning_worker_keeps_sends_and_drops_as_floors_say),
