@@ -101,6 +101,31 @@ static bool offer_valid(struct gateway *gateway, const Wl__Hello *hello)
     return !why;
 }
 
+/* Whether the process that has the key now is still there: a connection is known to be lost only
+ * when something is sent over it. */
+static bool rival_stands(struct gateway *gateway, const Wl__Hello *hello)
+{
+    const struct peer *peer = gateway->ask.peer;
+    const struct connection *present = peer->joined ? peer->current : NULL;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Beat beat = WL__BEAT__INIT;
+    zmq_msg_t message;
+
+    if (!present || present == gateway->ask.connection || !peer->hello ||
+        memcmp(peer->hello->hello->boot.data, hello->boot.data, hello->boot.len) == 0)
+        return false;
+    beat.session = peer->session;
+    envelope.body_case = WL__ENVELOPE__BODY_BEAT;
+    envelope.beat = &beat;
+    if (wire_pack(&envelope, &message) < 0)
+        gateway_die("memory", -ENOMEM);
+    int r = link_send(gateway->with.control, &present->route, &message, NULL);
+
+    if (r != 0)
+        zmq_msg_close(&message);
+    return r != LINK_E_GONE;
+}
+
 static void worker_hello(struct gateway *gateway, const Wl__Hello *hello)
 {
     struct ask *ask = &gateway->ask;
@@ -121,6 +146,7 @@ static void worker_hello(struct gateway *gateway, const Wl__Hello *hello)
     memcpy(event.hello.key.bytes, peer->key.bytes, sizeof event.hello.key.bytes);
     memcpy(event.hello.boot, hello->boot.data, sizeof event.hello.boot);
     event.hello.session = hello->session;
+    event.hello.rival = rival_stands(gateway, hello);
     event.hello.offer = &offer;
     gateway_step(gateway, &event);
 }

@@ -130,6 +130,7 @@ struct event {
             struct worker_key key;
             uint64_t session;
             uint8_t boot[16];
+            bool rival; /* the connection of the key's present session still stands */
             const struct offer *offer;
         } hello;
         struct { struct worker_id worker; const struct inventory_item *items; size_t n_items; bool last; } inventory;

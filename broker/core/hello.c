@@ -6,16 +6,20 @@ struct worker *core_worker_at(const struct core *core, struct worker_id id)
     return id.value < core->fleet.n_workers ? core->fleet.workers[id.value] : NULL;
 }
 
-/* A process that starts anew counts its sessions on from what its folder says, so a greater number
- * is the same worker come back, and a smaller one a second process under the same key. */
+/* A process that starts anew counts its sessions on from what its folder says, so a smaller number
+ * is a second process under the same key. A greater one may be a copy of the folder: it is the same
+ * worker come back only where the process before it is gone. */
 static enum code hello_standing(const struct worker *worker, const struct event *event)
 {
     bool same = memcmp(worker->boot, event->hello.boot, sizeof(worker->boot)) == 0;
 
-    if (!worker->greeted || event->hello.session > worker->session)
+    if (!worker->greeted)
         return CODE_OK;
-    if (!same)
+    if (!same &&
+        (event->hello.rival || (worker->connected && event->hello.session <= worker->session)))
         return CODE_CONFLICT;
+    if (!same || event->hello.session > worker->session)
+        return CODE_OK;
     return event->hello.session == worker->session ? CODE_OK : CODE_STALE;
 }
 

@@ -21,6 +21,7 @@ struct farm {
     struct outbox outbox;
     int64_t now_ns;
     uint64_t requests;
+    bool rival; /* whoever says HELLO, another process stands by its connection */
 };
 
 /* A job of up to three steps, as a test writes it. */
@@ -240,6 +241,7 @@ static inline enum code hello(struct farm *farm, const struct plan_worker *plan,
         gpus[i].memory_mib = plan->card_memory_mib;
     event.hello.key.bytes[0] = plan->number;
     event.hello.session = session;
+    event.hello.rival = farm->rival;
     event.hello.boot[0] = boot;
     event.hello.offer = &offer;
     farm_step(farm, &event);

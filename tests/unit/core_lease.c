@@ -185,6 +185,12 @@ TEST(a_session_goes_on_a_new_process_takes_over_and_a_second_one_is_refused)
     assert_int_equal(hello(&farm, &one, 1, 1), CODE_STALE);    /* a late HELLO */
     assert_int_equal(hello(&farm, &one, 3, 2), CODE_OK);       /* started anew on its folder */
     assert_int_equal(hello(&farm, &one, 3, 9), CODE_CONFLICT); /* the same key elsewhere */
+    farm.rival = true;
+    assert_int_equal(hello(&farm, &one, 4, 9), CODE_CONFLICT); /* a copy of its folder */
+    assert_int_equal(hello(&farm, &one, 4, 2), CODE_OK);       /* the process itself, anew */
+    farm.rival = false;
+    pass(&farm, LIMIT_LEASE_NS);
+    assert_int_equal(hello(&farm, &one, 1, 9), CODE_OK); /* installed anew where the old one died */
     farm_free(&farm);
 }
 

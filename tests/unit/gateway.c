@@ -693,6 +693,37 @@ static void who_watches_is_told(void **state)
     disconnect(&box);
 }
 
+static enum code copy_of_box1_joins(void)
+{
+    struct peer_link copy;
+    enum code code = CODE_OK;
+
+    connect_as(&copy, BOX1);
+    say_worker_hello(&copy, 2, 9);
+    Wl__Envelope *answer = hear_within(&copy, PATIENCE_MS);
+    assert_non_null(answer);
+    if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL)
+        code = (enum code)answer->refusal->code;
+    wire_free(answer);
+    disconnect(&copy);
+    return code;
+}
+
+static void a_copy_of_a_live_worker_is_refused_until_the_worker_is_gone(void **state)
+{
+    int64_t until_ns = clock_monotonic_ns() + PATIENCE_MS * NS_PER_MS;
+    struct peer_link box;
+
+    (void)state;
+    worker_join(&box, BOX1, 1);
+    assert_int_equal(copy_of_box1_joins(), CODE_CONFLICT);
+    wire_free(
+        hear(&box, WL__ENVELOPE__BODY_BEAT)); /* asked whether it is there: it is, undisturbed */
+    disconnect(&box);
+    while (copy_of_box1_joins() == CODE_CONFLICT)
+        assert_true(clock_monotonic_ns() < until_ns);
+}
+
 static void say_cancel_every_second(struct peer_link *link, uint8_t request, int64_t last)
 {
     uint8_t request_id[16] = {request}, job_id[16] = {1};
@@ -762,6 +793,7 @@ int main(void)
         TEST(an_older_session_is_not_heard),
         TEST(a_task_is_told_what_the_tasks_before_it_left),
         TEST(who_watches_is_told),
+        TEST(a_copy_of_a_live_worker_is_refused_until_the_worker_is_gone),
         TEST(every_second_frame_of_a_thousand_may_be_named),
         TEST(what_is_no_message_is_refused_and_the_link_lives_on),
     };
