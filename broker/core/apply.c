@@ -191,8 +191,12 @@ static void apply_tend(struct core *core, const struct record *record)
                            ? memory_copy(record->tend.text, strlen(record->tend.text) + 1)
                            : NULL;
         return;
-    case TEND_POOL:
-        worker->pool = fleet_name(fleet, record->tend.text);
+    case TEND_POOL: {
+        const char *old = worker->pool;
+
+        worker->pool = name_take(fleet, record->tend.text);
+        name_give(fleet, old);
+    }
         return;
     case TEND_ASIDE:
         worker->aside_times++;

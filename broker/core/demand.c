@@ -5,21 +5,42 @@
 /* A demand is kept sorted and its names interned, so that equal ones compare equal however they
  * were written. */
 
+struct name {
+    uint64_t hash;
+    uint32_t holders;
+    char text[];
+};
+
 static bool name_is(const void *value, const void *key)
 {
-    return strcmp(value, key) == 0;
+    return strcmp(((const struct name *)value)->text, key) == 0;
 }
 
-const char *fleet_name(struct fleet *fleet, const char *name)
+const char *name_take(struct fleet *fleet, const char *text)
 {
-    uint64_t hash = hash_bytes(2, name, strlen(name));
-    char *known = table_find(&fleet->names, hash, name_is, name);
+    size_t size = strlen(text) + 1;
+    uint64_t hash = hash_bytes(2, text, size);
+    struct name *name = table_find(&fleet->names, hash, name_is, text);
 
-    if (!known) {
-        known = memory_copy(name, strlen(name) + 1);
-        table_insert(&fleet->names, hash, known);
+    if (!name) {
+        name = memory_new(sizeof(*name) + size);
+        name->hash = hash;
+        memcpy(name->text, text, size);
+        table_insert(&fleet->names, hash, name);
     }
-    return known;
+    name->holders++;
+    return name->text;
+}
+
+void name_give(struct fleet *fleet, const char *text)
+{
+    struct name *name = container_of(text, struct name, text);
+
+    CHECK(name->holders > 0);
+    if (--name->holders > 0)
+        return;
+    table_remove(&fleet->names, name->hash, name);
+    free(name);
 }
 
 int64_t amount_of(double value)
@@ -80,7 +101,7 @@ static const char **copy_names(struct fleet *fleet, const char *const *names, si
     const char **copy = n ? memory_new(n * sizeof(*copy)) : NULL;
 
     for (size_t i = 0; i < n; i++)
-        copy[i] = fleet_name(fleet, names[i]);
+        copy[i] = name_take(fleet, names[i]);
     sort_names(copy, n);
     return copy;
 }
@@ -91,7 +112,7 @@ struct name_set *sets_copy(struct fleet *fleet, const struct attribute *attribut
 
     for (size_t i = 0; i < n; i++) {
         struct name_set set = {
-            .name = fleet_name(fleet, attributes[i].name),
+            .name = name_take(fleet, attributes[i].name),
             .any_of = copy_names(fleet, attributes[i].any_of, attributes[i].n_any_of),
             .n_any_of = attributes[i].n_any_of,
             .all_of = copy_names(fleet, attributes[i].all_of, attributes[i].n_all_of),
@@ -106,9 +127,25 @@ struct name_set *sets_copy(struct fleet *fleet, const struct attribute *attribut
     return sets;
 }
 
-void sets_free(struct name_set *sets, size_t n)
+static void give_names(struct fleet *fleet, const char *const *names, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        name_give(fleet, names[i]);
+}
+
+void amounts_free(struct fleet *fleet, struct name_amount *amounts, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        name_give(fleet, amounts[i].name);
+    free(amounts);
+}
+
+void sets_free(struct fleet *fleet, struct name_set *sets, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
+        name_give(fleet, sets[i].name);
+        give_names(fleet, sets[i].any_of, sets[i].n_any_of);
+        give_names(fleet, sets[i].all_of, sets[i].n_all_of);
         free(sets[i].any_of);
         free(sets[i].all_of);
     }
@@ -215,7 +252,7 @@ static void demand_fill(struct fleet *fleet, struct demand *demand, const struct
         else
             amounts_add(
                 demand->amounts, &demand->n_amounts,
-                (struct name_amount){fleet_name(fleet, amount->name), amount_of(amount->value)});
+                (struct name_amount){name_take(fleet, amount->name), amount_of(amount->value)});
     }
     if (demand->card_memory_mib > 0 && demand->cards == 0)
         demand->cards = 1; /* so much memory on a card is a card */
@@ -246,8 +283,8 @@ struct demand *demand_of(struct fleet *fleet, const struct step_spec *spec)
     struct demand *demand = table_find(&fleet->demands, made.hash, demand_is, &made);
 
     if (demand || fleet->n_demands == LIMIT_CLASSES) {
-        free(made.amounts);
-        sets_free(made.sets, made.n_sets);
+        amounts_free(fleet, made.amounts, made.n_amounts);
+        sets_free(fleet, made.sets, made.n_sets);
         return demand;
     }
     demand = memory_copy(&made, sizeof(made));
@@ -258,11 +295,11 @@ struct demand *demand_of(struct fleet *fleet, const struct step_spec *spec)
     return demand;
 }
 
-void demand_free(struct demand *demand)
+void demand_free(struct fleet *fleet, struct demand *demand)
 {
     heap_deinit(&demand->queues);
-    free(demand->amounts);
-    sets_free(demand->sets, demand->n_sets);
+    amounts_free(fleet, demand->amounts, demand->n_amounts);
+    sets_free(fleet, demand->sets, demand->n_sets);
     free(demand);
 }
 

@@ -15,13 +15,6 @@ void fleet_init(struct fleet *fleet)
     link_init(&fleet->held);
 }
 
-static void table_free_values(struct table *table)
-{
-    for (size_t i = 0; i < table->capacity; i++)
-        free(table->slots[i].value);
-    table_deinit(table);
-}
-
 void fleet_deinit(struct fleet *fleet)
 {
     for (size_t i = 0; i < fleet->n_workers; i++) {
@@ -34,18 +27,20 @@ void fleet_deinit(struct fleet *fleet)
             shape_release(fleet, worker->shape);
         }
         free(worker->free);
+        name_give(fleet, worker->pool);
         free(worker->note);
         free(worker);
     }
     free(fleet->workers);
     for (size_t i = 0; i < fleet->n_demands; i++)
-        demand_free(fleet->all_demands[i]);
+        demand_free(fleet, fleet->all_demands[i]);
     free(fleet->all_demands);
     table_deinit(&fleet->workers_by_key);
     table_deinit(&fleet->demands);
     table_deinit(&fleet->groups);
     table_deinit(&fleet->shapes_by_offer);
-    table_free_values(&fleet->names);
+    CHECK(fleet->names.n == 0); /* whoever took a name gave it back */
+    table_deinit(&fleet->names);
 }
 
 /* ---- workers ---- */
@@ -75,7 +70,7 @@ struct worker *worker_of(struct fleet *fleet, const struct worker_key *key)
     worker->key = *key;
     worker->id.value = (uint32_t)fleet->n_workers;
     worker->timer_position = worker->aside_position = HEAP_NONE;
-    worker->pool = fleet_name(fleet, "");
+    worker->pool = name_take(fleet, "");
     worker->streak.number = 1;
     link_init(&worker->grouped);
     link_init(&worker->held);

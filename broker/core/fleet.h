@@ -8,7 +8,7 @@
  * Shape:   LIMIT_CLASSES demands, LIMIT_WORKERS workers. A free vector is
  *          [slots, vcpus, memory, cards of each size ascending, other amounts].
  * Units:   amounts are millionths (AMOUNT_ONE), so that equal capacity compares equal.
- * Owns:    everything here; names are interned and live as long as the fleet.
+ * Owns:    everything here; a name is interned and lives as long as somebody holds it.
  * Errors:  NULL where a limit is reached or an offer is past one.
  */
 #pragma once
@@ -167,13 +167,16 @@ bool demand_valid(const struct step_spec *spec);
 struct demand *demand_of(struct fleet *fleet,
                          const struct step_spec *spec); /* NULL: LIMIT_CLASSES */
 const struct plan *demand_plan(const struct demand *demand, struct shape *shape);
-const char *fleet_name(struct fleet *fleet, const char *name); /* interned */
+/* Interned, so that equal names are one pointer; held until it is given back. */
+const char *name_take(struct fleet *fleet, const char *name);
+void name_give(struct fleet *fleet, const char *name);
 bool sets_meet(const struct name_set *wanted, const struct name_set *offered, size_t n_offered);
 int64_t amount_of(double value);
-void demand_free(struct demand *demand);
+void demand_free(struct fleet *fleet, struct demand *demand);
 /* Names and amounts, sorted and interned, as demands and shapes keep them. */
 struct name_set *sets_copy(struct fleet *fleet, const struct attribute *attributes, size_t n);
-void sets_free(struct name_set *sets, size_t n);
+void sets_free(struct fleet *fleet, struct name_set *sets, size_t n);
+void amounts_free(struct fleet *fleet, struct name_amount *amounts, size_t n);
 bool sets_same(const struct name_set *a, size_t n_a, const struct name_set *b, size_t n_b);
 uint64_t sets_hash(uint64_t hash, const struct name_set *sets, size_t n);
 uint64_t amounts_hash(uint64_t hash, const struct name_amount *amounts, size_t n);

@@ -75,7 +75,7 @@ static void shape_fill(struct fleet *fleet, struct shape *shape, const struct of
         else if (strncmp(amount->name, "amount.worker.gpu", 17) != 0) /* the cards say it */
             amounts_add(
                 shape->amounts, &shape->n_amounts,
-                (struct name_amount){fleet_name(fleet, amount->name), amount_of(amount->value)});
+                (struct name_amount){name_take(fleet, amount->name), amount_of(amount->value)});
     }
     shape_sets(fleet, shape, offer->attributes, offer->n_attributes, pool);
     shape->n_free = FREE_CARDS + shape->n_kinds + shape->n_amounts;
@@ -109,13 +109,13 @@ static bool shape_is(const void *value, const void *key)
            sets_same(a->sets, a->n_sets, b->sets, b->n_sets);
 }
 
-static void shape_free(struct shape *shape)
+static void shape_free(struct fleet *fleet, struct shape *shape)
 {
     for (size_t i = 0; i < shape->n_plans; i++)
         free(shape->plans[i]);
     free(shape->plans);
-    free(shape->amounts);
-    sets_free(shape->sets, shape->n_sets);
+    amounts_free(fleet, shape->amounts, shape->n_amounts);
+    sets_free(fleet, shape->sets, shape->n_sets);
     free(shape->total);
     free(shape);
 }
@@ -127,7 +127,7 @@ static struct shape *shape_keep(struct fleet *fleet, struct shape *made)
     struct shape *shape = table_find(&fleet->shapes_by_offer, made->hash, shape_is, made);
 
     if (shape) {
-        shape_free(made);
+        shape_free(fleet, made);
         return shape;
     }
     table_insert(&fleet->shapes_by_offer, made->hash, made);
@@ -157,6 +157,8 @@ struct shape *shape_in_pool(struct fleet *fleet, const struct shape *shape, cons
                                            .n_all_of = shape->sets[i].n_all_of};
     shape_sets(fleet, made, attributes, shape->n_sets, pool);
     made->amounts = memory_copy(shape->amounts, shape->n_amounts * sizeof(*shape->amounts));
+    for (size_t i = 0; i < shape->n_amounts; i++)
+        name_take(fleet, shape->amounts[i].name);
     made->total = memory_copy(shape->total, shape->n_free * sizeof(*shape->total));
     made->workers = made->connected = made->held = made->drained = made->aside = 0;
     made->plans = NULL;
@@ -179,5 +181,5 @@ void shape_release(struct fleet *fleet, struct shape *shape)
     }
     table_remove(&fleet->shapes_by_offer, shape->hash, shape);
     link_remove(&shape->link);
-    shape_free(shape);
+    shape_free(fleet, shape);
 }

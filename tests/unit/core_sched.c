@@ -1,4 +1,5 @@
 /* Who is next, and why somebody is not. */
+#include <stdio.h>
 #include "core_fixture.h"
 
 TEST(studios_share_by_weight)
@@ -152,6 +153,20 @@ TEST(workers_of_equal_room_are_one_group)
     farm_free(&farm);
 }
 
+TEST(names_that_nobody_offers_any_more_are_forgotten)
+{
+    struct farm farm = farm_new();
+    char version[16] = "";
+
+    for (unsigned i = 0; i < 200; i++) {
+        snprintf(version, sizeof(version), "%u", i);
+        hello(&farm, &(struct plan_worker){.number = 1, .slots = 1, .software = version}, i + 1, 1);
+    }
+    /* The attribute and its one value; the pool's, and none. */
+    assert_int_equal(farm.core->fleet.names.n, 4);
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -163,6 +178,7 @@ int main(void)
         cmocka_unit_test(work_without_cards_keeps_away_from_cards),
         cmocka_unit_test(a_waiting_step_says_why),
         cmocka_unit_test(workers_of_equal_room_are_one_group),
+        cmocka_unit_test(names_that_nobody_offers_any_more_are_forgotten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
