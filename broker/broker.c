@@ -181,8 +181,10 @@ static int recover(struct broker *broker, struct bytes *why)
                                     .epoch = core_config.epoch,
                                     .beat_ns = beat_ns(core_config.lease_ns)};
     int64_t begun_ns = clock_monotonic_ns();
-    int r;
+    int r = random_bytes(&core_config.seed, sizeof core_config.seed);
 
+    if (r < 0)
+        return r;
     broker->core = core_new(&core_config);
     if (!broker->core)
         return -ENOMEM;

@@ -36,7 +36,7 @@ struct core *core_new(const struct core_config *config)
     pool_init(&core->request_pool, sizeof(struct request));
     link_init(&core->touched);
     link_init(&core->running);
-    fleet_init(&core->fleet);
+    fleet_init(&core->fleet, own->seed);
     sched_init(core);
     heap_init(&core->deadlines, deadline_before, offsetof(struct worker, timer_position));
     heap_init(&core->delays, delay_before, offsetof(struct task, delay_position));

@@ -264,6 +264,7 @@ void outbox_deinit(struct outbox *outbox);
 
 struct core_config {
     uint32_t epoch;
+    uint64_t seed; /* of the hash tables: random, so that nobody can choose ids that collide */
     int64_t lease_ns, reconnect_ns, note_after_ns; /* 0: limits.h */
     uint32_t attempts_failed, job_failed, job_failed_first; /* 0: limits.h */
 };

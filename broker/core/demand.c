@@ -19,7 +19,7 @@ static bool name_is(const void *value, const void *key)
 const char *name_take(struct fleet *fleet, const char *text)
 {
     size_t size = strlen(text) + 1;
-    uint64_t hash = hash_bytes(2, text, size);
+    uint64_t hash = hash_bytes(fleet->seed ^ 2, text, size);
     struct name *name = table_find(&fleet->names, hash, name_is, text);
 
     if (!name) {
@@ -259,7 +259,8 @@ static void demand_fill(struct fleet *fleet, struct demand *demand, const struct
     if (demand->cards == 0)
         demand->card_memory_mib = 0;
     demand->sets = demand_sets(fleet, spec, &demand->n_sets);
-    demand->hash = hash_number(hash_number(3, (uint64_t)demand->vcpus), (uint64_t)demand->memory);
+    demand->hash = hash_number(hash_number(fleet->seed ^ 3, (uint64_t)demand->vcpus),
+                               (uint64_t)demand->memory);
     demand->hash = hash_number(hash_number(demand->hash, demand->cards), demand->card_memory_mib);
     demand->hash = amounts_hash(demand->hash, demand->amounts, demand->n_amounts);
     demand->hash = sets_hash(demand->hash, demand->sets, demand->n_sets);

@@ -5,9 +5,9 @@
 enum { CUT_OFF_WORKERS = 2 };
 enum { GROUPS_KEPT = 1024 }; /* empty ones of a shape, kept because they come back */
 
-void fleet_init(struct fleet *fleet)
+void fleet_init(struct fleet *fleet, uint64_t seed)
 {
-    *fleet = (struct fleet){0};
+    *fleet = (struct fleet){.seed = seed};
     link_init(&fleet->shapes);
     for (size_t i = 0; i <= LIMIT_GPUS; i++)
         for (size_t j = 0; j < OPEN_SLOTS; j++)
@@ -50,14 +50,14 @@ static bool worker_is(const void *value, const void *key)
     return memcmp(&((const struct worker *)value)->key, key, sizeof(struct worker_key)) == 0;
 }
 
-static uint64_t key_hash(const struct worker_key *key)
+static uint64_t key_hash(const struct fleet *fleet, const struct worker_key *key)
 {
-    return hash_bytes(4, key->bytes, sizeof(key->bytes));
+    return hash_bytes(fleet->seed ^ 4, key->bytes, sizeof(key->bytes));
 }
 
 struct worker *worker_find(const struct fleet *fleet, const struct worker_key *key)
 {
-    return table_find(&fleet->workers_by_key, key_hash(key), worker_is, key);
+    return table_find(&fleet->workers_by_key, key_hash(fleet, key), worker_is, key);
 }
 
 struct worker *worker_of(struct fleet *fleet, const struct worker_key *key)
@@ -79,7 +79,7 @@ struct worker *worker_of(struct fleet *fleet, const struct worker_key *key)
     link_init(&worker->suspected);
     MEMORY_GROW(fleet->workers, fleet->n_workers, fleet->workers_capacity);
     fleet->workers[fleet->n_workers++] = worker;
-    table_insert(&fleet->workers_by_key, key_hash(key), worker);
+    table_insert(&fleet->workers_by_key, key_hash(fleet, key), worker);
     return worker;
 }
 
@@ -253,7 +253,7 @@ static struct group *group_of(struct fleet *fleet, struct worker *worker)
     struct shape *shape = worker->shape;
     size_t size = shape->n_free * sizeof(int64_t);
     struct group_key key = {.shape = shape, .free = worker->free};
-    uint64_t hash = hash_bytes((uintptr_t)shape, worker->free, size);
+    uint64_t hash = hash_bytes(shape->hash, worker->free, size);
     struct group *group = table_find(&fleet->groups, hash, group_is, &key);
 
     if (group)

@@ -145,6 +145,7 @@ struct worker {
 };
 
 struct fleet {
+    uint64_t seed; /* of its tables */
     struct table names, demands, workers_by_key, groups;
     struct demand **all_demands;
     size_t n_demands, demands_capacity;
@@ -159,7 +160,7 @@ struct fleet {
     uint32_t connected, quiet, n_held, aside; /* aside: of those connected */
 };
 
-void fleet_init(struct fleet *fleet);
+void fleet_init(struct fleet *fleet, uint64_t seed);
 void fleet_deinit(struct fleet *fleet);
 
 /* demand.c */

@@ -319,9 +319,9 @@ static void step_init(struct job *job, uint32_t number, struct step_spec *spec)
     }
 }
 
-static uint64_t job_hash(const struct job_id *id)
+static uint64_t job_hash(const struct core *core, const struct job_id *id)
 {
-    return hash_bytes(1, id->bytes, sizeof(id->bytes));
+    return hash_bytes(core->config.seed ^ 1, id->bytes, sizeof(id->bytes));
 }
 
 struct job *job_new(struct core *core, const struct record *record)
@@ -351,7 +351,7 @@ struct job *job_new(struct core *core, const struct record *record)
     core->jobs[core->n_jobs++] = job;
     MEMORY_GROW(job->studio->jobs, job->studio->n_jobs, job->studio->jobs_capacity);
     job->studio->jobs[job->studio->n_jobs++] = job;
-    table_insert(&core->jobs_by_id, job_hash(&job->id), job);
+    table_insert(&core->jobs_by_id, job_hash(core, &job->id), job);
     for (uint32_t i = 0; i < job->n_steps; i++)
         step_wake(&job->steps[i], 0, job->steps[i].n_tasks - 1);
     job_touch(job);
@@ -382,7 +382,7 @@ static bool job_is(const void *value, const void *key)
 
 struct job *job_find(const struct core *core, const struct job_id *id)
 {
-    return table_find(&core->jobs_by_id, job_hash(id), job_is, id);
+    return table_find(&core->jobs_by_id, job_hash(core, id), job_is, id);
 }
 
 void job_touch(struct job *job)

@@ -89,9 +89,10 @@ static void shape_fill(struct fleet *fleet, struct shape *shape, const struct of
         shape->total[FREE_CARDS + shape->n_kinds + i] = shape->amounts[i].value;
 }
 
-static uint64_t shape_hash(const struct shape *shape)
+static uint64_t shape_hash(const struct fleet *fleet, const struct shape *shape)
 {
-    uint64_t hash = hash_bytes(8, shape->total, shape->n_free * sizeof(*shape->total));
+    uint64_t hash =
+        hash_bytes(fleet->seed ^ 8, shape->total, shape->n_free * sizeof(*shape->total));
 
     hash = amounts_hash(hash_number(hash, shape->prefetch), shape->amounts, shape->n_amounts);
     return sets_hash(hash, shape->sets, shape->n_sets);
@@ -123,7 +124,7 @@ static void shape_free(struct fleet *fleet, struct shape *shape)
 /* The one there is, or this. */
 static struct shape *shape_keep(struct fleet *fleet, struct shape *made)
 {
-    made->hash = shape_hash(made);
+    made->hash = shape_hash(fleet, made);
     struct shape *shape = table_find(&fleet->shapes_by_offer, made->hash, shape_is, made);
 
     if (shape) {

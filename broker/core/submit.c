@@ -18,9 +18,11 @@ static bool request_is(const void *value, const void *key)
            memcmp(&request->id, &wanted->id, sizeof(request->id)) == 0;
 }
 
-static uint64_t request_hash(struct studio_id studio, const struct request_id *id)
+static uint64_t request_hash(const struct core *core, struct studio_id studio,
+                             const struct request_id *id)
 {
-    return hash_bytes(hash_number(7, studio.value), id->bytes, sizeof(id->bytes));
+    return hash_bytes(hash_number(core->config.seed ^ 7, studio.value), id->bytes,
+                      sizeof(id->bytes));
 }
 
 const struct request *request_find(const struct core *core, struct studio_id studio,
@@ -28,7 +30,7 @@ const struct request *request_find(const struct core *core, struct studio_id stu
 {
     struct request_key key = {.studio = studio, .id = *id};
 
-    return table_find(&core->requests, request_hash(studio, id), request_is, &key);
+    return table_find(&core->requests, request_hash(core, studio, id), request_is, &key);
 }
 
 void core_remember(struct core *core, const struct request *request)
@@ -37,7 +39,7 @@ void core_remember(struct core *core, const struct request *request)
 
     CHECK(!request_find(core, request->studio, &request->id));
     *kept = *request;
-    table_insert(&core->requests, request_hash(request->studio, &request->id), kept);
+    table_insert(&core->requests, request_hash(core, request->studio, &request->id), kept);
 }
 
 void core_reply(struct core *core, const struct event *event, enum code code,

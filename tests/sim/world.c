@@ -84,7 +84,7 @@ void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spe
 
 struct core *world_replay(const struct world *world, size_t n_records)
 {
-    struct core_config config = {.epoch = world->epoch};
+    struct core_config config = {.epoch = world->epoch, .seed = world->seed + world->epoch};
     struct core *core = core_new(&config);
 
     for (size_t i = 0; i < n_records; i++) {

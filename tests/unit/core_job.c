@@ -79,6 +79,44 @@ TEST(floors_hold_what_was_raised_in_any_order)
     floors_deinit(&floors);
 }
 
+/* Keys that fall on one slot under one seed are spread under another. */
+TEST(ids_that_collide_under_one_seed_do_not_under_another)
+{
+    uint64_t first = 0, n = 0, same = 0;
+
+    for (uint64_t i = 0; n < 200; i++) {
+        uint64_t id[2] = {i, i}, slot = hash_bytes(1, id, sizeof(id)) % 1024;
+
+        first = i ? first : slot;
+        if (slot != first)
+            continue;
+        n++;
+        same += hash_bytes(1 ^ 0x1234567, id, sizeof(id)) % 1024 == first;
+    }
+    assert_true(same < 5);
+}
+
+/* What the seed is must not be seen, or a restart would not restore. */
+TEST(a_seed_changes_nothing_but_where_things_lie)
+{
+    uint64_t digests[2];
+
+    for (uint64_t i = 0; i < 2; i++) {
+        struct core_config config = {.epoch = 1, .seed = i * 0x9876543210};
+        struct farm farm = {.core = core_new(&config), .now_ns = SECOND};
+
+        outbox_init(&farm.outbox);
+        core_recovered(farm.core, farm.now_ns);
+        submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 2}}});
+        submit(&farm, &(struct plan_job){2, 1, 0, {{.tasks = 2}}});
+        join(&farm, &(struct plan_worker){.number = 1, .slots = 2});
+        result(&farm, 1, assigned(&farm, 0), CLASS_RENDERER);
+        digests[i] = core_digest(farm.core);
+        farm_free(&farm);
+    }
+    assert_true(digests[0] == digests[1]);
+}
+
 TEST(a_step_that_waits_for_a_whole_step_is_ready_when_all_of_it_is_done)
 {
     struct farm farm = farm_new();
@@ -197,6 +235,8 @@ int main(void)
         cmocka_unit_test(every_pair_of_task_states_is_allowed_or_refused_as_the_table_says),
         cmocka_unit_test(a_bitmap_finds_the_first_of_ten_million_and_the_end_of_a_run),
         cmocka_unit_test(floors_are_runs_that_split_and_merge),
+        cmocka_unit_test(ids_that_collide_under_one_seed_do_not_under_another),
+        cmocka_unit_test(a_seed_changes_nothing_but_where_things_lie),
         cmocka_unit_test(floors_hold_what_was_raised_in_any_order),
         cmocka_unit_test(a_step_that_waits_for_a_whole_step_is_ready_when_all_of_it_is_done),
         cmocka_unit_test(a_frame_waits_for_its_own_tiles_alone),
