@@ -79,6 +79,7 @@ void gateway_deinit(struct gateway *gateway)
     for (size_t i = 0; i < gateway->studios_capacity; i++)
         free(gateway->studios[i]);
     free(gateway->studios);
+    free(gateway->pins_of);
 }
 
 void gateway_studio(struct gateway *gateway, const struct key_row *row)

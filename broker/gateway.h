@@ -28,8 +28,8 @@
 #include <proto/wire.h>
 
 enum {
-    GATEWAY_PINS_MAX = 4096,    /* submissions and results that wait for the vault */
-    GATEWAY_LIVE_ROWS = 64,     /* running tasks one Show or Notice lists */
+    GATEWAY_PINS_MAX = 4096, /* submissions and results that wait for the vault */
+    GATEWAY_LIVE_ROWS = 64,  /* running tasks one Show or Notice lists */
 };
 #define GATEWAY_PASS_S       3600          /* a pass is for an hour; then a new one is asked for */
 #define GATEWAY_WRITE_BYTES  (64ULL << 30) /* what one lease may put: a large frame sequence */
@@ -76,6 +76,8 @@ struct gateway {
     uint64_t cookie; /* of the ask at hand */
     uint64_t mark;   /* the journal's, for what is said now */
     size_t n_pins;
+    uint32_t *pins_of; /* by studio */
+    size_t n_pins_of;
     char **studios; /* names by id */
     size_t studios_capacity;
     void *scratch; /* freed after each message */
@@ -149,6 +151,7 @@ struct pin {
     struct job_spec *spec; /* of a submission */
 };
 /* Pins the refs of the message at hand, then calls gateway_pin_done; takes the envelope over. */
+bool gateway_pin_room(struct gateway *gateway, struct studio_id studio);
 void gateway_pin(struct gateway *gateway, struct studio_id studio, const ProtobufCBinaryData *refs,
                  size_t n_refs, struct job_spec *spec);
 void gateway_pins_drop(struct gateway *gateway); /* at the end: what the vault gave back */

@@ -21,9 +21,31 @@ static void spec_free(struct job_spec *spec)
     free(spec);
 }
 
+static uint32_t *pins_of(struct gateway *gateway, struct studio_id studio)
+{
+    if (studio.value >= gateway->n_pins_of) {
+        size_t n = 2 * (size_t)studio.value + 16;
+        uint32_t *more = reallocarray(gateway->pins_of, n, sizeof *more);
+
+        if (!more)
+            gateway_die("memory", -ENOMEM);
+        memset(more + gateway->n_pins_of, 0, (n - gateway->n_pins_of) * sizeof *more);
+        gateway->pins_of = more;
+        gateway->n_pins_of = n;
+    }
+    return &gateway->pins_of[studio.value];
+}
+
+/* No studio has more in the queue to the vault than it leaves free for the others. */
+bool gateway_pin_room(struct gateway *gateway, struct studio_id studio)
+{
+    return *pins_of(gateway, studio) + gateway->n_pins + 2 <= GATEWAY_PINS_MAX;
+}
+
 static void pin_free(struct gateway *gateway, struct pin *pin)
 {
     gateway->n_pins--;
+    --*pins_of(gateway, pin->request.studio);
     if (pin->envelope)
         wire_free(pin->envelope);
     spec_free(pin->spec);
@@ -56,6 +78,7 @@ void gateway_pin(struct gateway *gateway, struct studio_id studio, const Protobu
     pin->envelope = TAKE_PTR(ask->envelope);
     pin->spec = spec;
     gateway->n_pins++;
+    ++*pins_of(gateway, studio);
     vault_submit(gateway->with.vault, &pin->request);
 }
 
@@ -245,7 +268,7 @@ void gateway_on_submit(struct gateway *gateway)
         gateway_refuse(gateway, CODE_INVALID, "the submission", invalid, "correct it");
         return;
     }
-    if (gateway->n_pins >= GATEWAY_PINS_MAX) {
+    if (!gateway_pin_room(gateway, studio)) {
         gateway_refuse(gateway, CODE_BUSY, "the submission", "too many are waiting for the vault",
                        "try again in some seconds");
         return;

@@ -214,7 +214,7 @@ void gateway_on_result(struct gateway *gateway)
     }
     if (result->n_refs == 0)
         gateway_result_go(gateway);
-    else if (gateway->n_pins >= GATEWAY_PINS_MAX)
+    else if (!gateway_pin_room(gateway, entry->studio))
         gateway_committed(gateway, &ask->route, &lease, CODE_BUSY,
                           "too many wait for the vault: send it again in some seconds", NULL, 0);
     else

@@ -32,6 +32,8 @@ static void audit_step(const struct step *step)
             CHECK(step_open(step, word * 64 + (unsigned)__builtin_ctzll(rest)));
     }
     CHECK(memcmp(n, step->n, sizeof(n)) == 0);
+    CHECK(step->unfinished ==
+          (n[TASK_WAITING] + n[TASK_READY] + n[TASK_LEASED] + n[TASK_RUNNING] > 0));
     CHECK((step->queue_position != HEAP_NONE) ==
           (step->n[TASK_READY] > 0 && step->job->state == JOB_ACTIVE));
     for (size_t i = 0; i < step->floors.n; i++) {
@@ -240,23 +242,36 @@ static void audit_queues(const struct demand *demand)
     }
 }
 
-static void audit_studio(const struct studio *studio)
+static void audit_studio(const struct core *core, const struct studio *studio)
 {
     size_t waiting = 0;
+    uint64_t classes = 0, tasks = 0;
 
-    for (const struct queue *queue = studio->queues; queue; queue = queue->next_of_studio) {
-        CHECK((queue->position != HEAP_NONE) == (queue->steps.n > 0));
-        CHECK((queue->position != HEAP_NONE) == !link_alone(&queue->waiting));
-        waiting += queue->steps.n > 0;
-    }
+    for (size_t i = 0; i < core->fleet.n_demands; i++)
+        for (const struct queue *queue = core->fleet.all_demands[i]->of_studios; queue;
+             queue = queue->next_of_demand) {
+            if (queue->studio != studio)
+                continue;
+            CHECK((queue->position != HEAP_NONE) == (queue->steps.n > 0));
+            CHECK((queue->position != HEAP_NONE) == !link_alone(&queue->waiting));
+            waiting += queue->steps.n > 0;
+            classes += queue->uses > 0;
+        }
     list_each(link, &studio->waiting) waiting--;
-    CHECK(waiting == 0);
+    for (size_t i = 0; i < studio->n_jobs; i++)
+        tasks += studio->jobs[i]->n_tasks;
+    CHECK(waiting == 0 && classes == studio->n_classes && tasks == studio->n_tasks);
 }
 
 static void audit_demand(const struct core *core, const struct demand *demand)
 {
     struct fleet *fleet = (struct fleet *)&core->fleet;
+    uint64_t uses = 0;
 
+    for (const struct queue *queue = demand->of_studios; queue; queue = queue->next_of_demand)
+        uses += queue->uses;
+    CHECK(uses <= demand->uses);
+    CHECK((demand->number == DEMAND_UNUSED) == (demand->uses == 0));
     if (!demand->queues.less)
         return;
     audit_queues(demand);
@@ -273,21 +288,27 @@ static void audit_demand(const struct core *core, const struct demand *demand)
 
 void core_audit(const struct core *core)
 {
-    size_t leases = 0, tasks = 0;
+    size_t leases = 0, tasks = 0, uses = 0;
 
     for (size_t i = 0; i < core->n_jobs; i++) {
         audit_job(core, core->jobs[i]);
         CHECK(i == 0 || core->jobs[i - 1]->sequence < core->jobs[i]->sequence);
         list_each(link, &core->jobs[i]->leases) leases++;
         list_each(link, &core->jobs[i]->tasks) tasks++;
+        for (uint32_t j = 0; j < core->jobs[i]->n_steps; j++)
+            uses += core->jobs[i]->steps[j].unfinished;
     }
     CHECK(leases == core->lease_pool.in_use && leases == core->leases.n);
     CHECK(tasks == core->task_pool.in_use && tasks == core->tasks.n);
+    uses += leases; /* a class is used by unfinished steps and by leases */
+    for (size_t i = 0; i < core->fleet.n_demands; i++)
+        uses -= core->fleet.all_demands[i]->uses;
+    CHECK(uses == 0);
     audit_fleet(core);
     list_each(link, &core->fleet.shapes) audit_shape(core, container_of(link, struct shape, link));
     audit_open(&core->fleet);
     for (size_t i = 0; i < core->n_studios; i++)
-        audit_studio(core->all_studios[i]);
+        audit_studio(core, core->all_studios[i]);
     if (!core->live || core->promised_ns == 0)
         return;
     for (size_t i = 0; i < core->fleet.n_demands; i++)

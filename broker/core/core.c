@@ -31,6 +31,9 @@ struct core *core_new(const struct core_config *config)
     own->attempts_failed = own->attempts_failed ? own->attempts_failed : LIMIT_ATTEMPTS_FAILED;
     own->job_failed = own->job_failed ? own->job_failed : LIMIT_JOB_FAILED;
     own->job_failed_first = own->job_failed_first ? own->job_failed_first : LIMIT_JOB_FAILED_FIRST;
+    own->tasks_max = own->tasks_max ? own->tasks_max : CORE_TASKS;
+    own->jobs_max = own->jobs_max ? own->jobs_max : LIMIT_JOBS;
+    own->classes_max = own->classes_max ? own->classes_max : LIMIT_CLASSES;
     pool_init(&core->task_pool, sizeof(struct task));
     pool_init(&core->lease_pool, sizeof(struct lease));
     pool_init(&core->request_pool, sizeof(struct request));

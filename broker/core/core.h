@@ -267,6 +267,7 @@ struct core_config {
     uint64_t seed; /* of the hash tables: random, so that nobody can choose ids that collide */
     int64_t lease_ns, reconnect_ns, note_after_ns; /* 0: limits.h */
     uint32_t attempts_failed, job_failed, job_failed_first; /* 0: limits.h */
+    uint64_t tasks_max, jobs_max, classes_max;              /* of all studios; 0: limits.h */
 };
 
 struct core *core_new(const struct core_config *config);

@@ -276,31 +276,67 @@ static bool demand_is(const void *value, const void *key)
            sets_same(a->sets, a->n_sets, b->sets, b->n_sets);
 }
 
-struct demand *demand_of(struct fleet *fleet, const struct step_spec *spec)
+static void demand_empty(struct fleet *fleet, struct demand *demand)
+{
+    amounts_free(fleet, demand->amounts, demand->n_amounts);
+    sets_free(fleet, demand->sets, demand->n_sets);
+}
+
+struct demand *demand_find(struct fleet *fleet, const struct step_spec *spec, uint64_t *ret_hash)
 {
     struct demand made = {0};
 
     demand_fill(fleet, &made, spec);
     struct demand *demand = table_find(&fleet->demands, made.hash, demand_is, &made);
 
-    if (demand || fleet->n_demands == LIMIT_CLASSES) {
-        amounts_free(fleet, made.amounts, made.n_amounts);
-        sets_free(fleet, made.sets, made.n_sets);
-        return demand;
+    *ret_hash = made.hash;
+    demand_empty(fleet, &made);
+    return demand;
+}
+
+struct demand *demand_of(struct fleet *fleet, const struct step_spec *spec)
+{
+    struct demand *demand = memory_new(sizeof(*demand));
+
+    demand_fill(fleet, demand, spec);
+    struct demand *known = table_find(&fleet->demands, demand->hash, demand_is, demand);
+
+    if (known) {
+        demand_empty(fleet, demand);
+        free(demand);
+        return known;
     }
-    demand = memory_copy(&made, sizeof(made));
-    demand->number = (uint32_t)fleet->n_demands;
+    demand->number = DEMAND_UNUSED;
     MEMORY_GROW(fleet->all_demands, fleet->n_demands, fleet->demands_capacity);
     fleet->all_demands[fleet->n_demands++] = demand;
     table_insert(&fleet->demands, demand->hash, demand);
     return demand;
 }
 
+void demand_use(struct fleet *fleet, struct demand *demand, bool more)
+{
+    CHECK(more || demand->uses > 0);
+    demand->uses += more ? 1 : -1u;
+    if (more && demand->uses == 1) {
+        demand->number = fleet->n_spare_numbers ? fleet->spare_numbers[--fleet->n_spare_numbers]
+                                                : fleet->n_numbers++;
+        demand->serial = ++fleet->serial;
+    } else if (!more && demand->uses == 0) {
+        MEMORY_GROW(fleet->spare_numbers, fleet->n_spare_numbers, fleet->spare_numbers_capacity);
+        fleet->spare_numbers[fleet->n_spare_numbers++] = demand->number;
+        demand->number = DEMAND_UNUSED;
+    }
+}
+
+uint64_t demands_in_use(const struct fleet *fleet)
+{
+    return fleet->n_numbers - fleet->n_spare_numbers;
+}
+
 void demand_free(struct fleet *fleet, struct demand *demand)
 {
     heap_deinit(&demand->queues);
-    amounts_free(fleet, demand->amounts, demand->n_amounts);
-    sets_free(fleet, demand->sets, demand->n_sets);
+    demand_empty(fleet, demand);
     free(demand);
 }
 
@@ -357,7 +393,8 @@ static bool plan_amounts(struct plan *plan, const struct demand *demand, const s
 
 static void plan_make(struct plan *plan, const struct demand *demand, struct shape *shape)
 {
-    plan->known = true;
+    memset(plan, 0, sizeof(*plan) + shape->n_free * sizeof(*plan->need));
+    plan->serial = demand->serial;
     plan->cards = demand->cards;
     while (plan->kind_first < shape->n_kinds &&
            shape->kind_memory_mib[plan->kind_first] < demand->card_memory_mib)
@@ -370,8 +407,14 @@ static void plan_make(struct plan *plan, const struct demand *demand, struct sha
     plan->possible = shape_fits(shape, shape->total, plan);
 }
 
+static struct plan *plan_new(const struct shape *shape)
+{
+    return memory_new(sizeof(struct plan) + shape->n_free * sizeof(int64_t));
+}
+
 const struct plan *demand_plan(const struct demand *demand, struct shape *shape)
 {
+    CHECK(demand->number != DEMAND_UNUSED);
     if (demand->number >= shape->n_plans) {
         size_t n = 2 * (size_t)demand->number + 8;
 
@@ -381,10 +424,22 @@ const struct plan *demand_plan(const struct demand *demand, struct shape *shape)
     }
     struct plan *plan = shape->plans[demand->number];
 
-    if (!plan) {
-        plan = memory_new(sizeof(*plan) + shape->n_free * sizeof(*plan->need));
+    if (!plan)
+        plan = shape->plans[demand->number] = plan_new(shape);
+    if (plan->serial != demand->serial)
         plan_make(plan, demand, shape);
-        shape->plans[demand->number] = plan;
-    }
     return plan;
+}
+
+bool demand_possible(const struct demand *demand, struct shape *shape)
+{
+    if (demand->number != DEMAND_UNUSED)
+        return demand_plan(demand, shape)->possible;
+    struct plan *plan = plan_new(shape);
+
+    plan_make(plan, demand, shape);
+    bool possible = plan->possible;
+
+    free(plan);
+    return possible;
 }

@@ -35,6 +35,7 @@ void fleet_deinit(struct fleet *fleet)
     for (size_t i = 0; i < fleet->n_demands; i++)
         demand_free(fleet, fleet->all_demands[i]);
     free(fleet->all_demands);
+    free(fleet->spare_numbers);
     table_deinit(&fleet->workers_by_key);
     table_deinit(&fleet->demands);
     table_deinit(&fleet->groups);
@@ -402,7 +403,7 @@ uint32_t fleet_able(struct fleet *fleet, const struct demand *demand)
         struct shape *shape = container_of(link, struct shape, link);
         uint32_t willing = shape_willing(shape);
 
-        if (willing > 0 && demand_plan(demand, shape)->possible)
+        if (willing > 0 && demand_possible(demand, shape))
             workers += willing;
     }
     return workers;
@@ -417,7 +418,7 @@ bool fleet_able_exceeds(struct fleet *fleet, const struct demand *demand, uint32
         struct shape *shape = container_of(link, struct shape, link);
         uint32_t there = shape_willing(shape) + (held ? shape->held : 0);
 
-        if (there > 0 && demand_plan(demand, shape)->possible)
+        if (there > 0 && demand_possible(demand, shape))
             workers += there;
         if (workers > n)
             return true;
@@ -427,6 +428,5 @@ bool fleet_able_exceeds(struct fleet *fleet, const struct demand *demand, uint32
 
 bool worker_able(const struct worker *worker, const struct demand *demand)
 {
-    return worker->connected && worker_willing(worker) &&
-           demand_plan(demand, worker->shape)->possible;
+    return worker->connected && worker_willing(worker) && demand_possible(demand, worker->shape);
 }

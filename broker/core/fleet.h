@@ -5,7 +5,7 @@
  * pair; whether a group has room is a comparison of a few integers. So finding a worker walks
  * groups, never workers, and a worker changes group in O(1).
  *
- * Shape:   LIMIT_CLASSES demands, LIMIT_WORKERS workers. A free vector is
+ * Shape:   LIMIT_CLASSES demands with work left, LIMIT_WORKERS workers. A free vector is
  *          [slots, vcpus, memory, cards of each size ascending, other amounts].
  * Units:   amounts are millionths (AMOUNT_ONE), so that equal capacity compares equal.
  * Owns:    everything here; a name is interned and lives as long as somebody holds it.
@@ -17,11 +17,13 @@
 #include <broker/core/memory.h>
 
 struct lease;
+struct queue;
 struct task;
 
 #define AMOUNT_ONE 1000000LL
 #define AMOUNT_MAX 1e12 /* times AMOUNT_ONE fits 63 bits */
 enum { FREE_SLOTS, FREE_VCPUS, FREE_MEMORY, FREE_CARDS };
+enum { DEMAND_UNUSED = UINT32_MAX };
 enum { OPEN_SLOTS = 64 }; /* who has more slots free is as empty as who has so many */
 
 struct name_amount {
@@ -36,9 +38,11 @@ struct name_set {
     size_t n_all_of;
 };
 
-/* A requirement class. */
+/* A requirement class. While unfinished steps or leases use it, it has a number, by which shapes
+ * find their plans for it; then the number is for another. */
 struct demand {
-    uint32_t number;
+    uint32_t number, uses;
+    uint64_t serial; /* of this use of the number */
     uint64_t hash;
     int64_t vcpus; /* 0: a slot's share */
     int64_t memory;
@@ -49,6 +53,7 @@ struct demand {
     struct name_set *sets;
     size_t n_sets; /* sorted by name */
     /* sched.c's */
+    struct queue *of_studios;           /* all queues of it, linked by next_of_demand */
     struct heap queues;                 /* studios with ready tasks of it, by virtual time */
     struct link runnable;               /* in core.runnable while `queues` is not empty */
     struct link dirty;                  /* in core.dirty_demands */
@@ -62,7 +67,8 @@ struct demand {
 
 /* How one shape meets one demand. */
 struct plan {
-    bool known, possible;
+    uint64_t serial; /* the demand's, or it is of another that had the number before */
+    bool possible;
     uint32_t cards, kind_first; /* that many, of this kind or a larger */
     int64_t need[];             /* as long as the shape's free vector; cards not included */
 };
@@ -149,6 +155,10 @@ struct fleet {
     struct table names, demands, workers_by_key, groups;
     struct demand **all_demands;
     size_t n_demands, demands_capacity;
+    uint32_t *spare_numbers;
+    size_t n_spare_numbers, spare_numbers_capacity;
+    uint32_t n_numbers; /* given, the spare ones included */
+    uint64_t serial;
     struct worker **workers;
     size_t n_workers, workers_capacity;
     struct table shapes_by_offer;
@@ -165,9 +175,14 @@ void fleet_deinit(struct fleet *fleet);
 
 /* demand.c */
 bool demand_valid(const struct step_spec *spec);
-struct demand *demand_of(struct fleet *fleet,
-                         const struct step_spec *spec); /* NULL: LIMIT_CLASSES */
+struct demand *demand_of(struct fleet *fleet, const struct step_spec *spec); /* made if new */
+/* NULL: no step has it. Its hash is that of an equal demand, too. */
+struct demand *demand_find(struct fleet *fleet, const struct step_spec *spec, uint64_t *ret_hash);
+void demand_use(struct fleet *fleet, struct demand *demand, bool more);
+uint64_t demands_in_use(const struct fleet *fleet);
+/* Of one in use. The plan lives as long as that use. */
 const struct plan *demand_plan(const struct demand *demand, struct shape *shape);
+bool demand_possible(const struct demand *demand, struct shape *shape); /* in use or not */
 /* Interned, so that equal names are one pointer; held until it is given back. */
 const char *name_take(struct fleet *fleet, const char *name);
 void name_give(struct fleet *fleet, const char *name);

@@ -88,6 +88,8 @@ void request_repeat(struct core *core, const struct event *event, const struct r
                     const struct request_digest *digest);
 void core_reply(struct core *core, const struct event *event, enum code code,
                 const struct job_id *job, uint64_t tasks, bool repeated);
+/* A studio may have no more than what it leaves free for all others, so that none can take all. */
+bool share_left(uint64_t own, uint64_t all, uint64_t more, uint64_t limit);
 void core_remember(struct core *core, const struct request *request);
 
 /* result.c: a failed attempt of a lease is recorded; the job pauses itself where that is due. */

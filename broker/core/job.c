@@ -87,10 +87,23 @@ void step_move(struct step *step, uint64_t word, uint64_t mask, enum task_state 
     if (step->left_kept && to == TASK_DONE)
         bitmap_clear(&step->left, word, mask);
     job_touch(step->job);
+    step_counted(step);
     if (had_ready != (step->n[TASK_READY] > 0))
         sched_step_changed(step);
     if (to == TASK_DONE)
         step_wake_dependents(step, word, mask);
+}
+
+void step_counted(struct step *step)
+{
+    bool unfinished =
+        step->n[TASK_WAITING] + step->n[TASK_READY] + step->n[TASK_LEASED] + step->n[TASK_RUNNING] >
+        0;
+
+    if (unfinished == step->unfinished)
+        return;
+    step->unfinished = unfinished;
+    queue_use(step->queue, &step->job->core->fleet, unfinished);
 }
 
 void step_move_one(struct step *step, uint64_t index, enum task_state to)
@@ -295,7 +308,6 @@ static void step_init(struct job *job, uint32_t number, struct step_spec *spec)
     space_init(spec->space); /* moved: the spec keeps an empty one */
     step->queue_position = HEAP_NONE;
     step->demand = demand_of(&job->core->fleet, spec);
-    CHECK(step->demand); /* refused before it was recorded */
     if (!step->demand->queues.less)
         demand_init_queues(step->demand);
     step->queue = studio_queue(job->studio, step->demand);
@@ -303,6 +315,7 @@ static void step_init(struct job *job, uint32_t number, struct step_spec *spec)
         bitmap_init(&step->bits[state], step->n_tasks);
     bitmap_init(&step->left, step->n_tasks);
     step->n[TASK_WAITING] = step->n_tasks;
+    step_counted(step);
     step->needs = memory_new(spec->n_dependencies * sizeof(*step->needs));
     for (size_t i = 0; i < spec->n_dependencies; i++) {
         struct step *other = &job->steps[spec->dependencies[i].step];
@@ -347,6 +360,7 @@ struct job *job_new(struct core *core, const struct record *record)
     }
     job->n[TASK_WAITING] = job->n_tasks;
     core->n_tasks += job->n_tasks;
+    job->studio->n_tasks += job->n_tasks;
     MEMORY_GROW(core->jobs, core->n_jobs, core->jobs_capacity);
     core->jobs[core->n_jobs++] = job;
     MEMORY_GROW(job->studio->jobs, job->studio->n_jobs, job->studio->jobs_capacity);

@@ -34,6 +34,7 @@ struct step {
     struct demand *demand;
     struct queue *queue;
     size_t queue_position;
+    bool unfinished; /* uses its class */
     /* One set a state. WAITING is the absence of all others; its own set marks those tasks that
      * wait for a moment or for another worker (struct task.delay), not for other tasks. */
     struct bitmap bits[TASK_STATES_COUNT];
@@ -119,6 +120,8 @@ void step_move_one(struct step *step, uint64_t index, enum task_state to);
 /* Whatever their state (but `keep`), first..last become `to`: WAITING or CANCELLED. */
 void step_move_range(struct step *step, uint64_t first, uint64_t last, enum task_state to,
                      unsigned keep);
+/* Its counts have changed: whether anything of it is left to do may have, too. */
+void step_counted(struct step *step);
 enum task_state step_state(const struct step *step, uint64_t index);
 uint32_t step_floor(const struct step *step, uint64_t index);
 bool step_open(const struct step *step, uint64_t index); /* nothing it depends on is left */

@@ -39,6 +39,8 @@ struct lease *lease_new(struct core *core, const struct lease_id *id, struct ste
     link_last(&step->job->leases, &lease->of_job);
     link_last(&lease->task->leases, &lease->of_task);
     table_insert(&core->leases, lease_hash(id), lease);
+    demand_use(&core->fleet, step->demand,
+               true); /* its plan may be held for longer than its step runs */
     return lease;
 }
 
@@ -221,6 +223,7 @@ void lease_free(struct core *core, struct lease *lease)
     if (task)
         link_remove(&lease->of_task);
     table_remove(&core->leases, lease_hash(&lease->id), lease);
+    demand_use(&core->fleet, lease->step->demand, false);
     pool_give(&core->lease_pool, lease);
 }
 

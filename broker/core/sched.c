@@ -51,16 +51,16 @@ void sched_init(struct core *core)
 void sched_deinit(struct core *core)
 {
     for (size_t i = 0; i < core->n_studios; i++) {
-        struct studio *studio = core->all_studios[i];
-
-        for (struct queue *queue = studio->queues, *next = NULL; queue; queue = next) {
-            next = queue->next_of_studio;
+        free(core->all_studios[i]->jobs);
+        free(core->all_studios[i]);
+    }
+    for (size_t i = 0; i < core->fleet.n_demands; i++)
+        for (struct queue *queue = core->fleet.all_demands[i]->of_studios, *next = NULL; queue;
+             queue = next) {
+            next = queue->next_of_demand;
             heap_deinit(&queue->steps);
             free(queue);
         }
-        free(studio->jobs);
-        free(studio);
-    }
     free(core->all_studios);
     table_deinit(&core->studios);
 }
@@ -106,8 +106,8 @@ void demand_init_queues(struct demand *demand)
 
 struct queue *studio_queue(struct studio *studio, struct demand *demand)
 {
-    for (struct queue *queue = studio->queues; queue; queue = queue->next_of_studio)
-        if (queue->demand == demand)
+    for (struct queue *queue = demand->of_studios; queue; queue = queue->next_of_demand)
+        if (queue->studio == studio)
             return queue;
     struct queue *queue = memory_new(sizeof(*queue));
 
@@ -116,9 +116,18 @@ struct queue *studio_queue(struct studio *studio, struct demand *demand)
     queue->position = HEAP_NONE;
     link_init(&queue->waiting);
     heap_init(&queue->steps, step_before, offsetof(struct step, queue_position));
-    queue->next_of_studio = studio->queues;
-    studio->queues = queue;
+    queue->next_of_demand = demand->of_studios;
+    demand->of_studios = queue;
     return queue;
+}
+
+void queue_use(struct queue *queue, struct fleet *fleet, bool more)
+{
+    bool used = queue->uses > 0;
+
+    queue->uses += more ? 1 : -1u;
+    queue->studio->n_classes += (queue->uses > 0) - used;
+    demand_use(fleet, queue->demand, more);
 }
 
 void core_studio_weight(struct core *core, struct studio_id id, uint32_t weight)

@@ -16,9 +16,9 @@
 struct studio {
     struct studio_id id;
     uint32_t weight;
-    uint64_t clock;       /* virtual time */
-    struct queue *queues; /* one a demand, linked by next_of_studio */
-    struct link waiting;  /* those of them that are not empty */
+    uint64_t clock;              /* virtual time */
+    struct link waiting;         /* its queues that are not empty */
+    uint64_t n_classes, n_tasks; /* with work left; in all its jobs */
     struct job **jobs;
     size_t n_jobs, jobs_capacity; /* by sequence */
 };
@@ -27,7 +27,8 @@ struct studio {
 struct queue {
     struct studio *studio;
     struct demand *demand;
-    struct queue *next_of_studio;
+    struct queue *next_of_demand;
+    uint32_t uses; /* unfinished steps */
     struct heap steps;
     size_t position;     /* in the demand's heap */
     struct link waiting; /* in the studio's while it is in that heap */
@@ -38,6 +39,7 @@ void sched_deinit(struct core *core);
 struct studio *studio_of(struct core *core, struct studio_id id); /* NULL: LIMIT_STUDIOS */
 struct studio *studio_find(const struct core *core, struct studio_id id);
 void demand_init_queues(struct demand *demand);
+void queue_use(struct queue *queue, struct fleet *fleet, bool more);
 struct queue *studio_queue(struct studio *studio, struct demand *demand);
 
 /* The step has ready tasks of an active job, or no longer. */

@@ -91,6 +91,45 @@ static bool dependencies_valid(const struct job_spec *spec, size_t number)
     return true;
 }
 
+bool share_left(uint64_t own, uint64_t all, uint64_t more, uint64_t limit)
+{
+    return more == 0 || (all + more <= limit && own + more <= limit - all - more);
+}
+
+/* How many classes it would add to those of its studio; each of them might be new to all. */
+static uint64_t classes_new(struct core *core, const struct job_spec *spec, struct studio *studio)
+{
+    uint64_t hashes[LIMIT_STEPS];
+    size_t n = 0;
+
+    for (size_t i = 0; i < spec->n_steps; i++) {
+        uint64_t hash = 0;
+        const struct demand *demand = demand_find(&core->fleet, &spec->steps[i], &hash);
+        const struct queue *queue = demand ? demand->of_studios : NULL;
+        size_t j = 0;
+
+        while (queue && queue->studio != studio)
+            queue = queue->next_of_demand;
+        while (j < n && hashes[j] != hash)
+            j++;
+        if (j == n && (!queue || queue->uses == 0))
+            hashes[n++] = hash;
+    }
+    return n;
+}
+
+static bool fits_in(struct core *core, const struct job_spec *spec, uint64_t n_tasks)
+{
+    const struct core_config *limits = &core->config;
+    struct studio *studio = studio_of(core, spec->studio);
+
+    return studio && core->n_jobs < limits->jobs_max &&
+           share_left(studio->n_jobs, core->n_jobs, 1, limits->jobs_max) &&
+           share_left(studio->n_tasks, core->n_tasks, n_tasks, limits->tasks_max) &&
+           share_left(studio->n_classes, demands_in_use(&core->fleet),
+                      classes_new(core, spec, studio), limits->classes_max);
+}
+
 static enum code job_check(struct core *core, const struct job_spec *spec)
 {
     uint64_t n_tasks = 0;
@@ -105,13 +144,7 @@ static enum code job_check(struct core *core, const struct job_spec *spec)
             return CODE_INVALID;
         n_tasks += size;
     }
-    if (core->n_jobs == LIMIT_JOBS || core->n_tasks + n_tasks > CORE_TASKS ||
-        !studio_of(core, spec->studio))
-        return CODE_BUSY;
-    for (size_t i = 0; i < spec->n_steps; i++)
-        if (!demand_of(&core->fleet, &spec->steps[i]))
-            return CODE_BUSY;
-    return CODE_OK;
+    return fits_in(core, spec, n_tasks) ? CODE_OK : CODE_BUSY;
 }
 
 void on_submit(struct core *core, const struct event *event)

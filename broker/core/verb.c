@@ -265,6 +265,17 @@ static enum code verb_pause(struct core *core, struct job *job, bool pause)
     return CODE_OK;
 }
 
+/* Its finished steps may want their classes back. */
+static bool classes_left(const struct core *core, const struct job *job)
+{
+    uint64_t more = 0;
+
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        more += !job->steps[i].unfinished && job->steps[i].queue->uses == 0;
+    return share_left(job->studio->n_classes, demands_in_use(&core->fleet), more,
+                      core->config.classes_max);
+}
+
 static enum code verb_run(struct core *core, struct job *job, const struct event *event,
                           uint64_t *ret_tasks)
 {
@@ -286,6 +297,8 @@ static enum code verb_run(struct core *core, struct job *job, const struct event
     }
     case VERB_CANCEL:
     case VERB_RETRY:
+        if (event->verb.verb == VERB_RETRY && !classes_left(core, job))
+            return CODE_BUSY;
         if (event->verb.n_ranges > 0)
             code = verb_ranges(core, job, event, ret_tasks);
         else

@@ -30,6 +30,7 @@ enum plant {
     PLANT_NEVER_CUT_OFF,  /* many silent workers are taken for many lost ones */
     PLANT_LOSE_TWICE,     /* a lease that is lost again counts again */
     PLANT_FORGET_ORDER,   /* a studio that was served is not sorted in again */
+    PLANT_KEEP_CLASS,     /* a class whose work is done stays in use */
     PLANTS,
 };
 static const char *const names[] = {
@@ -50,6 +51,7 @@ static const char *const names[] = {
     [PLANT_NEVER_CUT_OFF] = "never cut off",
     [PLANT_LOSE_TWICE] = "lose twice",
     [PLANT_FORGET_ORDER] = "forget order",
+    [PLANT_KEEP_CLASS] = "keep class",
 };
 enum { SEEDS = 400, SEEDS_UNBROKEN = 50 };
 static enum plant planted;
@@ -111,6 +113,9 @@ void __wrap_lease_started(struct core *core, struct lease *lease)
 }
 
 PLANT(void, heap_moved, (struct heap * heap, void *item), (heap, item), PLANT_FORGET_ORDER)
+
+PLANT(void, queue_use, (struct queue * queue, struct fleet *fleet, bool more), (queue, fleet, more),
+      PLANT_KEEP_CLASS)
 
 bool __real_fleet_cut_off(const struct fleet *fleet);
 bool __wrap_fleet_cut_off(const struct fleet *fleet);

@@ -167,6 +167,67 @@ TEST(names_that_nobody_offers_any_more_are_forgotten)
     farm_free(&farm);
 }
 
+static struct farm small_farm(void)
+{
+    struct core_config config = {.epoch = 1, .classes_max = 8, .tasks_max = 100, .jobs_max = 1000};
+    struct farm farm = {.core = core_new(&config), .now_ns = SECOND};
+
+    outbox_init(&farm.outbox);
+    core_recovered(farm.core, farm.now_ns);
+    return farm;
+}
+
+static enum code submit_class(struct farm *farm, uint8_t job, uint32_t studio, uint32_t tasks,
+                              double vcpus)
+{
+    return submit(farm, &(struct plan_job){job, studio, 0, {{.tasks = tasks, .vcpus = vcpus}}});
+}
+
+static struct lease_id lease_of(struct farm *farm, uint8_t number)
+{
+    struct job_id job = job_numbered(number);
+
+    list_each(link, &job_find(farm->core, &job)->leases) return container_of(link, struct lease,
+                                                                             of_job)
+        ->id;
+    fail();
+    return (struct lease_id){0};
+}
+
+TEST(classes_of_finished_work_are_free_again)
+{
+    struct farm farm = small_farm();
+
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 1, .vcpus = 100});
+    for (uint8_t job = 1; job <= 40; job++) {
+        assert_int_equal(submit_class(&farm, job, 1, 1, job), CODE_OK);
+        assert_int_equal(result(&farm, 1, assigned(&farm, 0), CLASS_OK), CODE_OK);
+        assert_int_equal(demands_in_use(&farm.core->fleet), 0);
+    }
+    for (uint8_t job = 41; job <= 44; job++)
+        assert_int_equal(submit_class(&farm, job, 1, 1, job), CODE_OK);
+    assert_int_equal(verb(&farm, 1, VERB_RETRY, &(struct task_range){0, 0, 0}), CODE_BUSY);
+    assert_int_equal(verb(&farm, 41, VERB_CANCEL, NULL), CODE_OK);
+    result(&farm, 1, lease_of(&farm, 41), CLASS_CANCELLED);
+    assert_int_equal(verb(&farm, 1, VERB_RETRY, &(struct task_range){0, 0, 0}), CODE_OK);
+    farm_free(&farm);
+}
+
+TEST(a_studio_may_have_no_more_than_it_leaves_for_others)
+{
+    struct farm farm = small_farm();
+
+    for (uint8_t job = 1; job <= 4; job++)
+        assert_int_equal(submit_class(&farm, job, 1, 1, job), CODE_OK);
+    assert_int_equal(submit_class(&farm, 5, 1, 1, 5), CODE_BUSY);
+    assert_int_equal(submit_class(&farm, 5, 1, 46, 4), CODE_OK);  /* a class it has */
+    assert_int_equal(submit_class(&farm, 6, 1, 1, 4), CODE_BUSY); /* half of all tasks are its */
+    assert_int_equal(submit_class(&farm, 6, 2, 25, 5), CODE_OK);
+    assert_int_equal(submit_class(&farm, 7, 2, 1, 5), CODE_BUSY);
+    assert_int_equal(submit_class(&farm, 7, 3, 12, 6), CODE_OK);
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -179,6 +240,8 @@ int main(void)
         cmocka_unit_test(a_waiting_step_says_why),
         cmocka_unit_test(workers_of_equal_room_are_one_group),
         cmocka_unit_test(names_that_nobody_offers_any_more_are_forgotten),
+        cmocka_unit_test(classes_of_finished_work_are_free_again),
+        cmocka_unit_test(a_studio_may_have_no_more_than_it_leaves_for_others),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
