@@ -150,8 +150,9 @@ struct pin {
     Wl__Envelope *envelope;
     struct job_spec *spec; /* of a submission */
 };
-/* Pins the refs of the message at hand, then calls gateway_pin_done; takes the envelope over. */
+/* No studio has more in the queue to the vault than it leaves free for all others. */
 bool gateway_pin_room(struct gateway *gateway, struct studio_id studio);
+/* Pins the refs of the message at hand, then calls gateway_pin_done; takes the envelope over. */
 void gateway_pin(struct gateway *gateway, struct studio_id studio, const ProtobufCBinaryData *refs,
                  size_t n_refs, struct job_spec *spec);
 void gateway_pins_drop(struct gateway *gateway); /* at the end: what the vault gave back */

@@ -36,7 +36,6 @@ static uint32_t *pins_of(struct gateway *gateway, struct studio_id studio)
     return &gateway->pins_of[studio.value];
 }
 
-/* No studio has more in the queue to the vault than it leaves free for the others. */
 bool gateway_pin_room(struct gateway *gateway, struct studio_id studio)
 {
     return *pins_of(gateway, studio) + gateway->n_pins + 2 <= GATEWAY_PINS_MAX;
