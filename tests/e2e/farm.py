@@ -269,14 +269,14 @@ class Farm:
         self.processes.append(process)
         return process
 
-    def start_broker(self):
+    def start_broker(self, *options):
         """The first time on any free port, afterwards on the same."""
         ready = self.path("ready")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(ready)
         self.broker = self.start("broker", [BROKER, "run", "--state", self.state, "--ready-file", ready,
                                             "--control", self.control or "tcp://127.0.0.1:*",
-                                            "--bulk", self.bulk or "tcp://127.0.0.1:*"])
+                                            "--bulk", self.bulk or "tcp://127.0.0.1:*", *options])
         line = until(lambda: (not self.broker.alive() and "dead") or (read(ready, b"").endswith(b"\n") and read(ready).decode()),
                      "the broker is ready")
         check(line != "dead", "the broker ended:", self.broker.log())

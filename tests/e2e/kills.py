@@ -5,6 +5,7 @@ session, and a frame ends when the scenario opens its gate.
 """
 import os
 import re
+import signal
 
 from farm import Farm, alive, equal, lines, main, scenario, tree, until, write
 
@@ -42,6 +43,10 @@ class Shot:
         person.ask("fetch", job, "--follow", "-o", self.farm.path("home"), code=0)
         equal(tree(self.farm.path("home")), {"f.%d" % i: b"%d\n" % i for i in range(1, n + 1)}, "frames home")
         equal(self.farm.results(job), {(0, task): 1 for task in range(n)}, "current results")
+
+
+def away(operator):
+    return [worker["name"] for worker in operator.ask("workers", "--json", code=0).json if not worker["connected"]]
 
 
 def running_on(person, job, name):
@@ -176,6 +181,28 @@ def retrying_one_frame_while_20_others_run_disturbs_none():
         rows = farm.attempts(job)
         equal([row for row in rows if row[5] != 0], [], "attempts that failed")
         equal(len(rows), 22, "attempts")
+
+
+@scenario
+def workers_that_all_fall_silent_keep_what_they_run():
+    with Farm() as farm:
+        farm.start_broker("--lease-seconds", "2")
+        ann, ops, shot = farm.person("ann"), farm.person("ops", studio=None, role="operator"), Shot(farm)
+        boxes = [farm.worker("box%d" % i, "--slots", "1") for i in range(3)]
+        job = shot.submit(ann, "1-3")
+        shot.wait_starts(lambda starts: len(starts) == 3, "three frames run")
+        ann.wait_counts(job, running=3)
+        for box in boxes:  # as if the broker's cable were out: the frames go on
+            os.kill(box.popen.pid, signal.SIGSTOP)
+        until(lambda: len(away(ops)) == 3, "the broker hears nobody")
+        equal(ann.counts(job)["running"], 3, "frames that count as running")
+        for box in boxes:
+            os.kill(box.popen.pid, signal.SIGCONT)
+        until(lambda: not away(ops), "everybody is back")
+        shot.open()
+        shot.home(ann, job, 3)
+        equal([row for row in farm.attempts(job) if row[5] == 7], [], "attempts lost")
+        equal(shot.starts(), {1: 1, 2: 1, 3: 1}, "starts")
 
 
 if __name__ == "__main__":
