@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <sqlite3.h>
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
 #include <proto/state.h>
@@ -28,6 +29,7 @@ static struct {
     struct link_keypair keys[WHO_COUNT];
     struct link_key server;
     pid_t pid;
+    int64_t lease_ns; /* 0: as usual */
 } broker;
 
 struct peer_link {
@@ -44,6 +46,7 @@ static void broker_start(void)
                                    .bulk = "tcp://127.0.0.1:*",
                                    .bulk_memory_bytes = 16 << 20,
                                    .vault_threads = 1,
+                                   .lease_ns = broker.lease_ns,
                                    .ready_fd = -1,
                                    .ready_file = broker.ready};
     int64_t until_ns = clock_monotonic_ns() + PATIENCE_MS * NS_PER_MS;
@@ -724,13 +727,14 @@ static void a_copy_of_a_live_worker_is_refused_until_the_worker_is_gone(void **s
         assert_true(clock_monotonic_ns() < until_ns);
 }
 
-static void say_cancel_every_second(struct peer_link *link, uint8_t request, int64_t last)
+/* Every second frame. */
+static void say_cancel(struct peer_link *link, uint8_t request, int64_t first, int64_t last)
 {
     uint8_t request_id[16] = {request}, job_id[16] = {1};
     Wl__Range range = WL__RANGE__INIT, *ranges[] = {&range};
     Wl__Verb verb = WL__VERB__INIT;
 
-    range.first = 1;
+    range.first = first;
     range.last = last;
     range.step = 2;
     verb.request_id = (ProtobufCBinaryData){16, request_id};
@@ -748,11 +752,11 @@ static void every_second_frame_of_a_thousand_may_be_named(void **state)
     (void)state;
     join_as(&ann, ANN);
     submit(&ann, 1, 1, 100000);
-    say_cancel_every_second(&ann, 2, 1000);
+    say_cancel(&ann, 2, 1, 1000);
     Wl__Envelope *done = hear(&ann, WL__ENVELOPE__BODY_DONE);
     assert_int_equal(done->done->tasks, 1000); /* in each of two steps */
     wire_free(done);
-    say_cancel_every_second(&ann, 3, 100000);
+    say_cancel(&ann, 3, 1, 100000);
     Wl__Envelope *refusal = hear(&ann, WL__ENVELOPE__BODY_REFUSAL);
     assert_int_equal(refusal->refusal->code, CODE_INVALID);
     assert_non_null(strstr(refusal->refusal->why, "pieces"));
@@ -777,6 +781,67 @@ static void what_is_no_message_is_refused_and_the_link_lives_on(void **state)
     disconnect(&ann);
 }
 
+/* The worker beats on; the broker has no room for another record, so it does not read. */
+static void beat_for(struct peer_link *box, int64_t ns)
+{
+    int64_t until_ns = clock_monotonic_ns() + ns;
+    Wl__Beat beat = WL__BEAT__INIT;
+
+    beat.session = box->session;
+    while (clock_monotonic_ns() < until_ns) {
+        Wl__Envelope *answer = NULL;
+
+        say(box, &ENVELOPE(BEAT, beat, &beat));
+        answer = hear_within(box, 200);
+        if (answer)
+            wire_free(answer);
+    }
+}
+
+static void a_broker_whose_disk_stalls_takes_no_worker_for_lost(void **state)
+{
+    Wl__Started started = WL__STARTED__INIT;
+    char path[128];
+    struct peer_link ann, box;
+    sqlite3 *disk = NULL;
+
+    (void)state;
+    assert_int_equal(broker_stop(SIGTERM), 0);
+    broker.lease_ns = 2 * NS_PER_S;
+    broker_start();
+    broker.lease_ns = 0;
+    join_as(&ann, ANN);
+    submit(&ann, 1, 1, 40000);
+    worker_join(&box, BOX1, 1);
+    Wl__Envelope *assign = hear(&box, WL__ENVELOPE__BODY_ASSIGN);
+
+    started.session = box.session;
+    started.lease = assign->assign->lease;
+    started.ticket = assign->assign->ticket;
+    say(&box, &ENVELOPE(STARTED, started, &started));
+    beat_for(&box, 1 * NS_PER_S);
+    snprintf(path, sizeof path, "%s/state.db", broker.state);
+    assert_int_equal(sqlite3_open(path, &disk), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(disk, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    for (uint8_t i = 0; i < 4; i++) { /* 16000 records each: two batches at the store, one full */
+        say_cancel(&ann, 2 + i, 2 + i % 2 + i / 2 * 16000, 16001 + i / 2 * 16000);
+        beat_for(&box, NS_PER_S / 4);
+    }
+    beat_for(&box, 4 * NS_PER_S);
+    assert_int_equal(sqlite3_exec(disk, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    for (uint8_t i = 0; i < 4; i++)
+        wire_free(hear(&ann, WL__ENVELOPE__BODY_DONE));
+    sqlite3_close(disk);
+    say_show(&ann, 1);
+    Wl__Envelope *show = hear(&ann, WL__ENVELOPE__BODY_SHOW);
+    assert_int_equal(show->show->row->running, 1);
+    assert_int_equal(show->show->row->attempts_failed, 0);
+    wire_free(show);
+    wire_free(assign);
+    disconnect(&ann);
+    disconnect(&box);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
@@ -796,6 +861,7 @@ int main(void)
         TEST(a_copy_of_a_live_worker_is_refused_until_the_worker_is_gone),
         TEST(every_second_frame_of_a_thousand_may_be_named),
         TEST(what_is_no_message_is_refused_and_the_link_lives_on),
+        TEST(a_broker_whose_disk_stalls_takes_no_worker_for_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
