@@ -14,23 +14,23 @@
 
 enum plant {
     PLANT_NONE,
-    PLANT_SKIP_FLOOR,     /* a retry or a cancel raises no floor */
-    PLANT_FORGET_REQUEUE, /* a task whose lease has ended is not looked at */
-    PLANT_KEEP_LEASES,    /* what a user took back is not stopped */
-    PLANT_FORGET_REQUEST, /* an answered request is not remembered */
-    PLANT_SLEEP_ON,       /* what waited for a finished task is not woken */
-    PLANT_LEAK_ROOM,      /* an ended lease keeps its capacity */
-    PLANT_IDLE,           /* a worker with new room is not offered work */
-    PLANT_LAPSE_NOTHING,  /* a silent worker keeps its leases */
+    PLANT_SKIP_FLOOR,      /* a retry or a cancel raises no floor */
+    PLANT_FORGET_REQUEUE,  /* a task whose lease has ended is not looked at */
+    PLANT_KEEP_LEASES,     /* what a user took back is not stopped */
+    PLANT_FORGET_REQUEST,  /* an answered request is not remembered */
+    PLANT_SLEEP_ON,        /* what waited for a finished task is not woken */
+    PLANT_LEAK_ROOM,       /* an ended lease keeps its capacity */
+    PLANT_IDLE,            /* a worker with new room is not offered work */
+    PLANT_LAPSE_NOTHING,   /* a silent worker keeps its leases */
     PLANT_STAY_WILLING,    /* a drained worker is not told apart, nor one that is undrained */
     PLANT_KEEP_QUEUED,     /* what has not begun is not asked back */
     PLANT_FORGIVE_NOTHING, /* a worker that is cleared keeps its failures */
-    PLANT_FORGET_ROOM,    /* what a worker comes back with holds nothing */
-    PLANT_START_LAPSED,   /* word that a lapsed lease runs is taken for its return */
-    PLANT_NEVER_CUT_OFF,  /* many silent workers are taken for many lost ones */
-    PLANT_LOSE_TWICE,     /* a lease that is lost again counts again */
-    PLANT_FORGET_ORDER,   /* a studio that was served is not sorted in again */
-    PLANT_KEEP_CLASS,     /* a class whose work is done stays in use */
+    PLANT_FORGET_ROOM,     /* what a worker comes back with holds nothing */
+    PLANT_START_LAPSED,    /* word that a lapsed lease runs is taken for its return */
+    PLANT_NEVER_CUT_OFF,   /* many silent workers are taken for many lost ones */
+    PLANT_LOSE_TWICE,      /* a lease that is lost again counts again */
+    PLANT_FORGET_ORDER,    /* a studio that was served is not sorted in again */
+    PLANT_KEEP_CLASS,      /* a class whose work is done stays in use */
     PLANTS,
 };
 static const char *const names[] = {
