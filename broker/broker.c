@@ -170,6 +170,7 @@ static int64_t beat_ns(int64_t lease_ns)
 static int recover(struct broker *broker, struct bytes *why)
 {
     struct core_config core_config = {.epoch = store_epoch(broker->store),
+                                      .licence_ns = broker->config.licence_ns,
                                       .lease_ns = broker->config.lease_ns};
     struct gateway_config config = {.journal = broker->journal,
                                     .vault = broker->vault,

@@ -17,6 +17,7 @@ struct broker_config {
     const char *bulk_advertise; /* as Welcome says it; NULL: from what was bound */
     size_t bulk_memory_bytes;
     unsigned vault_threads;
+    int64_t licence_ns; /* first wait of a task that found no licence */
     int64_t lease_ns; /* silence after which a worker's leases lapse */
     int ready_fd;           /* -1: none */
     const char *ready_file; /* NULL: none */

@@ -350,6 +350,7 @@ static const struct entry {
     [WL__ENVELOPE__BODY_WORKERS_REQUEST] = {OPERATOR, gateway_on_workers},
     [WL__ENVELOPE__BODY_TEND] = {OPERATOR, gateway_on_tend},
     [WL__ENVELOPE__BODY_LIVE_LOG_REQUEST] = {STUDIO, gateway_on_live_log},
+    [WL__ENVELOPE__BODY_FARM_REQUEST] = {STUDIO, gateway_on_farm},
     [WL__ENVELOPE__BODY_INVENTORY] = {WORKER, gateway_on_inventory},
     [WL__ENVELOPE__BODY_BEAT] = {WORKER, gateway_on_beat},
     [WL__ENVELOPE__BODY_STARTED] = {WORKER, gateway_on_started},

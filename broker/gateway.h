@@ -171,6 +171,7 @@ void gateway_on_jobs(struct gateway *gateway);
 void gateway_on_show(struct gateway *gateway);
 void gateway_on_watch(struct gateway *gateway);
 void gateway_on_workers(struct gateway *gateway);
+void gateway_on_farm(struct gateway *gateway);
 void gateway_on_live_log(struct gateway *gateway);
 void gateway_on_tend(struct gateway *gateway);
 void gateway_on_results(struct gateway *gateway);

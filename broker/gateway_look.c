@@ -12,6 +12,7 @@
 
 /* A page is closed here, so that its last row and the envelope still fit. */
 enum { PAGE_BYTES = LIMIT_CONTROL_BYTES - 12 * 1024 };
+static const char SOFTWARE[] = "attr.software.";
 /* Finished jobs one request may pass over: a few milliseconds of the loop. */
 enum { JOBS_LOOKED = 20000 };
 
@@ -258,6 +259,18 @@ static void step_space(struct gateway *gateway, const struct job_id *job, uint32
     row->n_space = n;
 }
 
+/* "blender 3.4.1": the first software it asks for. */
+static char *step_software(struct gateway *gateway, const struct job_id *job, uint32_t step)
+{
+    char *text = gateway_scratch(gateway, 2 * LIMIT_NAME_BYTES);
+    struct offered wanted;
+
+    if (core_step_wants(gateway->with.core, job, step, SOFTWARE, &wanted))
+        snprintf(text, 2 * LIMIT_NAME_BYTES, "%s%s%s", wanted.name + strlen(SOFTWARE),
+                 wanted.value ? " " : "", wanted.value ? wanted.value : ", any version");
+    return text;
+}
+
 static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job *entry,
                              uint32_t step, const struct detail *detail)
 {
@@ -277,6 +290,7 @@ static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job
     row->failed = counts.failed;
     row->cancelled = counts.cancelled;
     row->why = why_text(gateway, entry, step);
+    row->software = step_software(gateway, &entry->job, step);
     row->failed_tasks =
         task_ranges(gateway, &entry->job, step, TASK_FAILED, ranges, &row->n_failed_tasks);
     row->done_tasks =
@@ -446,6 +460,46 @@ static Wl__WorkerRow *worker_row(struct gateway *gateway, const struct worker_vi
         row->offer = peer->hello ? peer->hello->hello->offer : NULL;
     }
     return row;
+}
+
+static Wl__Software *software_of(struct gateway *gateway, Wl__Farm *farm, const char *name)
+{
+    Wl__Software *software;
+
+    for (size_t i = 0; i < farm->n_software; i++)
+        if (farm->software[i]->name == name)
+            return farm->software[i];
+    software = gateway_scratch(gateway, sizeof *software);
+    wl__software__init(software);
+    software->name = (char *)name;
+    software->versions = gateway_scratch(gateway, LIMIT_SOFTWARE * sizeof *software->versions);
+    farm->software[farm->n_software++] = software;
+    return software;
+}
+
+/* What there is to render with, for whoever submits: not on which workers, and not on how many. */
+void gateway_on_farm(struct gateway *gateway)
+{
+    struct offered *offered = gateway_scratch(gateway, (LIMIT_SOFTWARE + 1) * sizeof *offered);
+    size_t n = core_offered(gateway->with.core, SOFTWARE, offered, LIMIT_SOFTWARE + 1), bytes = 0;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Farm farm = WL__FARM__INIT;
+
+    farm.software = gateway_scratch(gateway, LIMIT_SOFTWARE * sizeof *farm.software);
+    for (size_t i = 0; i < n && !farm.more; i++) {
+        const char *name = offered[i].name + strlen(SOFTWARE);
+
+        bytes += strlen(name) + strlen(offered[i].value) + 12;
+        farm.more = i == LIMIT_SOFTWARE || bytes > PAGE_BYTES;
+        if (!farm.more) {
+            Wl__Software *software = software_of(gateway, &farm, name);
+
+            software->versions[software->n_versions++] = (char *)offered[i].value;
+        }
+    }
+    envelope.body_case = WL__ENVELOPE__BODY_FARM;
+    envelope.farm = &farm;
+    gateway_answer(gateway, &envelope);
 }
 
 void gateway_on_workers(struct gateway *gateway)

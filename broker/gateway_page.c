@@ -62,12 +62,16 @@ void gateway_on_attempts(struct gateway *gateway)
     const Wl__AttemptsRequest *wanted = gateway->ask.envelope->attempts_request;
     struct job_view view;
     struct catalogue_job *entry = gateway_job(gateway, &wanted->job, &view);
+    enum query_kind kind = wanted->failures   ? QUERY_FAILURES
+                           : wanted->warnings ? QUERY_WARNINGS
+                                              : QUERY_ATTEMPTS;
     struct query_request *request;
 
-    if (!entry || (!wanted->failures && !task_there(gateway, &view, wanted->step, wanted->task)))
+    if (!entry ||
+        (kind == QUERY_ATTEMPTS && !task_there(gateway, &view, wanted->step, wanted->task)))
         return;
-    request = request_new(gateway, wanted->failures ? QUERY_FAILURES : QUERY_ATTEMPTS, &entry->job,
-                          wanted->after, wanted->limit, LIMIT_RESULTS_PAGE);
+    request =
+        request_new(gateway, kind, &entry->job, wanted->after, wanted->limit, LIMIT_RESULTS_PAGE);
     request->task = (struct task_id){wanted->step, wanted->task};
     submit(gateway, request);
 }
@@ -168,7 +172,7 @@ static void answered(struct gateway *gateway, struct query_request *request)
                        "try again; whoever runs the broker finds the reason in its log");
         return;
     }
-    if (request->kind == QUERY_ATTEMPTS || request->kind == QUERY_FAILURES)
+    if (request->kind != QUERY_RESULTS && request->kind != QUERY_DEPENDENCIES)
         name_workers(gateway, request);
     gateway_answer(gateway, request->answer);
 }

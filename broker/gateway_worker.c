@@ -254,6 +254,7 @@ void gateway_result_go(struct gateway *gateway)
     event.result.worker = ask->peer->worker;
     event.result.lease = gateway_lease_id(&lease);
     event.result.class = (enum attempt_class)stored.class_;
+    event.result.warned = stored.class_ == CLASS_OK && stored.message[0];
     event.result.usage = usage_of(stored.usage);
     event.result.blob = blob;
     gateway_step(gateway, &event);

@@ -22,6 +22,8 @@ static const char HELP[] =
     "      --bulk-memory BYTES        held for all peers while blocks move (256 MiB)\n"
     "      --vault-threads N          reading and writing blocks (4)\n"
     "      --lease-seconds N          silence after which a worker's frames go to others (30)\n"
+    "      --licence-seconds N        a task that found no licence waits so long, then twice as\n"
+    "                                 long, up to 10 minutes (30)\n"
     "      --log LEVEL                error, warn, info or debug (info)\n"
     "      --ready-fd N               write the ready line there too\n"
     "      --ready-file PATH          write the ready line to a file too\n"
@@ -62,7 +64,19 @@ static int number(const char *option, const char *text, unsigned long long least
     return 0;
 }
 
-enum { STATE, CONTROL, BULK, ADVERTISE, MEMORY, THREADS, LEASE, LEVEL, READY_FD, READY_FILE };
+enum {
+    STATE,
+    CONTROL,
+    BULK,
+    ADVERTISE,
+    MEMORY,
+    THREADS,
+    LEASE,
+    LICENCE,
+    LEVEL,
+    READY_FD,
+    READY_FILE
+};
 
 static int take_option(int option, struct broker_config *config)
 {
@@ -98,6 +112,11 @@ static int take_option(int option, struct broker_config *config)
         if (r == 0)
             config->lease_ns = (int64_t)n * NS_PER_S;
         break;
+    case LICENCE:
+        r = number("--licence-seconds", optarg, 1, 600, &n);
+        if (r == 0)
+            config->licence_ns = (int64_t)n * NS_PER_S;
+        break;
     case LEVEL:
         if (log_level_parse(optarg, &level) < 0)
             return usage("--log", "no such level", "give error, warn, info or debug");
@@ -128,6 +147,7 @@ static int command_run(int argc, char **argv)
         {"bulk-memory", required_argument, NULL, MEMORY},
         {"vault-threads", required_argument, NULL, THREADS},
         {"lease-seconds", required_argument, NULL, LEASE},
+        {"licence-seconds", required_argument, NULL, LICENCE},
         {"log", required_argument, NULL, LEVEL},
         {"ready-fd", required_argument, NULL, READY_FD},
         {"ready-file", required_argument, NULL, READY_FILE},
@@ -138,6 +158,7 @@ static int command_run(int argc, char **argv)
                                    .bulk_memory_bytes = 256 << 20,
                                    .vault_threads = 4,
                                    .lease_ns = LIMIT_LEASE_NS,
+                                   .licence_ns = LIMIT_LICENCE_NS,
                                    .ready_fd = -1};
     int c, r;
 

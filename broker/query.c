@@ -288,6 +288,9 @@ static int read_attempts(struct query *query, struct query_request *request)
     if (request->kind == QUERY_FAILURES)
         r = store_failures(query->reader, &request->job, request->after, page.limit + 1, on_attempt,
                            &page);
+    else if (request->kind == QUERY_WARNINGS)
+        r = store_warnings(query->reader, &request->job, request->after, page.limit + 1, on_attempt,
+                           &page);
     else
         r = store_attempts(query->reader, &request->job, request->task, request->after,
                            page.limit + 1, on_attempt, &page);
@@ -340,6 +343,7 @@ static int answer(struct query *query, struct query_request *request)
         return read_results(query, request);
     case QUERY_ATTEMPTS:
     case QUERY_FAILURES:
+    case QUERY_WARNINGS:
         return read_attempts(query, request);
     case QUERY_DEPENDENCIES:
         return read_dependencies(query, request);

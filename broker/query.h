@@ -17,7 +17,13 @@
 
 enum { QUERY_WAITING = 1024 };
 
-enum query_kind { QUERY_RESULTS, QUERY_ATTEMPTS, QUERY_FAILURES, QUERY_DEPENDENCIES };
+enum query_kind {
+    QUERY_RESULTS,
+    QUERY_ATTEMPTS,
+    QUERY_FAILURES,
+    QUERY_WARNINGS,
+    QUERY_DEPENDENCIES
+};
 
 struct query_request {
     struct list node;
@@ -35,7 +41,7 @@ struct query_request {
 
     int result;
     Wl__Envelope *answer;                  /* owned; names of workers are still empty */
-    struct worker_key workers[LIMIT_PAGE]; /* ATTEMPTS, FAILURES: of each row */
+    struct worker_key workers[LIMIT_PAGE]; /* ATTEMPTS, FAILURES, WARNINGS: of each row */
 };
 
 struct query;

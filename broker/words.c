@@ -119,6 +119,11 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
                  "held for workers that are expected back after a lost link: it goes to "
                  "others if they stay away");
         return;
+    case WHY_LICENCE:
+        snprintf(text, size,
+                 "waits for a licence: it is tried again by itself, as long as it takes "
+                 "(westlight log shows what the renderer said)");
+        return;
     case WHY_RETRYING:
         snprintf(text, size,
                  "failed on the workers there are: it waits to be tried again "

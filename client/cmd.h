@@ -16,6 +16,7 @@ int cmd_cancel(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
 int cmd_retry(int argc, char **argv);
+int cmd_software(int argc, char **argv);
 int cmd_workers(int argc, char **argv);
 int cmd_key(int argc, char **argv);
 

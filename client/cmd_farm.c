@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <client/show.h>
 #include <proto/base/bytes.h>
 
 /* ~/.config/westlight, made where it is missing. */
@@ -20,6 +21,46 @@ static int config_folder(char *path, size_t size)
     else
         return -ENOENT;
     return folder_make(path, 0700);
+}
+
+static int software_print(void *user, const char *name, const char *const *versions,
+                          size_t n_versions)
+{
+    json_t *array = user, *list = array ? json_array() : NULL;
+
+    if (!array)
+        printf("%-12s", name);
+    for (size_t i = 0; i < n_versions; i++)
+        if (array)
+            json_array_append_new(list, json_string(versions[i]));
+        else
+            printf(" %s", versions[i]);
+    if (array)
+        json_array_append_new(array, json_pack("{s:s,s:o}", "name", name, "versions", list));
+    else
+        printf("\n");
+    return 0;
+}
+
+int cmd_software(int argc, char **argv)
+{
+    struct westlight *westlight = NULL;
+    struct cmd_args args;
+    json_t *array = NULL;
+    int r = cmd_parse(&args, argc, argv, 0, 0, 0);
+
+    if (r || (r = cmd_open(args.farm, &westlight)))
+        return r;
+    if (args.json)
+        array = json_array();
+    r = westlight_software(westlight, software_print, array);
+    if (r) {
+        r = complain_library(r, westlight_why(westlight));
+        json_decref(array);
+    } else if (array)
+        show_json(array, false);
+    westlight_close(westlight);
+    return r;
 }
 
 int cmd_key(int argc, char **argv)

@@ -55,6 +55,39 @@ int cmd_jobs(int argc, char **argv)
     return r;
 }
 
+enum { WARNINGS_SHOWN = 20 };
+
+static int warning_print(void *user, const struct westlight_attempt *attempt)
+{
+    size_t *n = user;
+
+    if (++*n > WARNINGS_SHOWN)
+        printf("           and more: westlight show --json has them all\n");
+    else
+        printf("warning    %s on %s: %s\n", attempt->task_name, attempt->worker, attempt->message);
+    return 0;
+}
+
+static int warning_add(void *user, const struct westlight_attempt *attempt)
+{
+    json_array_append_new(user, show_warning_json(attempt));
+    return 0;
+}
+
+static int show_with_warnings(struct westlight *westlight, const char *id,
+                              const struct westlight_shown *shown)
+{
+    json_t *json = show_job_json(shown), *warnings = json_array();
+    int r = westlight_warnings(westlight, id, UINT32_MAX, warning_add, warnings);
+
+    json_object_set_new(json, "warnings", warnings);
+    if (r)
+        json_decref(json);
+    else
+        show_json(json, false);
+    return r ? complain_library(r, westlight_why(westlight)) : 0;
+}
+
 int cmd_show(int argc, char **argv)
 {
     struct westlight *westlight = NULL;
@@ -70,15 +103,17 @@ int cmd_show(int argc, char **argv)
     if (r)
         r = complain_library(r, westlight_why(westlight));
     else if (args.json)
-        show_json(show_job_json(shown), false);
+        r = show_with_warnings(westlight, id, shown);
     else {
         bool failed = shown->row.attempts_failed > 0;
+        size_t warnings = 0;
 
         show_job(shown);
         if (failed && cmd_failure(westlight, id, &failure))
             say("last fault %s\n           westlight log %.8s says more; westlight retry %.8s "
                 "runs failed frames again",
                 failure.text, id, id);
+        westlight_warnings(westlight, id, WARNINGS_SHOWN + 1, warning_print, &warnings);
     }
     westlight_close(westlight);
     return r;

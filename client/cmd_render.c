@@ -12,11 +12,14 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <client/local.h>
+#include <client/pin.h>
 #include <client/preset.h>
 #include <client/render_home.h>
 #include <client/say.h>
 #include <client/show.h>
 #include <proto/base/clock.h>
+
+#define WARNINGS_SAID 10 /* at the end; westlight show has more */
 
 static double seconds_since(int64_t began_ns)
 {
@@ -261,17 +264,18 @@ static void summary_json(const struct render *render, const struct westlight_sho
 {
     const struct westlight_counts *counts = &shown->row.counts;
 
-    show_json(
-        json_pack("{s:s,s:s,s:o,s:o,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "id", render->id,
-                  "phase", shown->row.phase, "why", show_text_json(why), "folder",
-                  show_text_json(render->out), "exit", code, "frames_total",
-                  (json_int_t)counts->tasks, "frames_done", (json_int_t)counts->done,
-                  "frames_failed", (json_int_t)counts->failed, "tasks_home",
-                  (json_int_t)render->home.n, "files", (json_int_t)render->files, "bytes",
-                  (json_int_t)render->bytes, "bytes_sent", (json_int_t)render->upload.bytes_sent,
-                  "bytes_received", (json_int_t)render->fetch.bytes_received, "cpu_seconds",
-                  (double)shown->usage.cpu_ns / 1e9, "seconds", seconds_since(render->began_ns)),
-        false);
+    show_json(json_pack("{s:s,s:s,s:s,s:o,s:o,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "id",
+                        render->id, "software", render->software, "phase", shown->row.phase, "why",
+                        show_text_json(why), "folder", show_text_json(render->out), "exit", code,
+                        "frames_total", (json_int_t)counts->tasks, "frames_done",
+                        (json_int_t)counts->done, "frames_failed", (json_int_t)counts->failed,
+                        "tasks_home", (json_int_t)render->home.n, "files",
+                        (json_int_t)render->files, "bytes", (json_int_t)render->bytes, "bytes_sent",
+                        (json_int_t)render->upload.bytes_sent, "bytes_received",
+                        (json_int_t)render->fetch.bytes_received, "cpu_seconds",
+                        (double)shown->usage.cpu_ns / 1e9, "seconds",
+                        seconds_since(render->began_ns)),
+              false);
 }
 
 static void say_failed(struct render *render, const struct westlight_row *row, const char *failed,
@@ -329,6 +333,12 @@ static void say_log(struct render *render, const struct cmd_failure *failure)
             tail[strlen(tail) - 1] == '\n' ? "" : "\n");
 }
 
+static int warning_say(void *user, const struct westlight_attempt *attempt)
+{
+    complain("warning: %s on %s: %s", attempt->task_name, attempt->worker, attempt->message);
+    return 0;
+}
+
 static int conclude(struct render *render, const struct ending *ending)
 {
     const struct westlight_shown *shown;
@@ -372,6 +382,7 @@ static int conclude(struct render *render, const struct ending *ending)
         complain("%s", ending->why);
     if (render->fetched && render->fetched != WESTLIGHT_E_STATE)
         complain("not everything is home: %s", render->fetched_why);
+    westlight_warnings(render->westlight, render->id, WARNINGS_SAID, warning_say, NULL);
     return code;
 }
 
@@ -429,9 +440,10 @@ static int farm_open(struct render *render)
 static void submitted(struct render *render)
 {
     if (render->options.json)
-        show_json(json_pack("{s:s,s:o,s:I,s:I,s:I}", "id", render->id, "folder",
-                            show_text_json(render->out), "files", (json_int_t)render->upload.files,
-                            "file_bytes", (json_int_t)render->upload.file_bytes, "bytes_sent",
+        show_json(json_pack("{s:s,s:o,s:s,s:I,s:I,s:I}", "id", render->id, "folder",
+                            show_text_json(render->out), "software", render->software, "files",
+                            (json_int_t)render->upload.files, "file_bytes",
+                            (json_int_t)render->upload.file_bytes, "bytes_sent",
                             (json_int_t)render->upload.bytes_sent),
                   false);
     else if (render->local)
@@ -530,7 +542,7 @@ static int run(int argc, char **argv, bool wait)
     int r = options_parse(&render.options, argc, argv);
 
     if (r == 0)
-        r = preset_job(&render.options, &inputs, &job, render.out);
+        r = preset_job(&render.options, &inputs, &job, &render.preset, render.out);
     if (r == 0 && render.options.dry_run) {
         r = dry_run(&render, &inputs, job);
         wait = false;
@@ -541,7 +553,10 @@ static int run(int argc, char **argv, bool wait)
         r = render.local ? others_pause(&render) : 0;
         if (r == 0 && render.local)
             r = local_workers(render.local, render.options.slots);
-        if (r == 0 && !continued(&render))
+        if (r == 0 && !continued(&render) &&
+            (r = pin_version(
+                 &(struct pin){render.westlight, render.local, &render.options, render.preset}, job,
+                 render.software)) == 0)
             r = submit(&render, job);
     }
     if (r == 0 && wait)

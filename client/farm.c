@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <proto/base/bytes.h>
+#include <proto/base/ini.h>
 #include <proto/identity.h>
 #include <proto/limits.h>
 
@@ -62,41 +63,26 @@ int farm_state_folder(const char *folder, char *ret_path, size_t size)
 /* ---- the file ---- */
 
 struct config {
-    const char *path;
-    unsigned line;
     struct westlight_farm farm; /* of the section being read */
     struct westlight_farm chosen;
     const char *name; /* the farm that is asked for; NULL: the default or the only one */
     char default_name[64];
     bool found;
     unsigned farms;
-    char *why;
-    size_t why_size;
 };
 
-static char *trim(char *text)
-{
-    while (*text == ' ' || *text == '\t')
-        text++;
-    size_t size = strlen(text);
-    while (size > 0 && strchr(" \t\r", text[size - 1]))
-        text[--size] = '\0';
-    return text;
-}
-
-static int put(struct config *config, char *ret_field, size_t size, const char *value,
-               const char *home)
+static int put(struct ini *ini, char *ret_field, size_t size, const char *value, const char *home)
 {
     int n = home ? snprintf(ret_field, size, "%s%s", home, value + 1)
                  : snprintf(ret_field, size, "%s", value);
     if (n < 0 || (size_t)n >= size)
-        return say(config->why, config->why_size, "%s:%u: longer than %zu bytes: shorten it",
-                   config->path, config->line, size - 1);
+        return ini_fail(ini, "longer than %zu bytes: shorten it", size - 1);
     return 0;
 }
 
-static int set_field(struct config *config, const char *name, const char *value)
+static int on_setting(struct ini *ini, char *name, char *value)
 {
+    struct config *config = ini->user;
     struct westlight_farm *farm = &config->farm;
     const struct {
         const char *name;
@@ -112,17 +98,16 @@ static int set_field(struct config *config, const char *name, const char *value)
     };
 
     if (farm->name[0] == '\0' && strcmp(name, "default") == 0)
-        return put(config, config->default_name, sizeof(config->default_name), value, NULL);
+        return put(ini, config->default_name, sizeof(config->default_name), value, NULL);
     for (size_t i = 0; farm->name[0] && i < ARRAY_SIZE(fields); i++)
         if (strcmp(name, fields[i].name) == 0) {
             const char *home =
                 fields[i].file && strncmp(value, "~/", 2) == 0 ? getenv("HOME") : NULL;
-            return put(config, fields[i].field, fields[i].size, value, home);
+            return put(ini, fields[i].field, fields[i].size, value, home);
         }
-    return say(config->why, config->why_size, "%s:%u: \"%.60s\" is not known %s", config->path,
-               config->line, name,
-               farm->name[0] ? "here: a farm has control, bulk, server_key, key and secret"
-                             : "before the first [farm NAME]: only default = NAME is");
+    return ini_fail(ini, "\"%.60s\" is not known %s", name,
+                    farm->name[0] ? "here: a farm has control, bulk, server_key, key and secret"
+                                  : "before the first [farm NAME]: only default = NAME is");
 }
 
 /* A section has ended: is it the one? */
@@ -138,37 +123,21 @@ static void close_section(struct config *config)
     memset(&config->farm, 0, sizeof(config->farm));
 }
 
-static int read_line(struct config *config, char *line)
+static int on_section(struct ini *ini, char *head)
 {
-    line = trim(line);
-    size_t size = strlen(line);
-    if (size == 0 || line[0] == '#' || line[0] == ';')
-        return 0;
+    struct config *config = ini->user;
+    char *name = strncmp(head, "farm ", 5) == 0 ? ini_trim(head + 5) : head;
 
-    if (line[0] == '[') {
-        close_section(config);
-        if (line[size - 1] != ']' || strncmp(line, "[farm ", 6) != 0)
-            return say(config->why, config->why_size, "%s:%u: not a section: write [farm NAME]",
-                       config->path, config->line);
-        line[size - 1] = '\0';
-        char *name = trim(line + 6);
-        if (*name == '\0')
-            return say(config->why, config->why_size,
-                       "%s:%u: a farm without a name: write [farm NAME]", config->path,
-                       config->line);
-        config->farms++;
-        return put(config, config->farm.name, sizeof(config->farm.name), name, NULL);
-    }
-
-    char *equals = strchr(line, '=');
-    if (!equals)
-        return say(config->why, config->why_size, "%s:%u: not a setting: write NAME = VALUE",
-                   config->path, config->line);
-    *equals = '\0';
-    return set_field(config, trim(line), trim(equals + 1));
+    close_section(config);
+    if (name == head && strcmp(head, "farm") != 0)
+        return ini_fail(ini, "not a section: write [farm NAME]");
+    if (name == head || *name == '\0')
+        return ini_fail(ini, "a farm without a name: write [farm NAME]");
+    config->farms++;
+    return put(ini, config->farm.name, sizeof(config->farm.name), name, NULL);
 }
 
-static int check_farm(const struct config *config)
+static int check_farm(const struct config *config, const struct ini *ini)
 {
     const struct westlight_farm *farm = &config->chosen;
     const char *lacks = farm->control[0] == '\0'      ? "control = tcp://HOST:7420"
@@ -178,27 +147,12 @@ static int check_farm(const struct config *config)
     struct link_key key;
 
     if (lacks)
-        return say(config->why, config->why_size, "%s: farm %s lacks a line: add %s", config->path,
+        return say(ini->why, ini->why_size, "%s: farm %s lacks a line: add %s", ini->path,
                    farm->name, lacks);
     if (identity_key_parse(farm->server_key, &key) != 0)
-        return say(config->why, config->why_size,
+        return say(ini->why, ini->why_size,
                    "%s: farm %s: server_key is not a key of 40 characters: ask the operator",
-                   config->path, farm->name);
-    return 0;
-}
-
-static int read_config(struct config *config, char *text)
-{
-    for (char *line = text, *end; line; line = end) {
-        end = strchr(line, '\n');
-        if (end)
-            *end++ = '\0';
-        config->line++;
-        int r = read_line(config, line);
-        if (r != 0)
-            return r;
-    }
-    close_section(config);
+                   ini->path, farm->name);
     return 0;
 }
 
@@ -225,10 +179,17 @@ int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char 
     if (r < 0)
         return r;
 
-    struct config config = {.path = path, .name = name, .why = why, .why_size = why_size};
-    r = read_config(&config, (char *)text.data);
+    struct config config = {.name = name};
+    struct ini ini = {.path = path,
+                      .on_section = on_section,
+                      .on_setting = on_setting,
+                      .user = &config,
+                      .why = why,
+                      .why_size = why_size};
+    r = ini_read(&ini, (char *)text.data);
     if (r != 0)
-        return r;
+        return r == INI_E_FORM ? WESTLIGHT_E_USAGE : r;
+    close_section(&config);
     if (!name && config.default_name[0] == '\0' && config.farms > 1)
         return say(why, why_size, "config %s: %u farms and no default: use --farm NAME", path,
                    config.farms);
@@ -241,7 +202,7 @@ int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char 
                    name                     ? name
                    : config.default_name[0] ? config.default_name
                                             : "NAME");
-    r = check_farm(&config);
+    r = check_farm(&config, &ini);
     if (r == 0)
         *ret_farm = config.chosen;
     return r;

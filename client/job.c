@@ -14,6 +14,7 @@
 #include <proto/base/check.h>
 #include <proto/base/err.h>
 #include <proto/manifest.h>
+#include <proto/state.h>
 #include <proto/wire.h>
 
 /* The builder has no way to say that memory is gone; CHECK ends the program by name. */
@@ -416,6 +417,54 @@ void westlight_step_software(struct westlight_step *step, const char *software)
 {
     if (text_within(step->job, "the software's name", software, LIMIT_NAME_BYTES))
         SET(step->recipe->software, software);
+}
+
+static void pin(struct westlight_step *step, const char *name, const char *version)
+{
+    Wl__Attribute *attribute = NULL;
+
+    for (size_t i = 0; i < step->step.n_attributes && !attribute; i++)
+        if (strcmp(step->step.attributes[i]->name, name) == 0)
+            attribute = step->step.attributes[i];
+    if (!attribute) {
+        westlight_step_attribute(step, name, &version, 1);
+        return;
+    }
+    for (size_t i = 0; i < attribute->n_any_of; i++)
+        free(attribute->any_of[i]);
+    attribute->n_any_of = 0;
+    PUSH(attribute->any_of, attribute->n_any_of, copy(version));
+}
+
+void westlight_job_version(struct westlight_job *job, const char *software, const char *version)
+{
+    char name[2 * LIMIT_NAME_BYTES];
+
+    if (!text_within(job, "the version", version, LIMIT_NAME_BYTES) ||
+        !text_within(job, "the software's name", software, LIMIT_NAME_BYTES - 16))
+        return;
+    snprintf(name, sizeof(name), "attr.software.%s", software);
+    for (size_t i = 0; i < job->n_steps; i++) {
+        if (strcmp(job->steps[i]->recipe->software, software) != 0)
+            continue;
+        SET(job->steps[i]->recipe->version, version);
+        pin(job->steps[i], name, version);
+    }
+}
+
+_Static_assert((int)WESTLIGHT_CHECK_WARN == CHECK_WARN && (int)WESTLIGHT_CHECK_OFF == CHECK_OFF &&
+                   (int)WESTLIGHT_CHECK_FAIL == CHECK_FAIL,
+               "a job says what the wire says");
+
+void westlight_step_expect(struct westlight_step *step, enum westlight_check check, uint32_t width,
+                           uint32_t height, uint32_t images_per_frame)
+{
+    if (!step->recipe->expect)
+        step->recipe->expect = NEW(Wl__Expect, wl__expect__init);
+    step->recipe->expect->check = (uint32_t)check;
+    step->recipe->expect->width = width;
+    step->recipe->expect->height = height;
+    step->recipe->expect->images_per_frame = images_per_frame;
 }
 
 /* ---- the whole ---- */

@@ -536,6 +536,7 @@ void local_run_name(const struct options *options, const char *out, char ret_run
                  options->frames_text ? options->frames_text : "", options->chunk, options->width,
                  options->height, options->preset ? options->preset : "",
                  options->name ? options->name : "");
+    bytes_printf(&text, "s %s=%s\n", options->software, options->version ? options->version : "");
     for (size_t i = 0; i < options->n_params; i++)
         bytes_printf(&text, "p %s=%s\n", options->params[i].name, options->params[i].value);
     for (size_t i = 0; i < options->n_env; i++)

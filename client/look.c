@@ -171,6 +171,7 @@ static int step_row(struct westlight *westlight, const Wl__StepRow *message,
     *row = (struct westlight_step_row){
         .name = message->name,
         .why = message->why,
+        .software = message->software,
         .counts = {message->tasks, message->waiting, message->ready, message->leased,
                    message->running, message->done, message->failed, message->cancelled},
     };
@@ -359,7 +360,8 @@ static int each_attempt(struct westlight *westlight, const char *id, Wl__Attempt
         for (size_t i = 0; r == 0 && i < answer->attempts->n_attempts; i++, n++) {
             const Wl__AttemptRow *row = answer->attempts->attempts[i];
             request->after = row->sequence;
-            r = give_attempt(steps, row, request->failures ? 0 : n + 1, on_attempt, user);
+            r = give_attempt(steps, row, request->failures || request->warnings ? 0 : n + 1,
+                             on_attempt, user);
         }
         more = r == 0 && answer->attempts->more && answer->attempts->n_attempts > 0;
     }
@@ -382,5 +384,14 @@ int westlight_failures(struct westlight *westlight, const char *id, uint32_t max
     Wl__AttemptsRequest request = WL__ATTEMPTS_REQUEST__INIT;
 
     request.failures = true;
+    return each_attempt(westlight, id, &request, max, on_attempt, user);
+}
+
+int westlight_warnings(struct westlight *westlight, const char *id, uint32_t max,
+                       westlight_on_attempt *on_attempt, void *user)
+{
+    Wl__AttemptsRequest request = WL__ATTEMPTS_REQUEST__INIT;
+
+    request.warnings = true;
     return each_attempt(westlight, id, &request, max, on_attempt, user);
 }

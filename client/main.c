@@ -20,8 +20,8 @@ struct command {
 #define RENDER_HELP                                                                                \
     "SCENE [-f FRAMES] [-o DIR|PATTERN] [--local [--workers N] [--slots N]]\n"                     \
     "    [--chunk N] [--size WxH] [--preset NAME] [-p NAME=VALUE]... [--env NAME=VALUE]...\n"      \
-    "    [--name TEXT] [--note TEXT] [--priority N] [--pool NAME]\n"                               \
-    "    [--farm NAME] [--force] [--json]\n\n"                                                     \
+    "    [--software NAME=VERSION] [--name TEXT] [--note TEXT] [--priority N]\n"                      \
+    "    [--pool NAME] [--farm NAME] [--force] [--json]\n\n"                                                     \
     "  -f, --frames FRAMES   1-240, 1-240:2, 1-240x2, 1..10, 5,10-20,-3--1\n"                      \
     "  -o, --output WHERE    a folder, or a pattern: out/beauty.#### (default SCENE-frames)\n"     \
     "  --local               a private farm on this machine; the same command continues\n"         \
@@ -34,6 +34,7 @@ struct command {
     "  --exclude PATTERN     files or folders that stay: *.psd, old/*; may be repeated\n"          \
     "  --narrow PATTERN      files that go to their own frame only: cache/smoke_####.vdb\n"        \
     "  --allow-missing       render although files are missing\n"                                  \
+    "  --software NAME=VERSION  run this version (the one that saved the scene, or the newest)\n"  \
     "  -p NAME=VALUE         a parameter of the preset; see westlight help presets\n"
 
 #define WORKERS_HELP                                                                               \
@@ -69,6 +70,7 @@ static const struct command commands[] = {
     {"resume", cmd_resume, "go on with a paused job", "JOB [--farm NAME] [--json]\n\n  " JOB_HELP},
     {"retry", cmd_retry, "run failed frames again, or those named",
      "JOB [-f FRAMES] [--farm NAME] [--json]\n\n  " JOB_HELP},
+    {"software", cmd_software, "list what the farm renders with", "[--farm NAME] [--json]"},
     {"workers", cmd_workers, "list the farm's workers, or look after them (operators)",
      WORKERS_HELP},
     {"key", cmd_key, "make a key for yourself", "new [--key FILE] [--secret FILE]"},

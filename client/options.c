@@ -157,6 +157,21 @@ static int size_parse(const char *text, struct options *options)
     return 0;
 }
 
+static int software_parse(const char *text, struct options *options)
+{
+    size_t size = strcspn(text, "=");
+
+    if (size == 0 || size >= sizeof(options->software) || (text[size] && !text[size + 1])) {
+        complain("--software %s: it names no software: write NAME=VERSION, such as blender=3.4.1, "
+                 "or NAME",
+                 text);
+        return EXIT_USAGE;
+    }
+    snprintf(options->software, sizeof(options->software), "%.*s", (int)size, text);
+    options->version = text[size] ? text + size + 1 : NULL;
+    return 0;
+}
+
 static int count_parse(const char *option, const char *text, long max, unsigned *ret_count)
 {
     long number;
@@ -188,6 +203,7 @@ enum {
     LONG_CHUNK,
     LONG_SIZE,
     LONG_PRESET,
+    LONG_SOFTWARE,
     LONG_ENV,
     LONG_FARM,
     LONG_JSON,
@@ -215,6 +231,7 @@ static const struct option long_options[] = {
     {"chunk", required_argument, NULL, LONG_CHUNK},
     {"size", required_argument, NULL, LONG_SIZE},
     {"preset", required_argument, NULL, LONG_PRESET},
+    {"software", required_argument, NULL, LONG_SOFTWARE},
     {"env", required_argument, NULL, LONG_ENV},
     {"farm", required_argument, NULL, LONG_FARM},
     {"json", no_argument, NULL, LONG_JSON},
@@ -246,6 +263,8 @@ static int option_take(struct options *options, int option, const char *value)
         return 0;
     case 'p':
         return pair_add("-p", value, &options->params, &options->n_params);
+    case LONG_SOFTWARE:
+        return software_parse(value, options);
     case LONG_ENV:
         return pair_add("--env", value, &options->env, &options->n_env);
     case LONG_LOCAL:

@@ -33,6 +33,8 @@ struct options {
     const char *preset;
     struct option_pair *params;
     size_t n_params;
+    char software[256];  /* --software NAME=VERSION: the name, "" */
+    const char *version; /* and the version asked for; NULL */
     struct option_pair *env;
     size_t n_env;
     const char *farm, *name, *note, *pool;

@@ -15,8 +15,8 @@
 #include <proto/state.h>
 
 static const struct preset *const presets[] = {&preset_povray, &preset_blender, &preset_command};
-static const char *const common_params[] = {"vcpus",      "memory",  "gpus",
-                                            "gpu-memory", "timeout", NULL};
+static const char *const common_params[] = {"vcpus",   "memory", "gpus",    "gpu-memory",
+                                            "timeout", "check",  "version", NULL};
 
 #define N_PRESETS (sizeof(presets) / sizeof(presets[0]))
 
@@ -28,7 +28,7 @@ void preset_list(void)
             printf(" %s", *name);
         printf("\n");
     }
-    printf("  every one -p vcpus memory gpus gpu-memory timeout\n");
+    printf("  every one -p vcpus memory gpus gpu-memory timeout check version\n");
 }
 
 static const struct preset *preset_find(const struct options *options, const char *ending)
@@ -73,8 +73,25 @@ static int params_check(const struct preset *preset, const struct options *optio
         for (const char *const *k = preset->params; *k; k++)
             snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s, ", *k);
         complain("-p %s: the preset %s has no such parameter: it knows %svcpus, memory, gpus, "
-                 "gpu-memory and timeout",
+                 "gpu-memory, timeout, check and version",
                  name, preset->name, known);
+        return EXIT_USAGE;
+    }
+    return 0;
+}
+
+/* A version needs a software, and a preset runs its own. */
+static int software_check(const struct preset *preset, const struct options *options)
+{
+    if (preset->software && *options->software &&
+        strcmp(preset->software, options->software) != 0) {
+        complain("--software %s: the preset %s runs %s: name that, or another preset",
+                 options->software, preset->name, preset->software);
+        return EXIT_USAGE;
+    }
+    if (!preset->software && !*options->software && options_param(options, "version", NULL)) {
+        complain("-p version=%s: of what? write --software NAME=VERSION",
+                 options_param(options, "version", NULL));
         return EXIT_USAGE;
     }
     return 0;
@@ -132,6 +149,44 @@ void preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64
         snprintf(scene->pattern, sizeof(scene->pattern), "%.200s.####", scene->base);
     if (!scene->options->json)
         printf("frames %lld-%lld: the scene's own range\n", (long long)first, (long long)last);
+}
+
+void preset_software(const struct preset_scene *scene, struct westlight_step *step,
+                     const char *software)
+{
+    char name[512];
+
+    if (!software)
+        software = scene->options->software;
+    if (!*software)
+        return;
+    snprintf(name, sizeof(name), "attr.software.%s", software);
+    westlight_step_attribute(step, name, NULL, 0);
+    westlight_step_software(step, software);
+}
+
+int preset_expect(const struct preset_scene *scene, struct westlight_step *step,
+                  uint32_t images_per_frame)
+{
+    static const struct {
+        const char *name;
+        enum westlight_check check;
+    } checks[] = {{"warn", WESTLIGHT_CHECK_WARN},
+                  {"off", WESTLIGHT_CHECK_OFF},
+                  {"fail", WESTLIGHT_CHECK_FAIL}};
+    const char *wanted = options_param(scene->options, "check", "warn");
+
+    for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
+        if (strcmp(wanted, checks[i].name) == 0) {
+            westlight_step_expect(step, checks[i].check,
+                                  images_per_frame ? scene->options->width : 0,
+                                  images_per_frame ? scene->options->height : 0, images_per_frame);
+            return 0;
+        }
+    complain("-p check=%s: write warn (say when a picture is black), fail (and render it again) or "
+             "off (look at none)",
+             wanted);
+    return EXIT_USAGE;
 }
 
 void preset_frames(const struct preset_scene *scene, struct westlight_step *step)
@@ -348,7 +403,7 @@ void preset_inputs(const struct preset_scene *scene, struct westlight_step *step
 }
 
 int preset_job(const struct options *options, struct inputs *inputs, struct westlight_job **ret_job,
-               char *ret_out)
+               const struct preset **ret_preset, char *ret_out)
 {
     struct preset_scene scene = {
         .options = options, .frames = options->frames, .n_frames = options->n_frames};
@@ -368,8 +423,9 @@ int preset_job(const struct options *options, struct inputs *inputs, struct west
                  preset->name);
         return EXIT_USAGE;
     }
-    if ((r = params_check(preset, options)) || (r = folder_check(&scene)) ||
-        (r = out_open(&scene)) || (r = inputs_gather(&scene, preset, inputs)))
+    if ((r = params_check(preset, options)) || (r = software_check(preset, options)) ||
+        (r = folder_check(&scene)) || (r = out_open(&scene)) ||
+        (r = inputs_gather(&scene, preset, inputs)))
         return r;
 
     job = westlight_job_new(options->name ? options->name : strrchr(scene.path, '/') + 1);
@@ -386,5 +442,6 @@ int preset_job(const struct options *options, struct inputs *inputs, struct west
 
     strcpy(ret_out, scene.out);
     *ret_job = job;
+    *ret_preset = preset;
     return 0;
 }

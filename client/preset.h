@@ -21,8 +21,8 @@ struct preset_scene {
     char
         pattern[256]; /* "beauty.####": the file name, with '#' where the number goes; "" default */
     struct westlight_range *frames;
-    size_t n_frames; /* none: a still */
-    size_t n_roots;  /* of the job */
+    size_t n_frames;              /* none: a still */
+    size_t n_roots;               /* of the job */
     struct inputs_list libraries; /* further folders in which names are looked for, absolute */
 };
 
@@ -35,6 +35,9 @@ struct preset {
     /* What the scene uses: files wherever they lie, what is missing, and, where it says them, its
      * frames; NULL: nothing but its folder. */
     int (*scan)(struct preset_scene *scene, struct inputs *inputs);
+    const char *software; /* what it runs; NULL: what --software says, if anything */
+    /* Which version saved the scene, "" where it does not say; NULL: scenes do not. */
+    void (*saved)(const char *scene, char ret_version[32]);
     int (*build)(struct preset_scene *scene, struct westlight_job *job);
 };
 
@@ -43,7 +46,7 @@ extern const struct preset preset_povray, preset_blender, preset_command;
 /* Checks the scene, finds its preset, gathers its inputs, builds the job. `ret_out` (4096 bytes):
  * where frames go. */
 int preset_job(const struct options *options, struct inputs *inputs, struct westlight_job **ret_job,
-               char *ret_out);
+               const struct preset **ret_preset, char *ret_out);
 /* The scene's own range, where the user has named no frames. */
 void preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64_t step);
 /* An absolute path without "." and "..", by its letters alone: the folder need not exist. `from` is
@@ -51,6 +54,13 @@ void preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64
 int preset_path(const char *from, const char *path, char *ret_path, size_t size);
 /* What the step takes of the job's roots, as --narrow says. */
 void preset_inputs(const struct preset_scene *scene, struct westlight_step *step);
+/* What the step runs: the preset's software, or that of --software. Its version is chosen later. */
+void preset_software(const struct preset_scene *scene, struct westlight_step *step,
+                     const char *software);
+/* What its pictures must be, by --size and -p check; images_per_frame 0: neither
+ * how many there are is known, nor how large. */
+int preset_expect(const struct preset_scene *scene, struct westlight_step *step,
+                  uint32_t images_per_frame);
 /* Amounts and timeout that every preset takes by -p; the step's timeout in seconds. */
 int preset_resources(const struct preset_scene *scene, struct westlight_step *step,
                      uint32_t *ret_timeout_s);

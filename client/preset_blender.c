@@ -4,6 +4,7 @@
  * counted from the end; the script names each picture and lets an error end Blender with 1.
  */
 #include <client/preset.h>
+#include <client/version.h>
 
 #include <stdio.h>
 #include <string.h>
@@ -171,14 +172,13 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
     westlight_job_parameter(job, "Scene", WESTLIGHT_PATH, scene->path);
     westlight_job_parameter(job, "Out", WESTLIGHT_PATH, scene->out);
     step = westlight_job_step(job, "render");
-    if ((r = preset_resources(scene, step, &timeout_s)))
+    if ((r = preset_resources(scene, step, &timeout_s)) || (r = preset_expect(scene, step, 1)))
         return r;
     if (strcmp(device, "gpu") == 0 && !options_param(options, "gpus", NULL))
         westlight_step_amount(step, "amount.worker.gpu", 1);
     preset_frames(scene, step);
     preset_inputs(scene, step);
-    westlight_step_attribute(step, "attr.software.blender", NULL, 0);
-    westlight_step_software(step, "blender");
+    preset_software(scene, step, "blender");
     westlight_step_file(step, "Render", "render.py", false, script);
     westlight_step_output(step, scene->out);
     westlight_step_run(
@@ -198,5 +198,7 @@ const struct preset preset_blender = {
     .params = params,
     .help = "Blender scenes (.blend), engine and format as saved",
     .scan = blender_scan,
+    .software = "blender",
+    .saved = version_of_blend,
     .build = blender_build,
 };

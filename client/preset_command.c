@@ -27,12 +27,13 @@ static int step_add(struct preset_scene *scene, struct westlight_job *job, const
     uint32_t timeout_s;
     int r = preset_resources(scene, step, &timeout_s);
 
-    if (r)
+    if (r || (r = preset_expect(scene, step, 0)))
         return r;
     snprintf(command, sizeof(command), "{{Param.%s}}", command_param);
     if (frames)
         preset_frames(scene, step);
     preset_inputs(scene, step);
+    preset_software(scene, step, NULL);
     westlight_step_file(step, "Run", "run.sh", false, script);
     westlight_step_output(step, scene->out);
     if (strcmp(options_param(scene->options, "optional", "no"), "yes") == 0)

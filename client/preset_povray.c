@@ -281,12 +281,11 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
     westlight_job_parameter(job, "Scene", WESTLIGHT_PATH, scene->path);
     westlight_job_parameter(job, "Out", WESTLIGHT_PATH, scene->out);
     step = westlight_job_step(job, "render");
-    if ((r = preset_resources(scene, step, &timeout_s)))
+    if ((r = preset_resources(scene, step, &timeout_s)) || (r = preset_expect(scene, step, 1)))
         return r;
     preset_frames(scene, step);
     preset_inputs(scene, step);
-    westlight_step_attribute(step, "attr.software.povray", NULL, 0);
-    westlight_step_software(step, "povray");
+    preset_software(scene, step, "povray");
     westlight_step_file(step, "Render", "render.sh", false, script);
     westlight_step_output(step, scene->out);
 
@@ -330,5 +329,6 @@ const struct preset preset_povray = {
     .params = params,
     .help = "POV-Ray scenes (.pov) and animations (.ini)",
     .scan = povray_scan,
+    .software = "povray",
     .build = povray_build,
 };

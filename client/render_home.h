@@ -9,10 +9,13 @@
 
 #include <pthread.h>
 #include <client/local.h>
+#include <client/pin.h>
 #include <proto/block_set.h>
 
 struct render {
     struct options options;
+    const struct preset *preset;
+    char software[PIN_TEXT]; /* as it was pinned */
     struct local *local;
     struct westlight_farm farm;
     struct westlight *westlight; /* watches */

@@ -150,6 +150,8 @@ void show_job(const struct westlight_shown *shown)
         const struct westlight_step_row *step = &shown->steps[i];
 
         show_counts(step->name, &step->counts);
+        if (*step->software)
+            say("  software %s", step->software);
         show_frames(step);
         if (*step->why)
             printf("  waits    %s\n", step->why);
@@ -296,12 +298,13 @@ json_t *show_job_json(const struct westlight_shown *shown)
         const struct westlight_step_row *step = &shown->steps[i];
 
         json_array_append_new(
-            steps, json_pack("{s:o,s:o,s:o,s:s,s:s,s:s,s:s?,s:s?,s:s?}", "name",
-                             show_text_json(step->name), "why", show_text_json(step->why), "counts",
-                             counts_json(&step->counts), "frames", step->frames, "frames_done",
-                             step->frames_done, "frames_failed", step->frames_failed,
-                             "frames_running", step->frames_running, "frames_leased",
-                             step->frames_leased, "frames_waiting", step->frames_waiting));
+            steps,
+            json_pack("{s:o,s:o,s:o,s:o,s:s,s:s,s:s,s:s?,s:s?,s:s?}", "name",
+                      show_text_json(step->name), "why", show_text_json(step->why), "software",
+                      show_text_json(step->software), "counts", counts_json(&step->counts),
+                      "frames", step->frames, "frames_done", step->frames_done, "frames_failed",
+                      step->frames_failed, "frames_running", step->frames_running, "frames_leased",
+                      step->frames_leased, "frames_waiting", step->frames_waiting));
     }
     for (size_t i = 0; i < shown->n_live; i++) {
         const struct westlight_live *l = &shown->live[i];
@@ -331,6 +334,12 @@ json_t *show_worker_json(const struct westlight_worker *w)
         (json_int_t)w->done, "failed", (json_int_t)w->failed, "seen", (json_int_t)w->seen_wall_s,
         "amounts", strings_json(w->amounts, w->n_amounts), "attributes",
         strings_json(w->attributes, w->n_attributes), "gpus", strings_json(w->gpus, w->n_gpus));
+}
+
+json_t *show_warning_json(const struct westlight_attempt *a)
+{
+    return json_pack("{s:s,s:o,s:o}", "task", a->task_name, "worker", show_text_json(a->worker),
+                     "message", show_text_json(a->message));
 }
 
 json_t *show_attempt_json(const struct westlight_attempt *a)

@@ -27,6 +27,7 @@ json_t *show_text_json(const char *text);
 json_t *show_row_json(const struct westlight_row *row);
 json_t *show_job_json(const struct westlight_shown *shown);
 json_t *show_worker_json(const struct westlight_worker *worker);
+json_t *show_warning_json(const struct westlight_attempt *attempt);
 json_t *show_attempt_json(const struct westlight_attempt *attempt);
 /* Prints and releases. One line per document where `line`. */
 void show_json(json_t *json, bool line);

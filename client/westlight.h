@@ -118,8 +118,17 @@ void westlight_step_run(struct westlight_step *step, const char *command,
  * home. */
 void westlight_step_output(struct westlight_step *step, const char *folder);
 void westlight_step_output_optional(struct westlight_step *step);
-/* Which program's output to read progress from: "povray", "blender". */
+/* Which program the step runs: "povray", "blender". Its output is read for progress, and its name
+ * as a command is whatever version the worker runs. */
 void westlight_step_software(struct westlight_step *step, const char *software);
+/* Every step of the job that runs this software runs this version, on workers that have it. */
+void westlight_job_version(struct westlight_job *job, const char *software, const char *version);
+/* The pictures among its outputs are looked at before a result counts: broken ones fail the
+ * attempt; `check` says what black ones and those with NaN do. A size of 0 is any; images_per_frame
+ * 0: who knows. Steps without this are not looked at. */
+enum westlight_check { WESTLIGHT_CHECK_WARN, WESTLIGHT_CHECK_OFF, WESTLIGHT_CHECK_FAIL };
+void westlight_step_expect(struct westlight_step *step, enum westlight_check check, uint32_t width,
+                           uint32_t height, uint32_t images_per_frame);
 
 struct westlight_upload {
     uint64_t files, file_bytes, blocks, blocks_sent, bytes_sent;
@@ -170,6 +179,7 @@ struct westlight_live {
 struct westlight_step_row {
     const char *name, *why; /* why its tasks wait, as a sentence; "" */
     struct westlight_counts counts;
+    const char *software; /* "blender 3.4.1", "blender, any version"; "" */
     const char *frames, *frames_done, *frames_failed; /* range expressions; "" where it has none */
     /* With those each frame is in one list; NULL where the broker did not tell enough for that. */
     const char *frames_running, *frames_leased, *frames_waiting;
@@ -227,6 +237,13 @@ int westlight_attempts(struct westlight *westlight, const char *id, uint32_t ste
 /* The job's failed attempts, whichever task's, newest first: at most `max`. */
 int westlight_failures(struct westlight *westlight, const char *id, uint32_t max,
                        westlight_on_attempt *on_attempt, void *user);
+/* Results that count and have something to say (a black picture), newest first: at most `max`. */
+int westlight_warnings(struct westlight *westlight, const char *id, uint32_t max,
+                       westlight_on_attempt *on_attempt, void *user);
+/* The software that connected workers offer, each once with its versions, oldest first. */
+typedef int westlight_on_software(void *user, const char *name, const char *const *versions,
+                                  size_t n_versions);
+int westlight_software(struct westlight *westlight, westlight_on_software *on_software, void *user);
 
 /* Begins watching; then westlight_next waits for the next notice, at most timeout_ms. */
 int westlight_watch(struct westlight *westlight, const char *id);

@@ -203,3 +203,43 @@ int westlight_tend(struct westlight *westlight, enum westlight_tend tend,
     *ret_n = answer->tended->n_rows;
     return tended_rows(westlight, answer->tended, ret_workers);
 }
+
+/* ---- what there is to render with ---- */
+
+static int by_version(const void *a, const void *b)
+{
+    return strverscmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(Wl__Software *const *)a)->name, (*(Wl__Software *const *)b)->name);
+}
+
+int westlight_software(struct westlight *westlight, westlight_on_software *on_software, void *user)
+{
+    Wl__FarmRequest request = WL__FARM_REQUEST__INIT;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+
+    connection_begin(westlight);
+    envelope.body_case = WL__ENVELOPE__BODY_FARM_REQUEST;
+    envelope.farm_request = &request;
+    int r = connection_call(westlight, &envelope, WL__ENVELOPE__BODY_FARM, CONNECTION_TIMEOUT_NS,
+                            &answer);
+    if (r != 0)
+        return r;
+    Wl__Farm *farm = answer->farm;
+    if (farm->n_software > 1)
+        qsort(farm->software, farm->n_software, sizeof(*farm->software), by_name);
+    for (size_t i = 0; r == 0 && i < farm->n_software; i++) {
+        Wl__Software *software = farm->software[i];
+
+        if (software->n_versions > 1)
+            qsort(software->versions, software->n_versions, sizeof(*software->versions),
+                  by_version);
+        r = on_software(user, software->name, (const char *const *)software->versions,
+                        software->n_versions);
+    }
+    return r;
+}

@@ -61,6 +61,7 @@
 #define LIMIT_CLASSES                (4096)
 #define LIMIT_WORKERS                (65536)
 #define LIMIT_GPUS                   (32) /* one bit each in a lease's card mask */
+#define LIMIT_SOFTWARE               (256) /* names and versions the whole farm tells of */
 #define LIMIT_SLOTS                  (256)
 #define LIMIT_PREFETCH               (64)
 #define LIMIT_INVENTORY              (256) /* leases in one inventory message */
@@ -75,6 +76,7 @@
 #define LIMIT_BEAT_NS                (5LL * 1000000000)
 #define LIMIT_RECONNECT_NS           (60LL * 1000000000) /* a noted task waits for its worker */
 #define LIMIT_NOTE_AFTER_NS          (2LL * 1000000000)  /* a lease this old is noted */
+#define LIMIT_LICENCE_NS             (30LL * 1000000000) /* first wait for one; doubled each time */
 #define LIMIT_TASK_S                 (7 * 86400) /* the longest timeout a job may ask for */
 
 /* Failing. */

@@ -33,7 +33,14 @@
     X(CLASS_NO_OUTPUT, 6, "no output")                                                             \
     X(CLASS_WORKER_LOST, 7, "worker lost")                                                         \
     X(CLASS_CANCELLED, 8, "cancelled")                                                             \
-    X(CLASS_TRANSFER, 9, "transfer failed") /* blocks could not be had or sent */
+    X(CLASS_TRANSFER, 9, "transfer failed") /* blocks could not be had or sent */                  \
+    X(CLASS_BAD_OUTPUT, 10, "bad output")   /* pictures broken, too few, or not as expected */
+
+/* What is made of pictures that are black or hold values that are no numbers. */
+#define CHECKS(X)                                                                                  \
+    X(CHECK_WARN, 0, "warn")                                                                       \
+    X(CHECK_OFF, 1, "off") /* nothing is looked at, broken ones neither */                         \
+    X(CHECK_FAIL, 2, "fail")
 
 #define ROLES(X)                                                                                   \
     X(ROLE_NONE, 0, "none")                                                                        \
@@ -69,6 +76,7 @@
 enum task_state { TASK_STATES(STATE_ENUM) };
 enum job_state { JOB_STATES(STATE_ENUM) };
 enum attempt_class { CLASSES(STATE_ENUM) };
+enum check { CHECKS(STATE_ENUM) };
 enum role { ROLES(STATE_ENUM) };
 enum code { CODES(STATE_ENUM) };
 enum verdict { VERDICTS(STATE_ENUM) };
@@ -78,6 +86,7 @@ enum verdict { VERDICTS(STATE_ENUM) };
 enum { TASK_STATES_COUNT = 0 TASK_STATES(STATE_COUNT) };
 enum { JOB_STATES_COUNT = 0 JOB_STATES(STATE_COUNT) };
 enum { CLASSES_COUNT = 0 CLASSES(STATE_COUNT) };
+enum { CHECKS_COUNT = 0 CHECKS(STATE_COUNT) };
 enum { ROLES_COUNT = 0 ROLES(STATE_COUNT) };
 enum { CODES_COUNT = 0 CODES(STATE_COUNT) };
 enum { VERDICTS_COUNT = 0 VERDICTS(STATE_COUNT) };
@@ -93,6 +102,7 @@ enum { VERDICTS_COUNT = 0 VERDICTS(STATE_COUNT) };
 STATE_LOOKUP(task_state_name, TASK_STATES, TASK_STATES_COUNT)
 STATE_LOOKUP(job_state_name, JOB_STATES, JOB_STATES_COUNT)
 STATE_LOOKUP(class_name, CLASSES, CLASSES_COUNT)
+STATE_LOOKUP(check_word, CHECKS, CHECKS_COUNT)
 STATE_LOOKUP(role_name, ROLES, ROLES_COUNT)
 STATE_LOOKUP(code_name, CODES, CODES_COUNT)
 STATE_LOOKUP(verdict_name, VERDICTS, VERDICTS_COUNT)

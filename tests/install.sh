@@ -7,7 +7,7 @@
 # and no root.
 
 BUILD_PACKAGES="meson ninja-build pkg-config gcc libc6-dev libzmq3-dev libprotobuf-c-dev
-  protobuf-c-compiler libssl-dev libsqlite3-dev libzstd-dev libpng-dev libcmocka-dev
+  protobuf-c-compiler libssl-dev libsqlite3-dev libzstd-dev libpng-dev libopenexr-dev libcmocka-dev
   libjansson-dev python3 binutils"
 
 package_missing() {

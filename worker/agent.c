@@ -498,6 +498,7 @@ static int board_init(struct agent *agent)
 
     agent->board = (struct task_board){.state = config->state,
                                        .probe = config->probe,
+                                       .inspector = config->inspector,
                                        .server = config->server,
                                        .keys = config->keys,
                                        .spool_next = 1,

@@ -24,6 +24,7 @@ struct agent_config {
     uint64_t cache_bytes;
     const char *bulk; /* endpoint, NULL: as the broker says */
     const struct probe *probe;
+    const char *inspector; /* what looks at pictures: inspect.h */
     Wl__Offer *offer;
     int stop_fd; /* readable: end */
 };

@@ -221,11 +221,16 @@ static bool any_of(const char *line, const char *const *words, size_t n)
 
 static void read_reasons(struct capture *capture, const char *line)
 {
-    static const char *const licences[] = {"license", "licence"};
-    static const char *const refusals[] = {
-        "not available", "unavailable", "failed",  "could not", "cannot", "can't", "unable",
-        "checkout",      "check out",   "denied",  "expired",   "no license", "no licence",
-        "not found",     "in use",
+    /* With "licen" in the line. Beside plain words: FlexLM's "licensed number of users already
+     * reached" (Maya), RLM's "all licenses in use" (Arnold, Redshift, Nuke), Houdini's "no licenses
+     * could be found", V-Ray's "could not obtain a license" and "license server error", Maya's
+     * "license was not obtained", RenderMan's "unable to obtain license". */
+    static const char *const licences[] = {
+        "not available", "unavailable", "failed",     "failure",      "could not",      "cannot",
+        "can't",         "unable",      "checkout",   "check out",    "checking out",   "denied",
+        "expired",       "no licen",    "not found",  "in use",       "already reached", "not obtained",
+        "no available",  "license error", "licensing error", "server error", "no valid", "not respond",
+        "communicating",
     };
     static const char *const memory[] = {"out of memory", "out_of_memory", "std::bad_alloc",
                                          "cannot allocate memory", "MemoryError"};
@@ -239,7 +244,7 @@ static void read_reasons(struct capture *capture, const char *line)
                                            "warning", "povray.conf"};
     static const char *const hints[] = {"error:", "error -", "fatal error", "exception:", "cannot create"};
 
-    if (ANY_OF(line, licences) && ANY_OF(line, refusals))
+    if (strcasestr(line, "licen") && ANY_OF(line, licences))
         find(capture, RANK_LICENCE, CLASS_LICENCE, line);
     else if (ANY_OF(line, memory))
         find(capture, RANK_MEMORY, CLASS_OUT_OF_MEMORY, line);

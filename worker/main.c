@@ -13,7 +13,9 @@
 #include <proto/identity.h>
 #include <proto/limits.h>
 #include <worker/agent.h>
+#include <worker/inspect.h>
 #include <worker/offer.h>
+#include <worker/software.h>
 #include <worker/warden.h>
 
 #define EXTRAS_MAX 64
@@ -23,6 +25,7 @@ static const char help[] =
     "\n"
     "  westlight-worker --broker tcp://HOST:7420 --server-key KEY --key FILE --state DIR "
     "[options]\n"
+    "  westlight-worker inspect FILE...    says of each picture what it would of a task's\n"
     "\n"
     "  --broker ENDPOINT     control endpoint of the broker\n"
     "  --server-key KEY      the broker's public key, 40 characters\n"
@@ -36,7 +39,9 @@ static const char help[] =
     "  --cores N             cores to offer (all)\n"
     "  --bulk ENDPOINT       bulk endpoint (as the broker says)\n"
     "  --offer NAME=VALUE    a further amount (amount.x=3) or attribute (attr.x=a,b); repeatable\n"
-    "  --no-probe            offer no GPU and no software of this machine\n"
+    "  --software FILE       softwares and versions to offer beside what is found (DIR/software,\n"
+    "                        where there is one); worker/README.md says how it is written\n"
+    "  --no-probe            find no GPU and no software of this machine\n"
     "  --log LEVEL           error, warn, info or debug (info)\n"
     "  --help, --version\n";
 
@@ -53,6 +58,7 @@ enum {
     OPTION_CORES,
     OPTION_BULK,
     OPTION_OFFER,
+    OPTION_SOFTWARE,
     OPTION_NO_PROBE,
     OPTION_LOG,
     OPTION_HELP,
@@ -72,6 +78,7 @@ static const struct option table[] = {
     {"cores", required_argument, NULL, OPTION_CORES},
     {"bulk", required_argument, NULL, OPTION_BULK},
     {"offer", required_argument, NULL, OPTION_OFFER},
+    {"software", required_argument, NULL, OPTION_SOFTWARE},
     {"no-probe", no_argument, NULL, OPTION_NO_PROBE},
     {"log", required_argument, NULL, OPTION_LOG},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -80,7 +87,7 @@ static const struct option table[] = {
 };
 
 struct options {
-    const char *broker, *server_key, *key, *state, *bulk;
+    const char *broker, *server_key, *key, *state, *bulk, *software;
     struct offer_options offer;
     const char *extras[EXTRAS_MAX];
     uint64_t cache_bytes;
@@ -194,6 +201,9 @@ static int parse_text(struct options *options, int option, const char *text)
     case OPTION_BULK:
         options->bulk = text;
         return EXIT_OK;
+    case OPTION_SOFTWARE:
+        options->software = text;
+        return EXIT_OK;
     case OPTION_NAME:
         if (!*text || strlen(text) >= LIMIT_NAME_BYTES)
             return usage("--name", "empty, or longer than 255 bytes");
@@ -272,6 +282,24 @@ static int load_keys(const struct options *options, struct link_key *ret_server,
     return EXIT_FAILED;
 }
 
+/* The file that is named, else the state folder's own if it has one. */
+static int declared(const struct options *options, struct probe *probe)
+{
+    char own[PATH_MAX], why[1024] = "";
+    const char *path = options->software ? options->software : own;
+    int r;
+
+    snprintf(own, sizeof(own), "%s/software", options->state);
+    r = software_load(path, probe, why, sizeof(why));
+    if (r == 0 || (r == -ENOENT && !options->software))
+        return EXIT_OK;
+    if (r == SOFTWARE_E_FILE)
+        fprintf(stderr, "westlight-worker: %s\n", why);
+    else
+        fprintf(stderr, "westlight-worker: %s: %s: check --software\n", path, strerror(-r));
+    return EXIT_FAILED;
+}
+
 static int make_offer(struct options *options, struct probe **ret_probe,
                       struct offer_made *ret_offer)
 {
@@ -283,8 +311,13 @@ static int make_offer(struct options *options, struct probe **ret_probe,
         fprintf(stderr, "westlight-worker: this machine cannot be probed: %s\n", strerror(-r));
         return EXIT_FAILED;
     }
-    if (options->no_probe)
-        probe->n_gpus = probe->n_software = 0;
+    if (options->no_probe) {
+        probe->n_gpus = 0;
+        probe_forget_software(probe);
+    }
+    r = declared(options, probe);
+    if (r != EXIT_OK)
+        return r;
     options->offer.extras = options->extras;
     r = offer_make(probe, &options->offer, ret_offer, &culprit);
     if (r == OFFER_E_FORM)
@@ -357,6 +390,7 @@ static int work(const struct options *options, const struct link_key *server,
                                          .cache_bytes = options->cache_bytes,
                                          .bulk = options->bulk,
                                          .probe = probe,
+                                         .inspector = "/proc/self/exe", /* an upgrade, too */
                                          .offer = &offer->message,
                                          .stop_fd = stop_fd});
     if (r < 0)
@@ -371,8 +405,11 @@ int main(int argc, char **argv)
     struct link_keypair keys;
     _cleanup_(probe_freep) struct probe *probe = NULL;
     struct offer_made offer = {0};
-    int r = parse(argc, argv, &options);
+    int r;
 
+    if (argc > 1 && strcmp(argv[1], "inspect") == 0)
+        return inspect_command(argc - 1, argv + 1);
+    r = parse(argc, argv, &options);
     if (r >= 0)
         return r;
     r = load_keys(&options, &server, &keys);

@@ -192,6 +192,7 @@ static int fill(struct offer_made *offer, const struct probe *probe,
     if (r == 0 && uname(&host) == 0)
         r = add_value(offer, "attr.worker.cpu.arch",
                       strcmp(host.machine, "aarch64") == 0 ? "arm64" : host.machine);
+    *ret_culprit = "attr.software";
     if (r == 0)
         r = add_software(offer, probe);
     for (size_t i = 0; r == 0 && i < options->n_extras; i++) {

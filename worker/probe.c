@@ -280,11 +280,27 @@ int probe_new(const char *nvml, struct probe **ret_probe)
     return 0;
 }
 
+void probe_forget_software(struct probe *probe)
+{
+    for (size_t i = 0; i < probe->n_software; i++) {
+        struct probe_software *software = &probe->software[i];
+
+        for (size_t k = 0; k < software->n_variables; k++) {
+            free(software->variables[k].name);
+            free(software->variables[k].value);
+        }
+        free(software->variables);
+    }
+    free(probe->software);
+    probe->software = NULL;
+    probe->n_software = 0;
+}
+
 void probe_free(struct probe *probe)
 {
     if (!probe)
         return;
+    probe_forget_software(probe);
     free(probe->gpus);
-    free(probe->software);
     free(probe);
 }

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <proto/base/err.h>
@@ -14,10 +15,16 @@ struct probe_gpu {
     char model[96], uuid[96];
     uint64_t memory_bytes;
 };
+struct probe_variable {
+    char *name, *value;
+};
 struct probe_software {
     char name[64];    /* "povray", "blender" */
     char version[64]; /* "3.7.0.10", "3.4.1" */
     char path[512];
+    struct probe_variable *variables; /* it is run with; declared ones only: see software.h */
+    size_t n_variables;
+    bool declared;
 };
 struct probe {
     char host[256];
@@ -32,4 +39,5 @@ struct probe {
 /* `nvml` NULL: $WESTLIGHT_NVML, else libnvidia-ml.so.1. */
 int probe_new(const char *nvml, struct probe **ret_probe);
 void probe_free(struct probe *probe);
+void probe_forget_software(struct probe *probe);
 DEFINE_CLEANUP(struct probe *, probe_free)

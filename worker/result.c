@@ -11,6 +11,7 @@
 #include <string.h>
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
+#include <worker/inspect.h>
 
 #define LOG_BLOCKS_MAX ((LIMIT_LOG_BYTES + LIMIT_BLOCK_BYTES - 1) / LIMIT_BLOCK_BYTES + 1)
 
@@ -121,10 +122,53 @@ static bool machine_error(int r)
     return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EIO;
 }
 
+/* How many frames the task renders: the values of its chunk. */
+static uint64_t frames_of(const struct stage *stage, uint64_t task)
+{
+    uint64_t frames = 1;
+    struct point point;
+
+    if (space_point(&stage->space, task, &point) != 0)
+        return 1;
+    for (size_t i = 0; i < point.n_values; i++)
+        if (point.values[i].chunked && point.values[i].value_count > frames)
+            frames = point.values[i].value_count;
+    return frames;
+}
+
+/* 1: the pictures are not as they must be, and the outcome says how. On 0 it may hold a warning. */
+static int look_at_pictures(struct making *making, struct outcome *outcome,
+                            const struct stage *stage, const struct manifest_file *files, size_t n,
+                            struct bytes *log)
+{
+    const struct task *task = making->task;
+    int r;
+
+    if (!stage->step->expect)
+        return 0;
+    r = inspect_result(&(struct inspect_config){.expect = stage->step->expect,
+                                                .frames = frames_of(stage, task->lease.task),
+                                                .folders = (const char *const *)stage->outputs,
+                                                .files = files,
+                                                .n_files = n,
+                                                .program = task->board->inspector,
+                                                .log = log},
+                       outcome->message);
+    if (r == INSPECT_E_BAD) {
+        outcome->class = CLASS_BAD_OUTPUT;
+    } else if (r < 0) {
+        outcome->class = CLASS_TRANSFER;
+        snprintf(outcome->message, sizeof(outcome->message),
+                 "its pictures cannot be looked at on this worker: %s", strerror(-r));
+    }
+    return r != 0;
+}
+
 /* 1: there is no output, and the outcome says why. */
 static int make_outputs(struct making *making, struct outcome *outcome, struct collect *collect,
-                        const Wl__StepRecipe *step, struct bytes *log)
+                        const struct stage *stage, struct bytes *log)
 {
+    const Wl__StepRecipe *step = stage->step;
     _cleanup_(freep) struct manifest_file *files = NULL;
     _cleanup_(collected_deinit) struct collected collected = {0};
     _cleanup_(bytes_deinit) struct bytes why = {0};
@@ -139,6 +183,11 @@ static int make_outputs(struct making *making, struct outcome *outcome, struct c
             step->outputs[0]->path, step->n_outputs > 1 ? " or its other output folders" : "");
         say(outcome, CLASS_NO_OUTPUT, "no output", &why);
         return 1;
+    }
+    if (r == 0) {
+        r = look_at_pictures(making, outcome, stage, files, n, log);
+        if (r != 0)
+            return r;
     }
     if (r == 0)
         r = collect_seal(collect, making->sealer, making->task->key_out, files, n, emit, making,
@@ -243,12 +292,12 @@ static void start_over(struct making *making)
 }
 
 static int make(struct making *making, struct outcome *outcome, struct collect *collect,
-                const Wl__StepRecipe *step, struct bytes *log)
+                const struct stage *stage, struct bytes *log)
 {
     int r = 0;
 
     if (outcome->class == CLASS_OK && collect) {
-        r = make_outputs(making, outcome, collect, step, log);
+        r = make_outputs(making, outcome, collect, stage, log);
         if (r == 1) {
             start_over(making);
             r = 0;
@@ -276,7 +325,7 @@ static void make_log_alone(struct making *making, const struct bytes *log)
 }
 
 void result_make(struct task *task, struct sealer *sealer, struct outcome *outcome,
-                 struct collect *collect, const Wl__StepRecipe *step, struct bytes *log)
+                 struct collect *collect, const struct stage *stage, struct bytes *log)
 {
     struct task_board *board = task->board;
     struct making *making = calloc(1, sizeof(*making));
@@ -292,7 +341,7 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
     pthread_mutex_unlock(&board->lock);
     r = spool_new(board->state, number, &making->spool);
     if (r == 0)
-        r = make(making, outcome, collect, step, log);
+        r = make(making, outcome, collect, stage, log);
     if (r != 0) {
         make_log_alone(making, log);
         outcome->class = CLASS_TRANSFER;

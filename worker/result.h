@@ -8,6 +8,7 @@
 
 #include <worker/collect.h>
 #include <worker/session.h>
+#include <worker/stage.h>
 #include <worker/task.h>
 
 struct outcome {
@@ -18,8 +19,8 @@ struct outcome {
     int64_t started_wall_s, ended_wall_s;
 };
 
-/* `collect` is NULL where nothing ran. `log` gets the notes of collecting, too. */
+/* `collect` is NULL where nothing ran. `log` gets the notes of collecting and inspecting, too. */
 void result_make(struct task *task, struct sealer *sealer, struct outcome *outcome,
-                 struct collect *collect, const Wl__StepRecipe *step, struct bytes *log);
+                 struct collect *collect, const struct stage *stage, struct bytes *log);
 /* Replaces the result that is held by a failure without blocks; -ENOMEM where not even that. */
 int result_fail(struct task *task, enum attempt_class class, const char *message);

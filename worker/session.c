@@ -18,11 +18,9 @@
 #include <unistd.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
-#include <worker/capture.h>
-#include <worker/format.h>
 #include <worker/outcome.h>
+#include <worker/session_inner.h>
 #include <worker/session_paths.h>
-#include <worker/spawn.h>
 
 #define SESSION_EXIT_S         300 /* to leave one environment, if it does not say itself */
 #define SESSION_EXIT_STOPPED_S 30  /* the same after a stop: the slot is wanted */
@@ -30,34 +28,11 @@
 #define SESSION_PATH_DEFAULT   "/usr/local/bin:/usr/bin:/bin"
 #define SESSION_RULES          "path_mapping.json"
 
-/* Something of the job's own failed, and the result says what. */
-enum { SESSION_FAILED = 1 };
-
 enum action_kind { ACTION_ENTER, ACTION_RUN, ACTION_EXIT };
-
-struct entered {
-    const Wl__Environment *environment;
-    size_t number;    /* names its folder of embedded files */
-    size_t variables; /* the mark before it was entered */
-};
-
-struct session {
-    const struct session_config *config;
-    const Wl__StepRecipe *step;
-    char folder[PATH_MAX];
-    struct format symbols, variables;
-    struct entered entered[2 * LIMIT_ENVIRONMENTS];
-    size_t n_entered;
-    struct spawn_group *group;
-    struct capture *capture;
-    struct session_result *result;
-    bool failed, entering;
-};
 
 /* ---- failing ---- */
 
-static int __attribute__((format(printf, 3, 4)))
-session_fail(struct session *session, enum attempt_class class, const char *format, ...)
+int session_fail(struct session *session, enum attempt_class class, const char *format, ...)
 {
     char text[2 * LIMIT_MESSAGE_BYTES];
     va_list list;
@@ -84,7 +59,7 @@ static int session_resolve(struct session *session, const char *what, const char
                  : r;
 }
 
-static int session_set(struct session *session, struct format *format, const char *prefix,
+int session_set(struct session *session, struct format *format, const char *prefix,
                        const char *name, const char *value)
 {
     int r = format_set(format, prefix, name, value);
@@ -182,7 +157,7 @@ static int set_symbols(struct session *session)
     return r;
 }
 
-static int set_variable(struct session *session, const char *name, const char *value)
+int session_variable(struct session *session, const char *name, const char *value)
 {
     if (!*name || strchr(name, '='))
         return session_fail(session, CLASS_RENDERER, "\"%.100s\" cannot name a variable: use letters, "
@@ -209,11 +184,13 @@ static int set_variables(struct session *session)
 
     r = folder_make(tmp, 0700);
     for (size_t i = 0; !r && i < ARRAY_SIZE(variables); i++)
-        r = set_variable(session, variables[i][0], variables[i][1]);
+        r = session_variable(session, variables[i][0], variables[i][1]);
+    if (!r)
+        r = session_software(session);
     for (size_t i = 0; !r && i < config->recipe->n_variables; i++) {
         const Wl__Variable *variable = config->recipe->variables[i];
 
-        r = set_variable(session, variable->name, session_mapped(session, variable->value, path));
+        r = session_variable(session, variable->name, session_mapped(session, variable->value, path));
     }
     return r;
 }
@@ -309,7 +286,7 @@ static void on_variable(void *user, const char *name, const char *value)
     struct session *session = user;
 
     if (session->entering)
-        set_variable(session, name, value);
+        session_variable(session, name, value);
 }
 
 static int make_arguments(struct session *session, const Wl__Action *action, char ***ret_arguments)
@@ -321,6 +298,8 @@ static int make_arguments(struct session *session, const Wl__Action *action, cha
     if (!arguments)
         return -ENOMEM;
     r = session_resolve(session, "the command", action->command, &arguments[0]);
+    if (!r)
+        r = session_software_command(session, &arguments[0]);
     for (size_t i = 0; !r && i < action->n_arguments; i++) {
         snprintf(what, sizeof(what), "argument %zu of %.256s", i + 1, action->command);
         r = session_resolve(session, what, action->arguments[i], &arguments[i + 1]);
@@ -342,9 +321,11 @@ static int make_environment(struct session *session, char ***ret_environment)
     int r = 0;
 
     if (cards)
-        r = set_variable(session, "CUDA_VISIBLE_DEVICES", cards);
+        r = session_variable(session, "CUDA_VISIBLE_DEVICES", cards);
     if (cards && !r)
-        r = set_variable(session, "CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+        r = session_variable(session, "CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+    if (!r)
+        r = session_software_path(session);
     if (!r)
         r = format_environment(variables, ret_environment);
     format_cut(variables, mark);
@@ -451,7 +432,7 @@ static int environment_enter(struct session *session, const Wl__Environment *env
 
         r = session_resolve(session, variable->name, variable->value, &value);
         if (!r)
-            r = set_variable(session, variable->name, value);
+            r = session_variable(session, variable->name, value);
     }
     format_cut(&session->symbols, symbols);
     return r ? r : environment_action(session, entered, ACTION_ENTER);

@@ -17,6 +17,7 @@
 #include <proto/space.h>
 #include <proto/state.h>
 #include <proto/westlight.pb-c.h>
+#include <worker/probe.h>
 
 /* A studio's path and where it lies here; the longest matching `from` wins. */
 struct session_map {
@@ -35,6 +36,8 @@ struct session_config {
     size_t n_maps;
     uint32_t vcpus;              /* 0: all; exported as OMP_NUM_THREADS and {{Lease.VCPUs}} */
     uint64_t memory_bytes;       /* 0: no limit */
+    const struct probe_software *software; /* what there is to run a step's software with */
+    size_t n_software;
     const char *cards;           /* CUDA_VISIBLE_DEVICES, "" hides all */
     const atomic_bool *stop;     /* becomes true: SIGTERM, then SIGKILL after the notify period */
     void (*on_started)(void *user);                 /* the action's process runs */

@@ -239,6 +239,8 @@ static void run_session(struct task *task, const struct stage *stage, struct out
                                              .n_maps = stage->n_maps,
                                              .vcpus = assign->vcpus,
                                              .memory_bytes = assign->memory_bytes,
+                                             .software = task->board->probe->software,
+                                             .n_software = task->board->probe->n_software,
                                              .cards = cards.data ? (const char *)cards.data : "",
                                              .stop = &task->stop,
                                              .on_started = on_started,
@@ -350,7 +352,7 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
     r = task->drop ? -ECANCELED : 0;
     pthread_mutex_unlock(&task->board->lock);
     if (r == 0)
-        result_make(task, sealer, &outcome, collect, stage.step, &log);
+        result_make(task, sealer, &outcome, collect, &stage, &log);
     return r;
 }
 

@@ -34,6 +34,7 @@ struct task_board {
 
     const char *state; /* folder */
     const struct probe *probe;
+    const char *inspector; /* program; NULL: none of its own, see inspect.h */
     struct cache *cache;
     void *bulk_context;
     struct link_key server;

@@ -27,6 +27,7 @@ struct core *core_new(const struct core_config *config)
     *own = *config;
     own->lease_ns = own->lease_ns ? own->lease_ns : LIMIT_LEASE_NS;
     own->reconnect_ns = own->reconnect_ns ? own->reconnect_ns : LIMIT_RECONNECT_NS;
+    own->licence_ns = own->licence_ns ? own->licence_ns : LIMIT_LICENCE_NS;
     own->note_after_ns = own->note_after_ns ? own->note_after_ns : LIMIT_NOTE_AFTER_NS;
     own->attempts_failed = own->attempts_failed ? own->attempts_failed : LIMIT_ATTEMPTS_FAILED;
     own->job_failed = own->job_failed ? own->job_failed : LIMIT_JOB_FAILED;

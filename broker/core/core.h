@@ -141,6 +141,7 @@ struct event {
             struct worker_id worker;
             struct lease_id lease;
             enum attempt_class class;
+            bool warned; /* it counts, and has something to say */
             struct usage usage;
             const void *blob; size_t blob_size; /* what the store keeps of it */
         } result;
@@ -187,6 +188,7 @@ struct record {
             struct lease_id lease;
             struct worker_key worker;
             enum attempt_class class;
+            bool warned; /* for those who look; nothing here depends on it */
             struct usage usage;
             const void *blob; size_t blob_size;
         } attempt;
@@ -266,6 +268,7 @@ struct core_config {
     uint32_t epoch;
     uint64_t seed; /* of the hash tables: random, so that nobody can choose ids that collide */
     int64_t lease_ns, reconnect_ns, note_after_ns; /* 0: limits.h */
+    int64_t licence_ns; /* 0: limits.h */
     uint32_t attempts_failed, job_failed, job_failed_first; /* 0: limits.h */
     uint64_t tasks_max, jobs_max, classes_max;              /* of all studios; 0: limits.h */
 };
@@ -325,10 +328,18 @@ enum why_kind {
     WHY_BUSY,         /* `workers` could run it and are busy */
     WHY_UNWILLING,    /* all who could run it are drained or set aside: so many */
     WHY_HELD,         /* for workers that are expected back */
+    WHY_LICENCE,      /* found none; waits for a back-off */
     WHY_RETRYING,     /* failed on the workers there are; waits for another or for a back-off */
 };
 struct why { enum why_kind kind; uint32_t step; const char *name; const char *value; double wanted, best; uint32_t workers, drained, aside; };
 void core_why(const struct core *core, const struct job_id *job, uint32_t step, struct why *ret_why);
+
+/* A value of an attribute; the texts are good until the next step. */
+struct offered { const char *name, *value; };
+/* The first attribute that begins with `prefix` and that a step asks for; `value` is NULL where several or any will do. */
+bool core_step_wants(const struct core *core, const struct job_id *job, uint32_t step, const char *prefix, struct offered *ret_wanted);
+/* Those of attributes that begin with `prefix`, each once, however many workers have them; returns how many were written. */
+size_t core_offered(const struct core *core, const char *prefix, struct offered *ret_offered, size_t max);
 
 struct worker_view {
     struct worker_id worker;

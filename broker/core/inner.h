@@ -9,8 +9,7 @@
 #include <broker/core/sched.h>
 
 #define SECOND_NS       1000000000LL
-#define NOTE_LATE_NS    SECOND_NS        /* a due note waits this long for a sync to ride on */
-#define BACK_OFF_NS     (30 * SECOND_NS) /* first wait for a licence, doubled each time */
+#define NOTE_LATE_NS    SECOND_NS /* a due note waits this long for a sync to ride on */
 #define BACK_OFF_MAX_NS (600 * SECOND_NS)
 #define OTHER_WORKER_NS (60 * SECOND_NS) /* a failed task waits this long for another worker */
 #define HANDED_BACK_NS  (5 * SECOND_NS)  /* likewise after it was handed back unasked */

@@ -355,9 +355,9 @@ static void task_park(struct core *core, struct task *task)
     job_pause_if_failing(core, task->step);
 }
 
-static int64_t back_off(const struct task *task)
+static int64_t back_off(const struct core *core, const struct task *task)
 {
-    int64_t wait_ns = BACK_OFF_NS;
+    int64_t wait_ns = core->config.licence_ns;
 
     for (uint32_t i = 1; i < task->licence_failures && wait_ns < BACK_OFF_MAX_NS; i++)
         wait_ns *= 2;
@@ -397,7 +397,7 @@ void task_settle(struct core *core, struct task *task)
 
     step_move_one(step, index, TASK_WAITING);
     if (licence)
-        task_delay(task, DELAY_BACK_OFF, core->now_ns + back_off(task));
+        task_delay(task, DELAY_BACK_OFF, core->now_ns + back_off(core, task));
     else if ((task->n_failed_on || task->avoid) && task_has_others(core, task))
         task_delay(task, DELAY_OTHER_WORKER,
                    core->now_ns + (task->failures ? OTHER_WORKER_NS : HANDED_BACK_NS));

@@ -30,6 +30,7 @@ void attempt_record(struct core *core, const struct lease_id *id, const struct w
     record.attempt.worker = worker->key;
     record.attempt.class = class;
     if (event) {
+        record.attempt.warned = class == CLASS_OK && event->result.warned;
         record.attempt.usage = event->result.usage;
         record.attempt.blob = event->result.blob;
         record.attempt.blob_size = event->result.blob_size;

@@ -211,3 +211,52 @@ uint32_t core_workers_count(const struct core *core)
 {
     return (uint32_t)core->fleet.n_workers;
 }
+
+bool core_step_wants(const struct core *core, const struct job_id *id, uint32_t number,
+                     const char *prefix, struct offered *ret_wanted)
+{
+    const struct step *step = step_at(core, id, number);
+
+    for (size_t i = 0; step && i < step->demand->n_sets; i++) {
+        const struct name_set *set = &step->demand->sets[i];
+
+        if (strncmp(set->name, prefix, strlen(prefix)) != 0)
+            continue;
+        *ret_wanted = (struct offered){set->name, set->n_any_of == 1 ? set->any_of[0] : NULL};
+        return true;
+    }
+    return false;
+}
+
+static bool offered_before(const struct offered *offered, size_t n, const struct offered *one)
+{
+    for (size_t i = 0; i < n; i++)
+        if (offered[i].name == one->name && offered[i].value == one->value)
+            return true; /* names and values are interned */
+    return false;
+}
+
+size_t core_offered(const struct core *core, const char *prefix, struct offered *ret_offered,
+                    size_t max)
+{
+    size_t n = 0;
+
+    list_each(link, &core->fleet.shapes)
+    {
+        const struct shape *shape = container_of(link, struct shape, link);
+
+        for (size_t i = 0; shape->connected > 0 && i < shape->n_sets; i++) {
+            const struct name_set *set = &shape->sets[i];
+
+            if (strncmp(set->name, prefix, strlen(prefix)) != 0)
+                continue;
+            for (size_t k = 0; k < set->n_any_of && n < max; k++) {
+                struct offered one = {set->name, set->any_of[k]};
+
+                if (!offered_before(ret_offered, n, &one))
+                    ret_offered[n++] = one;
+            }
+        }
+    }
+    return n;
+}

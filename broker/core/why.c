@@ -3,7 +3,7 @@
  */
 #include <broker/core/inner.h>
 
-enum { HELD_LOOKED_AT = 256 };
+enum { HELD_LOOKED_AT = 256, TASKS_LOOKED_AT = 256 };
 
 /* The best that any connected shape offers of it; -1: nobody offers any. */
 typedef double shape_offers(const struct shape *shape, const struct demand *demand, size_t i);
@@ -172,6 +172,24 @@ static bool held_for_return(const struct step *step)
     return false;
 }
 
+/* Whether what is tried again found no licence: true of the first that is looked at. */
+static bool licence_missing(const struct step *step)
+{
+    unsigned looked_at = 0;
+
+    list_each(link, &step->job->tasks)
+    {
+        const struct task *task = container_of(link, struct task, of_job);
+
+        if (looked_at++ == TASKS_LOOKED_AT)
+            break;
+        if (task->step == step && task->delay == DELAY_BACK_OFF && task->n_recent > 0 &&
+            task->last_class == CLASS_LICENCE)
+            return true;
+    }
+    return false;
+}
+
 static bool why_depends(const struct step *step, struct why *why)
 {
     for (size_t i = 0; i < step->n_needs; i++) {
@@ -200,7 +218,7 @@ void core_why(const struct core *core, const struct job_id *id, uint32_t number,
     else if (step->n[TASK_READY] > 0)
         why_ready((struct core *)core, step, ret_why); /* plans are made when first asked for */
     else if (step->n[TASK_WAITING] > 0 && bitmap_next(&step->bits[TASK_WAITING], 0) != BITMAP_NONE)
-        ret_why->kind = WHY_RETRYING;
+        ret_why->kind = licence_missing(step) ? WHY_LICENCE : WHY_RETRYING;
     else if (step->n[TASK_WAITING] > 0)
         why_depends(step, ret_why);
     else if (held_for_return(step))

@@ -38,12 +38,13 @@ static const char *const schema_steps[] = {
     " epoch INTEGER NOT NULL, attempt INTEGER NOT NULL, worker BLOB NOT NULL,"
     " class INTEGER NOT NULL, wall_ns INTEGER NOT NULL, cpu_ns INTEGER NOT NULL,"
     " memory_bytes INTEGER NOT NULL, bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL,"
-    " card_ns INTEGER NOT NULL, blob BLOB NOT NULL);"
+    " card_ns INTEGER NOT NULL, blob BLOB NOT NULL, warned INTEGER NOT NULL);"
     /* The promise "one current result per floor", kept by the database itself. */
     "CREATE UNIQUE INDEX one_result ON attempts(job, step, task, floor) WHERE class = 0;"
     "CREATE INDEX results_of_job ON attempts(job) WHERE class = 0;"
     "CREATE INDEX attempts_of_task ON attempts(job, step, task);"
     "CREATE INDEX failures_of_job ON attempts(job) WHERE class <> 0;"
+    "CREATE INDEX warnings_of_job ON attempts(job) WHERE warned <> 0;"
     "CREATE TABLE changes(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, kind INTEGER NOT NULL, step INTEGER NOT NULL, first INTEGER NOT NULL,"
     " last INTEGER NOT NULL, floor INTEGER NOT NULL, state INTEGER NOT NULL,"
@@ -330,5 +331,6 @@ void database_attempt(sqlite3_stmt *statement, struct record *ret_record)
     usage->card_ns = (uint64_t)sqlite3_column_int64(statement, 15);
     record.attempt.blob = sqlite3_column_blob(statement, 16);
     record.attempt.blob_size = (size_t)sqlite3_column_bytes(statement, 16);
+    record.attempt.warned = sqlite3_column_int64(statement, 17) != 0;
     *ret_record = record;
 }

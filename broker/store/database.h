@@ -41,7 +41,7 @@ int database_finish(sqlite3_stmt *statement);
 /* Columns of an attempt in the order that database_attempt reads them, from column `first`. */
 #define DATABASE_ATTEMPT_COLUMNS                                                                   \
     "sequence, wall_s, job, step, task, floor, epoch, attempt, worker, class, wall_ns, cpu_ns, "   \
-    "memory_bytes, bytes_in, bytes_out, card_ns, blob"
+    "memory_bytes, bytes_in, bytes_out, card_ns, blob, warned"
 void database_attempt(sqlite3_stmt *statement, struct record *ret_record);
 /* A blob of exactly `size` bytes; zeroes where the column holds something else. */
 void database_column_bytes(sqlite3_stmt *statement, int column, void *ret_data, size_t size);

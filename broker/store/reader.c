@@ -15,7 +15,7 @@
 #define READ_NS   (1 * NS_PER_S)
 #define READ_STEP 4096 /* virtual machine steps between two looks at the clock */
 
-enum statement { RESULTS, STEP_RESULTS, ATTEMPTS, FAILURES, KEY, KEYS, STATEMENTS };
+enum statement { RESULTS, STEP_RESULTS, ATTEMPTS, FAILURES, WARNINGS, KEY, KEYS, STATEMENTS };
 
 #define KEY_ROWS                                                                                   \
     "SELECT k.public, k.role, k.studio, coalesce(s.name, ''), k.name, coalesce(s.weight, 1)"       \
@@ -26,14 +26,20 @@ static const char *const texts[STATEMENTS] = {
                 " WHERE job = ? AND class = 0 AND sequence > ? ORDER BY sequence LIMIT ?",
     /* With max() SQLite takes the other columns from the row that holds the maximum. */
     [STEP_RESULTS] = "SELECT max(sequence), wall_s, job, step, task, floor, epoch, attempt, worker,"
-                     " class, wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns, blob"
-                     " FROM attempts WHERE job = ? AND step = ? AND task BETWEEN ? AND ?"
+                     " class, wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns, blob,"
+                     " warned FROM attempts WHERE job = ? AND step = ? AND task BETWEEN ? AND ?"
                      " AND class = 0 GROUP BY task ORDER BY task LIMIT ?",
     [ATTEMPTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
                  " WHERE job = ? AND step = ? AND task = ? AND sequence > ?"
                  " ORDER BY sequence LIMIT ?",
     [FAILURES] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
                  " WHERE job = ? AND class <> 0 AND class <> ? AND sequence < ?"
+                 " ORDER BY sequence DESC LIMIT ?",
+    /* A later floor's result has taken the place of an earlier one's. */
+    [WARNINGS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts AS a"
+                 " WHERE job = ? AND warned <> 0 AND sequence < ? AND NOT EXISTS"
+                 " (SELECT 1 FROM attempts AS b WHERE b.job = a.job AND b.step = a.step"
+                 " AND b.task = a.task AND b.class = 0 AND b.floor > a.floor)"
                  " ORDER BY sequence DESC LIMIT ?",
     [KEY] = KEY_ROWS " WHERE k.public = ?",
     [KEYS] = KEY_ROWS " ORDER BY k.added, k.public",
@@ -142,6 +148,16 @@ int store_failures(struct store_reader *reader, const struct job_id *job, uint64
     int64_t below = before && before < INT64_MAX ? (int64_t)before : INT64_MAX;
     int code = database_bind(statement, "biii", job->bytes, sizeof job->bytes,
                              (int64_t)CLASS_CANCELLED, below, row_limit(limit));
+    return give_attempts(reader, statement, code, each, user);
+}
+
+int store_warnings(struct store_reader *reader, const struct job_id *job, uint64_t before,
+                   size_t limit, store_row *each, void *user)
+{
+    sqlite3_stmt *statement = reader->database.statements[WARNINGS];
+    int64_t below = before && before < INT64_MAX ? (int64_t)before : INT64_MAX;
+    int code =
+        database_bind(statement, "bii", job->bytes, sizeof job->bytes, below, row_limit(limit));
     return give_attempts(reader, statement, code, each, user);
 }
 

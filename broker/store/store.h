@@ -74,6 +74,10 @@ int store_attempts(struct store_reader *reader, const struct job_id *job, struct
 int store_failures(struct store_reader *reader, const struct job_id *job, uint64_t before,
                    size_t limit, store_row *each, void *user);
 
+/* The current results of a job that have something to say, likewise. */
+int store_warnings(struct store_reader *reader, const struct job_id *job, uint64_t before,
+                   size_t limit, store_row *each, void *user);
+
 /* ---- the registry of keys; also written by `westlight-broker allow` from another process ---- */
 struct key_row {
     struct worker_key key;

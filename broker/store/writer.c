@@ -33,7 +33,7 @@ static const char *const texts[STATEMENTS] = {
     [JOB] = "INSERT INTO jobs(sequence, submitted, job, studio, name, first_priority, priority,"
             " state, reason, blob) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?6, 0, 0, ?7)",
     [ATTEMPT] = "INSERT INTO attempts(" DATABASE_ATTEMPT_COLUMNS
-                ") VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                ") VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [NOTE_DELETE] = "DELETE FROM notes WHERE job = ? AND step = ? AND task = ?",
     [CHANGE] = "INSERT INTO changes(sequence, wall_s, job, kind, step, first, last, floor, state,"
                " reason, priority) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -136,13 +136,14 @@ static int write_attempt(sqlite3_stmt **statements, const struct record *record)
         code = database_finish(statements[NOTE_DELETE]);
     if (code == SQLITE_OK)
         code = database_bind(
-            statements[ATTEMPT], "iibiiiiibiiiiiiib", (int64_t)record->sequence,
+            statements[ATTEMPT], "iibiiiiibiiiiiiibi", (int64_t)record->sequence,
             (int64_t)record->wall_s, lease->job.bytes, sizeof lease->job.bytes, step, task,
             (int64_t)lease->floor, (int64_t)lease->epoch, (int64_t)lease->attempt,
             record->attempt.worker.bytes, sizeof record->attempt.worker.bytes,
             (int64_t)record->attempt.class, (int64_t)usage->wall_ns, (int64_t)usage->cpu_ns,
             (int64_t)usage->memory_bytes, (int64_t)usage->bytes_in, (int64_t)usage->bytes_out,
-            (int64_t)usage->card_ns, record->attempt.blob, record->attempt.blob_size);
+            (int64_t)usage->card_ns, record->attempt.blob, record->attempt.blob_size,
+            (int64_t)record->attempt.warned);
     return code == SQLITE_OK ? database_finish(statements[ATTEMPT]) : code;
 }
 

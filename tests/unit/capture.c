@@ -147,6 +147,37 @@ static void reasons_are_found_in_the_output(void **state)
     }
 }
 
+static void a_missing_licence_is_known_in_every_renderers_words(void **state)
+{
+    static const char *const texts[] = {
+        "[2024/May/1|10:00:00] error: Could not obtain a license (10). [HTTP connection timeout]",
+        "error: V-Ray license server error: (-97)",
+        "00:00:01   512MB ERROR   | [rlm] all licenses in use (-22)",
+        "00:00:01   512MB ERROR   | could not connect to license server",
+        "License error: (RLM) Communications error with license server (-17)",
+        "Redshift license checkout failed",
+        "R56008 {SEVERE} Unable to obtain license for PhotoRealistic-RenderMan",
+        "No licenses could be found to run this application.",
+        "Failed to acquire license: No available licenses for Houdini Master",
+        "A license for nuke_r was not found",
+        "FOUNDRY LICENSE ERROR REPORT",
+        "License was not obtained",
+        "Licensed number of users already reached. (-4,132)",
+        "Cannot connect to license server system. (-15,570:115 \"Operation now in progress\")",
+        "this application has no valid licence",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        _cleanup_(capture_freep) struct capture *capture = start(NULL, 1);
+
+        feed(capture, "Error: the frame was not rendered\n");
+        feed(capture, texts[i]);
+        feed(capture, "\nError: no such file or directory\n");
+        if (capture_findings(capture)->class != CLASS_LICENCE)
+            fail_msg("not known: %s", texts[i]);
+    }
+}
+
 static void a_line_without_end_is_cut_and_costs_no_memory(void **state)
 {
     _cleanup_(capture_freep) struct capture *capture = start(NULL, 1);
@@ -209,6 +240,7 @@ int main(void)
         cmocka_unit_test(blender_counts_samples_tiles_and_frames),
         cmocka_unit_test(a_script_that_tells_is_believed_over_the_renderer),
         cmocka_unit_test(reasons_are_found_in_the_output),
+        cmocka_unit_test(a_missing_licence_is_known_in_every_renderers_words),
         cmocka_unit_test(a_line_without_end_is_cut_and_costs_no_memory),
         cmocka_unit_test(a_short_log_is_whole),
         cmocka_unit_test(a_long_log_keeps_head_and_tail_and_says_the_gap),

@@ -162,14 +162,14 @@ TEST(a_farm_of_one_parks_after_three_attempts)
 TEST(a_missing_licence_backs_off_and_never_parks)
 {
     struct farm farm = farm_new();
-    int64_t wait_ns = BACK_OFF_NS;
+    int64_t wait_ns = LIMIT_LICENCE_NS;
 
     submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
     join(&farm, &one);
     for (unsigned i = 0; i < 8; i++) {
         result(&farm, 1, assigned(&farm, 0), CLASS_LICENCE);
         assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
-        assert_int_equal(why_of(&farm, 1, 0).kind, WHY_RETRYING);
+        assert_int_equal(why_of(&farm, 1, 0).kind, WHY_LICENCE);
         for (int64_t until_ns = farm.now_ns + wait_ns; farm.now_ns < until_ns;) {
             assert_int_equal(state_of(&farm, 1, 0, 0), TASK_WAITING);
             farm.now_ns += SECOND;

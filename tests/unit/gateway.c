@@ -227,14 +227,23 @@ static void say_worker_hello(struct peer_link *link, uint64_t session, uint8_t b
 {
     uint8_t boot[16] = {boot_number};
     Wl__Amount vcpu = WL__AMOUNT__INIT, *amounts[] = {&vcpu};
+    Wl__Attribute povray = WL__ATTRIBUTE__INIT, os = WL__ATTRIBUTE__INIT,
+                  *attributes[] = {&os, &povray};
+    char *versions[] = {(char *)"3.7", (char *)(boot_number == 1 ? "3.8" : "3.9")};
     Wl__Hello hello = WL__HELLO__INIT;
     Wl__Offer offer = WL__OFFER__INIT;
 
     vcpu.name = (char *)"amount.worker.vcpu";
-    vcpu.min = 4;
+    vcpu.min = 3 + (double)session; /* so that two may differ */
     offer.slots = 1;
     offer.amounts = amounts;
     offer.n_amounts = 1;
+    os.name = (char *)"attr.worker.os.family";
+    povray.name = (char *)"attr.software.povray";
+    os.any_of = povray.any_of = versions;
+    os.n_any_of = povray.n_any_of = 2;
+    offer.attributes = attributes;
+    offer.n_attributes = 2;
     hello.protocol = WIRE_PROTOCOL;
     hello.session = link->session = session;
     hello.boot = (ProtobufCBinaryData){sizeof boot, boot};
@@ -498,6 +507,35 @@ static void an_operator_alone_tends_workers_and_once_a_request(void **state)
     disconnect(&ann);
     disconnect(&ops);
     disconnect(&box);
+}
+
+static void a_studio_learns_what_there_is_to_render_with_and_no_more(void **state)
+{
+    Wl__FarmRequest request = WL__FARM_REQUEST__INIT;
+    struct peer_link ann, box, other;
+
+    (void)state;
+    join_as(&ann, ANN);
+    say(&ann, &ENVELOPE(FARM_REQUEST, farm_request, &request));
+    Wl__Envelope *answer = hear(&ann, WL__ENVELOPE__BODY_FARM);
+    assert_int_equal(answer->farm->n_software, 0);
+    wire_free(answer);
+    worker_join(&box, BOX1, 1);
+    worker_join(&other, BOX2, 2);
+    say(&ann, &ENVELOPE(FARM_REQUEST, farm_request, &request));
+    answer = hear(&ann, WL__ENVELOPE__BODY_FARM);
+    assert_int_equal(answer->farm->n_software, 1); /* once, though two workers have it */
+    assert_false(answer->farm->more);
+    assert_string_equal(answer->farm->software[0]->name, "povray");
+    assert_int_equal(answer->farm->software[0]->n_versions, 2);
+    assert_string_equal(answer->farm->software[0]->versions[0], "3.7");
+    assert_string_equal(answer->farm->software[0]->versions[1], "3.8");
+    wire_free(answer);
+    say(&box, &ENVELOPE(FARM_REQUEST, farm_request, &request));
+    hear_refusal(&box, CODE_REFUSED);
+    disconnect(&ann);
+    disconnect(&box);
+    disconnect(&other);
 }
 
 static void a_foreign_job_is_answered_exactly_as_an_unknown_one(void **state)
@@ -851,6 +889,7 @@ int main(void)
         TEST(hello_comes_first_and_names_both_protocols_where_they_differ),
         TEST(a_role_says_only_what_is_its_own),
         TEST(an_operator_alone_tends_workers_and_once_a_request),
+        TEST(a_studio_learns_what_there_is_to_render_with_and_no_more),
         TEST(a_foreign_job_is_answered_exactly_as_an_unknown_one),
         TEST(the_same_request_gets_the_same_answer_after_a_kill_too),
         TEST(refs_that_the_vault_lacks_are_named),

@@ -9,6 +9,7 @@
 
 #include <client/job.h>
 #include <client/look.h>
+#include <proto/state.h>
 
 static struct westlight_job *simple_job(struct westlight_step **ret_step)
 {
@@ -104,6 +105,36 @@ static void what_makes_no_sense_is_said_with_its_reason(void **state)
     westlight_job_variable(job, "A=B", "c");
     refused(job, "not a name");
     free(longer);
+}
+
+static void a_version_pins_the_steps_of_its_software_and_no_other(void **state)
+{
+    struct westlight_step *first, *second;
+    struct westlight_job *job = simple_job(&first);
+
+    westlight_step_attribute(first, "attr.worker.os.family", (const char *[]){"linux"}, 1);
+    westlight_step_attribute(first, "attr.software.blender", NULL, 0);
+    westlight_step_software(first, "blender");
+    second = westlight_job_step(job, "comp");
+    westlight_step_run(second, "nuke", NULL, 0, 0);
+    westlight_step_software(second, "nuke");
+    westlight_job_version(job, "blender", "3.4.1");
+    westlight_job_version(job, "blender", "4.0.2"); /* the last word counts */
+    westlight_step_expect(first, WESTLIGHT_CHECK_FAIL, 40, 30, 1);
+    assert_int_equal(job_compile(job), 0);
+    assert_string_equal(first->recipe->version, "4.0.2");
+    assert_int_equal(first->step.n_attributes, 2);
+    assert_string_equal(first->step.attributes[0]->any_of[0], "linux");
+    assert_int_equal(first->step.attributes[1]->n_any_of, 1);
+    assert_string_equal(first->step.attributes[1]->any_of[0], "4.0.2");
+    assert_string_equal(second->recipe->version, "");
+    assert_int_equal(second->step.n_attributes, 0);
+    assert_int_equal(first->recipe->expect->check, CHECK_FAIL);
+    assert_int_equal(first->recipe->expect->height, 30);
+    assert_null(second->recipe->expect);
+    westlight_job_version(job, "nuke", "15"); /* a step that had not asked for it */
+    assert_string_equal(second->step.attributes[0]->name, "attr.software.nuke");
+    westlight_job_free(job);
 }
 
 static void folders_lose_their_trailing_slash(void **state)
@@ -311,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_job_compiles_to_its_recipe),
         cmocka_unit_test(what_makes_no_sense_is_said_with_its_reason),
+        cmocka_unit_test(a_version_pins_the_steps_of_its_software_and_no_other),
         cmocka_unit_test(folders_lose_their_trailing_slash),
         cmocka_unit_test(frames_come_back_as_ranges_or_an_offset),
         cmocka_unit_test(phases_follow_from_state_and_counts),

@@ -84,7 +84,8 @@ static void make(struct made *made)
     output.path = path;
     step.outputs = &outputs;
     step.n_outputs = 1;
-    result_make(&made->task, made->sealer, &made->outcome, made->collect, &step, &made->log);
+    result_make(&made->task, made->sealer, &made->outcome, made->collect,
+                &(struct stage){.step = &step}, &made->log);
     assert_non_null(made->task.spool.result);
 }
 

@@ -448,6 +448,7 @@ static void readers_page_through_results_and_attempts(void **state)
         attempt_record(5, 9, 0, CLASS_OK),        attempt_record(6, 9, 1, CLASS_TIMEOUT),
         attempt_record(7, 9, 1, CLASS_CANCELLED),
     };
+    records[1].attempt.warned = records[2].attempt.warned = true;
     assert_int_equal(store_submit(store, 1, records, 7), 0);
     wait_for(store, 1);
     struct store_reader *reader = NULL;
@@ -481,6 +482,14 @@ static void readers_page_through_results_and_attempts(void **state)
     rows = (struct rows){0};
     assert_int_equal(store_failures(reader, &job, 6, 10, row_seen, &rows), 0);
     assert_int_equal(rows.n, 1);
+
+    rows = (struct rows){0};
+    assert_int_equal(store_warnings(reader, &job, 0, 10, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 1); /* the other's task has a newer result */
+    assert_int_equal(rows.sequences[0], 3);
+    rows = (struct rows){0};
+    assert_int_equal(store_warnings(reader, &job, 3, 10, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 0);
 
     rows = (struct rows){.answer = 1};
     assert_int_equal(store_results(reader, &job, 0, 10, row_seen, &rows), 0);
