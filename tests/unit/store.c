@@ -586,8 +586,8 @@ static void a_reader_that_stays_does_not_hold_up_commits(void **state)
 
     snprintf(path, sizeof path, "%s/state.db", folder);
     assert_int_equal(sqlite3_open(path, &person), SQLITE_OK);
-    assert_int_equal(
-        sqlite3_exec(person, "BEGIN; SELECT count(*) FROM attempts", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(person, "BEGIN; SELECT count(*) FROM attempts", NULL, NULL, NULL),
+                     SQLITE_OK);
     for (uint64_t batch = 1; batch <= BATCHES; batch++) {
         struct record record = attempt_record(batch, batch, 0, CLASS_OK);
         record.attempt.blob = blob;
