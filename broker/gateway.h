@@ -152,6 +152,9 @@ struct pin {
 };
 /* No studio has more in the queue to the vault than it leaves free for all others. */
 bool gateway_pin_room(struct gateway *gateway, struct studio_id studio);
+/* How many are to be had from the vault only, so that refs name them and are pinned; `ret_ids` (may
+ * be NULL) gets their ids. */
+size_t gateway_outside(Wl__BlockRef *const *blocks, size_t n_blocks, struct block_id *ret_ids);
 /* Pins the refs of the message at hand, then calls gateway_pin_done; takes the envelope over. */
 void gateway_pin(struct gateway *gateway, struct studio_id studio, const ProtobufCBinaryData *refs,
                  size_t n_refs, struct job_spec *spec);

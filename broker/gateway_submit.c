@@ -49,8 +49,41 @@ static void pin_free(struct gateway *gateway, struct pin *pin)
         wire_free(pin->envelope);
     spec_free(pin->spec);
     free(pin->request.ids);
+    free(pin->request.blocks);
     free(pin->request.absent);
     free(pin);
+}
+
+size_t gateway_outside(Wl__BlockRef *const *blocks, size_t n_blocks, struct block_id *ret_ids)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < n_blocks; i++) {
+        if (blocks[i]->inline_sealed.len > 0)
+            continue;
+        if (ret_ids)
+            memcpy(&ret_ids[n], blocks[i]->id.data, sizeof *ret_ids);
+        n++;
+    }
+    return n;
+}
+
+static struct block_id *pin_blocks(const Wl__Envelope *envelope, size_t *ret_n)
+{
+    bool submit = envelope->body_case == WL__ENVELOPE__BODY_SUBMIT;
+    const Wl__Result *result = submit ? NULL : envelope->result;
+    size_t n = submit ? 1 : result->n_manifest + result->n_log;
+    struct block_id *ids = calloc(n + 1, sizeof *ids);
+
+    if (!ids)
+        gateway_die("memory", -ENOMEM);
+    if (submit) {
+        *ret_n = gateway_outside(&envelope->submit->recipe, 1, ids);
+        return ids;
+    }
+    n = gateway_outside(result->manifest, result->n_manifest, ids);
+    *ret_n = n + gateway_outside(result->log, result->n_log, ids + n);
+    return ids;
 }
 
 void gateway_pin(struct gateway *gateway, struct studio_id studio, const ProtobufCBinaryData *refs,
@@ -71,6 +104,7 @@ void gateway_pin(struct gateway *gateway, struct studio_id studio, const Protobu
     pin->request.user = pin;
     pin->request.ids = ids;
     pin->request.n_ids = n_refs;
+    pin->request.blocks = pin_blocks(ask->envelope, &pin->request.n_blocks);
     pin->key = ask->peer->key;
     pin->route = ask->route;
     pin->asked = ask->request;
@@ -91,6 +125,9 @@ static enum code pin_code(const struct vault_request *request, const char **ret_
         return CODE_MISSING;
     case VAULT_E_ID:
         *ret_why = "what it names as refs is no refs block";
+        return CODE_INVALID;
+    case VAULT_E_UNNAMED:
+        *ret_why = "its refs do not name its recipe, its manifest or its log";
         return CODE_INVALID;
     case VAULT_E_FULL:
         *ret_why = "the vault is full";
@@ -245,6 +282,8 @@ static const char *submit_why(const Wl__Submit *submit)
         return "it has no name";
     if (submit->n_steps == 0)
         return "it has no steps";
+    if (submit->n_refs == 0 && gateway_outside(&submit->recipe, 1, NULL) > 0)
+        return "its recipe lies in the vault, and no refs name it";
     return NULL;
 }
 

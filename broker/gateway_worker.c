@@ -176,6 +176,10 @@ static const char *result_why(const Wl__Result *result)
         return "its class is none the broker knows";
     if (result->class_ == CLASS_OK && result->n_manifest == 0)
         return "it is a success without a manifest";
+    if (result->n_refs == 0 && gateway_outside(result->manifest, result->n_manifest, NULL) +
+                                       gateway_outside(result->log, result->n_log, NULL) >
+                                   0)
+        return "its manifest or log lies in the vault, and no refs name it";
     /* So that one page of results or attempts can always hold it. */
     if (wl__result__get_packed_size(&stored) + 2 * LIMIT_NAME_BYTES > LIMIT_CONTROL_BYTES)
         return "it is too large: send its log as blocks";

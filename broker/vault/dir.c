@@ -270,6 +270,16 @@ static void add_absent(struct vault_request *request, const struct block_id *id)
         request->absent[request->n_absent++] = *id;
 }
 
+/* What the refs do not name is no part of the job: its workers may not read it, and it may be
+ * swept. Those found go out of the list. */
+static void strike_named(struct vault_request *request, const struct block_id *ids, size_t n_ids)
+{
+    for (size_t i = 0; i < n_ids && request->n_blocks > 0; i++)
+        for (size_t j = request->n_blocks; j-- > 0;)
+            if (!memcmp(&request->blocks[j], &ids[i], sizeof ids[i]))
+                request->blocks[j] = request->blocks[--request->n_blocks];
+}
+
 static int pin_refs(struct vault *vault, struct vault_request *request, const struct block_id *name)
 {
     _cleanup_(freep) uint8_t *data = NULL;
@@ -287,6 +297,7 @@ static int pin_refs(struct vault *vault, struct vault_request *request, const st
     }
     if (refs_unpack(data, size, &ids, &n_ids))
         return VAULT_E_ID; /* there, but no refs block: sending it again would not help */
+    strike_named(request, ids, n_ids);
     for (size_t i = 0; i < n_ids && request->n_absent < LIMIT_MISSING_IDS; i++)
         if (!durable(vault, request->studio, &ids[i]))
             add_absent(request, &ids[i]);
@@ -304,7 +315,7 @@ static int run_pin(struct vault *vault, struct vault_request *request)
         if (r)
             return r;
     }
-    return request->n_absent ? VAULT_E_MISSING : 0;
+    return request->n_absent ? VAULT_E_MISSING : request->n_blocks ? VAULT_E_UNNAMED : 0;
 }
 
 static void run_one(struct vault *vault, struct vault_request *request, int failed)

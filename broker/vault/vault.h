@@ -24,7 +24,8 @@ enum {
     VAULT_E_FULL = 3,
     VAULT_E_ID =
         4, /* the bytes put are not those of the name; or no refs block, where one must be */
-    VAULT_E_DENIED = 5, /* outside of what the pass's job refers to */
+    VAULT_E_DENIED = 5,  /* outside of what the pass's job refers to */
+    VAULT_E_UNNAMED = 6, /* a block of PIN that none of its refs blocks names */
 };
 
 enum vault_kind {
@@ -46,7 +47,10 @@ struct vault_request {
     bool plain;    /* PUT of a refs block */
     uint8_t *data; /* PUT: taken over. GET: the answer, the caller's to free */
     size_t size;
-    uint8_t *missing;        /* HAVE: bits, the caller's, (n_ids + 7) / 8 bytes */
+    struct block_id
+        *blocks;      /* PIN: named beside (a manifest, a log), must be in the refs as well; */
+    size_t n_blocks;  /* the caller's, in another order afterwards */
+    uint8_t *missing; /* HAVE: bits, the caller's, (n_ids + 7) / 8 bytes */
     struct block_id *absent; /* PIN: up to LIMIT_MISSING_IDS of them, the caller's to free */
     size_t n_absent;
     int result;

@@ -343,6 +343,33 @@ static void pin_names_what_is_absent(void **state)
     free(request.absent);
 }
 
+static void pin_wants_what_is_named_beside_in_the_refs(void **state)
+{
+    struct block_id one = put_text(north, "one"), two = put_text(north, "two"),
+                    three = put_text(north, "three");
+    struct block_id refs[2] = {put_refs(north, &one, 1), put_refs(north, &two, 1)};
+    struct block_id named[2] = {two, one};
+    struct vault_request request = {.kind = VAULT_PIN,
+                                    .studio = north,
+                                    .ids = refs,
+                                    .n_ids = 2,
+                                    .blocks = named,
+                                    .n_blocks = 2};
+    assert_int_equal(run(&request), 0);
+    free(request.absent);
+
+    /* In the vault, but the sweeper and the workers would not know that it is the job's. */
+    struct block_id stray = three;
+    request = (struct vault_request){.kind = VAULT_PIN,
+                                     .studio = north,
+                                     .ids = refs,
+                                     .n_ids = 2,
+                                     .blocks = &stray,
+                                     .n_blocks = 1};
+    assert_int_equal(run(&request), VAULT_E_UNNAMED);
+    free(request.absent);
+}
+
 static void a_job_reads_what_its_refs_name_and_nothing_else(void **state)
 {
     struct job_id job = {{1}}, other = {{2}};
@@ -407,6 +434,7 @@ int main(void)
         T(a_host_that_takes_no_more_says_full_and_recovers),
         T(what_a_killed_broker_was_writing_is_removed),
         T(pin_names_what_is_absent),
+        T(pin_wants_what_is_named_beside_in_the_refs),
         T(a_job_reads_what_its_refs_name_and_nothing_else),
         T(many_jobs_keep_their_own_reach),
         T(files_are_for_their_owner_only),
