@@ -387,7 +387,7 @@ static void dispatch(struct gateway *gateway)
     }
 }
 
-/* A key that is no longer in the registry: its leases are void at once. */
+/* A key that is no longer in the registry, or no longer a worker's: its leases are void at once. */
 static void expel(struct gateway *gateway, struct peer *peer)
 {
     struct event event = {.kind = EVENT_EXPEL};
@@ -400,25 +400,39 @@ static void expel(struct gateway *gateway, struct peer *peer)
     gateway_step(gateway, &event);
 }
 
-static int admit(struct gateway *gateway, const struct link_key *key)
+int gateway_known(struct gateway *gateway, const struct link_key *key, bool again,
+                  struct peer **ret_peer)
 {
-    struct ask *ask = &gateway->ask;
-    bool hello = ask->envelope->body_case == WL__ENVELOPE__BODY_HELLO;
-    int r = roster_get(&gateway->roster, key, gateway->now_ns, hello, &ask->peer);
+    int r = roster_get(&gateway->roster, key, gateway->now_ns, again, ret_peer);
+
+    if (r >= 0 && *ret_peer && (r > 0 || (*ret_peer)->row.role != ROLE_WORKER))
+        expel(gateway, *ret_peer);
+    return r;
+}
+
+int gateway_asker(struct gateway *gateway, const struct link_key *key, bool again)
+{
+    int r = gateway_known(gateway, key, again, &gateway->ask.peer);
 
     if (r < 0) {
         log_limited(LOG_ERROR, "registry", "error=\"%s\"", strerror(-r));
         gateway_refuse(gateway, CODE_INTERNAL, "this key", "the registry cannot be read",
                        "try again; whoever runs the broker finds the reason in its log");
-        return r;
-    }
-    if (r > 0) {
-        if (ask->peer)
-            expel(gateway, ask->peer);
+    } else if (r > 0) {
         gateway_refuse(gateway, CODE_REFUSED, "this key", "the broker does not know it",
                        "ask whoever runs the broker to allow it (westlight-broker allow)");
-        return r;
     }
+    return r;
+}
+
+static int admit(struct gateway *gateway, const struct link_key *key)
+{
+    struct ask *ask = &gateway->ask;
+    bool hello = ask->envelope->body_case == WL__ENVELOPE__BODY_HELLO;
+    int r = gateway_asker(gateway, key, hello);
+
+    if (r != 0)
+        return r;
     r = roster_connection(&gateway->roster, ask->peer, &ask->route, &ask->connection);
     if (r < 0)
         gateway_die("memory", r);

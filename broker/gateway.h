@@ -108,6 +108,11 @@ void gateway_step(struct gateway *gateway, struct event *event);
 void gateway_effect(struct gateway *gateway, const struct effect *effect);
 void gateway_follow(struct gateway *gateway, const struct record *record);
 
+/* The roster's peer of a key (see roster_get); one that is no worker's any more is expelled. */
+int gateway_known(struct gateway *gateway, const struct link_key *key, bool again,
+                  struct peer **ret_peer);
+/* Sets the asker of the message at hand; where it may ask nothing, the refusal is queued. */
+int gateway_asker(struct gateway *gateway, const struct link_key *key, bool again);
 /* Packs and queues. `assign` may be NULL. -EMSGSIZE where it is too large; nothing was queued. */
 int gateway_say(struct gateway *gateway, const struct link_route *route,
                 const Wl__Envelope *envelope, const struct journal_assign *assign);

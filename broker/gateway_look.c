@@ -364,6 +364,25 @@ static void say_notice(struct gateway *gateway, const struct catalogue_job *entr
     (void)gateway_say(gateway, route, &envelope, NULL);
 }
 
+/* Those whose keys may not watch any more are forgotten, with the job where they were the last. */
+static struct watched *recheck_watchers(struct gateway *gateway, struct watched *watched)
+{
+    struct job_id job = watched->job;
+    struct link_key *keys;
+    struct peer *peer;
+    size_t n = 0;
+
+    list_for_each (at, &watched->watchers)
+        n++;
+    keys = gateway_scratch(gateway, (n + 1) * sizeof *keys);
+    n = 0;
+    list_for_each (at, &watched->watchers)
+        keys[n++] = list_entry(at, struct watcher, in_job)->connection->peer->key;
+    for (size_t i = 0; i < n; i++)
+        (void)gateway_known(gateway, &keys[i], false, &peer);
+    return watch_find(&gateway->watch, &job);
+}
+
 void gateway_notices(struct gateway *gateway)
 {
     struct watched *watched;
@@ -372,7 +391,8 @@ void gateway_notices(struct gateway *gateway)
         struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &watched->job);
         struct job_view view;
 
-        if (!entry || !core_job(gateway->with.core, &watched->job, &view))
+        watched = recheck_watchers(gateway, watched);
+        if (!watched || !entry || !core_job(gateway->with.core, &watched->job, &view))
             continue;
         list_for_each (at, &watched->watchers) {
             const struct watcher *watcher = list_entry(at, struct watcher, in_job);

@@ -138,13 +138,25 @@ static enum code pin_code(const struct vault_request *request, const char **ret_
     }
 }
 
+/* A result's sender waits for Committed; a refusal it only logs. */
+static void result_no(struct gateway *gateway, const struct pin *pin, enum code code,
+                      const char *why)
+{
+    const struct vault_request *request = &pin->request;
+    struct lease lease;
+
+    if (pin->envelope->body_case == WL__ENVELOPE__BODY_RESULT &&
+        wire_lease(pin->envelope->result->lease, &lease) == 0) {
+        struct lease_id id = gateway_lease_id(&lease);
+        gateway_committed(gateway, &pin->route, &id, code, why, request->absent, request->n_absent);
+    }
+}
+
 static bool pin_no(struct gateway *gateway, const struct pin *pin)
 {
     const struct vault_request *request = &pin->request;
     const char *why = "";
     enum code code;
-    struct lease lease;
-    struct lease_id id;
 
     if (request->result < 0)
         gateway_die("the vault", request->result);
@@ -156,9 +168,8 @@ static bool pin_no(struct gateway *gateway, const struct pin *pin)
     } else if (pin->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT) {
         gateway_refuse(gateway, code, "the submission", why,
                        "tell whoever runs the broker, then submit again");
-    } else if (wire_lease(pin->envelope->result->lease, &lease) == 0) {
-        id = gateway_lease_id(&lease);
-        gateway_committed(gateway, &pin->route, &id, code, why, request->absent, request->n_absent);
+    } else {
+        result_no(gateway, pin, code, why);
     }
     return true;
 }
@@ -166,12 +177,16 @@ static bool pin_no(struct gateway *gateway, const struct pin *pin)
 static void pin_done(struct gateway *gateway, struct pin *pin)
 {
     struct ask *ask = &gateway->ask;
+    int r;
 
     *ask = (struct ask){.route = pin->route, .request = pin->asked};
     gateway->cookie++;
     gateway->mark = journal_mark(gateway->with.journal);
     /* Its key may have been forbidden while the vault looked. */
-    if (roster_get(&gateway->roster, &pin->key, gateway->now_ns, false, &ask->peer) != 0)
+    r = gateway_asker(gateway, &pin->key, false);
+    if (r < 0)
+        result_no(gateway, pin, CODE_INTERNAL, "the registry cannot be read: send it again");
+    if (r != 0)
         return;
     if (pin_no(gateway, pin))
         return;

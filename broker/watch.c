@@ -46,7 +46,7 @@ static bool job_match(const struct map_node *node, const void *key)
            0;
 }
 
-static struct watched *find(const struct watch *watch, const struct job_id *job)
+struct watched *watch_find(const struct watch *watch, const struct job_id *job)
 {
     struct map_node *node =
         map_find(&watch->jobs, map_hash(&watch->jobs, job, sizeof *job), job_match, job);
@@ -80,7 +80,7 @@ static struct watched *watched_new(struct watch *watch, const struct job_id *job
 
 int watch_add(struct watch *watch, const struct job_id *job, struct connection *connection)
 {
-    struct watched *watched = find(watch, job);
+    struct watched *watched = watch_find(watch, job);
     struct watcher *watcher;
 
     if (watched && find_watcher(watched, connection))
@@ -108,7 +108,7 @@ int watch_add(struct watch *watch, const struct job_id *job, struct connection *
 
 void watch_stop(struct watch *watch, const struct job_id *job, struct connection *connection)
 {
-    struct watched *watched = find(watch, job);
+    struct watched *watched = watch_find(watch, job);
     struct watcher *watcher = watched ? find_watcher(watched, connection) : NULL;
 
     if (watcher)
@@ -123,7 +123,7 @@ void watch_forget(struct watch *watch, struct connection *connection)
 
 void watch_changed(struct watch *watch, const struct job_id *job)
 {
-    struct watched *watched = watch->jobs.n_nodes ? find(watch, job) : NULL;
+    struct watched *watched = watch->jobs.n_nodes ? watch_find(watch, job) : NULL;
 
     if (watched && list_empty(&watched->in_due))
         list_push(&watch->due, &watched->in_due);

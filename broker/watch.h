@@ -40,6 +40,7 @@ int watch_add(struct watch *watch, const struct job_id *job, struct connection *
 void watch_stop(struct watch *watch, const struct job_id *job, struct connection *connection);
 void watch_forget(struct watch *watch, struct connection *connection); /* all of its */
 void watch_changed(struct watch *watch, const struct job_id *job);
+struct watched *watch_find(const struct watch *watch, const struct job_id *job); /* or NULL */
 /* A job whose notice is due now, unmarked; NULL: none. */
 struct watched *watch_due(struct watch *watch, int64_t now_ns);
 int64_t watch_deadline_ns(const struct watch *watch); /* INT64_MAX: none */

@@ -47,9 +47,8 @@ struct vault_request {
     bool plain;    /* PUT of a refs block */
     uint8_t *data; /* PUT: taken over. GET: the answer, the caller's to free */
     size_t size;
-    struct block_id
-        *blocks;      /* PIN: named beside (a manifest, a log), must be in the refs as well; */
-    size_t n_blocks;  /* the caller's, in another order afterwards */
+    struct block_id *blocks; /* PIN: must be among those named; the caller's, reordered */
+    size_t n_blocks;
     uint8_t *missing; /* HAVE: bits, the caller's, (n_ids + 7) / 8 bytes */
     struct block_id *absent; /* PIN: up to LIMIT_MISSING_IDS of them, the caller's to free */
     size_t n_absent;

@@ -44,11 +44,128 @@ static void a_block_that_is_not_inline_comes_with_refs(void **state)
     disconnect(&box);
 }
 
+static void say_priority(struct peer_link *link, uint8_t number, uint8_t job)
+{
+    uint8_t id[16] = {job}, request[16] = {number};
+    Wl__Verb verb = WL__VERB__INIT;
+
+    verb.request_id = (ProtobufCBinaryData){16, request};
+    verb.job = (ProtobufCBinaryData){16, id};
+    verb.kind = WL__VERB_KIND__VERB_PRIORITY;
+    verb.priority = number;
+    say(link, &ENVELOPE(VERB, verb, &verb));
+    wire_free(hear(link, WL__ENVELOPE__BODY_DONE));
+}
+
+static void say_watch(struct peer_link *link, uint8_t job)
+{
+    uint8_t id[16] = {job};
+    Wl__Watch watch = WL__WATCH__INIT;
+
+    watch.job = (ProtobufCBinaryData){16, id};
+    say(link, &ENVELOPE(WATCH, watch, &watch));
+    wire_free(hear(link, WL__ENVELOPE__BODY_NOTICE));
+}
+
+/* Changes the job until a watcher who says nothing hears nothing of it any more. */
+static void watch_falls_silent(struct peer_link *watcher, struct peer_link *ops)
+{
+    int64_t until_ns = clock_monotonic_ns() + 5 * NS_PER_S;
+    Wl__Envelope *notice;
+    uint8_t number = 1;
+
+    do {
+        assert_true(clock_monotonic_ns() < until_ns);
+        say_priority(ops, number++, 1);
+        notice = hear_within(watcher, QUIET_MS);
+        if (notice)
+            wire_free(notice);
+    } while (notice);
+}
+
+static void a_forbidden_key_that_is_silent_hears_no_more_of_what_it_watches(void **state)
+{
+    struct peer_link ann, ops;
+
+    (void)state;
+    join_as(&ann, ANN);
+    join_as(&ops, OPS);
+    submit(&ann, 1, 1, 2);
+    say_watch(&ann, 1);
+    forbid(ANN);
+    watch_falls_silent(&ann, &ops);
+    disconnect(&ann);
+    disconnect(&ops);
+}
+
+static void a_key_that_moved_to_another_studio_hears_no_more_of_the_first(void **state)
+{
+    struct peer_link ann, ops;
+
+    (void)state;
+    join_as(&ann, ANN);
+    join_as(&ops, OPS);
+    submit(&ann, 1, 1, 2);
+    say_watch(&ann, 1);
+    allow(ANN, ROLE_STUDIO, "other", "ann");
+    watch_falls_silent(&ann, &ops);
+    say_show(&ann, 1);
+    hear_refusal(&ann, CODE_STATE); /* what Welcome said of it is no longer so */
+    say_hello(&ann, WIRE_PROTOCOL);
+    Wl__Envelope *welcome = hear(&ann, WL__ENVELOPE__BODY_WELCOME);
+    assert_string_equal(welcome->welcome->studio, "other");
+    wire_free(welcome);
+    disconnect(&ann);
+    disconnect(&ops);
+}
+
+/* Beats until the broker answers with that refusal. */
+static void beat_until_refused(struct peer_link *link, enum code code)
+{
+    int64_t until_ns = clock_monotonic_ns() + 5 * NS_PER_S;
+
+    for (bool refused = false; !refused;) {
+        Wl__Beat beat = WL__BEAT__INIT;
+        Wl__Envelope *answer;
+
+        assert_true(clock_monotonic_ns() < until_ns);
+        beat.session = link->session;
+        say(link, &ENVELOPE(BEAT, beat, &beat));
+        answer = hear_within(link, 50);
+        refused = answer && answer->body_case == WL__ENVELOPE__BODY_REFUSAL &&
+                  answer->refusal->code == code;
+        if (answer)
+            wire_free(answer);
+    }
+}
+
+static void a_worker_forbidden_and_allowed_again_is_told_to_say_hello(void **state)
+{
+    struct peer_link ann, box;
+
+    (void)state;
+    join_as(&ann, ANN);
+    worker_join(&box, BOX1, 1);
+    forbid(BOX1);
+    beat_until_refused(&box, CODE_REFUSED);
+    allow(BOX1, ROLE_WORKER, "", "box1");
+    beat_until_refused(&box, CODE_STATE);
+    disconnect(&box);
+    worker_join(&box, BOX1, 2);
+    submit(&ann, 1, 1, 1);
+    wire_free(hear(&box, WL__ENVELOPE__BODY_ASSIGN));
+    disconnect(&ann);
+    disconnect(&box);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_block_that_is_not_inline_comes_with_refs),
+        TEST(a_forbidden_key_that_is_silent_hears_no_more_of_what_it_watches),
+        TEST(a_key_that_moved_to_another_studio_hears_no_more_of_the_first),
+        TEST(a_worker_forbidden_and_allowed_again_is_told_to_say_hello),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

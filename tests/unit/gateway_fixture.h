@@ -94,6 +94,15 @@ static inline void allow(enum who who, enum role role, const char *studio, const
     assert_int_equal(store_allow(broker.state, &row, &why), 0);
 }
 
+static inline void forbid(enum who who)
+{
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    struct worker_key key;
+
+    memcpy(key.bytes, broker.keys[who].public_key.bytes, sizeof key.bytes);
+    assert_int_equal(store_forbid(broker.state, &key, &why), 0);
+}
+
 static inline int setup(void **state)
 {
     _cleanup_(bytes_deinit) struct bytes why = {0};
