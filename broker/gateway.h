@@ -133,8 +133,10 @@ struct lease_id gateway_lease_id(const struct lease *lease);
 /* False where the lease was not given to this worker by this broker; counted. */
 bool gateway_ticket(struct gateway *gateway, const Wl__Lease *message,
                     const ProtobufCBinaryData *ticket, struct lease_id *ret_lease);
-void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct job_id *job,
-                  uint64_t write_bytes, uint8_t ret_text[PASS_BYTES], size_t *ret_size);
+/* For a lease of its worker's, or (`lease` NULL) for a studio's own. */
+void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct lease_id *lease,
+                  const struct link_key *peer, uint64_t write_bytes, uint8_t ret_text[PASS_BYTES],
+                  size_t *ret_size);
 Wl__Usage *gateway_usage(struct gateway *gateway, const struct usage *usage); /* scratch */
 
 /* To a worker whose hello the core took (or not), on the way out of EVENT_HELLO. */

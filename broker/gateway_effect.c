@@ -174,13 +174,8 @@ static void grant_make(struct gateway *gateway, const struct effect *effect,
     ticket_sign(gateway->with.signer, &grant->lease, worker, &grant->ticket);
     job_key_in(job_key, grant->key_in);
     job_key_out(job_key, grant->lease.step, grant->lease.task, grant->lease.floor, grant->key_out);
-
-    struct pass pass = {.studio = entry->studio.value,
-                        .rights = PASS_READ | PASS_WRITE,
-                        .write_bytes = GATEWAY_WRITE_BYTES,
-                        .expires_wall_s = gateway->wall_s + GATEWAY_PASS_S};
-    memcpy(pass.job, entry->job.bytes, sizeof pass.job);
-    pass_sign(gateway->with.signer, &pass, worker, grant->pass, &grant->pass_size);
+    gateway_pass(gateway, entry->studio, &effect->lease, worker, GATEWAY_WRITE_BYTES, grant->pass,
+                 &grant->pass_size);
 }
 
 static void assign(struct gateway *gateway, const struct effect *effect)

@@ -463,17 +463,21 @@ void gateway_on_verb(struct gateway *gateway)
 
 /* ---- passes ---- */
 
-void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct job_id *job,
-                  uint64_t write_bytes, uint8_t ret_text[PASS_BYTES], size_t *ret_size)
+void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct lease_id *lease,
+                  const struct link_key *peer, uint64_t write_bytes, uint8_t ret_text[PASS_BYTES],
+                  size_t *ret_size)
 {
     struct pass pass = {.studio = studio.value,
                         .rights = PASS_READ | PASS_WRITE,
                         .write_bytes = write_bytes,
                         .expires_wall_s = gateway->wall_s + GATEWAY_PASS_S};
 
-    if (job)
-        memcpy(pass.job, job->bytes, sizeof pass.job);
-    pass_sign(gateway->with.signer, &pass, &gateway->ask.peer->key, ret_text, ret_size);
+    if (lease) {
+        memcpy(pass.job, lease->job.bytes, sizeof pass.job);
+        pass.epoch = lease->epoch;
+        pass.attempt = lease->attempt;
+    }
+    pass_sign(gateway->with.signer, &pass, peer, ret_text, ret_size);
 }
 
 void gateway_on_pass_request(struct gateway *gateway)
@@ -492,7 +496,7 @@ void gateway_on_pass_request(struct gateway *gateway)
     }
     if (bytes == 0 || bytes > GATEWAY_STUDIO_BYTES)
         bytes = GATEWAY_STUDIO_BYTES;
-    gateway_pass(gateway, ask->peer->row.studio, NULL, bytes, text, &size);
+    gateway_pass(gateway, ask->peer->row.studio, NULL, &ask->peer->key, bytes, text, &size);
     pass.pass = (ProtobufCBinaryData){size, text};
     pass.expires_wall_s = gateway->wall_s + GATEWAY_PASS_S;
     envelope.body_case = WL__ENVELOPE__BODY_PASS;

@@ -289,7 +289,8 @@ void gateway_on_worker_pass(struct gateway *gateway)
         refuse_stale(gateway);
         return;
     }
-    gateway_pass(gateway, entry->studio, &lease.job, GATEWAY_WRITE_BYTES, text, &size);
+    gateway_pass(gateway, entry->studio, &lease, &gateway->ask.peer->key, GATEWAY_WRITE_BYTES, text,
+                 &size);
     pass.pass = (ProtobufCBinaryData){size, text};
     pass.expires_wall_s = gateway->wall_s + GATEWAY_PASS_S;
     envelope.body_case = WL__ENVELOPE__BODY_PASS;
