@@ -1,6 +1,7 @@
 /* The broker's edge where keys change, where peers are slow, and where what they say is too much.
  */
 #include <tests/unit/gateway_fixture.h>
+#include <broker/command.h>
 
 /* ---- the facts ---- */
 
@@ -158,6 +159,54 @@ static void a_worker_forbidden_and_allowed_again_is_told_to_say_hello(void **sta
     disconnect(&box);
 }
 
+static uint32_t weight_of(enum who who)
+{
+    struct store_reader *reader;
+    struct worker_key key;
+    struct key_row row;
+
+    memcpy(key.bytes, broker.keys[who].public_key.bytes, sizeof key.bytes);
+    assert_int_equal(store_reader_new(broker.state, &reader), 0);
+    assert_int_equal(store_key(reader, &key, &row), 0);
+    store_reader_free(reader);
+    return row.weight;
+}
+
+static void allow_without_a_weight_leaves_the_studios(void **state)
+{
+    char key[IDENTITY_Z85_SIZE];
+    char *weighed[] = {(char *)"allow",
+                       broker.state,
+                       (char *)"--role",
+                       (char *)"studio",
+                       (char *)"--studio",
+                       (char *)"acme",
+                       (char *)"--weight",
+                       (char *)"7",
+                       key,
+                       NULL};
+    char *plain[] = {(char *)"allow",
+                     broker.state,
+                     (char *)"--role",
+                     (char *)"studio",
+                     (char *)"--studio",
+                     (char *)"acme",
+                     key,
+                     NULL};
+    char option[96];
+
+    (void)state;
+    snprintf(option, sizeof option, "--state=%s", broker.state);
+    weighed[1] = plain[1] = option;
+    identity_key_text(&broker.keys[ANN].public_key, key);
+    assert_int_equal(command_allow(9, weighed), 0);
+    assert_int_equal(weight_of(ANN), 7);
+    identity_key_text(&broker.keys[NOBODY].public_key, key); /* a colleague's */
+    assert_int_equal(command_allow(7, plain), 0);
+    assert_int_equal(weight_of(ANN), 7);
+    assert_int_equal(weight_of(NOBODY), 7);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
@@ -166,6 +215,7 @@ int main(void)
         TEST(a_forbidden_key_that_is_silent_hears_no_more_of_what_it_watches),
         TEST(a_key_that_moved_to_another_studio_hears_no_more_of_the_first),
         TEST(a_worker_forbidden_and_allowed_again_is_told_to_say_hello),
+        TEST(allow_without_a_weight_leaves_the_studios),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
