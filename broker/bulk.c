@@ -224,8 +224,11 @@ static void feed_gets(struct bulk *bulk)
 
 static void complete_task(struct bulk *bulk, struct task *task)
 {
-    if (task->vault.result < 0 && task->vault.kind != VAULT_GET)
-        log_limited(LOG_ERROR, "vault_failed", "error=%d", -task->vault.result);
+    if (task->vault.result < 0) {
+        /* Every put and have would fail from now on; a restart finds what is durable. */
+        log_error("stopped", "what=\"the vault\" error=\"%s\"", strerror(-task->vault.result));
+        _exit(1);
+    }
     bulk_answer_task(bulk, task);
     if (task->vault.kind == VAULT_GET) {
         atomic_fetch_sub(&task->peer->held_bytes, task->bytes);

@@ -132,6 +132,9 @@ static enum code pin_code(const struct vault_request *request, const char **ret_
     case VAULT_E_FULL:
         *ret_why = "the vault is full";
         return CODE_BUSY;
+    case VAULT_E_BUSY:
+        *ret_why = "the broker has no more memory or open files at the moment";
+        return CODE_BUSY;
     default:
         *ret_why = "the vault cannot read its refs";
         return CODE_INTERNAL;

@@ -37,7 +37,7 @@ struct vault {
     pthread_cond_t work;
     struct list queue;
     bool stopping;
-    int failed; /* the first sync that failed: nothing is promised any more */
+    int failed; /* the first write, sync or rename that failed: nothing is promised any more */
     unsigned n_workers;
     struct worker *workers;
 };
@@ -289,9 +289,9 @@ static int pin_refs(struct vault *vault, struct vault_request *request, const st
     int r = durable(vault, request->studio, name)
                 ? disk_read(&vault->disk, request->studio, name, &data, &size)
                 : VAULT_E_MISSING;
-    if (r < 0)
+    if (r == VAULT_E_BUSY)
         return r;
-    if (r > 0) {
+    if (r) {
         add_absent(request, name); /* a damaged one is out of the way by now: to be sent again */
         return 0;
     }
@@ -309,7 +309,7 @@ static int run_pin(struct vault *vault, struct vault_request *request)
     request->n_absent = 0;
     request->absent = calloc(LIMIT_MISSING_IDS, sizeof *request->absent);
     if (!request->absent)
-        return -ENOMEM;
+        return VAULT_E_BUSY;
     for (size_t i = 0; i < request->n_ids && request->n_absent < LIMIT_MISSING_IDS; i++) {
         int r = pin_refs(vault, request, &request->ids[i]);
         if (r)

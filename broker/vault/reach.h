@@ -4,7 +4,7 @@
  *          for and dropped, least recently used job first, past REACH_IDS_MAX in all.
  * Owns:    any thread. reach_check reads refs blocks from the disk.
  * Errors:  reach_check: 0 may be read; VAULT_E_DENIED; VAULT_E_MISSING or VAULT_E_CORRUPT where a
- *          refs block that might name it cannot be had; -ENOMEM.
+ *          refs block that might name it cannot be had; VAULT_E_BUSY.
  */
 #pragma once
 

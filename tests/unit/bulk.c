@@ -8,8 +8,11 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <broker/bulk.h>
 #include <proto/base/clock.h>
@@ -42,13 +45,28 @@ static int registry(void *user, const struct link_key *key, struct bulk_key *ret
     return role == ROLE_NONE;
 }
 
-static int setup(void **state)
+static atomic_bool fail_sync;
+
+int fdatasync(int fd)
+{
+    if (atomic_load(&fail_sync)) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+static int folder_new(void **state)
 {
     (void)state;
+    strcpy(folder, "/tmp/westlight-bulk-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static void start(void)
+{
     atomic_store(&registered_role, ROLE_STUDIO);
     uint8_t master[32] = {1, 2, 3};
-    strcpy(folder, "/tmp/westlight-bulk-XXXXXX");
-    assert_non_null(mkdtemp(folder));
     identity_signer_init(&signer, master);
     assert_int_equal(identity_key_new(&server_keys), 0);
     assert_int_equal(identity_key_new(&client_keys), 0);
@@ -65,16 +83,28 @@ static int setup(void **state)
     };
     assert_int_equal(bulk_start(&config, &bulk), 0);
     assert_int_equal(link_context_new(1, &context), 0);
+}
+
+static int setup(void **state)
+{
+    if (folder_new(state))
+        return -1;
+    start();
     return 0;
+}
+
+static int folder_end(void **state)
+{
+    (void)state;
+    return folder_remove(folder);
 }
 
 static int teardown(void **state)
 {
-    (void)state;
     link_context_free(context);
     bulk_stop(bulk);
     vault_close(vault);
-    return folder_remove(folder);
+    return folder_end(state);
 }
 
 static struct pass full_pass(void)
@@ -545,6 +575,25 @@ static void it_stops_with_work_under_way(void **state)
     transfer_free(transfer);
 }
 
+/* Nothing more could be promised: a supervisor starts it again. */
+static void a_failed_sync_ends_the_process(void **state)
+{
+    int status;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct pass pass = full_pass();
+        struct blocks blocks = {.size = 100};
+        start();
+        atomic_store(&fail_sync, true);
+        (void)transfer_put(open_transfer(&pass), 1, false, source, &blocks);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -563,6 +612,7 @@ int main(void)
         T(a_peer_that_reads_nothing_stops_nobody),
         T(what_waits_is_counted_over_all_connections_of_a_key),
         T(it_stops_with_work_under_way),
+        cmocka_unit_test_setup_teardown(a_failed_sync_ends_the_process, folder_new, folder_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

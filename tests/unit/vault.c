@@ -21,7 +21,20 @@
 #include <unistd.h>
 #include <broker/vault/vault.h>
 
-static atomic_int fail_data, fail_folder, syncs;
+static atomic_int fail_data, fail_folder, syncs, file_systems;
+static atomic_bool starve; /* after the next fdatasync no file can be opened */
+
+/* The limit that was before. With 1 no file can be opened (0 is there), and poll still takes one.
+ */
+static struct rlimit files_limit(rlim_t files)
+{
+    struct rlimit old, limit;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    limit = old;
+    limit.rlim_cur = files;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    return old;
+}
 
 int fdatasync(int fd)
 {
@@ -30,7 +43,15 @@ int fdatasync(int fd)
         errno = EIO;
         return -1;
     }
+    if (atomic_load(&starve))
+        (void)files_limit(1);
     return (int)syscall(SYS_fdatasync, fd);
+}
+
+int syncfs(int fd)
+{
+    atomic_fetch_add(&file_systems, 1);
+    return (int)syscall(SYS_syncfs, fd);
 }
 
 int fsync(int fd)
@@ -307,6 +328,47 @@ static void a_host_that_takes_no_more_says_full_and_recovers(void **state)
     assert_true(has(north, id));
 }
 
+static void a_moment_without_files_is_busy_and_passes(void **state)
+{
+    struct block_id id, early = put_text(north, "early"), refs = put_refs(north, &early, 1);
+    struct job_id job = {{1}};
+    struct vault_request pin = {.kind = VAULT_PIN, .studio = north, .ids = &refs, .n_ids = 1};
+
+    vault_job_refs(vault, north, &job, &refs, 1);
+    rlim_t files = files_limit(1).rlim_cur;
+    int r_put = put(north, "late", 4, false, &id);
+    int r_get = get(north, NULL, early, "");
+    int r_job = get(north, &job, early, "");
+    int r_pin = run(&pin);
+    free(pin.absent);
+    (void)files_limit(files);
+    assert_int_equal(r_put, VAULT_E_BUSY);
+    assert_int_equal(r_get, VAULT_E_BUSY);
+    assert_int_equal(r_job, VAULT_E_BUSY);
+    assert_int_equal(r_pin, VAULT_E_BUSY);
+
+    assert_int_equal(put(north, "late", 4, false, &id), 0);
+    assert_int_equal(get(north, &job, early, "early"), 0);
+    assert_int_equal(run(&pin), 0);
+    free(pin.absent);
+}
+
+/* The block has its name by then: that it is durable must not depend on one more open file. */
+static void a_folder_that_cannot_be_opened_is_synced_all_the_same(void **state)
+{
+    struct block_id id;
+    put_text(north, "makes the folders");
+    rlim_t files = files_limit(64).rlim_cur;
+    atomic_store(&file_systems, 0);
+    atomic_store(&starve, true);
+    int r = put(north, "late", 4, false, &id);
+    atomic_store(&starve, false);
+    (void)files_limit(files);
+    assert_int_equal(r, 0);
+    assert_int_equal(atomic_load(&file_systems), 1);
+    assert_true(has(north, id));
+}
+
 static void what_a_killed_broker_was_writing_is_removed(void **state)
 {
     char path[256];
@@ -432,6 +494,8 @@ int main(void)
         T(a_failed_sync_is_told_and_nothing_is_promised_after_it),
         T(a_failed_sync_of_a_folder_is_told_too),
         T(a_host_that_takes_no_more_says_full_and_recovers),
+        T(a_moment_without_files_is_busy_and_passes),
+        T(a_folder_that_cannot_be_opened_is_synced_all_the_same),
         T(what_a_killed_broker_was_writing_is_removed),
         T(pin_names_what_is_absent),
         T(pin_wants_what_is_named_beside_in_the_refs),
