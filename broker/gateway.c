@@ -221,6 +221,7 @@ void gateway_step(struct gateway *gateway, struct event *event)
         write_record(gateway, &outbox->records[written]);
     outbox_clear(outbox);
     gateway->mark = journal_mark(journal);
+    gateway_verdicts_say(gateway, false);
 }
 
 /* ---- the way out ---- */
@@ -297,18 +298,18 @@ static int flush_send(void *user, const struct link_route *route, zmq_msg_t *mes
     return route->size ? link_send(gateway->with.control, route, message, NULL) : LINK_E_GONE;
 }
 
-/* An assignment goes back to the core; anything else its peer will ask for again, or learn from
- * the inventory. */
+/* An assignment goes back to the core. Anything else a studio asks for again; a worker is made to:
+ * with its connection forgotten it says Hello anew, and its inventory is answered with all that it
+ * missed, the stop of a cancelled task first of all. */
 static void flush_unsent(void *user, const struct link_route *route,
                          const struct journal_assign *assign, int why)
 {
     struct gateway *gateway = user;
-    struct connection *connection =
-        why == LINK_E_GONE ? roster_find_route(&gateway->roster, route) : NULL;
+    struct connection *connection = roster_find_route(&gateway->roster, route);
 
     gateway->counters.unsent++;
     log_limited(LOG_DEBUG, "unsent", "why=%d", why);
-    if (connection)
+    if (connection && (why == LINK_E_GONE || (!assign && connection->peer->current == connection)))
         roster_drop(&gateway->roster, connection);
     if (assign) {
         struct event event = {.kind = EVENT_UNSENT};

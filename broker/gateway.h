@@ -45,6 +45,15 @@ struct ask {
     const struct worker_key *workers; /* that a Tend names */
 };
 
+/* What is still to be said to one worker of its inventory: one message holds what one step decides.
+ */
+struct verdicts {
+    struct worker_id worker;
+    size_t n;
+    struct lease leases[LIMIT_INVENTORY];
+    enum verdict what[LIMIT_INVENTORY];
+};
+
 struct counters {
     uint64_t messages, refused, dropped, unsent, forged;
 };
@@ -72,6 +81,7 @@ struct gateway {
     struct live live;
     struct watch watch;
     struct outbox outbox;
+    struct verdicts verdicts;
     struct ask ask;
     uint64_t cookie; /* of the ask at hand */
     uint64_t mark;   /* the journal's, for what is said now */
@@ -106,6 +116,10 @@ void gateway_scratch_free(struct gateway *gateway);
 /* Steps the core; records to the journal, effects to peers. */
 void gateway_step(struct gateway *gateway, struct event *event);
 void gateway_effect(struct gateway *gateway, const struct effect *effect);
+/* Verdicts gather until gateway_verdicts_say, at the latest at the end of the step. */
+void gateway_verdict(struct gateway *gateway, struct worker_id worker, const struct lease *lease,
+                     enum verdict verdict);
+void gateway_verdicts_say(struct gateway *gateway, bool last);
 void gateway_follow(struct gateway *gateway, const struct record *record);
 
 /* The roster's peer of a key (see roster_get); one that is no worker's any more is expelled. */

@@ -52,17 +52,10 @@ static void refuse_stale(struct gateway *gateway)
 
 static void drop_invalid(struct gateway *gateway, const Wl__InventoryItem *item)
 {
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__Verdict message = WL__VERDICT__INIT;
-    Wl__LeaseVerdict one = WL__LEASE_VERDICT__INIT, *list = &one;
+    struct lease lease;
 
-    one.lease = item->lease;
-    one.verdict = VERDICT_DROP;
-    message.leases = &list;
-    message.n_leases = 1;
-    envelope.body_case = WL__ENVELOPE__BODY_VERDICT;
-    envelope.verdict = &message;
-    (void)gateway_say(gateway, &gateway->ask.route, &envelope, NULL);
+    if (wire_lease(item->lease, &lease) == 0)
+        gateway_verdict(gateway, gateway->ask.peer->worker, &lease, VERDICT_DROP);
 }
 
 void gateway_on_inventory(struct gateway *gateway)

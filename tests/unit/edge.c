@@ -159,6 +159,70 @@ static void a_worker_forbidden_and_allowed_again_is_told_to_say_hello(void **sta
     disconnect(&box);
 }
 
+/* `n` leases with tickets that nobody gave. */
+static void say_forged(struct peer_link *link, size_t n, bool last)
+{
+    uint8_t job[16] = {1}, ticket[32] = {1};
+    Wl__Inventory inventory = WL__INVENTORY__INIT;
+    static Wl__Lease leases[LIMIT_INVENTORY];
+    static Wl__InventoryItem items[LIMIT_INVENTORY];
+    Wl__InventoryItem *list[LIMIT_INVENTORY];
+
+    for (size_t i = 0; i < n; i++) {
+        wl__lease__init(&leases[i]);
+        leases[i].job = (ProtobufCBinaryData){16, job};
+        leases[i].task = i;
+        wl__inventory_item__init(&items[i]);
+        items[i].lease = &leases[i];
+        items[i].ticket = (ProtobufCBinaryData){32, ticket};
+        list[i] = &items[i];
+    }
+    inventory.session = link->session;
+    inventory.items = list;
+    inventory.n_items = n;
+    inventory.last = last;
+    say(link, &ENVELOPE(INVENTORY, inventory, &inventory));
+}
+
+static void an_inventory_is_answered_in_one_message(void **state)
+{
+    struct peer_link box;
+
+    (void)state;
+    connect_as(&box, BOX1);
+    say_worker_hello(&box, 1, 1);
+    wire_free(hear(&box, WL__ENVELOPE__BODY_WELCOME));
+    say_forged(&box, LIMIT_INVENTORY, false);
+    Wl__Envelope *verdict = hear(&box, WL__ENVELOPE__BODY_VERDICT);
+    assert_int_equal(verdict->verdict->n_leases, LIMIT_INVENTORY);
+    for (size_t i = 0; i < LIMIT_INVENTORY; i++) {
+        assert_int_equal(verdict->verdict->leases[i]->lease->task, i);
+        assert_int_equal(verdict->verdict->leases[i]->verdict, VERDICT_DROP);
+    }
+    assert_false(verdict->verdict->last);
+    wire_free(verdict);
+    say_forged(&box, 1, true);
+    verdict = hear(&box, WL__ENVELOPE__BODY_VERDICT);
+    assert_int_equal(verdict->verdict->n_leases, 1);
+    assert_true(verdict->verdict->last);
+    wire_free(verdict);
+    disconnect(&box);
+}
+
+/* What did not get through may have been a stop: it lists what it has, and is told again. */
+static void a_worker_that_missed_a_message_is_told_to_say_hello(void **state)
+{
+    enum { MORE_THAN_FIT = 2500 };
+    struct peer_link box;
+
+    (void)state;
+    worker_join(&box, BOX1, 1);
+    for (int i = 0; i < MORE_THAN_FIT; i++)
+        say_forged(&box, LIMIT_INVENTORY, false);
+    beat_until_refused(&box, CODE_STATE);
+    disconnect(&box);
+}
+
 static uint32_t weight_of(enum who who)
 {
     struct store_reader *reader;
@@ -215,6 +279,8 @@ int main(void)
         TEST(a_forbidden_key_that_is_silent_hears_no_more_of_what_it_watches),
         TEST(a_key_that_moved_to_another_studio_hears_no_more_of_the_first),
         TEST(a_worker_forbidden_and_allowed_again_is_told_to_say_hello),
+        TEST(an_inventory_is_answered_in_one_message),
+        TEST(a_worker_that_missed_a_message_is_told_to_say_hello),
         TEST(allow_without_a_weight_leaves_the_studios),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
