@@ -12,8 +12,8 @@
 
 /* A page is closed here, so that its last row and the envelope still fit. */
 enum { PAGE_BYTES = LIMIT_CONTROL_BYTES - 12 * 1024 };
-/* Finished jobs one request may pass over: a few milliseconds of the loop. */
-enum { JOBS_LOOKED = 20000 };
+/* Finished jobs one request may pass over: about a millisecond of the loop. */
+enum { JOBS_LOOKED = 4000 };
 
 bool gateway_sees(const struct peer *peer, struct studio_id studio)
 {
@@ -178,15 +178,19 @@ static void jobs_by_age(struct gateway *gateway, const Wl__JobsRequest *wanted, 
     struct job_view view;
 
     while (core_job_before(gateway->with.core, scope(gateway->ask.peer), before, &view)) {
-        struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &view.job);
+        struct catalogue_job *entry;
         Wl__JobRow *row;
 
         if (jobs->n_jobs == limit || bytes > PAGE_BYTES || looked++ == JOBS_LOOKED) {
-            jobs->more = jobs->n_jobs > 0;
+            jobs->more = true;
+            jobs->next = before;
             return;
         }
         before = view.sequence;
-        if (!entry || (!wanted->all && finished(&view)))
+        if (!wanted->all && finished(&view))
+            continue;
+        entry = catalogue_find(&gateway->catalogue, &view.job);
+        if (!entry)
             continue;
         row = job_row(gateway, &view, entry);
         bytes += wl__job_row__get_packed_size(row) + 4;

@@ -223,6 +223,53 @@ static void a_worker_that_missed_a_message_is_told_to_say_hello(void **state)
     disconnect(&box);
 }
 
+static void say_cancel(struct peer_link *link, uint32_t request, uint32_t job)
+{
+    uint8_t id[16] = {(uint8_t)job, (uint8_t)(job >> 8)};
+    uint8_t request_id[16] = {(uint8_t)request, (uint8_t)(request >> 8), 1};
+    Wl__Verb verb = WL__VERB__INIT;
+
+    verb.request_id = (ProtobufCBinaryData){16, request_id};
+    verb.job = (ProtobufCBinaryData){16, id};
+    verb.kind = WL__VERB_KIND__VERB_CANCEL;
+    say(link, &ENVELOPE(VERB, verb, &verb));
+}
+
+static void what_is_finished_hides_no_older_job_that_is_not(void **state)
+{
+    enum { FINISHED = 4100, WINDOW = 100 };
+    uint64_t before = 0;
+    size_t n_jobs = 0, pages = 0;
+    struct peer_link ann;
+
+    (void)state;
+    join_as(&ann, ANN);
+    submit(&ann, 1, 1, 1);
+    for (uint32_t first = 2; first < FINISHED + 2; first += WINDOW) {
+        for (uint32_t i = first; i < first + WINDOW; i++) {
+            say_submit(&ann, i, i, 1);
+            say_cancel(&ann, i, i);
+        }
+        for (uint32_t i = 0; i < WINDOW; i++) {
+            wire_free(hear(&ann, WL__ENVELOPE__BODY_ACCEPTED));
+            wire_free(hear(&ann, WL__ENVELOPE__BODY_DONE));
+        }
+    }
+    for (bool more = true; more; pages++) {
+        Wl__JobsRequest wanted = WL__JOBS_REQUEST__INIT;
+        wanted.before_sequence = before;
+        say(&ann, &ENVELOPE(JOBS_REQUEST, jobs_request, &wanted));
+        Wl__Envelope *answer = hear(&ann, WL__ENVELOPE__BODY_JOBS);
+        n_jobs += answer->jobs->n_jobs;
+        more = answer->jobs->more;
+        before = answer->jobs->next;
+        wire_free(answer);
+    }
+    assert_int_equal(n_jobs, 1);
+    assert_int_equal(pages, 2);
+    disconnect(&ann);
+}
+
 static uint32_t weight_of(enum who who)
 {
     struct store_reader *reader;
@@ -281,6 +328,7 @@ int main(void)
         TEST(a_worker_forbidden_and_allowed_again_is_told_to_say_hello),
         TEST(an_inventory_is_answered_in_one_message),
         TEST(a_worker_that_missed_a_message_is_told_to_say_hello),
+        TEST(what_is_finished_hides_no_older_job_that_is_not),
         TEST(allow_without_a_weight_leaves_the_studios),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

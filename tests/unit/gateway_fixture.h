@@ -268,9 +268,10 @@ static inline void worker_join(struct peer_link *link, enum who who, uint64_t se
 /* ---- what they say ---- */
 
 /* Two steps of `n` frames, the second frame by frame after the first. */
-static inline void say_submit(struct peer_link *link, uint8_t request, uint8_t job, int64_t n)
+static inline void say_submit(struct peer_link *link, uint32_t request, uint32_t job, int64_t n)
 {
-    uint8_t request_id[16] = {request}, job_id[16] = {job}, key[32] = {7}, block[32] = {1};
+    uint8_t request_id[16] = {(uint8_t)request, (uint8_t)(request >> 8)};
+    uint8_t job_id[16] = {(uint8_t)job, (uint8_t)(job >> 8)}, key[32] = {7}, block[32] = {1};
     Wl__Range range = WL__RANGE__INIT, *ranges[] = {&range};
     Wl__SpaceParameter frames = WL__SPACE_PARAMETER__INIT, *space[] = {&frames};
     Wl__Dependency dependency = WL__DEPENDENCY__INIT, *dependencies[] = {&dependency};
