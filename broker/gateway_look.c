@@ -222,11 +222,20 @@ void gateway_on_jobs(struct gateway *gateway)
 
 /* ---- one job ---- */
 
-/* How much of a job one Show tells; tried from the fullest until it fits a message. */
+/* How much of a job one Show tells; tried from the fullest until it fits a message. The last always
+ * does: what it lacks the recipe has. */
 static const struct detail {
     size_t live, ranges; /* rows; ranges of tasks in all */
-    bool spaces;
-} DETAILS[] = {{GATEWAY_LIVE_ROWS, 1024, true}, {16, 64, true}, {16, 64, false}, {0, 0, false}};
+    bool names, dependencies, why, spaces;
+} DETAILS[] = {
+    {GATEWAY_LIVE_ROWS, 1024, true, true, true, true},
+    {16, 64, true, true, true, true},
+    {16, 64, true, true, true, false},
+    {0, 0, true, true, true, false},
+    {0, 0, true, true, false, false},
+    {0, 0, true, false, false, false},
+    {0, 0, false, false, false, false},
+};
 
 static Wl__TaskRange **task_ranges(struct gateway *gateway, const struct job_id *job, uint32_t step,
                                    enum task_state state, size_t max, size_t *ret_n)
@@ -271,7 +280,8 @@ static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job
 
     wl__step_row__init(row);
     core_step_counts(gateway->with.core, &entry->job, step, &counts);
-    row->name = entry->submit->steps[step]->name;
+    if (detail->names)
+        row->name = entry->submit->steps[step]->name;
     row->tasks = counts.tasks;
     row->waiting = counts.waiting;
     row->ready = counts.ready;
@@ -280,13 +290,16 @@ static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job
     row->done = counts.done;
     row->failed = counts.failed;
     row->cancelled = counts.cancelled;
-    row->why = why_text(gateway, entry, step);
+    if (detail->why)
+        row->why = why_text(gateway, entry, step);
     row->failed_tasks =
         task_ranges(gateway, &entry->job, step, TASK_FAILED, ranges, &row->n_failed_tasks);
     row->done_tasks =
         task_ranges(gateway, &entry->job, step, TASK_DONE, ranges, &row->n_done_tasks);
-    row->dependencies = entry->submit->steps[step]->dependencies;
-    row->n_dependencies = entry->submit->steps[step]->n_dependencies;
+    if (detail->dependencies) {
+        row->dependencies = entry->submit->steps[step]->dependencies;
+        row->n_dependencies = entry->submit->steps[step]->n_dependencies;
+    }
     if (detail->spaces)
         step_space(gateway, &entry->job, step, row);
     return row;

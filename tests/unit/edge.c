@@ -270,6 +270,67 @@ static void what_is_finished_hides_no_older_job_that_is_not(void **state)
     disconnect(&ann);
 }
 
+/* A chain of many steps with long names and a large recipe. */
+static void say_submit_long(struct peer_link *link, uint8_t number, size_t n_steps, size_t name)
+{
+    static uint8_t recipe_bytes[LIMIT_RECIPE_INLINE_BYTES];
+    uint8_t id[16] = {number}, key[32] = {7};
+    static char names[LIMIT_STEPS][LIMIT_NAME_BYTES + 1];
+    static Wl__Step steps[LIMIT_STEPS];
+    static Wl__Dependency dependencies[LIMIT_STEPS];
+    Wl__Dependency *dependency[LIMIT_STEPS];
+    Wl__Step *list[LIMIT_STEPS];
+    Wl__BlockRef recipe = WL__BLOCK_REF__INIT;
+    Wl__Submit submit = WL__SUBMIT__INIT;
+
+    for (size_t i = 0; i < n_steps; i++) {
+        memset(names[i], 'a' + (int)(i % 26), name);
+        names[i][name] = 0;
+        wl__step__init(&steps[i]);
+        wl__dependency__init(&dependencies[i]);
+        steps[i].name = names[i];
+        dependency[i] = &dependencies[i];
+        dependencies[i].step = i ? (uint32_t)i - 1 : 0;
+        steps[i].dependencies = &dependency[i];
+        steps[i].n_dependencies = i > 0;
+        list[i] = &steps[i];
+    }
+    recipe.id = recipe.wrapped_key = (ProtobufCBinaryData){32, key};
+    recipe.inline_sealed = (ProtobufCBinaryData){sizeof recipe_bytes, recipe_bytes};
+    submit.request_id = submit.job = (ProtobufCBinaryData){16, id};
+    submit.job_key = (ProtobufCBinaryData){32, key};
+    submit.name = (char *)"shot";
+    submit.recipe = &recipe;
+    submit.steps = list;
+    submit.n_steps = n_steps;
+    say(link, &ENVELOPE(SUBMIT, submit, &submit));
+    wire_free(hear(link, WL__ENVELOPE__BODY_ACCEPTED));
+}
+
+static void what_could_be_submitted_can_be_shown(void **state)
+{
+    struct peer_link ann;
+
+    (void)state;
+    join_as(&ann, ANN);
+    say_submit_long(&ann, 1, 250, 100);
+    say_show(&ann, 1);
+    Wl__Envelope *answer = hear(&ann, WL__ENVELOPE__BODY_SHOW);
+    assert_int_equal(answer->show->n_steps, 250);
+    assert_int_equal(strlen(answer->show->steps[249]->name), 100);
+    assert_int_equal(answer->show->recipe->inline_sealed.len, LIMIT_RECIPE_INLINE_BYTES);
+    wire_free(answer);
+
+    say_submit_long(&ann, 2, 256, 170);
+    say_show(&ann, 2);
+    answer = hear(&ann, WL__ENVELOPE__BODY_SHOW);
+    assert_int_equal(answer->show->n_steps, 256);
+    assert_int_equal(answer->show->job_key.len, 32);
+    assert_int_equal(answer->show->recipe->inline_sealed.len, LIMIT_RECIPE_INLINE_BYTES);
+    wire_free(answer);
+    disconnect(&ann);
+}
+
 static uint32_t weight_of(enum who who)
 {
     struct store_reader *reader;
@@ -329,6 +390,7 @@ int main(void)
         TEST(an_inventory_is_answered_in_one_message),
         TEST(a_worker_that_missed_a_message_is_told_to_say_hello),
         TEST(what_is_finished_hides_no_older_job_that_is_not),
+        TEST(what_could_be_submitted_can_be_shown),
         TEST(allow_without_a_weight_leaves_the_studios),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
