@@ -232,13 +232,15 @@ static int check_job(struct reach *reach, struct job *job, const struct block_id
 {
     if (block_set_has(&job->ids, id))
         return 0;
-    while (job->n_loaded < job->n_names) {
+    if (job->n_loaded < job->n_names) {
         int r = load_next(reach, job);
         if (r)
             return r;
         if (block_set_has(&job->ids, id))
             return 0;
     }
+    if (job->n_loaded < job->n_names)
+        return REACH_E_MORE;
     return job->broken ? job->broken : VAULT_E_DENIED;
 }
 

@@ -54,6 +54,7 @@ struct vault_request {
     uint8_t *missing;        /* HAVE: bits, the caller's, (n_ids + 7) / 8 bytes */
     struct block_id *absent; /* PIN: up to LIMIT_MISSING_IDS of them, the caller's to free */
     size_t n_absent;
+    size_t n_pinned; /* refs blocks that are done with, while the vault has it */
     int result;
 };
 

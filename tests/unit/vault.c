@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -22,6 +23,8 @@
 #include <broker/vault/vault.h>
 
 static atomic_int fail_data, fail_folder, syncs, file_systems;
+static atomic_bool hold_data; /* fdatasync waits for sync_may_go */
+static sem_t sync_may_go;
 static atomic_bool starve; /* after the next fdatasync no file can be opened */
 
 /* The limit that was before. With 1 no file can be opened (0 is there), and poll still takes one.
@@ -43,6 +46,8 @@ int fdatasync(int fd)
         errno = EIO;
         return -1;
     }
+    if (atomic_load(&hold_data))
+        sem_wait(&sync_may_go);
     if (atomic_load(&starve))
         (void)files_limit(1);
     return (int)syscall(SYS_fdatasync, fd);
@@ -469,6 +474,78 @@ static void many_jobs_keep_their_own_reach(void **state)
     }
 }
 
+static void open_with_threads(unsigned threads)
+{
+    close_vault();
+    assert_int_equal(vault_open(folder, threads, &vault), 0);
+    assert_int_equal(vault_port_new(vault, &port), 0);
+}
+
+/* Submitted in this order; the second completes first. */
+static void assert_overtakes(struct vault_request *slow, struct vault_request *quick)
+{
+    slow->port = quick->port = port;
+    vault_submit(vault, slow);
+    vault_submit(vault, quick);
+    assert_ptr_equal(next_completed(), quick);
+    assert_int_equal(quick->result, 0);
+    free(quick->data);
+}
+
+/* One thread has both: a turn is one refs block. */
+static void a_job_with_many_refs_holds_up_nobody(void **state)
+{
+    enum { REFS = 8 };
+    struct job_id job = {{1}};
+    struct block_id one = put_text(north, "one"), two = put_text(south, "two"), refs[REFS];
+
+    for (uint8_t i = 0; i < REFS; i++) {
+        struct block_id ids[2] = {one, {{i}}};
+        refs[i] = put_refs(north, ids, 2);
+    }
+    open_with_threads(1);
+    vault_job_refs(vault, north, &job, refs, REFS);
+    struct block_id stranger = {{0xee}};
+    struct vault_request bad = {
+        .kind = VAULT_GET, .studio = north, .job = job, .ids = &stranger, .n_ids = 1};
+    struct vault_request good = {.kind = VAULT_GET, .studio = south, .ids = &two, .n_ids = 1};
+    assert_overtakes(&bad, &good);
+    assert_ptr_equal(next_completed(), &bad);
+    assert_int_equal(bad.result, VAULT_E_DENIED);
+
+    struct vault_request pin = {.kind = VAULT_PIN, .studio = north, .ids = refs, .n_ids = REFS};
+    good = (struct vault_request){.kind = VAULT_GET, .studio = south, .ids = &two, .n_ids = 1};
+    assert_overtakes(&pin, &good);
+    assert_ptr_equal(next_completed(), &pin);
+    assert_int_equal(pin.result, VAULT_E_MISSING);
+    assert_int_equal(pin.n_absent, REFS);
+    free(pin.absent);
+}
+
+static void reads_wait_for_no_pin(void **state)
+{
+    struct block_id one = put_text(north, "one"), refs = put_refs(north, &one, 1), id;
+    struct vault_request pin = {.kind = VAULT_PIN, .studio = north, .ids = &refs, .n_ids = 1};
+    struct vault_request get = {.kind = VAULT_GET, .studio = north, .ids = &one, .n_ids = 1};
+    struct vault_request slow = {.kind = VAULT_PUT, .studio = north, .ids = &id, .n_ids = 1};
+
+    open_with_threads(2);
+    slow.data = (uint8_t *)strdup("slow");
+    slow.size = 4;
+    slow.port = port;
+    digest(slow.data, slow.size, &id);
+    assert_int_equal(sem_init(&sync_may_go, 0, 0), 0);
+    atomic_store(&hold_data, true);
+    vault_submit(vault, &slow); /* the one thread that takes puts and pins hangs in its sync */
+    assert_overtakes(&pin, &get);
+    atomic_store(&hold_data, false);
+    sem_post(&sync_may_go);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(next_completed()->result, 0);
+    free(pin.absent);
+    sem_destroy(&sync_may_go);
+}
+
 static void files_are_for_their_owner_only(void **state)
 {
     char path[256];
@@ -501,6 +578,8 @@ int main(void)
         T(pin_wants_what_is_named_beside_in_the_refs),
         T(a_job_reads_what_its_refs_name_and_nothing_else),
         T(many_jobs_keep_their_own_reach),
+        T(a_job_with_many_refs_holds_up_nobody),
+        T(reads_wait_for_no_pin),
         T(files_are_for_their_owner_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
