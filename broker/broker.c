@@ -27,9 +27,10 @@ struct broker {
     struct link_keypair keys;
     struct identity_signer signer;
     struct store *store;
-    struct store_reader *registry;      /* the control thread's */
-    struct store_reader *zap_registry;  /* the control context's ZAP thread's */
-    struct store_reader *bulk_registry; /* the bulk context's */
+    struct store_reader *registry;          /* the control thread's */
+    struct store_reader *zap_registry;      /* the control context's ZAP thread's */
+    struct store_reader *bulk_zap_registry; /* the bulk context's */
+    struct store_reader *bulk_registry;     /* the bulk thread's */
     struct core *core;
     struct journal *journal;
     struct query *query;
@@ -132,6 +133,8 @@ static int open_store(struct broker *broker, struct bytes *why)
     if (r == 0)
         r = store_reader_new(state, &broker->zap_registry);
     if (r == 0)
+        r = store_reader_new(state, &broker->bulk_zap_registry);
+    if (r == 0)
         r = store_reader_new(state, &broker->bulk_registry);
     if (r == 0)
         r = query_new(state, &broker->query);
@@ -219,6 +222,18 @@ static int on_allow(void *user, const struct link_key *key)
     return store_key(user, &name, &row) == 0 ? 0 : -EACCES;
 }
 
+static int on_bulk_key(void *user, const struct link_key *key, struct bulk_key *ret_key)
+{
+    struct worker_key name;
+    struct key_row row;
+
+    memcpy(name.bytes, key->bytes, sizeof name.bytes);
+    int r = store_key(user, &name, &row);
+    if (r == 0)
+        *ret_key = (struct bulk_key){row.role, row.studio};
+    return r;
+}
+
 /* What Welcome says. A host of * is the one by which a peer reached control. */
 static void advertise(struct broker *broker)
 {
@@ -250,7 +265,9 @@ static int open_endpoints(struct broker *broker, struct bytes *why)
                                .signer = &broker->signer,
                                .vault = broker->vault,
                                .allow = on_allow,
-                               .allow_user = broker->bulk_registry,
+                               .allow_user = broker->bulk_zap_registry,
+                               .registry = on_bulk_key,
+                               .registry_user = broker->bulk_registry,
                                .memory_bytes = broker->config.bulk_memory_bytes,
                                .io_threads = 2};
     int r = bulk_start(&bulk, &broker->bulk);
@@ -370,6 +387,7 @@ static void close_all(struct broker *broker)
     core_free(broker->core);
     store_reader_free(broker->registry);
     store_reader_free(broker->zap_registry);
+    store_reader_free(broker->bulk_zap_registry);
     store_reader_free(broker->bulk_registry);
     wipe(&broker->signer, sizeof broker->signer);
     wipe(&broker->keys, sizeof broker->keys);

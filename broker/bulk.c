@@ -15,10 +15,9 @@
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
 
-#define GETS_AT_VAULT 64         /* enough to keep its threads busy, few enough to be fair */
-#define GET_IDS_MAX   (1u << 18) /* a window of blocks of 128 bytes */
-#define RECEIVE_MAX   256        /* before answers are looked after again */
-#define RETRY_MS      5          /* libzmq does not say when one peer of many has room again */
+#define GETS_AT_VAULT 64  /* enough to keep its threads busy, few enough to be fair */
+#define RECEIVE_MAX   256 /* before answers are looked after again */
+#define RETRY_MS      5   /* libzmq does not say when one peer of many has room again */
 #define MEMORY_MIN    (8u * 1024 * 1024)
 
 /* ---- to the vault ---- */
@@ -136,18 +135,34 @@ static void on_get(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message
                    "ask the broker for one that may");
         return;
     }
-    if (n == 0 || peer->n_get_ids + n > GET_IDS_MAX) {
-        bulk_fault(bulk, peer, message->request, NULL, n ? CODE_BUSY : CODE_INVALID,
-                   n ? "too many blocks are asked for at once" : "no block is asked for",
-                   n ? "ask for more when these have come" : "name at least one");
+    if (n == 0) {
+        bulk_fault(bulk, peer, message->request, NULL, CODE_INVALID, "no block is asked for",
+                   "name at least one");
         return;
     }
-    if (peer_add_get(peer, message->request, message->get->ids.data, size) < 0) {
+    int r = peer_add_get(peer, message->request, message->get->ids.data, size);
+    if (r == -EBUSY)
+        bulk_fault(bulk, peer, message->request, NULL, CODE_BUSY,
+                   "too many blocks are asked for at once", "ask for more when these have come");
+    else if (r < 0)
         bulk_no_memory(bulk, peer, message->request);
-        return;
-    }
-    if (list_empty(&peer->turn))
+    else if (list_empty(&peer->turn))
         list_push(&bulk->turns, &peer->turn);
+}
+
+/* False: the key may not do any more what its pass says; the peer was told and is forgotten. */
+static bool still_may(struct bulk *bulk, struct peer *peer, uint64_t request)
+{
+    int r = peer_registered(peer, &bulk->config, bulk->now_ns);
+    if (r == 0)
+        return true;
+    if (r < 0)
+        log_limited(LOG_ERROR, "registry", "error=%d", -r);
+    bulk_fault(bulk, peer, request, NULL, r < 0 ? CODE_INTERNAL : CODE_REFUSED,
+               r < 0 ? "the registry cannot be read" : "the broker does not know this key for that",
+               "ask whoever runs the broker (westlight-broker allow)");
+    peers_forget(&bulk->peers, peer);
+    return false;
 }
 
 /* A first block is always within the share, however small that is. */
@@ -194,7 +209,7 @@ static void feed_gets(struct bulk *bulk)
             struct peer *peer = peer_ref(list_entry(bulk->turns.next, struct peer, turn));
             more = &peer->turn != last;
             list_unlink(&peer->turn);
-            if (has_share(bulk, peer)) {
+            if (has_share(bulk, peer) && still_may(bulk, peer, peer_request(peer))) {
                 submit_get(bulk, peer);
                 progress = true;
             }
@@ -209,8 +224,11 @@ static void feed_gets(struct bulk *bulk)
 
 static void complete_task(struct bulk *bulk, struct task *task)
 {
-    if (task->vault.result < 0 && task->vault.kind != VAULT_GET)
-        log_limited(LOG_ERROR, "vault_failed", "error=%d", -task->vault.result);
+    if (task->vault.result < 0) {
+        /* Every put and have would fail from now on; a restart finds what is durable. */
+        log_error("stopped", "what=\"the vault\" error=\"%s\"", strerror(-task->vault.result));
+        _exit(1);
+    }
     bulk_answer_task(bulk, task);
     if (task->vault.kind == VAULT_GET) {
         atomic_fetch_sub(&task->peer->held_bytes, task->bytes);
@@ -253,8 +271,10 @@ static void on_open(struct bulk *bulk, struct peer *peer, const Wl__Bulk *messag
                       clock_wall_ns() / NS_PER_S, &pass);
     if (r == 0)
         r = peers_open(&bulk->peers, peer, &pass, text->data, text->len);
-    if (r == 0)
+    if (r == 0 && still_may(bulk, peer, message->request))
         send_opened(bulk, peer, message->request);
+    else if (r == 0)
+        return;
     else if (r == -ENOMEM)
         bulk_no_memory(bulk, peer, message->request);
     else
@@ -275,6 +295,8 @@ static void on_request(struct bulk *bulk, struct peer *peer, const Wl__Bulk *mes
     else if (peer->pass.expires_wall_s < clock_wall_ns() / NS_PER_S)
         bulk_fault(bulk, peer, message->request, NULL, CODE_REFUSED, "the pass has expired",
                    "ask the broker for a new pass");
+    else if (!still_may(bulk, peer, message->request))
+        return;
     else if (message->body_case == WL__BULK__BODY_PUT)
         on_put(bulk, peer, message, data);
     else if (message->body_case == WL__BULK__BODY_HAVE)
@@ -298,7 +320,7 @@ static void on_message(struct bulk *bulk, const struct link_key *key,
         return;
     }
     peer_ref(peer);
-    peer->seen_ns = clock_monotonic_ns();
+    peer->seen_ns = bulk->now_ns;
     if (wire_bulk_unpack(zmq_msg_data(header), zmq_msg_size(header), &message, &why)) {
         log_limited(LOG_WARN, "bulk_refused", "why=\"%s\"", why);
         bulk_fault(bulk, peer, 0, NULL, CODE_INVALID, why, "check the versions of both sides");
@@ -360,14 +382,14 @@ static void *bulk_main(void *user)
 
     while (!atomic_load(&bulk->stopping)) {
         wait_for_work(bulk);
+        bulk->now_ns = clock_monotonic_ns();
         take_completions(bulk);
         receive_some(bulk);
         bulk_flush(bulk);
         feed_gets(bulk);
-        int64_t now_ns = clock_monotonic_ns();
-        if (now_ns - bulk->expired_ns > 10 * NS_PER_S) {
-            bulk->expired_ns = now_ns;
-            peers_expire(&bulk->peers, now_ns, clock_wall_ns() / NS_PER_S);
+        if (bulk->now_ns - bulk->expired_ns > 10 * NS_PER_S) {
+            bulk->expired_ns = bulk->now_ns;
+            peers_expire(&bulk->peers, bulk->now_ns, clock_wall_ns() / NS_PER_S);
         }
     }
     return NULL;
@@ -396,7 +418,6 @@ int bulk_start(const struct bulk_config *config, struct bulk **ret_bulk)
     if (!bulk)
         return -ENOMEM;
     bulk->config = *config;
-    peers_init(&bulk->peers);
     list_init(&bulk->turns);
     list_init(&bulk->blocked);
     bulk->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -404,6 +425,8 @@ int bulk_start(const struct bulk_config *config, struct bulk **ret_bulk)
         return -errno;
 
     int r = vault_port_new(config->vault, &bulk->port);
+    if (r == 0)
+        r = peers_init(&bulk->peers);
     if (r == 0)
         r = link_context_new(config->io_threads > 0 ? config->io_threads : 1, &bulk->context);
     if (r == 0)

@@ -1,6 +1,7 @@
 /* bulk.h - the bulk endpoint: one thread, its own context and I/O threads, the vault behind it.
  *
- * A peer opens with a pass; what it may read and write follows from that. Requests go to the vault
+ * A peer opens with a pass; what it may read and write follows from that, for as long as its key is
+ * registered for it: the registry is believed for a second. Requests go to the vault
  * and answers come back in any order. Bytes held for all peers are bounded by memory_bytes: past
  * it, the socket is not read; a peer that reads nothing holds at most its own share.
  */
@@ -9,6 +10,13 @@
 #include <broker/vault/vault.h>
 #include <proto/identity.h>
 
+/* What the registry says of a key. Called in the bulk thread: 0; positive: nothing; or -errno. */
+struct bulk_key {
+    enum role role;
+    struct studio_id studio;
+};
+typedef int bulk_registry(void *user, const struct link_key *key, struct bulk_key *ret_key);
+
 struct bulk_config {
     const char *endpoint;
     const struct link_keypair *keys;
@@ -16,6 +24,8 @@ struct bulk_config {
     struct vault *vault;
     link_allow *allow; /* from the bulk context's own ZAP thread */
     void *allow_user;
+    bulk_registry *registry;
+    void *registry_user;
     size_t memory_bytes;
     int io_threads;
 };

@@ -169,10 +169,10 @@ static void send_result_fault(struct bulk *bulk, struct task *task)
         code = CODE_INVALID;
         why = "the bytes are not those of that name";
         next = "send it again";
-    } else if (result < 0) {
-        code = CODE_INTERNAL;
-        why = "the broker's vault failed";
-        next = "have the operator look at the broker's log";
+    } else if (result == VAULT_E_BUSY) {
+        code = CODE_BUSY;
+        why = "the broker has no more memory or open files at the moment";
+        next = "try again later";
     }
     bulk_fault(bulk, task->peer, task->request, task->vault.kind == VAULT_HAVE ? NULL : &task->id,
                code, why, next);

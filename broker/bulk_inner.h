@@ -27,7 +27,7 @@ struct bulk {
     size_t in_bytes;         /* of puts and haves at the vault */
     atomic_size_t out_bytes; /* of blocks read, until libzmq lets go of them */
     size_t n_tasks, n_gets;
-    int64_t expired_ns;
+    int64_t now_ns, expired_ns;
 };
 
 /* A request at the vault. */

@@ -8,14 +8,16 @@
 #include <proto/base/clock.h>
 
 /* Clients open again after 20 s without traffic, and when they are told to. */
-#define IDLE_NS (60 * NS_PER_S)
+#define IDLE_NS    (60 * NS_PER_S)
+#define BELIEVE_NS (1 * NS_PER_S) /* as the gateway believes the registry */
 
-void peers_init(struct peers *peers)
+int peers_init(struct peers *peers)
 {
     for (size_t i = 0; i < PEERS_BUCKETS; i++)
         list_init(&peers->buckets[i]);
-    list_init(&peers->grants);
     peers->n = 0;
+    int r = map_init(&peers->grants);
+    return r ? r : map_init(&peers->holders);
 }
 
 void peers_deinit(struct peers *peers)
@@ -23,8 +25,12 @@ void peers_deinit(struct peers *peers)
     for (size_t i = 0; i < PEERS_BUCKETS; i++)
         while (!list_empty(&peers->buckets[i]))
             peers_forget(peers, list_entry(peers->buckets[i].next, struct peer, node));
-    list_for_each_safe (node, after, &peers->grants)
-        free(list_entry(node, struct grant, node));
+    map_for_each_safe(node, &peers->grants)
+    {
+        free(map_entry(node, struct grant, node.node));
+    }
+    map_deinit(&peers->grants);
+    map_deinit(&peers->holders); /* the last peer took each with it */
 }
 
 struct peer *peer_ref(struct peer *peer)
@@ -38,6 +44,61 @@ void peer_unref(struct peer *peer)
     if (atomic_fetch_sub(&peer->count, 1) == 1)
         free(peer);
 }
+
+/* ---- keys ---- */
+
+static bool holder_match(const struct map_node *node, const void *key)
+{
+    return !memcmp(&map_entry(node, const struct holder, node)->key, key, sizeof(struct link_key));
+}
+
+static struct holder *holder_get(struct peers *peers, const struct link_key *key)
+{
+    uint64_t hash = map_hash(&peers->holders, key, sizeof *key);
+    struct map_node *node = map_find(&peers->holders, hash, holder_match, key);
+    if (node)
+        return map_entry(node, struct holder, node);
+    struct holder *holder = calloc(1, sizeof *holder);
+    if (!holder)
+        return NULL;
+    holder->key = *key;
+    map_insert(&peers->holders, hash, &holder->node);
+    return holder;
+}
+
+static void holder_leave(struct peers *peers, struct peer *peer)
+{
+    struct holder *holder = TAKE_PTR(peer->holder);
+    holder->n_get_ids -= peer->n_get_ids;
+    if (--holder->n_peers > 0)
+        return;
+    map_remove(&peers->holders, &holder->node);
+    free(holder);
+}
+
+/* A pass names a job where it is a worker's. */
+static bool pass_fits(const struct pass *pass, const struct bulk_key *as)
+{
+    static const uint8_t none[sizeof pass->job];
+    if (memcmp(pass->job, none, sizeof none))
+        return as->role == ROLE_WORKER;
+    return as->role != ROLE_WORKER && as->studio.value == pass->studio;
+}
+
+int peer_registered(struct peer *peer, const struct bulk_config *config, int64_t now_ns)
+{
+    struct holder *holder = peer->holder;
+    if (holder->read_ns == 0 || now_ns - holder->read_ns >= BELIEVE_NS) {
+        int r = config->registry(config->registry_user, &holder->key, &holder->as);
+        if (r < 0)
+            return r;
+        holder->registered = r == 0;
+        holder->read_ns = now_ns;
+    }
+    return holder->registered && pass_fits(&peer->pass, &holder->as) ? 0 : 1;
+}
+
+/* ---- peers ---- */
 
 /* The token is libzmq's, random where it starts and counted up: FNV-1a spreads it. */
 static struct list *bucket_of(struct peers *peers, const struct link_route *route)
@@ -62,9 +123,19 @@ struct peer *peers_get(struct peers *peers, const struct link_route *route,
         break;
     }
 
-    struct peer *peer = peers->n < PEERS_MAX ? calloc(1, sizeof *peer) : NULL;
-    if (!peer)
+    struct holder *holder = peers->n < PEERS_MAX ? holder_get(peers, key) : NULL;
+    if (!holder || holder->n_peers >= PEERS_OF_KEY_MAX)
         return NULL;
+    struct peer *peer = calloc(1, sizeof *peer);
+    if (!peer) {
+        if (holder->n_peers == 0) {
+            map_remove(&peers->holders, &holder->node);
+            free(holder);
+        }
+        return NULL;
+    }
+    holder->n_peers++;
+    peer->holder = holder;
     peer->route = *route;
     peer->key = *key;
     list_init(&peer->turn);
@@ -83,6 +154,9 @@ void peers_forget(struct peers *peers, struct peer *peer)
         return;
     peer->gone = true;
     peer->open = false;
+    holder_leave(peers, peer);
+    if (peer->grant)
+        TAKE_PTR(peer->grant)->n_peers--;
     list_unlink(&peer->node);
     list_unlink(&peer->turn);
     list_unlink(&peer->blocked);
@@ -100,16 +174,6 @@ void peers_forget(struct peers *peers, struct peer *peer)
     peer_unref(peer);
 }
 
-static bool grant_in_use(struct peers *peers, const struct grant *grant)
-{
-    for (size_t i = 0; i < PEERS_BUCKETS; i++)
-        list_for_each (node, &peers->buckets[i]) {
-            if (list_entry(node, struct peer, node)->grant == grant)
-                return true;
-        }
-    return false;
-}
-
 void peers_expire(struct peers *peers, int64_t now_ns, int64_t now_wall_s)
 {
     for (size_t i = 0; i < PEERS_BUCKETS; i++)
@@ -119,53 +183,87 @@ void peers_expire(struct peers *peers, int64_t now_ns, int64_t now_wall_s)
                 !peer->n_get_ids && atomic_load(&peer->held_bytes) == 0)
                 peers_forget(peers, peer);
         }
-    list_for_each_safe (node, after, &peers->grants) {
-        struct grant *grant = list_entry(node, struct grant, node);
-        if (grant->expires_wall_s < now_wall_s && !grant_in_use(peers, grant)) {
-            list_unlink(&grant->node);
+    map_for_each_safe(node, &peers->grants)
+    {
+        struct grant *grant = map_entry(node, struct grant, node.node);
+        if (grant->expires_wall_s < now_wall_s && grant->n_peers == 0) {
+            map_remove(&peers->grants, &grant->node);
             free(grant);
         }
     }
 }
 
+/* ---- grants ---- */
+
+static bool grant_match(const struct map_node *node, const void *name)
+{
+    return !memcmp(&map_entry(node, const struct grant, node)->name, name, sizeof(struct block_id));
+}
+
+static struct grant *grant_get(struct peers *peers, const struct pass *pass, const void *text,
+                               size_t size)
+{
+    struct {
+        uint64_t epoch, attempt;
+    } lease = {pass->epoch, pass->attempt};
+    struct block_id name;
+
+    if (pass->attempt)
+        digest(&lease, sizeof lease, &name);
+    else
+        digest(text, size, &name);
+    uint64_t hash = map_hash(&peers->grants, &name, sizeof name);
+    struct map_node *node = map_find(&peers->grants, hash, grant_match, &name);
+    if (node)
+        return map_entry(node, struct grant, node);
+    struct grant *grant = calloc(1, sizeof *grant);
+    if (!grant)
+        return NULL;
+    grant->name = name;
+    map_insert(&peers->grants, hash, &grant->node);
+    return grant;
+}
+
 int peers_open(struct peers *peers, struct peer *peer, const struct pass *pass, const void *text,
                size_t size)
 {
-    struct block_id name;
-    struct grant *grant = NULL;
-
-    digest(text, size, &name);
-    list_for_each (node, &peers->grants) {
-        struct grant *other = list_entry(node, struct grant, node);
-        if (!memcmp(&other->digest, &name, sizeof name))
-            grant = other;
-    }
-    if (!grant) {
-        grant = calloc(1, sizeof *grant);
-        if (!grant)
-            return -ENOMEM;
-        grant->digest = name;
+    struct grant *grant = grant_get(peers, pass, text, size);
+    if (!grant)
+        return -ENOMEM;
+    if (grant->expires_wall_s < pass->expires_wall_s)
         grant->expires_wall_s = pass->expires_wall_s;
-        list_push(&peers->grants, &grant->node);
-    }
+    grant->n_peers++;
+    if (peer->grant)
+        peer->grant->n_peers--;
     peer->pass = *pass;
     peer->grant = grant;
     peer->open = true;
     return 0;
 }
 
+/* ---- gets ---- */
+
 int peer_add_get(struct peer *peer, uint64_t request, const void *ids, size_t size)
 {
+    size_t n = size / sizeof(struct block_id);
+    if (peer->n_get_ids + n > GET_IDS_MAX || peer->holder->n_get_ids + n > GET_IDS_OF_KEY)
+        return -EBUSY;
     struct get *get = malloc(sizeof *get + size);
     if (!get)
         return -ENOMEM;
     get->request = request;
     get->next = 0;
-    get->n_ids = size / sizeof(struct block_id);
+    get->n_ids = n;
     memcpy(get->ids, ids, size);
     list_push(&peer->gets, &get->node);
-    peer->n_get_ids += get->n_ids;
+    peer->n_get_ids += n;
+    peer->holder->n_get_ids += n;
     return 0;
+}
+
+uint64_t peer_request(const struct peer *peer)
+{
+    return list_empty(&peer->gets) ? 0 : list_entry(peer->gets.next, struct get, node)->request;
 }
 
 bool peer_next_get(struct peer *peer, uint64_t *ret_request, struct block_id *ret_id)
@@ -176,6 +274,7 @@ bool peer_next_get(struct peer *peer, uint64_t *ret_request, struct block_id *re
     *ret_request = get->request;
     *ret_id = get->ids[get->next++];
     peer->n_get_ids--;
+    peer->holder->n_get_ids--;
     if (get->next == get->n_ids) {
         list_unlink(&get->node);
         free(get);

@@ -7,24 +7,41 @@
  * Units:   held_bytes are those of blocks read for it: from before the vault is asked until libzmq
  *          lets go of them.
  * Owns:    peers_forget drops all that waits; what is on its way comes back to a peer that is gone.
- * Errors:  NULL without memory, or with too many.
+ * Errors:  NULL without memory, or with too many; -errno.
  */
 #pragma once
 
 #include <stdatomic.h>
 #include <broker/bulk.h>
+#include <broker/map.h>
 #include <proto/base/list.h>
 #include <proto/wire.h>
 
-#define PEERS_MAX     65536
-#define PEERS_BUCKETS 4096
+#define PEERS_MAX        65536
+#define PEERS_OF_KEY_MAX 1024 /* a worker has two for each of its slots at most */
+#define PEERS_BUCKETS    4096
+#define GET_IDS_MAX      (1u << 18) /* of one connection: a window of blocks of 128 bytes */
+#define GET_IDS_OF_KEY   (1u << 20) /* 32 MiB that wait for a key, however many connections it has \
+                                     */
 
-/* What was written under one pass, over all connections that showed it. */
+/* What was written under one pass, over all connections that showed it; under those of one lease
+ * together, so that a new one is no new allowance. */
 struct grant {
-    struct list node;
-    struct block_id digest;
+    struct map_node node;
+    struct block_id name;
     int64_t expires_wall_s;
     uint64_t written_bytes;
+    size_t n_peers;
+};
+
+/* A key, with what its connections share. */
+struct holder {
+    struct map_node node;
+    struct link_key key;
+    size_t n_peers, n_get_ids;
+    bool registered; /* as of read_ns, as what `as` says */
+    int64_t read_ns; /* 0: never */
+    struct bulk_key as;
 };
 
 struct peer {
@@ -33,6 +50,7 @@ struct peer {
     struct list blocked; /* among those whose queue at libzmq is full */
     struct link_route route;
     struct link_key key;
+    struct holder *holder; /* NULL: gone */
     bool open, gone;
     struct pass pass;
     struct grant *grant;
@@ -62,23 +80,29 @@ struct answer {
 
 struct peers {
     struct list buckets[PEERS_BUCKETS];
-    struct list grants;
+    struct map grants, holders;
     size_t n;
 };
 
-void peers_init(struct peers *peers);
+int peers_init(struct peers *peers);
 void peers_deinit(struct peers *peers);
 struct peer *peers_get(struct peers *peers, const struct link_route *route,
                        const struct link_key *key);
 void peers_forget(struct peers *peers, struct peer *peer);
+/* The key is registered for what its pass says; asked anew after PEERS_BELIEVE_NS. 0; positive: it
+ * is not; or -errno. */
+int peer_registered(struct peer *peer, const struct bulk_config *config, int64_t now_ns);
 /* Forgets who was silent for long and has nothing under way, and grants past their time. */
 void peers_expire(struct peers *peers, int64_t now_ns, int64_t now_wall_s);
-/* The peer may do what the pass says; the same pass shown again goes on counting. */
+/* The peer may do what the pass says; the same pass shown again, or another of the same lease, goes
+ * on counting. */
 int peers_open(struct peers *peers, struct peer *peer, const struct pass *pass, const void *text,
                size_t size);
 
 struct peer *peer_ref(struct peer *peer);
 void peer_unref(struct peer *peer);
+/* -EBUSY where too many wait already. */
 int peer_add_get(struct peer *peer, uint64_t request, const void *ids, size_t size);
+uint64_t peer_request(const struct peer *peer); /* whose id is the next; 0: none waits */
 /* Its next id to read. */
 bool peer_next_get(struct peer *peer, uint64_t *ret_request, struct block_id *ret_id);

@@ -116,7 +116,7 @@ static int parse_role(const struct options *options, struct key_row *row)
 static int parse_weight(const char *text, uint32_t *ret_weight)
 {
     char *end;
-    unsigned long weight = 1;
+    unsigned long weight = 0; /* the studio keeps its own; a new one has 1 */
 
     if (text) {
         errno = 0;

@@ -221,6 +221,7 @@ void gateway_step(struct gateway *gateway, struct event *event)
         write_record(gateway, &outbox->records[written]);
     outbox_clear(outbox);
     gateway->mark = journal_mark(journal);
+    gateway_verdicts_say(gateway, false);
 }
 
 /* ---- the way out ---- */
@@ -297,18 +298,18 @@ static int flush_send(void *user, const struct link_route *route, zmq_msg_t *mes
     return route->size ? link_send(gateway->with.control, route, message, NULL) : LINK_E_GONE;
 }
 
-/* An assignment goes back to the core; anything else its peer will ask for again, or learn from
- * the inventory. */
+/* An assignment goes back to the core. Anything else a studio asks for again; a worker is made to:
+ * with its connection forgotten it says Hello anew, and its inventory is answered with all that it
+ * missed, the stop of a cancelled task first of all. */
 static void flush_unsent(void *user, const struct link_route *route,
                          const struct journal_assign *assign, int why)
 {
     struct gateway *gateway = user;
-    struct connection *connection =
-        why == LINK_E_GONE ? roster_find_route(&gateway->roster, route) : NULL;
+    struct connection *connection = roster_find_route(&gateway->roster, route);
 
     gateway->counters.unsent++;
     log_limited(LOG_DEBUG, "unsent", "why=%d", why);
-    if (connection)
+    if (connection && (why == LINK_E_GONE || (!assign && connection->peer->current == connection)))
         roster_drop(&gateway->roster, connection);
     if (assign) {
         struct event event = {.kind = EVENT_UNSENT};
@@ -388,7 +389,7 @@ static void dispatch(struct gateway *gateway)
     }
 }
 
-/* A key that is no longer in the registry: its leases are void at once. */
+/* A key that is no longer in the registry, or no longer a worker's: its leases are void at once. */
 static void expel(struct gateway *gateway, struct peer *peer)
 {
     struct event event = {.kind = EVENT_EXPEL};
@@ -401,25 +402,39 @@ static void expel(struct gateway *gateway, struct peer *peer)
     gateway_step(gateway, &event);
 }
 
-static int admit(struct gateway *gateway, const struct link_key *key)
+int gateway_known(struct gateway *gateway, const struct link_key *key, bool again,
+                  struct peer **ret_peer)
 {
-    struct ask *ask = &gateway->ask;
-    bool hello = ask->envelope->body_case == WL__ENVELOPE__BODY_HELLO;
-    int r = roster_get(&gateway->roster, key, gateway->now_ns, hello, &ask->peer);
+    int r = roster_get(&gateway->roster, key, gateway->now_ns, again, ret_peer);
+
+    if (r >= 0 && *ret_peer && (r > 0 || (*ret_peer)->row.role != ROLE_WORKER))
+        expel(gateway, *ret_peer);
+    return r;
+}
+
+int gateway_asker(struct gateway *gateway, const struct link_key *key, bool again)
+{
+    int r = gateway_known(gateway, key, again, &gateway->ask.peer);
 
     if (r < 0) {
         log_limited(LOG_ERROR, "registry", "error=\"%s\"", strerror(-r));
         gateway_refuse(gateway, CODE_INTERNAL, "this key", "the registry cannot be read",
                        "try again; whoever runs the broker finds the reason in its log");
-        return r;
-    }
-    if (r > 0) {
-        if (ask->peer)
-            expel(gateway, ask->peer);
+    } else if (r > 0) {
         gateway_refuse(gateway, CODE_REFUSED, "this key", "the broker does not know it",
                        "ask whoever runs the broker to allow it (westlight-broker allow)");
-        return r;
     }
+    return r;
+}
+
+static int admit(struct gateway *gateway, const struct link_key *key)
+{
+    struct ask *ask = &gateway->ask;
+    bool hello = ask->envelope->body_case == WL__ENVELOPE__BODY_HELLO;
+    int r = gateway_asker(gateway, key, hello);
+
+    if (r != 0)
+        return r;
     r = roster_connection(&gateway->roster, ask->peer, &ask->route, &ask->connection);
     if (r < 0)
         gateway_die("memory", r);

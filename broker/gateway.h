@@ -45,6 +45,15 @@ struct ask {
     const struct worker_key *workers; /* that a Tend names */
 };
 
+/* What is still to be said to one worker of its inventory: one message holds what one step decides.
+ */
+struct verdicts {
+    struct worker_id worker;
+    size_t n;
+    struct lease leases[LIMIT_INVENTORY];
+    enum verdict what[LIMIT_INVENTORY];
+};
+
 struct counters {
     uint64_t messages, refused, dropped, unsent, forged;
 };
@@ -72,6 +81,7 @@ struct gateway {
     struct live live;
     struct watch watch;
     struct outbox outbox;
+    struct verdicts verdicts;
     struct ask ask;
     uint64_t cookie; /* of the ask at hand */
     uint64_t mark;   /* the journal's, for what is said now */
@@ -106,8 +116,17 @@ void gateway_scratch_free(struct gateway *gateway);
 /* Steps the core; records to the journal, effects to peers. */
 void gateway_step(struct gateway *gateway, struct event *event);
 void gateway_effect(struct gateway *gateway, const struct effect *effect);
+/* Verdicts gather until gateway_verdicts_say, at the latest at the end of the step. */
+void gateway_verdict(struct gateway *gateway, struct worker_id worker, const struct lease *lease,
+                     enum verdict verdict);
+void gateway_verdicts_say(struct gateway *gateway, bool last);
 void gateway_follow(struct gateway *gateway, const struct record *record);
 
+/* The roster's peer of a key (see roster_get); one that is no worker's any more is expelled. */
+int gateway_known(struct gateway *gateway, const struct link_key *key, bool again,
+                  struct peer **ret_peer);
+/* Sets the asker of the message at hand; where it may ask nothing, the refusal is queued. */
+int gateway_asker(struct gateway *gateway, const struct link_key *key, bool again);
 /* Packs and queues. `assign` may be NULL. -EMSGSIZE where it is too large; nothing was queued. */
 int gateway_say(struct gateway *gateway, const struct link_route *route,
                 const Wl__Envelope *envelope, const struct journal_assign *assign);
@@ -128,8 +147,10 @@ struct lease_id gateway_lease_id(const struct lease *lease);
 /* False where the lease was not given to this worker by this broker; counted. */
 bool gateway_ticket(struct gateway *gateway, const Wl__Lease *message,
                     const ProtobufCBinaryData *ticket, struct lease_id *ret_lease);
-void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct job_id *job,
-                  uint64_t write_bytes, uint8_t ret_text[PASS_BYTES], size_t *ret_size);
+/* For a lease of its worker's, or (`lease` NULL) for a studio's own. */
+void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct lease_id *lease,
+                  const struct link_key *peer, uint64_t write_bytes, uint8_t ret_text[PASS_BYTES],
+                  size_t *ret_size);
 Wl__Usage *gateway_usage(struct gateway *gateway, const struct usage *usage); /* scratch */
 
 /* To a worker whose hello the core took (or not), on the way out of EVENT_HELLO. */
@@ -152,6 +173,9 @@ struct pin {
 };
 /* No studio has more in the queue to the vault than it leaves free for all others. */
 bool gateway_pin_room(struct gateway *gateway, struct studio_id studio);
+/* How many are to be had from the vault only, so that refs name them and are pinned; `ret_ids` (may
+ * be NULL) gets their ids. */
+size_t gateway_outside(Wl__BlockRef *const *blocks, size_t n_blocks, struct block_id *ret_ids);
 /* Pins the refs of the message at hand, then calls gateway_pin_done; takes the envelope over. */
 void gateway_pin(struct gateway *gateway, struct studio_id studio, const ProtobufCBinaryData *refs,
                  size_t n_refs, struct job_spec *spec);

@@ -133,24 +133,62 @@ static void reply(struct gateway *gateway, const struct effect *effect)
 
 /* ---- to workers ---- */
 
-static void verdict(struct gateway *gateway, const struct effect *effect)
+void gateway_verdicts_say(struct gateway *gateway, bool last)
 {
-    struct link_route route = worker_route(gateway, effect->worker, NULL);
-    struct lease lease = gateway_lease(&effect->lease);
+    struct verdicts *verdicts = &gateway->verdicts;
+    struct link_route route = worker_route(gateway, verdicts->worker, NULL);
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Verdict message = WL__VERDICT__INIT;
-    Wl__LeaseVerdict one = WL__LEASE_VERDICT__INIT, *list = &one;
-    Wl__Lease shape;
+    Wl__LeaseVerdict *list[LIMIT_INVENTORY], shapes[LIMIT_INVENTORY];
+    Wl__Lease leases[LIMIT_INVENTORY];
 
-    wire_lease_set(&shape, &lease);
-    one.lease = &shape;
-    one.verdict = effect->verdict.verdict;
-    message.leases = &list;
-    message.n_leases = effect->verdict.mark_only ? 0 : 1;
-    message.last = effect->verdict.last;
+    if (verdicts->n == 0 && !last)
+        return;
+    for (size_t i = 0; i < verdicts->n; i++) {
+        wire_lease_set(&leases[i], &verdicts->leases[i]);
+        wl__lease_verdict__init(&shapes[i]);
+        shapes[i].lease = &leases[i];
+        shapes[i].verdict = verdicts->what[i];
+        list[i] = &shapes[i];
+    }
+    message.leases = list;
+    message.n_leases = verdicts->n;
+    message.last = last;
     envelope.body_case = WL__ENVELOPE__BODY_VERDICT;
     envelope.verdict = &message;
-    (void)gateway_say(gateway, &route, &envelope, NULL);
+    verdicts->n = 0;
+    CHECK(gateway_say(gateway, &route, &envelope, NULL) == 0);
+}
+
+static void verdicts_of(struct gateway *gateway, struct worker_id worker)
+{
+    if (gateway->verdicts.worker.value != worker.value)
+        gateway_verdicts_say(gateway, false);
+    gateway->verdicts.worker = worker;
+}
+
+void gateway_verdict(struct gateway *gateway, struct worker_id worker, const struct lease *lease,
+                     enum verdict verdict)
+{
+    struct verdicts *verdicts = &gateway->verdicts;
+
+    verdicts_of(gateway, worker);
+    if (verdicts->n == LIMIT_INVENTORY)
+        gateway_verdicts_say(gateway, false);
+    verdicts->leases[verdicts->n] = *lease;
+    verdicts->what[verdicts->n++] = verdict;
+}
+
+static void verdict(struct gateway *gateway, const struct effect *effect)
+{
+    struct lease lease = gateway_lease(&effect->lease);
+
+    if (!effect->verdict.mark_only)
+        gateway_verdict(gateway, effect->worker, &lease, effect->verdict.verdict);
+    if (!effect->verdict.last)
+        return;
+    verdicts_of(gateway, effect->worker);
+    gateway_verdicts_say(gateway, true);
 }
 
 /* What the lease opens: the recipe's key, the outputs' key, and a pass to the job's blocks. */
@@ -174,13 +212,8 @@ static void grant_make(struct gateway *gateway, const struct effect *effect,
     ticket_sign(gateway->with.signer, &grant->lease, worker, &grant->ticket);
     job_key_in(job_key, grant->key_in);
     job_key_out(job_key, grant->lease.step, grant->lease.task, grant->lease.floor, grant->key_out);
-
-    struct pass pass = {.studio = entry->studio.value,
-                        .rights = PASS_READ | PASS_WRITE,
-                        .write_bytes = GATEWAY_WRITE_BYTES,
-                        .expires_wall_s = gateway->wall_s + GATEWAY_PASS_S};
-    memcpy(pass.job, entry->job.bytes, sizeof pass.job);
-    pass_sign(gateway->with.signer, &pass, worker, grant->pass, &grant->pass_size);
+    gateway_pass(gateway, entry->studio, &effect->lease, worker, GATEWAY_WRITE_BYTES, grant->pass,
+                 &grant->pass_size);
 }
 
 static void assign(struct gateway *gateway, const struct effect *effect)
@@ -271,6 +304,8 @@ static void committed(struct gateway *gateway, const struct effect *effect)
 
 void gateway_effect(struct gateway *gateway, const struct effect *effect)
 {
+    if (effect->kind != EFFECT_VERDICT)
+        gateway_verdicts_say(gateway, false);
     switch (effect->kind) {
     case EFFECT_REPLY:
         reply(gateway, effect);

@@ -13,8 +13,8 @@
 /* A page is closed here, so that its last row and the envelope still fit. */
 enum { PAGE_BYTES = LIMIT_CONTROL_BYTES - 12 * 1024 };
 static const char SOFTWARE[] = "attr.software.";
-/* Finished jobs one request may pass over: a few milliseconds of the loop. */
-enum { JOBS_LOOKED = 20000 };
+/* Finished jobs one request may pass over: about a millisecond of the loop. */
+enum { JOBS_LOOKED = 4000 };
 
 bool gateway_sees(const struct peer *peer, struct studio_id studio)
 {
@@ -179,15 +179,19 @@ static void jobs_by_age(struct gateway *gateway, const Wl__JobsRequest *wanted, 
     struct job_view view;
 
     while (core_job_before(gateway->with.core, scope(gateway->ask.peer), before, &view)) {
-        struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &view.job);
+        struct catalogue_job *entry;
         Wl__JobRow *row;
 
         if (jobs->n_jobs == limit || bytes > PAGE_BYTES || looked++ == JOBS_LOOKED) {
-            jobs->more = jobs->n_jobs > 0;
+            jobs->more = true;
+            jobs->next = before;
             return;
         }
         before = view.sequence;
-        if (!entry || (!wanted->all && finished(&view)))
+        if (!wanted->all && finished(&view))
+            continue;
+        entry = catalogue_find(&gateway->catalogue, &view.job);
+        if (!entry)
             continue;
         row = job_row(gateway, &view, entry);
         bytes += wl__job_row__get_packed_size(row) + 4;
@@ -219,11 +223,20 @@ void gateway_on_jobs(struct gateway *gateway)
 
 /* ---- one job ---- */
 
-/* How much of a job one Show tells; tried from the fullest until it fits a message. */
+/* How much of a job one Show tells; tried from the fullest until it fits a message. The last always
+ * does: what it lacks the recipe has. */
 static const struct detail {
     size_t live, ranges; /* rows; ranges of tasks in all */
-    bool spaces;
-} DETAILS[] = {{GATEWAY_LIVE_ROWS, 1024, true}, {16, 64, true}, {16, 64, false}, {0, 0, false}};
+    bool names, dependencies, why, spaces;
+} DETAILS[] = {
+    {GATEWAY_LIVE_ROWS, 1024, true, true, true, true},
+    {16, 64, true, true, true, true},
+    {16, 64, true, true, true, false},
+    {0, 0, true, true, true, false},
+    {0, 0, true, true, false, false},
+    {0, 0, true, false, false, false},
+    {0, 0, false, false, false, false},
+};
 
 static Wl__TaskRange **task_ranges(struct gateway *gateway, const struct job_id *job, uint32_t step,
                                    enum task_state state, size_t max, size_t *ret_n)
@@ -280,7 +293,8 @@ static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job
 
     wl__step_row__init(row);
     core_step_counts(gateway->with.core, &entry->job, step, &counts);
-    row->name = entry->submit->steps[step]->name;
+    if (detail->names)
+        row->name = entry->submit->steps[step]->name;
     row->tasks = counts.tasks;
     row->waiting = counts.waiting;
     row->ready = counts.ready;
@@ -289,14 +303,17 @@ static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job
     row->done = counts.done;
     row->failed = counts.failed;
     row->cancelled = counts.cancelled;
-    row->why = why_text(gateway, entry, step);
+    if (detail->why)
+        row->why = why_text(gateway, entry, step);
     row->software = step_software(gateway, &entry->job, step);
     row->failed_tasks =
         task_ranges(gateway, &entry->job, step, TASK_FAILED, ranges, &row->n_failed_tasks);
     row->done_tasks =
         task_ranges(gateway, &entry->job, step, TASK_DONE, ranges, &row->n_done_tasks);
-    row->dependencies = entry->submit->steps[step]->dependencies;
-    row->n_dependencies = entry->submit->steps[step]->n_dependencies;
+    if (detail->dependencies) {
+        row->dependencies = entry->submit->steps[step]->dependencies;
+        row->n_dependencies = entry->submit->steps[step]->n_dependencies;
+    }
     if (detail->spaces)
         step_space(gateway, &entry->job, step, row);
     return row;
@@ -378,6 +395,25 @@ static void say_notice(struct gateway *gateway, const struct catalogue_job *entr
     (void)gateway_say(gateway, route, &envelope, NULL);
 }
 
+/* Those whose keys may not watch any more are forgotten, with the job where they were the last. */
+static struct watched *recheck_watchers(struct gateway *gateway, struct watched *watched)
+{
+    struct job_id job = watched->job;
+    struct link_key *keys;
+    struct peer *peer;
+    size_t n = 0;
+
+    list_for_each (at, &watched->watchers)
+        n++;
+    keys = gateway_scratch(gateway, (n + 1) * sizeof *keys);
+    n = 0;
+    list_for_each (at, &watched->watchers)
+        keys[n++] = list_entry(at, struct watcher, in_job)->connection->peer->key;
+    for (size_t i = 0; i < n; i++)
+        (void)gateway_known(gateway, &keys[i], false, &peer);
+    return watch_find(&gateway->watch, &job);
+}
+
 void gateway_notices(struct gateway *gateway)
 {
     struct watched *watched;
@@ -386,7 +422,8 @@ void gateway_notices(struct gateway *gateway)
         struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &watched->job);
         struct job_view view;
 
-        if (!entry || !core_job(gateway->with.core, &watched->job, &view))
+        watched = recheck_watchers(gateway, watched);
+        if (!watched || !entry || !core_job(gateway->with.core, &watched->job, &view))
             continue;
         list_for_each (at, &watched->watchers) {
             const struct watcher *watcher = list_entry(at, struct watcher, in_job);

@@ -163,7 +163,7 @@ static void answered(struct gateway *gateway, struct query_request *request)
 
     *ask = (struct ask){.route = request->route, .request = request->request};
     gateway->mark = journal_mark(gateway->with.journal);
-    if (roster_get(&gateway->roster, &request->peer, gateway->now_ns, false, &ask->peer) != 0)
+    if (gateway_asker(gateway, &request->peer, false) != 0)
         return;
     if (request->result < 0) {
         log_limited(LOG_ERROR, "query", "kind=%d error=\"%s\"", request->kind,

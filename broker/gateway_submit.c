@@ -49,8 +49,41 @@ static void pin_free(struct gateway *gateway, struct pin *pin)
         wire_free(pin->envelope);
     spec_free(pin->spec);
     free(pin->request.ids);
+    free(pin->request.blocks);
     free(pin->request.absent);
     free(pin);
+}
+
+size_t gateway_outside(Wl__BlockRef *const *blocks, size_t n_blocks, struct block_id *ret_ids)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < n_blocks; i++) {
+        if (blocks[i]->inline_sealed.len > 0)
+            continue;
+        if (ret_ids)
+            memcpy(&ret_ids[n], blocks[i]->id.data, sizeof *ret_ids);
+        n++;
+    }
+    return n;
+}
+
+static struct block_id *pin_blocks(const Wl__Envelope *envelope, size_t *ret_n)
+{
+    bool submit = envelope->body_case == WL__ENVELOPE__BODY_SUBMIT;
+    const Wl__Result *result = submit ? NULL : envelope->result;
+    size_t n = submit ? 1 : result->n_manifest + result->n_log;
+    struct block_id *ids = calloc(n + 1, sizeof *ids);
+
+    if (!ids)
+        gateway_die("memory", -ENOMEM);
+    if (submit) {
+        *ret_n = gateway_outside(&envelope->submit->recipe, 1, ids);
+        return ids;
+    }
+    n = gateway_outside(result->manifest, result->n_manifest, ids);
+    *ret_n = n + gateway_outside(result->log, result->n_log, ids + n);
+    return ids;
 }
 
 void gateway_pin(struct gateway *gateway, struct studio_id studio, const ProtobufCBinaryData *refs,
@@ -71,6 +104,7 @@ void gateway_pin(struct gateway *gateway, struct studio_id studio, const Protobu
     pin->request.user = pin;
     pin->request.ids = ids;
     pin->request.n_ids = n_refs;
+    pin->request.blocks = pin_blocks(ask->envelope, &pin->request.n_blocks);
     pin->key = ask->peer->key;
     pin->route = ask->route;
     pin->asked = ask->request;
@@ -92,12 +126,32 @@ static enum code pin_code(const struct vault_request *request, const char **ret_
     case VAULT_E_ID:
         *ret_why = "what it names as refs is no refs block";
         return CODE_INVALID;
+    case VAULT_E_UNNAMED:
+        *ret_why = "its refs do not name its recipe, its manifest or its log";
+        return CODE_INVALID;
     case VAULT_E_FULL:
         *ret_why = "the vault is full";
+        return CODE_BUSY;
+    case VAULT_E_BUSY:
+        *ret_why = "the broker has no more memory or open files at the moment";
         return CODE_BUSY;
     default:
         *ret_why = "the vault cannot read its refs";
         return CODE_INTERNAL;
+    }
+}
+
+/* A result's sender waits for Committed; a refusal it only logs. */
+static void result_no(struct gateway *gateway, const struct pin *pin, enum code code,
+                      const char *why)
+{
+    const struct vault_request *request = &pin->request;
+    struct lease lease;
+
+    if (pin->envelope->body_case == WL__ENVELOPE__BODY_RESULT &&
+        wire_lease(pin->envelope->result->lease, &lease) == 0) {
+        struct lease_id id = gateway_lease_id(&lease);
+        gateway_committed(gateway, &pin->route, &id, code, why, request->absent, request->n_absent);
     }
 }
 
@@ -106,8 +160,6 @@ static bool pin_no(struct gateway *gateway, const struct pin *pin)
     const struct vault_request *request = &pin->request;
     const char *why = "";
     enum code code;
-    struct lease lease;
-    struct lease_id id;
 
     if (request->result < 0)
         gateway_die("the vault", request->result);
@@ -119,9 +171,8 @@ static bool pin_no(struct gateway *gateway, const struct pin *pin)
     } else if (pin->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT) {
         gateway_refuse(gateway, code, "the submission", why,
                        "tell whoever runs the broker, then submit again");
-    } else if (wire_lease(pin->envelope->result->lease, &lease) == 0) {
-        id = gateway_lease_id(&lease);
-        gateway_committed(gateway, &pin->route, &id, code, why, request->absent, request->n_absent);
+    } else {
+        result_no(gateway, pin, code, why);
     }
     return true;
 }
@@ -129,12 +180,16 @@ static bool pin_no(struct gateway *gateway, const struct pin *pin)
 static void pin_done(struct gateway *gateway, struct pin *pin)
 {
     struct ask *ask = &gateway->ask;
+    int r;
 
     *ask = (struct ask){.route = pin->route, .request = pin->asked};
     gateway->cookie++;
     gateway->mark = journal_mark(gateway->with.journal);
     /* Its key may have been forbidden while the vault looked. */
-    if (roster_get(&gateway->roster, &pin->key, gateway->now_ns, false, &ask->peer) != 0)
+    r = gateway_asker(gateway, &pin->key, false);
+    if (r < 0)
+        result_no(gateway, pin, CODE_INTERNAL, "the registry cannot be read: send it again");
+    if (r != 0)
         return;
     if (pin_no(gateway, pin))
         return;
@@ -245,6 +300,8 @@ static const char *submit_why(const Wl__Submit *submit)
         return "it has no name";
     if (submit->n_steps == 0)
         return "it has no steps";
+    if (submit->n_refs == 0 && gateway_outside(&submit->recipe, 1, NULL) > 0)
+        return "its recipe lies in the vault, and no refs name it";
     return NULL;
 }
 
@@ -409,17 +466,21 @@ void gateway_on_verb(struct gateway *gateway)
 
 /* ---- passes ---- */
 
-void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct job_id *job,
-                  uint64_t write_bytes, uint8_t ret_text[PASS_BYTES], size_t *ret_size)
+void gateway_pass(struct gateway *gateway, struct studio_id studio, const struct lease_id *lease,
+                  const struct link_key *peer, uint64_t write_bytes, uint8_t ret_text[PASS_BYTES],
+                  size_t *ret_size)
 {
     struct pass pass = {.studio = studio.value,
                         .rights = PASS_READ | PASS_WRITE,
                         .write_bytes = write_bytes,
                         .expires_wall_s = gateway->wall_s + GATEWAY_PASS_S};
 
-    if (job)
-        memcpy(pass.job, job->bytes, sizeof pass.job);
-    pass_sign(gateway->with.signer, &pass, &gateway->ask.peer->key, ret_text, ret_size);
+    if (lease) {
+        memcpy(pass.job, lease->job.bytes, sizeof pass.job);
+        pass.epoch = lease->epoch;
+        pass.attempt = lease->attempt;
+    }
+    pass_sign(gateway->with.signer, &pass, peer, ret_text, ret_size);
 }
 
 void gateway_on_pass_request(struct gateway *gateway)
@@ -438,7 +499,7 @@ void gateway_on_pass_request(struct gateway *gateway)
     }
     if (bytes == 0 || bytes > GATEWAY_STUDIO_BYTES)
         bytes = GATEWAY_STUDIO_BYTES;
-    gateway_pass(gateway, ask->peer->row.studio, NULL, bytes, text, &size);
+    gateway_pass(gateway, ask->peer->row.studio, NULL, &ask->peer->key, bytes, text, &size);
     pass.pass = (ProtobufCBinaryData){size, text};
     pass.expires_wall_s = gateway->wall_s + GATEWAY_PASS_S;
     envelope.body_case = WL__ENVELOPE__BODY_PASS;

@@ -52,17 +52,10 @@ static void refuse_stale(struct gateway *gateway)
 
 static void drop_invalid(struct gateway *gateway, const Wl__InventoryItem *item)
 {
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__Verdict message = WL__VERDICT__INIT;
-    Wl__LeaseVerdict one = WL__LEASE_VERDICT__INIT, *list = &one;
+    struct lease lease;
 
-    one.lease = item->lease;
-    one.verdict = VERDICT_DROP;
-    message.leases = &list;
-    message.n_leases = 1;
-    envelope.body_case = WL__ENVELOPE__BODY_VERDICT;
-    envelope.verdict = &message;
-    (void)gateway_say(gateway, &gateway->ask.route, &envelope, NULL);
+    if (wire_lease(item->lease, &lease) == 0)
+        gateway_verdict(gateway, gateway->ask.peer->worker, &lease, VERDICT_DROP);
 }
 
 void gateway_on_inventory(struct gateway *gateway)
@@ -176,6 +169,10 @@ static const char *result_why(const Wl__Result *result)
         return "its class is none the broker knows";
     if (result->class_ == CLASS_OK && result->n_manifest == 0)
         return "it is a success without a manifest";
+    if (result->n_refs == 0 && gateway_outside(result->manifest, result->n_manifest, NULL) +
+                                       gateway_outside(result->log, result->n_log, NULL) >
+                                   0)
+        return "its manifest or log lies in the vault, and no refs name it";
     /* So that one page of results or attempts can always hold it. */
     if (wl__result__get_packed_size(&stored) + 2 * LIMIT_NAME_BYTES > LIMIT_CONTROL_BYTES)
         return "it is too large: send its log as blocks";
@@ -286,7 +283,8 @@ void gateway_on_worker_pass(struct gateway *gateway)
         refuse_stale(gateway);
         return;
     }
-    gateway_pass(gateway, entry->studio, &lease.job, GATEWAY_WRITE_BYTES, text, &size);
+    gateway_pass(gateway, entry->studio, &lease, &gateway->ask.peer->key, GATEWAY_WRITE_BYTES, text,
+                 &size);
     pass.pass = (ProtobufCBinaryData){size, text};
     pass.expires_wall_s = gateway->wall_s + GATEWAY_PASS_S;
     envelope.body_case = WL__ENVELOPE__BODY_PASS;

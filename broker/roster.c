@@ -38,14 +38,19 @@ static void connection_free(struct roster *roster, struct connection *connection
     free(connection);
 }
 
+static void drop_connections(struct roster *roster, struct peer *peer)
+{
+    list_for_each_safe (at, after, &peer->connections)
+        connection_free(roster, list_entry(at, struct connection, in_peer));
+}
+
 void roster_deinit(struct roster *roster)
 {
     map_for_each_safe(at, &roster->by_key)
     {
         struct peer *peer = map_entry(at, struct peer, node.node);
 
-        list_for_each_safe (held, after, &peer->connections)
-            connection_free(roster, list_entry(held, struct connection, in_peer));
+        drop_connections(roster, peer);
         if (peer->hello)
             wire_free(peer->hello);
         map_remove(&roster->by_key, &peer->node);
@@ -93,6 +98,7 @@ int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns
         if (peer) {
             peer->enrolled = false;
             peer->read_ns = now_ns;
+            drop_connections(roster, peer);
         }
         *ret_peer = peer;
         return ROSTER_E_UNKNOWN;
@@ -105,6 +111,8 @@ int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns
         list_init(&peer->connections);
         map_insert(&roster->by_key, hash, &peer->node);
     }
+    if (peer->row.role != row.role || peer->row.studio.value != row.studio.value)
+        drop_connections(roster, peer);
     peer->row = row;
     peer->enrolled = true;
     peer->read_ns = now_ns;

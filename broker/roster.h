@@ -1,8 +1,9 @@
 /* roster.h - who is there: a peer is its CURVE key, and reaches the broker over connections.
  *
  * What a key may do is read from the registry and believed for ROSTER_BELIEVE_NS, so that a key
- * that was forbidden is refused on its next message a second later at most. A routing token says
- * only where an answer goes.
+ * that was forbidden is refused on its next message a second later at most. Its connections are
+ * forgotten then, and what they watched with them; so are those of a key whose role or studio
+ * changed: it says Hello again. A routing token says only where an answer goes.
  *
  * Shape:   a peer for each key that ever spoke; a studio's key has up to ROSTER_CONNECTIONS (each
  *          command is one), a worker's the one of its newest session. A ROUTER is not told of a
@@ -64,8 +65,9 @@ int roster_init(struct roster *roster, struct store_reader *registry, roster_for
                 void *user);
 void roster_deinit(struct roster *roster);
 
-/* The peer of a key, its row read again where that is old or `again`. ROSTER_E_UNKNOWN where the
- * registry lacks it; *ret_peer is then the peer it was, or NULL. */
+/* The peer of a key, its row read again where that is old or `again`; its connections are forgotten
+ * where it may no longer do what it might. ROSTER_E_UNKNOWN where the registry lacks it; *ret_peer
+ * is then the peer it was, or NULL. */
 int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns, bool again,
                struct peer **ret_peer);
 /* The connection a message came by, made where it is new. */

@@ -7,6 +7,7 @@
 int watch_init(struct watch *watch)
 {
     list_init(&watch->due);
+    list_init(&watch->resting);
     return map_init(&watch->jobs);
 }
 
@@ -20,7 +21,7 @@ static void watcher_free(struct watch *watch, struct watcher *watcher)
     free(watcher);
     if (!list_empty(&watched->watchers))
         return;
-    list_unlink(&watched->in_due);
+    list_unlink(&watched->in_queue);
     map_remove(&watch->jobs, &watched->node);
     free(watched);
 }
@@ -46,7 +47,7 @@ static bool job_match(const struct map_node *node, const void *key)
            0;
 }
 
-static struct watched *find(const struct watch *watch, const struct job_id *job)
+struct watched *watch_find(const struct watch *watch, const struct job_id *job)
 {
     struct map_node *node =
         map_find(&watch->jobs, map_hash(&watch->jobs, job, sizeof *job), job_match, job);
@@ -72,7 +73,7 @@ static struct watched *watched_new(struct watch *watch, const struct job_id *job
     if (!watched)
         return NULL;
     watched->job = *job;
-    list_init(&watched->in_due);
+    list_init(&watched->in_queue);
     list_init(&watched->watchers);
     map_insert(&watch->jobs, map_hash(&watch->jobs, job, sizeof *job), &watched->node);
     return watched;
@@ -80,7 +81,7 @@ static struct watched *watched_new(struct watch *watch, const struct job_id *job
 
 int watch_add(struct watch *watch, const struct job_id *job, struct connection *connection)
 {
-    struct watched *watched = find(watch, job);
+    struct watched *watched = watch_find(watch, job);
     struct watcher *watcher;
 
     if (watched && find_watcher(watched, connection))
@@ -108,7 +109,7 @@ int watch_add(struct watch *watch, const struct job_id *job, struct connection *
 
 void watch_stop(struct watch *watch, const struct job_id *job, struct connection *connection)
 {
-    struct watched *watched = find(watch, job);
+    struct watched *watched = watch_find(watch, job);
     struct watcher *watcher = watched ? find_watcher(watched, connection) : NULL;
 
     if (watcher)
@@ -123,35 +124,51 @@ void watch_forget(struct watch *watch, struct connection *connection)
 
 void watch_changed(struct watch *watch, const struct job_id *job)
 {
-    struct watched *watched = watch->jobs.n_nodes ? find(watch, job) : NULL;
+    struct watched *watched = watch->jobs.n_nodes ? watch_find(watch, job) : NULL;
 
-    if (watched && list_empty(&watched->in_due))
-        list_push(&watch->due, &watched->in_due);
+    if (!watched || watched->changed)
+        return;
+    watched->changed = true;
+    if (!watched->resting)
+        list_push(&watch->due, &watched->in_queue);
+}
+
+static void end_rests(struct watch *watch, int64_t now_ns)
+{
+    list_for_each_safe (at, after, &watch->resting) {
+        struct watched *watched = list_entry(at, struct watched, in_queue);
+
+        if (watched->next_ns > now_ns)
+            return;
+        list_unlink(&watched->in_queue);
+        watched->resting = false;
+        if (watched->changed)
+            list_push(&watch->due, &watched->in_queue);
+    }
 }
 
 struct watched *watch_due(struct watch *watch, int64_t now_ns)
 {
-    list_for_each (at, &watch->due) {
-        struct watched *watched = list_entry(at, struct watched, in_due);
+    struct watched *watched;
 
-        if (watched->next_ns <= now_ns) {
-            list_unlink(&watched->in_due);
-            watched->next_ns = now_ns + WATCH_EVERY_NS;
-            return watched;
-        }
-    }
-    return NULL;
+    end_rests(watch, now_ns);
+    if (list_empty(&watch->due))
+        return NULL;
+    watched = list_entry(watch->due.next, struct watched, in_queue);
+    list_unlink(&watched->in_queue);
+    watched->changed = false;
+    watched->resting = true;
+    watched->next_ns = now_ns + WATCH_EVERY_NS;
+    list_push(&watch->resting, &watched->in_queue);
+    return watched;
 }
 
+/* A rest that ends unbroken by a change wakes the loop for nothing, once. */
 int64_t watch_deadline_ns(const struct watch *watch)
 {
-    int64_t deadline_ns = INT64_MAX;
-
-    list_for_each (at, &watch->due) {
-        const struct watched *watched = list_entry(at, struct watched, in_due);
-
-        if (watched->next_ns < deadline_ns)
-            deadline_ns = watched->next_ns;
-    }
-    return deadline_ns;
+    if (!list_empty(&watch->due))
+        return 0;
+    if (list_empty(&watch->resting))
+        return INT64_MAX;
+    return list_entry(watch->resting.next, struct watched, in_queue)->next_ns;
 }

@@ -16,10 +16,11 @@ enum { WATCH_PER_CONNECTION = 64 };
 
 struct watched {
     struct map_node node;
-    struct list in_due; /* linked while a change has not been told */
+    struct list in_queue; /* of `due`, or of `resting`, or of none */
     struct list watchers;
     struct job_id job;
-    int64_t next_ns;
+    bool changed, resting;
+    int64_t next_ns; /* while it rests */
 };
 
 struct watcher {
@@ -30,7 +31,8 @@ struct watcher {
 
 struct watch {
     struct map jobs;
-    struct list due; /* changed and not yet told; searched whole: it holds watched jobs only */
+    struct list due;     /* changed, and to be told now */
+    struct list resting; /* told of a moment ago; all rest as long, so that they end in order */
 };
 
 int watch_init(struct watch *watch);
@@ -40,6 +42,7 @@ int watch_add(struct watch *watch, const struct job_id *job, struct connection *
 void watch_stop(struct watch *watch, const struct job_id *job, struct connection *connection);
 void watch_forget(struct watch *watch, struct connection *connection); /* all of its */
 void watch_changed(struct watch *watch, const struct job_id *job);
+struct watched *watch_find(const struct watch *watch, const struct job_id *job); /* or NULL */
 /* A job whose notice is due now, unmarked; NULL: none. */
 struct watched *watch_due(struct watch *watch, int64_t now_ns);
 int64_t watch_deadline_ns(const struct watch *watch); /* INT64_MAX: none */

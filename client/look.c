@@ -37,11 +37,13 @@ int westlight_jobs(struct westlight *westlight, bool all, westlight_on_row *on_r
             r = look_row(westlight, answer->jobs->jobs[i], &row);
             if (r == 0)
                 r = on_row(user, &row);
-            before = answer->jobs->jobs[i]->sequence;
         }
         if (r != 0)
             return r;
-        more = answer->jobs->more && answer->jobs->n_jobs > 0;
+        /* Only ever back, so that it ends. */
+        more = answer->jobs->more && answer->jobs->next > 0 &&
+               (before == 0 || answer->jobs->next < before);
+        before = answer->jobs->next;
     }
     return 0;
 }

@@ -20,7 +20,7 @@
 
 #define LEASE_BYTES 44
 #define PASS_VERSION 1
-#define PASS_FORM_BYTES 41
+#define PASS_FORM_BYTES 53
 #define PASS_MAC_BYTES 32
 #define NONCE_BYTES 12
 
@@ -296,6 +296,8 @@ void pass_sign(const struct identity_signer *signer, const struct pass *pass,
     store32(ret_text + 21, pass->rights);
     store64(ret_text + 25, pass->write_bytes);
     store64(ret_text + 33, (uint64_t)pass->expires_wall_s);
+    store32(ret_text + 41, pass->epoch);
+    store64(ret_text + 45, pass->attempt);
     mac2(signer->pass_key, ret_text, PASS_FORM_BYTES, peer->bytes, sizeof(peer->bytes),
          ret_text + PASS_FORM_BYTES);
     *ret_size = PASS_FORM_BYTES + PASS_MAC_BYTES;
@@ -316,7 +318,8 @@ int pass_open(const struct identity_signer *signer, const void *text, size_t siz
 
     pass = (struct pass){.studio = load32(form + 1), .rights = load32(form + 21),
                          .write_bytes = load64(form + 25),
-                         .expires_wall_s = (int64_t)load64(form + 33)};
+                         .expires_wall_s = (int64_t)load64(form + 33),
+                         .epoch = load32(form + 41), .attempt = load64(form + 45)};
     memcpy(pass.job, form + 5, sizeof(pass.job));
     if (now_wall_s >= pass.expires_wall_s)
         return IDENTITY_E_EXPIRED;

@@ -60,8 +60,10 @@ enum { PASS_READ = 1, PASS_WRITE = 2 };
 struct pass {
     uint32_t studio;      /* the namespace */
     uint8_t job[16];      /* a worker's: reads are limited to what this job refers to; 0: all */
+    uint32_t epoch;       /* a worker's: with the attempt, the lease it is for */
+    uint64_t attempt;     /* 0: a studio's */
     uint32_t rights;
-    uint64_t write_bytes; /* the most this pass may put */
+    uint64_t write_bytes; /* the most that may be put: under this pass, or all those of its lease */
     int64_t expires_wall_s;
 };
 /* Serialised with the HMAC over it and the peer's key: PASS_BYTES at most, *ret_size of them. */

@@ -113,6 +113,12 @@ static const struct option options_bulk[] = {
     {ZMQ_RCVHWM, 64},
 };
 
+/* A server has many peers, and what it has not read of them counts in no budget of its own: it keeps
+ * as little as keeps the pipe moving. */
+static const struct option options_bulk_server[] = {
+    {ZMQ_RCVHWM, 4},
+};
+
 /* ENFORCE_DOMAIN: without it a ZAP handler that is missing lets everyone in. */
 static const struct option options_server[] = {
     {ZMQ_CURVE_SERVER, 1},
@@ -173,6 +179,8 @@ static int listen_on(void *socket, enum link_kind kind, const char *endpoint,
 
     if (r == 0)
         r = set_options(socket, options_server, ARRAY_SIZE(options_server));
+    if (r == 0 && kind == LINK_BULK)
+        r = set_options(socket, options_bulk_server, ARRAY_SIZE(options_bulk_server));
     if (r < 0)
         return r;
     if (zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, ZAP_DOMAIN, strlen(ZAP_DOMAIN)) < 0 ||

@@ -91,6 +91,7 @@ static const struct rule RULES[] = {
     {"Notice", "why", .max = LIMIT_NOTE_BYTES, .count = LIMIT_STEPS},
     {NULL, "why", .max = LIMIT_NOTE_BYTES},
     {"DependencyResults", "next", .max = 0}, /* a number */
+    {"Jobs", "next", .max = 0},              /* likewise */
     {NULL, "next", .max = LIMIT_NOTE_BYTES},
     {NULL, "message", .max = LIMIT_MESSAGE_BYTES},
     {NULL, "status", .max = LIMIT_MESSAGE_BYTES},

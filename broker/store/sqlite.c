@@ -27,6 +27,9 @@
 #define WAL_PASSIVE_PAGES 1024
 #define WAL_RESTART_PAGES 16384
 #define WAL_IDLE_S        5
+/* A log that is to start over waits for whoever reads it, and holds the writer meanwhile: no longer
+ * than this for a person's open transaction. The next attempt comes 1024 pages later. */
+#define CHECKPOINT_BUSY_MS 50
 
 struct store {
     char folder[LIMIT_PATH_BYTES];
@@ -146,6 +149,8 @@ static int open_database(struct store *store)
     if (r == 0 && database_run_text(&store->checkpointing, "PRAGMA synchronous = FULL;"
                                                            "PRAGMA query_only = 0"))
         r = database_error(&store->checkpointing, SQLITE_ERROR, "state.db");
+    if (r == 0)
+        sqlite3_busy_timeout(store->checkpointing.handle, CHECKPOINT_BUSY_MS);
     if (r)
         memcpy(open_why, store->checkpointing.why, sizeof open_why);
     return r;

@@ -3,6 +3,9 @@
  * A thread that meets a put takes all that wait: it writes every one, syncs every one, renames
  * every one, syncs each folder once, and only then completes them. While it does so, its batch is
  * public: a block whose file is there but whose name may not be durable yet is "not had".
+ *
+ * What reads many refs blocks (a pin; a get that its job may not name) reads one a turn and goes
+ * back to the end of the queue, so that it stops no thread for long.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,6 +19,8 @@
 #define BATCH_BYTES (32u * 1024 * 1024)
 #define THREADS_MAX 64
 
+enum { AGAIN = 101 }; /* of run_*: the request is not done with; apart from VAULT_E_* */
+
 struct put {
     struct vault_request *request;
     struct disk_file file;
@@ -25,7 +30,7 @@ struct put {
 struct worker {
     struct vault *vault;
     pthread_t thread;
-    bool reads_only; /* so that slow syncs never hold up every read */
+    bool reads_only; /* so that slow syncs and pins never hold up every read */
     size_t n_puts;   /* under the vault's lock: what others look at */
     struct put puts[BATCH_PUTS];
 };
@@ -37,7 +42,7 @@ struct vault {
     pthread_cond_t work;
     struct list queue;
     bool stopping;
-    int failed; /* the first sync that failed: nothing is promised any more */
+    int failed; /* the first write, sync or rename that failed: nothing is promised any more */
     unsigned n_workers;
     struct worker *workers;
 };
@@ -245,7 +250,7 @@ static int run_get(struct vault *vault, struct vault_request *request)
     if (memcmp(&request->job, &any, sizeof any)) {
         int r = reach_check(vault->reach, request->studio, &request->job, &request->ids[0]);
         if (r)
-            return r;
+            return r == REACH_E_MORE ? AGAIN : r;
     }
     int r = disk_read(&vault->disk, request->studio, &request->ids[0], &data, &size);
     if (r)
@@ -270,6 +275,16 @@ static void add_absent(struct vault_request *request, const struct block_id *id)
         request->absent[request->n_absent++] = *id;
 }
 
+/* What the refs do not name is no part of the job: its workers may not read it, and it may be
+ * swept. Those found go out of the list. */
+static void strike_named(struct vault_request *request, const struct block_id *ids, size_t n_ids)
+{
+    for (size_t i = 0; i < n_ids && request->n_blocks > 0; i++)
+        for (size_t j = request->n_blocks; j-- > 0;)
+            if (!memcmp(&request->blocks[j], &ids[i], sizeof ids[i]))
+                request->blocks[j] = request->blocks[--request->n_blocks];
+}
+
 static int pin_refs(struct vault *vault, struct vault_request *request, const struct block_id *name)
 {
     _cleanup_(freep) uint8_t *data = NULL;
@@ -279,14 +294,15 @@ static int pin_refs(struct vault *vault, struct vault_request *request, const st
     int r = durable(vault, request->studio, name)
                 ? disk_read(&vault->disk, request->studio, name, &data, &size)
                 : VAULT_E_MISSING;
-    if (r < 0)
+    if (r == VAULT_E_BUSY)
         return r;
-    if (r > 0) {
+    if (r) {
         add_absent(request, name); /* a damaged one is out of the way by now: to be sent again */
         return 0;
     }
     if (refs_unpack(data, size, &ids, &n_ids))
         return VAULT_E_ID; /* there, but no refs block: sending it again would not help */
+    strike_named(request, ids, n_ids);
     for (size_t i = 0; i < n_ids && request->n_absent < LIMIT_MISSING_IDS; i++)
         if (!durable(vault, request->studio, &ids[i]))
             add_absent(request, &ids[i]);
@@ -295,29 +311,37 @@ static int pin_refs(struct vault *vault, struct vault_request *request, const st
 
 static int run_pin(struct vault *vault, struct vault_request *request)
 {
-    request->n_absent = 0;
-    request->absent = calloc(LIMIT_MISSING_IDS, sizeof *request->absent);
     if (!request->absent)
-        return -ENOMEM;
-    for (size_t i = 0; i < request->n_ids && request->n_absent < LIMIT_MISSING_IDS; i++) {
-        int r = pin_refs(vault, request, &request->ids[i]);
+        request->absent = calloc(LIMIT_MISSING_IDS, sizeof *request->absent);
+    if (!request->absent)
+        return VAULT_E_BUSY;
+    if (request->n_pinned < request->n_ids) {
+        int r = pin_refs(vault, request, &request->ids[request->n_pinned++]);
         if (r)
             return r;
     }
-    return request->n_absent ? VAULT_E_MISSING : 0;
+    if (request->n_pinned < request->n_ids && request->n_absent < LIMIT_MISSING_IDS)
+        return AGAIN;
+    return request->n_absent ? VAULT_E_MISSING : request->n_blocks ? VAULT_E_UNNAMED : 0;
 }
 
 static void run_one(struct vault *vault, struct vault_request *request, int failed)
 {
+    int r = failed;
+
     if (request->kind == VAULT_GET)
-        request->result = run_get(vault, request);
-    else if (failed)
-        request->result = failed;
-    else if (request->kind == VAULT_HAVE)
-        request->result = run_have(vault, request);
-    else
-        request->result = run_pin(vault, request);
-    complete(request);
+        r = run_get(vault, request);
+    else if (!failed)
+        r = request->kind == VAULT_HAVE ? run_have(vault, request) : run_pin(vault, request);
+    if (r != AGAIN) {
+        request->result = r;
+        complete(request);
+        return;
+    }
+    pthread_mutex_lock(&vault->lock);
+    list_push(&vault->queue, &request->node);
+    pthread_cond_broadcast(&vault->work);
+    pthread_mutex_unlock(&vault->lock);
 }
 
 /* ---- threads ---- */
@@ -332,7 +356,9 @@ static size_t take(struct worker *worker, struct vault_request **ret_requests)
     list_for_each_safe (node, after, &vault->queue) {
         struct vault_request *request = list_entry(node, struct vault_request, node);
         bool put = request->kind == VAULT_PUT;
-        if (put ? worker->reads_only : n > 0)
+        if ((put || request->kind == VAULT_PIN) && worker->reads_only)
+            continue;
+        if (!put && n > 0)
             continue;
         if (n == BATCH_PUTS || (n > 0 && bytes + request->size > BATCH_BYTES))
             break;
@@ -378,7 +404,7 @@ void vault_submit(struct vault *vault, struct vault_request *request)
     CHECK(request->n_ids == 1 || request->kind == VAULT_HAVE || request->kind == VAULT_PIN);
     request->result = 0;
     request->absent = NULL;
-    request->n_absent = 0;
+    request->n_absent = request->n_pinned = 0;
     pthread_mutex_lock(&vault->lock);
     CHECK(!vault->stopping);
     list_push(&vault->queue, &request->node);

@@ -15,10 +15,18 @@
 
 #define PATH_SIZE 96
 
+/* What the host lacks for a moment is no fault of the disk's. */
+static bool passes(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM;
+}
+
 /* The host takes no more: no space, no quota, or a limit on the size of files. */
 static int disk_error(int error)
 {
-    return error == ENOSPC || error == EDQUOT || error == EFBIG ? VAULT_E_FULL : -error;
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG)
+        return VAULT_E_FULL;
+    return passes(error) ? VAULT_E_BUSY : -error;
 }
 
 static void block_path(struct studio_id studio, const struct block_id *id, const char *prefix,
@@ -105,7 +113,7 @@ static int read_file(struct disk *disk, const char *path, uint8_t **ret_data, si
     struct stat status;
     _cleanup_(closep) int fd = openat(disk->root, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return errno == ENOENT ? VAULT_E_MISSING : -errno;
+        return errno == ENOENT ? VAULT_E_MISSING : disk_error(errno);
     if (fstat(fd, &status) < 0)
         return -errno;
     if (status.st_size < 0 || status.st_size > LIMIT_SEALED_BYTES)
@@ -114,10 +122,10 @@ static int read_file(struct disk *disk, const char *path, uint8_t **ret_data, si
     size_t size = (size_t)status.st_size, n = 0;
     _cleanup_(freep) uint8_t *data = malloc(size ? size : 1);
     if (!data)
-        return -ENOMEM;
+        return VAULT_E_BUSY;
     int r = fd_read_all(fd, data, size, &n);
     if (r < 0)
-        return r;
+        return disk_error(-r);
     *ret_data = TAKE_PTR(data);
     *ret_size = n;
     return 0;
@@ -142,7 +150,7 @@ int disk_read(struct disk *disk, struct studio_id studio, const struct block_id 
         (void)renameat(disk->root, path, disk->root, aside);
     }
     if (r)
-        return r == -ENOMEM || r > 0 ? r : VAULT_E_CORRUPT; /* -EIO: these bytes cannot be had */
+        return r > 0 ? r : VAULT_E_CORRUPT; /* -EIO: these bytes cannot be had */
     *ret_data = TAKE_PTR(data);
     *ret_size = size;
     return 0;
@@ -150,12 +158,14 @@ int disk_read(struct disk *disk, struct studio_id studio, const struct block_id 
 
 /* ---- writing ---- */
 
+/* What is there already must become durable, so that one file that cannot be opened does not count:
+ * the whole file system is synced instead. */
 static int sync_path(struct disk *disk, const char *path)
 {
     _cleanup_(closep) int fd = openat(disk->root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0)
+    if (fd < 0 && !passes(errno))
         return -errno;
-    return 0;
+    return (fd < 0 ? syncfs(disk->root) : fsync(fd)) < 0 ? -errno : 0;
 }
 
 static int make_studio(struct disk *disk, struct studio_id studio)
@@ -187,7 +197,7 @@ static int ensure_studio(struct disk *disk, struct studio_id studio)
         goto out;
     uint32_t *studios = reallocarray(disk->studios, disk->n_studios + 1, sizeof *studios);
     if (!studios) {
-        r = -ENOMEM;
+        r = VAULT_E_BUSY;
         goto out;
     }
     disk->studios = studios;

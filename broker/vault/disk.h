@@ -5,7 +5,8 @@
  * Durable: what lies there when disk_open returns is durable (it syncs the file system). After
  *          that a file is durable once disk_sync_folder has followed disk_rename.
  * Owns:    any thread; disk_read's bytes are the caller's to free.
- * Errors:  VAULT_E_MISSING, VAULT_E_CORRUPT, VAULT_E_FULL; negative is -errno.
+ * Errors:  VAULT_E_MISSING, VAULT_E_CORRUPT, VAULT_E_FULL, VAULT_E_BUSY (nothing was done, it may
+ * be tried again); negative is -errno, of a write, a sync or a rename, and fatal.
  */
 #pragma once
 

@@ -201,7 +201,7 @@ static int add_ids(struct reach *reach, struct job *job, const struct block_id *
     for (size_t i = 0; i < n_ids; i++) {
         int r = block_set_add(&job->ids, &ids[i]);
         if (r < 0)
-            return r;
+            return VAULT_E_BUSY;
         atomic_fetch_add(&reach->n_ids, (size_t)r);
     }
     return 0;
@@ -214,18 +214,15 @@ static int load_next(struct reach *reach, struct job *job)
     size_t size, n_ids;
 
     int r = add_ids(reach, job, name, 1);
-    if (r < 0)
-        return r;
-    r = disk_read(reach->disk, job->studio, name, &data, &size);
-    if (r < 0)
-        return r;
+    if (r == 0)
+        r = disk_read(reach->disk, job->studio, name, &data, &size);
     if (r == 0 && refs_unpack(data, size, &ids, &n_ids))
         r = VAULT_E_CORRUPT;
     if (r == 0)
         r = add_ids(reach, job, ids, n_ids);
-    if (r < 0)
+    if (r == VAULT_E_BUSY)
         return r;
-    if (r > 0)
+    if (r)
         job->broken = r;
     job->n_loaded++;
     return 0;
@@ -235,13 +232,15 @@ static int check_job(struct reach *reach, struct job *job, const struct block_id
 {
     if (block_set_has(&job->ids, id))
         return 0;
-    while (job->n_loaded < job->n_names) {
+    if (job->n_loaded < job->n_names) {
         int r = load_next(reach, job);
-        if (r < 0)
+        if (r)
             return r;
         if (block_set_has(&job->ids, id))
             return 0;
     }
+    if (job->n_loaded < job->n_names)
+        return REACH_E_MORE;
     return job->broken ? job->broken : VAULT_E_DENIED;
 }
 

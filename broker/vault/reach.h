@@ -2,9 +2,11 @@
  *
  * Shape:   per job the names of its refs blocks, kept; and the ids in them, loaded when first asked
  *          for and dropped, least recently used job first, past REACH_IDS_MAX in all.
- * Owns:    any thread. reach_check reads refs blocks from the disk.
+ * Owns:    any thread. reach_check reads one refs block from the disk at most: REACH_E_MORE where
+ *          others have still to be, by further calls. So a job with many takes no more of a thread
+ *          at a time than one with few.
  * Errors:  reach_check: 0 may be read; VAULT_E_DENIED; VAULT_E_MISSING or VAULT_E_CORRUPT where a
- *          refs block that might name it cannot be had; -ENOMEM.
+ *          refs block that might name it cannot be had; VAULT_E_BUSY.
  */
 #pragma once
 
@@ -12,6 +14,8 @@
 
 #define REACH_IDS_MAX                                                                              \
     (4u << 20) /* 33 bytes each in tables up to half empty: at most some 300 MiB */
+
+enum { REACH_E_MORE = 100 }; /* apart from VAULT_E_* */
 
 struct reach;
 int reach_new(struct disk *disk, struct reach **ret_reach);

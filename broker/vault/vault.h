@@ -7,8 +7,9 @@
  * Shape:   N worker threads; requests by vault_submit from one thread (the bulk thread, or the
  *          control thread: each has a queue of completions of its own, see struct vault_port).
  * Owns:    a request is the caller's until its completion; `data` is taken over and freed.
- * Errors:  in the completion: 0, VAULT_E_*; negative and fatal where a sync or a write failed. PIN
- *          is VAULT_E_MISSING where anything is absent.
+ * Errors:  in the completion: 0, VAULT_E_*; negative where a write, a sync or a rename failed, and
+ *          fatal: whoever takes that completion ends the process. PIN is VAULT_E_MISSING where
+ *          anything is absent.
  * Close:   vault_close completes what was submitted first; so a port is freed after that, or once
  *          nothing is under way for it. Completions that nobody took are the submitter's to free.
  */
@@ -24,7 +25,9 @@ enum {
     VAULT_E_FULL = 3,
     VAULT_E_ID =
         4, /* the bytes put are not those of the name; or no refs block, where one must be */
-    VAULT_E_DENIED = 5, /* outside of what the pass's job refers to */
+    VAULT_E_DENIED = 5,  /* outside of what the pass's job refers to */
+    VAULT_E_UNNAMED = 6, /* a block of PIN that none of its refs blocks names */
+    VAULT_E_BUSY = 7,    /* the host has no more memory or files to open at the moment */
 };
 
 enum vault_kind {
@@ -46,9 +49,12 @@ struct vault_request {
     bool plain;    /* PUT of a refs block */
     uint8_t *data; /* PUT: taken over. GET: the answer, the caller's to free */
     size_t size;
+    struct block_id *blocks; /* PIN: must be among those named; the caller's, reordered */
+    size_t n_blocks;
     uint8_t *missing;        /* HAVE: bits, the caller's, (n_ids + 7) / 8 bytes */
     struct block_id *absent; /* PIN: up to LIMIT_MISSING_IDS of them, the caller's to free */
     size_t n_absent;
+    size_t n_pinned; /* refs blocks that are done with, while the vault has it */
     int result;
 };
 

@@ -8,7 +8,11 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <broker/bulk.h>
 #include <proto/base/clock.h>
@@ -29,12 +33,40 @@ static int allow_all(void *user, const struct link_key *key)
     return 0;
 }
 
-static int setup(void **state)
+/* What the registry says of every key: by default that it is the studio's of full_pass. */
+static atomic_int registered_role;
+
+static int registry(void *user, const struct link_key *key, struct bulk_key *ret_key)
+{
+    enum role role = (enum role)atomic_load(&registered_role);
+    (void)user;
+    (void)key;
+    *ret_key = (struct bulk_key){role, {role == ROLE_STUDIO ? 1 : role == ROLE_OPERATOR ? 2 : 0}};
+    return role == ROLE_NONE;
+}
+
+static atomic_bool fail_sync;
+
+int fdatasync(int fd)
+{
+    if (atomic_load(&fail_sync)) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+static int folder_new(void **state)
 {
     (void)state;
-    uint8_t master[32] = {1, 2, 3};
     strcpy(folder, "/tmp/westlight-bulk-XXXXXX");
-    assert_non_null(mkdtemp(folder));
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static void start(void)
+{
+    atomic_store(&registered_role, ROLE_STUDIO);
+    uint8_t master[32] = {1, 2, 3};
     identity_signer_init(&signer, master);
     assert_int_equal(identity_key_new(&server_keys), 0);
     assert_int_equal(identity_key_new(&client_keys), 0);
@@ -45,21 +77,34 @@ static int setup(void **state)
         .signer = &signer,
         .vault = vault,
         .allow = allow_all,
+        .registry = registry,
         .memory_bytes = 64 << 20,
         .io_threads = 1,
     };
     assert_int_equal(bulk_start(&config, &bulk), 0);
     assert_int_equal(link_context_new(1, &context), 0);
+}
+
+static int setup(void **state)
+{
+    if (folder_new(state))
+        return -1;
+    start();
     return 0;
+}
+
+static int folder_end(void **state)
+{
+    (void)state;
+    return folder_remove(folder);
 }
 
 static int teardown(void **state)
 {
-    (void)state;
     link_context_free(context);
     bulk_stop(bulk);
     vault_close(vault);
-    return folder_remove(folder);
+    return folder_end(state);
 }
 
 static struct pass full_pass(void)
@@ -145,6 +190,23 @@ static int get_blocks(struct transfer *transfer, struct blocks *blocks, size_t n
     return r;
 }
 
+/* As the registry says from now on; what it said before is believed no longer. */
+static void registered_as(enum role role)
+{
+    struct pass pass = full_pass();
+    struct blocks blocks = {.size = 10};
+    int64_t until_ns = clock_monotonic_ns() + 5 * NS_PER_S;
+    int r = 0;
+    atomic_store(&registered_role, role);
+    while (r == 0) {
+        assert_true(clock_monotonic_ns() < until_ns);
+        struct transfer *transfer = open_transfer(&pass);
+        r = transfer_put(transfer, 1, false, source, &blocks);
+        transfer_free(transfer);
+    }
+    assert_int_equal(r, TRANSFER_E_REFUSED);
+}
+
 /* ---- tests ---- */
 
 static void blocks_go_in_and_come_out(void **state)
@@ -180,6 +242,7 @@ static void another_studio_gets_nothing(void **state)
     transfer_free(transfer);
 
     pass.studio = 2;
+    registered_as(ROLE_OPERATOR);
     transfer = open_transfer(&pass);
     assert_int_equal(get_blocks(transfer, &blocks, 1), TRANSFER_E_MISSING);
     transfer_free(transfer);
@@ -212,6 +275,7 @@ static void a_workers_pass_reads_its_job_only(void **state)
 
     struct job_id job = {{9}};
     memcpy(pass.job, job.bytes, sizeof job.bytes);
+    registered_as(ROLE_WORKER);
     transfer = open_transfer(&pass);
     assert_int_equal(get_blocks(transfer, &blocks, 1), TRANSFER_E_MISSING);
     vault_job_refs(vault, (struct studio_id){1}, &job, &name, 1);
@@ -282,6 +346,47 @@ static void anothers_pass_is_refused(void **state)
     };
     assert_int_equal(transfer_new(&config, &transfer), 0);
     assert_int_equal(transfer_put(transfer, 1, false, source, &blocks), TRANSFER_E_REFUSED);
+    transfer_free(transfer);
+}
+
+static void a_new_pass_of_the_same_lease_is_no_new_allowance(void **state)
+{
+    struct blocks blocks = {.size = 1000};
+    struct pass pass = full_pass();
+    pass.write_bytes = 2500;
+    pass.job[0] = 9;
+    pass.epoch = 1;
+    pass.attempt = 7;
+    registered_as(ROLE_WORKER);
+    struct transfer *transfer = open_transfer(&pass);
+    assert_int_equal(transfer_put(transfer, 2, false, source, &blocks), 0);
+    transfer_free(transfer);
+    pass.expires_wall_s++;
+    transfer = open_transfer(&pass);
+    assert_int_equal(transfer_put(transfer, 1, false, source, &blocks), TRANSFER_E_FULL);
+    transfer_free(transfer);
+    pass.attempt++;
+    transfer = open_transfer(&pass);
+    assert_int_equal(transfer_put(transfer, 1, false, source, &blocks), 0);
+    transfer_free(transfer);
+}
+
+static void a_forbidden_key_stops_on_an_open_connection(void **state)
+{
+    struct pass pass = full_pass();
+    struct blocks blocks = {.size = 100};
+    struct transfer *transfer = open_transfer(&pass);
+    int64_t until_ns = clock_monotonic_ns() + 5 * NS_PER_S;
+    int r = 0;
+
+    assert_int_equal(transfer_put(transfer, 1, false, source, &blocks), 0);
+    atomic_store(&registered_role, ROLE_NONE);
+    while (r == 0) {
+        assert_true(clock_monotonic_ns() < until_ns);
+        r = get_blocks(transfer, &blocks, 1);
+    }
+    assert_int_equal(r, TRANSFER_E_REFUSED);
+    assert_non_null(strstr(transfer_why(transfer), "does not know this key"));
     transfer_free(transfer);
 }
 
@@ -414,6 +519,45 @@ static void a_peer_that_reads_nothing_stops_nobody(void **state)
     transfer_free(transfer);
 }
 
+/* The next fault, past the blocks that come before it. */
+static enum code bare_fault(void *socket)
+{
+    for (int n = 0;; n++) {
+        Wl__Bulk *answer = bare_receive(socket);
+        assert_true(n < 1000);
+        bool fault = answer->body_case == WL__BULK__BODY_FAULT;
+        enum code code = fault ? (enum code)answer->fault->code : CODE_OK;
+        wl__bulk__free_unpacked(answer, NULL);
+        if (fault)
+            return code;
+    }
+}
+
+static void what_waits_is_counted_over_all_connections_of_a_key(void **state)
+{
+    enum { CONNECTIONS = 5, GETS = 16 }; /* 16 full ones are as many as one connection may have */
+    struct pass pass = full_pass();
+    struct transfer *transfer = open_transfer(&pass);
+    struct blocks large = {.size = 1 << 20};
+    static struct block_id ids[LIMIT_HAVE_IDS];
+    void *deaf[CONNECTIONS];
+
+    assert_int_equal(transfer_put(transfer, 1, false, source, &large), 0);
+    ids[0] = id_of(&large, 0);
+    for (size_t i = 1; i < LIMIT_HAVE_IDS; i++)
+        ids[i] = ids[0];
+    for (size_t d = 0; d < CONNECTIONS; d++) {
+        deaf[d] = bare_link();
+        bare_open(deaf[d]);
+        for (int i = 0; i < GETS; i++)
+            bare_get(deaf[d], ids, LIMIT_HAVE_IDS);
+    }
+    assert_int_equal(bare_fault(deaf[CONNECTIONS - 1]), CODE_BUSY);
+    for (size_t d = 0; d < CONNECTIONS; d++)
+        link_close(deaf[d]);
+    transfer_free(transfer);
+}
+
 static void it_stops_with_work_under_way(void **state)
 {
     struct pass pass = full_pass();
@@ -431,6 +575,25 @@ static void it_stops_with_work_under_way(void **state)
     transfer_free(transfer);
 }
 
+/* Nothing more could be promised: a supervisor starts it again. */
+static void a_failed_sync_ends_the_process(void **state)
+{
+    int status;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct pass pass = full_pass();
+        struct blocks blocks = {.size = 100};
+        start();
+        atomic_store(&fail_sync, true);
+        (void)transfer_put(open_transfer(&pass), 1, false, source, &blocks);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -442,10 +605,14 @@ int main(void)
         T(bytes_that_are_not_their_name_are_refused),
         T(a_pass_holds_to_its_rights_its_limit_and_its_time),
         T(anothers_pass_is_refused),
+        T(a_new_pass_of_the_same_lease_is_no_new_allowance),
+        T(a_forbidden_key_stops_on_an_open_connection),
         T(without_a_pass_the_next_step_is_told),
         T(bytes_that_are_no_message_are_refused),
         T(a_peer_that_reads_nothing_stops_nobody),
+        T(what_waits_is_counted_over_all_connections_of_a_key),
         T(it_stops_with_work_under_way),
+        cmocka_unit_test_setup_teardown(a_failed_sync_ends_the_process, folder_new, folder_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

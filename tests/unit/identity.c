@@ -157,7 +157,8 @@ static void a_pass_opens_for_its_peer_until_it_expires(void **state)
 {
     const struct identity_signer signer = signer_of(1), other = signer_of(2);
     const struct link_key peer = {{9}}, neighbour = {{10}};
-    const struct pass pass = {.studio = 7, .job = {1, [15] = 2}, .rights = PASS_READ | PASS_WRITE,
+    const struct pass pass = {.studio = 7, .job = {1, [15] = 2}, .epoch = 3, .attempt = 1ULL << 40,
+                              .rights = PASS_READ | PASS_WRITE,
                               .write_bytes = 1ULL << 40, .expires_wall_s = 1000};
     struct pass back;
     uint8_t text[PASS_BYTES];

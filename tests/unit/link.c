@@ -371,6 +371,23 @@ static void an_endpoint_that_makes_no_sense_is_an_error(void **state)
     assert_null(socket);
 }
 
+/* What is not read stays with the peer, but for a few blocks and what the kernel takes: the peer's own
+ * queue is 64 messages. */
+static void a_bulk_server_that_does_not_read_holds_a_few_blocks_of_each_peer(void **state)
+{
+    enum { PEER = 64, SERVER = 4, KERNEL = 16 };
+    struct world *world = *state;
+    int n = 0;
+
+    listen_as(world, LINK_BULK);
+    void *peer = connect_with(world, LINK_BULK, &world->friend_);
+    for (zmq_pollitem_t item = {.socket = peer, .events = ZMQ_POLLOUT};
+         n <= PEER + SERVER + KERNEL && zmq_poll(&item, 1, n ? 300 : PATIENCE_MS) == 1; n++)
+        send_filled(peer, NULL, 100, LIMIT_BLOCK_BYTES);
+    link_close(peer);
+    assert_in_range(n, PEER, PEER + SERVER + KERNEL);
+}
+
 #define LINK_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -387,6 +404,7 @@ int main(void)
         LINK_TEST(a_frame_at_the_limit_passes_and_one_byte_more_ends_the_link),
         LINK_TEST(a_block_at_its_limit_passes_on_bulk),
         LINK_TEST(what_cannot_be_sent_stays_the_callers),
+        LINK_TEST(a_bulk_server_that_does_not_read_holds_a_few_blocks_of_each_peer),
         LINK_TEST(an_endpoint_that_makes_no_sense_is_an_error),
     };
 

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <broker/store/store.h>
+#include <proto/base/clock.h>
 #include <tests/unit/faulty_disk.h>
 
 /* ---- helpers ---- */
@@ -583,6 +584,33 @@ static void a_key_that_makes_no_sense_is_refused_with_the_reason(void **state)
     }
 }
 
+/* sqlite3 in a terminal, left open: past the length at which the log is to start over. */
+static void a_reader_that_stays_does_not_hold_up_commits(void **state)
+{
+    enum { BLOB = 1 << 20, BATCHES = 100 };
+    struct store *store = open_store();
+    sqlite3 *person = NULL;
+    char path[128];
+    char *blob = calloc(1, BLOB);
+
+    snprintf(path, sizeof path, "%s/state.db", folder);
+    assert_int_equal(sqlite3_open(path, &person), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(person, "BEGIN; SELECT count(*) FROM attempts", NULL, NULL, NULL),
+                     SQLITE_OK);
+    for (uint64_t batch = 1; batch <= BATCHES; batch++) {
+        struct record record = attempt_record(batch, batch, 0, CLASS_OK);
+        record.attempt.blob = blob;
+        record.attempt.blob_size = BLOB;
+        int64_t begun_ns = clock_monotonic_ns();
+        assert_int_equal(store_submit(store, batch, &record, 1), 0);
+        wait_for(store, batch);
+        assert_true(clock_monotonic_ns() - begun_ns < 5 * NS_PER_S);
+    }
+    sqlite3_close(person);
+    free(blob);
+    store_close(store);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -606,6 +634,7 @@ int main(void)
         T(readers_page_through_results_and_attempts),
         T(keys_are_allowed_changed_and_forbidden),
         T(a_key_that_makes_no_sense_is_refused_with_the_reason),
+        T(a_reader_that_stays_does_not_hold_up_commits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -21,7 +22,22 @@
 #include <unistd.h>
 #include <broker/vault/vault.h>
 
-static atomic_int fail_data, fail_folder, syncs;
+static atomic_int fail_data, fail_folder, syncs, file_systems;
+static atomic_bool hold_data; /* fdatasync waits for sync_may_go */
+static sem_t sync_may_go;
+static atomic_bool starve; /* after the next fdatasync no file can be opened */
+
+/* The limit that was before. With 1 no file can be opened (0 is there), and poll still takes one.
+ */
+static struct rlimit files_limit(rlim_t files)
+{
+    struct rlimit old, limit;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    limit = old;
+    limit.rlim_cur = files;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    return old;
+}
 
 int fdatasync(int fd)
 {
@@ -30,7 +46,17 @@ int fdatasync(int fd)
         errno = EIO;
         return -1;
     }
+    if (atomic_load(&hold_data))
+        sem_wait(&sync_may_go);
+    if (atomic_load(&starve))
+        (void)files_limit(1);
     return (int)syscall(SYS_fdatasync, fd);
+}
+
+int syncfs(int fd)
+{
+    atomic_fetch_add(&file_systems, 1);
+    return (int)syscall(SYS_syncfs, fd);
 }
 
 int fsync(int fd)
@@ -307,6 +333,47 @@ static void a_host_that_takes_no_more_says_full_and_recovers(void **state)
     assert_true(has(north, id));
 }
 
+static void a_moment_without_files_is_busy_and_passes(void **state)
+{
+    struct block_id id, early = put_text(north, "early"), refs = put_refs(north, &early, 1);
+    struct job_id job = {{1}};
+    struct vault_request pin = {.kind = VAULT_PIN, .studio = north, .ids = &refs, .n_ids = 1};
+
+    vault_job_refs(vault, north, &job, &refs, 1);
+    rlim_t files = files_limit(1).rlim_cur;
+    int r_put = put(north, "late", 4, false, &id);
+    int r_get = get(north, NULL, early, "");
+    int r_job = get(north, &job, early, "");
+    int r_pin = run(&pin);
+    free(pin.absent);
+    (void)files_limit(files);
+    assert_int_equal(r_put, VAULT_E_BUSY);
+    assert_int_equal(r_get, VAULT_E_BUSY);
+    assert_int_equal(r_job, VAULT_E_BUSY);
+    assert_int_equal(r_pin, VAULT_E_BUSY);
+
+    assert_int_equal(put(north, "late", 4, false, &id), 0);
+    assert_int_equal(get(north, &job, early, "early"), 0);
+    assert_int_equal(run(&pin), 0);
+    free(pin.absent);
+}
+
+/* The block has its name by then: that it is durable must not depend on one more open file. */
+static void a_folder_that_cannot_be_opened_is_synced_all_the_same(void **state)
+{
+    struct block_id id;
+    put_text(north, "makes the folders");
+    rlim_t files = files_limit(64).rlim_cur;
+    atomic_store(&file_systems, 0);
+    atomic_store(&starve, true);
+    int r = put(north, "late", 4, false, &id);
+    atomic_store(&starve, false);
+    (void)files_limit(files);
+    assert_int_equal(r, 0);
+    assert_int_equal(atomic_load(&file_systems), 1);
+    assert_true(has(north, id));
+}
+
 static void what_a_killed_broker_was_writing_is_removed(void **state)
 {
     char path[256];
@@ -340,6 +407,33 @@ static void pin_names_what_is_absent(void **state)
     refs[0] = put_text(north, "this is no refs block");
     request = (struct vault_request){.kind = VAULT_PIN, .studio = north, .ids = refs, .n_ids = 1};
     assert_int_equal(run(&request), VAULT_E_ID);
+    free(request.absent);
+}
+
+static void pin_wants_what_is_named_beside_in_the_refs(void **state)
+{
+    struct block_id one = put_text(north, "one"), two = put_text(north, "two"),
+                    three = put_text(north, "three");
+    struct block_id refs[2] = {put_refs(north, &one, 1), put_refs(north, &two, 1)};
+    struct block_id named[2] = {two, one};
+    struct vault_request request = {.kind = VAULT_PIN,
+                                    .studio = north,
+                                    .ids = refs,
+                                    .n_ids = 2,
+                                    .blocks = named,
+                                    .n_blocks = 2};
+    assert_int_equal(run(&request), 0);
+    free(request.absent);
+
+    /* In the vault, but the sweeper and the workers would not know that it is the job's. */
+    struct block_id stray = three;
+    request = (struct vault_request){.kind = VAULT_PIN,
+                                     .studio = north,
+                                     .ids = refs,
+                                     .n_ids = 2,
+                                     .blocks = &stray,
+                                     .n_blocks = 1};
+    assert_int_equal(run(&request), VAULT_E_UNNAMED);
     free(request.absent);
 }
 
@@ -380,6 +474,78 @@ static void many_jobs_keep_their_own_reach(void **state)
     }
 }
 
+static void open_with_threads(unsigned threads)
+{
+    close_vault();
+    assert_int_equal(vault_open(folder, threads, &vault), 0);
+    assert_int_equal(vault_port_new(vault, &port), 0);
+}
+
+/* Submitted in this order; the second completes first. */
+static void assert_overtakes(struct vault_request *slow, struct vault_request *quick)
+{
+    slow->port = quick->port = port;
+    vault_submit(vault, slow);
+    vault_submit(vault, quick);
+    assert_ptr_equal(next_completed(), quick);
+    assert_int_equal(quick->result, 0);
+    free(quick->data);
+}
+
+/* One thread has both: a turn is one refs block. */
+static void a_job_with_many_refs_holds_up_nobody(void **state)
+{
+    enum { REFS = 8 };
+    struct job_id job = {{1}};
+    struct block_id one = put_text(north, "one"), two = put_text(south, "two"), refs[REFS];
+
+    for (uint8_t i = 0; i < REFS; i++) {
+        struct block_id ids[2] = {one, {{i}}};
+        refs[i] = put_refs(north, ids, 2);
+    }
+    open_with_threads(1);
+    vault_job_refs(vault, north, &job, refs, REFS);
+    struct block_id stranger = {{0xee}};
+    struct vault_request bad = {
+        .kind = VAULT_GET, .studio = north, .job = job, .ids = &stranger, .n_ids = 1};
+    struct vault_request good = {.kind = VAULT_GET, .studio = south, .ids = &two, .n_ids = 1};
+    assert_overtakes(&bad, &good);
+    assert_ptr_equal(next_completed(), &bad);
+    assert_int_equal(bad.result, VAULT_E_DENIED);
+
+    struct vault_request pin = {.kind = VAULT_PIN, .studio = north, .ids = refs, .n_ids = REFS};
+    good = (struct vault_request){.kind = VAULT_GET, .studio = south, .ids = &two, .n_ids = 1};
+    assert_overtakes(&pin, &good);
+    assert_ptr_equal(next_completed(), &pin);
+    assert_int_equal(pin.result, VAULT_E_MISSING);
+    assert_int_equal(pin.n_absent, REFS);
+    free(pin.absent);
+}
+
+static void reads_wait_for_no_pin(void **state)
+{
+    struct block_id one = put_text(north, "one"), refs = put_refs(north, &one, 1), id;
+    struct vault_request pin = {.kind = VAULT_PIN, .studio = north, .ids = &refs, .n_ids = 1};
+    struct vault_request get = {.kind = VAULT_GET, .studio = north, .ids = &one, .n_ids = 1};
+    struct vault_request slow = {.kind = VAULT_PUT, .studio = north, .ids = &id, .n_ids = 1};
+
+    open_with_threads(2);
+    slow.data = (uint8_t *)strdup("slow");
+    slow.size = 4;
+    slow.port = port;
+    digest(slow.data, slow.size, &id);
+    assert_int_equal(sem_init(&sync_may_go, 0, 0), 0);
+    atomic_store(&hold_data, true);
+    vault_submit(vault, &slow); /* the one thread that takes puts and pins hangs in its sync */
+    assert_overtakes(&pin, &get);
+    atomic_store(&hold_data, false);
+    sem_post(&sync_may_go);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(next_completed()->result, 0);
+    free(pin.absent);
+    sem_destroy(&sync_may_go);
+}
+
 static void files_are_for_their_owner_only(void **state)
 {
     char path[256];
@@ -405,10 +571,15 @@ int main(void)
         T(a_failed_sync_is_told_and_nothing_is_promised_after_it),
         T(a_failed_sync_of_a_folder_is_told_too),
         T(a_host_that_takes_no_more_says_full_and_recovers),
+        T(a_moment_without_files_is_busy_and_passes),
+        T(a_folder_that_cannot_be_opened_is_synced_all_the_same),
         T(what_a_killed_broker_was_writing_is_removed),
         T(pin_names_what_is_absent),
+        T(pin_wants_what_is_named_beside_in_the_refs),
         T(a_job_reads_what_its_refs_name_and_nothing_else),
         T(many_jobs_keep_their_own_reach),
+        T(a_job_with_many_refs_holds_up_nobody),
+        T(reads_wait_for_no_pin),
         T(files_are_for_their_owner_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
