@@ -133,10 +133,10 @@ static bool continued(struct render *render)
     }
     bool failed = shown->row.counts.failed > 0, paused = strcmp(shown->row.phase, "paused") == 0;
 
-    if (failed && westlight_do(render->westlight, id, WESTLIGHT_RETRY, NULL, 0, 0, &tasks))
+    if (failed && westlight_do(render->westlight, id, WESTLIGHT_RETRY, NULL, 0, &tasks))
         return false;
     if (paused)
-        westlight_do(render->westlight, id, WESTLIGHT_RESUME, NULL, 0, 0, &tasks);
+        westlight_do(render->westlight, id, WESTLIGHT_RESUME, NULL, 0, &tasks);
 
     strcpy(render->id, id);
     if (!render->options.json)
@@ -399,7 +399,7 @@ static int bring_home(struct render *render)
                  westlight_why(render->westlight));
     }
     if (ending.stuck &&
-        westlight_do(render->westlight, render->id, WESTLIGHT_CANCEL, NULL, 0, 0, &tasks) == 0)
+        westlight_do(render->westlight, render->id, WESTLIGHT_CANCEL, NULL, 0, &tasks) == 0)
         local_run_forget(render->local);
     return conclude(render, &ending);
 }

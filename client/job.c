@@ -152,6 +152,13 @@ void westlight_job_tag(struct westlight_job *job, const char *tag)
         PUSH(job->tags, job->n_tags, copy(tag));
 }
 
+void westlight_job_max_workers(struct westlight_job *job, uint32_t max_workers)
+{
+    if (within(job, max_workers <= LIMIT_LEASES, "limit of %u workers: at most %u are taken",
+               max_workers, LIMIT_LEASES))
+        job->max_workers = max_workers;
+}
+
 void westlight_job_parameter(struct westlight_job *job, const char *name, enum westlight_type type,
                              const char *value)
 {

@@ -262,7 +262,7 @@ static void a_request_survives_a_broker_that_dies(void **state)
 
     fake_start(&fake, crash_then_done);
     struct westlight *westlight = open_farm();
-    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_CANCEL, NULL, 0, 0, &tasks), 0);
+    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_CANCEL, NULL, 0, &tasks), 0);
     assert_int_equal(tasks, 7); /* under the same request id */
     assert_int_equal(fake.seen, 2);
     assert_int_equal(fake.hellos, 2);
@@ -292,12 +292,12 @@ static void a_forgotten_connection_is_greeted_anew_and_a_refusal_is_a_sentence(v
 
     fake_start(&fake, forget_then_refuse);
     struct westlight *westlight = open_farm();
-    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, 0, NULL),
+    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, NULL),
                      WESTLIGHT_E_UNKNOWN);
     assert_int_equal(fake.hellos, 2);
     assert_int_equal(fake.seen, 2);
     assert_string_equal(westlight_why(westlight), "job 0123: no such job: see westlight jobs");
-    assert_int_equal(westlight_do(westlight, "0123", WESTLIGHT_PAUSE, NULL, 0, 0, NULL),
+    assert_int_equal(westlight_do(westlight, "0123", WESTLIGHT_PAUSE, NULL, 0, NULL),
                      WESTLIGHT_E_USAGE);
     westlight_close(westlight);
     fake_stop(&fake);
@@ -353,7 +353,7 @@ static void the_newest_notice_is_kept_while_a_request_is_on_its_way(void **state
     fake_start(&fake, tell_of_a_job);
     struct westlight *westlight = open_farm();
     assert_int_equal(westlight_watch(westlight, SESSION_JOB), 0);
-    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, 0, NULL),
+    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, NULL),
                      WESTLIGHT_E_UNKNOWN);
     assert_int_equal(westlight_next(westlight, 5000, &notice), 0);
     assert_int_equal(notice->row.counts.done, 4);
