@@ -243,9 +243,6 @@ int westlight_log(struct westlight *westlight, const char *id, uint32_t step, ui
         r = look_show(westlight, reading.job, &show);
     if (r == 0)
         r = recipe_key(westlight, show->show, id, reading.job_key);
-    if (r == 0 && (step >= show->show->n_steps || task >= show->show->steps[step]->tasks))
-        r = connection_fail(westlight, WESTLIGHT_E_USAGE,
-                            "log: the job has no such task: see westlight show");
     if (r == 0)
         r = attempt ? show_attempt(&reading, attempt) : show_newest(&reading, follow);
     blocks_deinit(&reading.blocks);
