@@ -4,9 +4,9 @@
  * read answered from the core's views. All that leaves goes through the journal, which holds it
  * until the records ahead of it are durable.
  *
- * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c, gateway_edit.c
- *          and gateway_look.c for studios and operators, gateway_tend.c for operators alone,
- *          gateway_worker.c for workers,
+ * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c,
+ *          gateway_edit.c and gateway_look.c for studios and operators, gateway_tend.c for
+ *          operators alone, gateway_worker.c for workers,
  *          gateway_page.c for what the query thread answers; gateway_hello.c greets,
  *          gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.

@@ -1,8 +1,8 @@
 /* gateway_edit.c - what a person changes of a job while it runs.
  *
- * An edit is stored as it came, and the catalogue and the core both follow it, live and in recovery.
- * Whether it fits the job is the core's to say, because an edit that was answered before is given
- * the same answer whatever the job has become since.
+ * An edit is stored as it came, and the catalogue and the core both follow it, live and in
+ * recovery. Whether it fits the job is the core's to say, because an edit that was answered before
+ * is given the same answer whatever the job has become since.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -53,12 +53,10 @@ static const char *edit_wanted(struct gateway *gateway, const Wl__Edit *edit,
     bool any = false;
 
     for (uint32_t i = 0; edit->n_frames > 0 && i < view->n_steps; i++) {
-        const struct space *space = i < edit->n_spaces
-                                        ? &spaces[i]
-                                        : core_step_space(gateway->with.core, &view->job, i);
+        const struct space *space =
+            i < edit->n_spaces ? &spaces[i] : core_step_space(gateway->with.core, &view->job, i);
         size_t before = ranges->n;
-        const char *why =
-            ranges_of_frames(gateway, space, i, edit->frames, edit->n_frames, ranges);
+        const char *why = ranges_of_frames(gateway, space, i, edit->frames, edit->n_frames, ranges);
 
         if (why)
             return why;
@@ -154,7 +152,8 @@ void gateway_on_edit(struct gateway *gateway)
         gateway_edit_go(gateway);
     else if (entry->submit->n_refs + edit->n_refs > LIMIT_REFS_BLOCKS)
         gateway_refuse(gateway, CODE_INVALID, "the request",
-                       "the job was given more frames too often", "westlight resubmit makes another");
+                       "the job was given more frames too often",
+                       "westlight resubmit makes another");
     else if (gateway->n_pins >= GATEWAY_PINS_MAX)
         gateway_refuse(gateway, CODE_BUSY, "the request", "too many are waiting for the vault",
                        "try again in some seconds");

@@ -103,8 +103,9 @@ static void reply_state(struct gateway *gateway, const struct effect *effect, co
         gateway_refuse(gateway, CODE_STATE, what, "the job is archived",
                        "westlight archive JOB --undo brings it back");
     else
-        gateway_refuse(gateway, CODE_STATE, what, "the job is cancelled",
-                       "westlight retry JOB takes it up again; westlight resubmit JOB makes another");
+        gateway_refuse(
+            gateway, CODE_STATE, what, "the job is cancelled",
+            "westlight retry JOB takes it up again; westlight resubmit JOB makes another");
 }
 
 static void reply_no(struct gateway *gateway, const struct effect *effect, bool submit)

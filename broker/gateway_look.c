@@ -338,8 +338,7 @@ static void show_submission(struct gateway *gateway, struct catalogue_job *entry
     if (catalogue_key(&gateway->catalogue, entry, &key) != 0)
         gateway_die("a job key as stored (is this the state's master.key?)", -EBADMSG);
     message.row = job_row(gateway, view, entry);
-    submit.job_key = message.job_key =
-        (ProtobufCBinaryData){sizeof entry->key, (uint8_t *)key};
+    submit.job_key = message.job_key = (ProtobufCBinaryData){sizeof entry->key, (uint8_t *)key};
     message.recipe = submit.recipe;
     message.frames = entry->frames;
     message.n_frames = entry->n_frames;

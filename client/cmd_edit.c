@@ -17,7 +17,15 @@ struct edit_args {
     bool json, any;
 };
 
-enum { LONG_NAME = 256, LONG_NOTE, LONG_TAG, LONG_PRIORITY, LONG_MAX_WORKERS, LONG_FARM, LONG_JSON };
+enum {
+    LONG_NAME = 256,
+    LONG_NOTE,
+    LONG_TAG,
+    LONG_PRIORITY,
+    LONG_MAX_WORKERS,
+    LONG_FARM,
+    LONG_JSON
+};
 
 static const struct option long_options[] = {
     {"frames", required_argument, NULL, 'f'},
@@ -96,7 +104,8 @@ static int edit_parse(struct edit_args *args, int argc, char **argv)
         return r;
     if (optind + 1 != argc) {
         complain("%s: %s: see westlight help %s", command,
-                 optind == argc ? "it needs a job: an id, or 'last'" : "one job at a time", command);
+                 optind == argc ? "it needs a job: an id, or 'last'" : "one job at a time",
+                 command);
         return EXIT_USAGE;
     }
     args->job = argv[optind];
@@ -130,8 +139,9 @@ int cmd_set(int argc, char **argv)
         if (r)
             r = complain_library(r, westlight_why(westlight));
         else if (args.json)
-            show_json(json_pack("{s:s,s:s,s:I}", "id", id, "did", "set", "tasks", (json_int_t)tasks),
-                      false);
+            show_json(
+                json_pack("{s:s,s:s,s:I}", "id", id, "did", "set", "tasks", (json_int_t)tasks),
+                false);
         else if (args.changes.n_frames)
             printf("job %.8s: changed; %" PRIu64 " tasks were added or left out\n", id, tasks);
         else
@@ -170,9 +180,10 @@ int cmd_resubmit(int argc, char **argv)
         else if (args.json)
             show_json(json_pack("{s:s,s:s}", "id", made, "from", id), false);
         else
-            printf("accepted: made from %.8s, nothing was sent again\n"
-                   "westlight watch %.8s follows it; westlight fetch %.8s --follow brings it home\n",
-                   id, made, made);
+            printf(
+                "accepted: made from %.8s, nothing was sent again\n"
+                "westlight watch %.8s follows it; westlight fetch %.8s --follow brings it home\n",
+                id, made, made);
     }
     westlight_close(westlight);
     free(args.frames);

@@ -1,9 +1,9 @@
 /* edit.c - what a person changes of a job that is there: name, note, tags, priority, limit, frames;
  * and the archive.
  *
- * Frames are the farm's to schedule and the recipe's to name, so more of them make a new recipe: the
- * old one is opened with the job's key, frames are added at the end of its spaces (where indexes
- * leave room for them), and it is sealed anew. The files it names stay where they are.
+ * Frames are the farm's to schedule and the recipe's to name, so more of them make a new recipe:
+ * the old one is opened with the job's key, frames are added at the end of its spaces (where
+ * indexes leave room for them), and it is sealed anew. The files it names stay where they are.
  */
 #include <client/look.h>
 #include <client/recipe.h>
@@ -32,8 +32,8 @@ int edit_frames_space(const struct westlight_changes *changes, struct space_rang
             r = SPACE_E_RANGE;
         ranges[i] = (struct space_range){frame->first, frame->last, step};
         if (r == 0)
-            ranges[i].last = space_after(
-                frame->first, space_gap(frame->first, frame->last) / (uint64_t)step * (uint64_t)step);
+            ranges[i].last = space_after(frame->first, space_gap(frame->first, frame->last) /
+                                                           (uint64_t)step * (uint64_t)step);
     }
     if (r == 0) /* without nothing: in order, none of them twice */
         r = space_ranges_without(ranges, changes->n_frames, NULL, 0, ret_ranges, ret_n);
@@ -102,10 +102,11 @@ static int step_outermost(struct growth *growth, const Wl__StepRecipe *step,
             other = step->space[i]->name;
     if (!other)
         return 0;
-    return connection_fail(growth->westlight, WESTLIGHT_E_USAGE,
-                           "job %.8s: frames cannot be added to step \"%.100s\", which counts \"%.100s\" "
-                           "ahead of them: submit them as another job (westlight resubmit -f)",
-                           growth->id, step->name, other);
+    return connection_fail(
+        growth->westlight, WESTLIGHT_E_USAGE,
+        "job %.8s: frames cannot be added to step \"%.100s\", which counts \"%.100s\" "
+        "ahead of them: submit them as another job (westlight resubmit -f)",
+        growth->id, step->name, other);
 }
 
 static int step_grow(struct growth *growth, Wl__StepRecipe *step)
@@ -123,8 +124,8 @@ static int step_grow(struct growth *growth, Wl__StepRecipe *step)
         while (strcmp(was->name, frames->name) != 0)
             was++;
         growth->any = true;
-        r = space_ranges_without(growth->wanted, growth->n_wanted, was->ranges, was->n_ranges, &more,
-                                 &n);
+        r = space_ranges_without(growth->wanted, growth->n_wanted, was->ranges, was->n_ranges,
+                                 &more, &n);
         if (r == 0 && n > 0)
             r = step_outermost(growth, step, frames);
         if (r == 0 && n > 0) {
@@ -140,10 +141,11 @@ static int step_grow(struct growth *growth, Wl__StepRecipe *step)
             space_deinit(&space);
     }
     if (r > 0 && growth->westlight->why[0] == '\0')
-        return connection_fail(growth->westlight, WESTLIGHT_E_USAGE,
-                               "job %.8s: step \"%.100s\": these are too many frames, or frames in too "
-                               "many pieces: submit them as another job (westlight resubmit -f)",
-                               growth->id, step->name);
+        return connection_fail(
+            growth->westlight, WESTLIGHT_E_USAGE,
+            "job %.8s: step \"%.100s\": these are too many frames, or frames in too "
+            "many pieces: submit them as another job (westlight resubmit -f)",
+            growth->id, step->name);
     return r;
 }
 
@@ -281,8 +283,8 @@ static int text_ok(struct westlight *westlight, const char *what, const char *te
 {
     if (!text || strlen(text) <= max)
         return 0;
-    return connection_fail(westlight, WESTLIGHT_E_USAGE, "%s \"%.40s...\": at most %zu bytes: shorten it",
-                           what, text, max);
+    return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                           "%s \"%.40s...\": at most %zu bytes: shorten it", what, text, max);
 }
 
 int edit_check(struct westlight *westlight, const struct westlight_changes *changes)
@@ -297,8 +299,9 @@ int edit_check(struct westlight *westlight, const struct westlight_changes *chan
     if (r == 0 && changes->n_tags > LIMIT_TAGS)
         r = connection_fail(westlight, WESTLIGHT_E_USAGE, "tags: at most %d are taken", LIMIT_TAGS);
     if (r == 0 && changes->set_max_workers && changes->max_workers > LIMIT_LEASES)
-        r = connection_fail(westlight, WESTLIGHT_E_USAGE, "limit of %u workers: at most %u are taken",
-                            changes->max_workers, LIMIT_LEASES);
+        r = connection_fail(westlight, WESTLIGHT_E_USAGE,
+                            "limit of %u workers: at most %u are taken", changes->max_workers,
+                            LIMIT_LEASES);
     return r;
 }
 
@@ -333,8 +336,8 @@ int westlight_set(struct westlight *westlight, const char *id,
         westlight->refusal = CODE_OK;
         fill(changes, &edit);
         if (edit.what == 0)
-            return connection_fail(westlight, WESTLIGHT_E_USAGE, "job %.8s: nothing is to be changed",
-                                   id);
+            return connection_fail(westlight, WESTLIGHT_E_USAGE,
+                                   "job %.8s: nothing is to be changed", id);
         if (changes->n_frames > 0)
             r = fill_frames(westlight, id, job, changes, &frames, &edit);
         if (r == 0)

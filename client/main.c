@@ -78,7 +78,8 @@ static const struct command commands[] = {
      "JOB [-f FRAMES] [--farm NAME] [--json]\n\n  " JOB_HELP},
     {"set", cmd_set, "change a job that is there, also while it runs",
      EDIT_HELP
-     "  -f, --frames FRAMES   all of its frames from now on: more or fewer; what runs or is done and\n"
+     "  -f, --frames FRAMES   all of its frames from now on: more or fewer; what runs or is done "
+     "and\n"
      "                        stays is not disturbed; a chunk that holds one of them stays whole\n"
      "  --tag T               its tags from now on, one each time; --tag '' takes them away\n"
      "  --max-workers N       at most N of its tasks run at once (0: no limit)"},

@@ -154,8 +154,8 @@ int recipe_put(struct blocks *blocks, struct recipe_sealed *sealed, struct block
     if (sealed->ref.inline_sealed.len > 0)
         return 0;
     blocks->write_bytes = 2 * LIMIT_SEALED_BYTES;
-    int r = blocks_put(blocks, 1, false, put_source,
-                       &(struct put){&sealed->sealed, &sealed->key.id});
+    int r =
+        blocks_put(blocks, 1, false, put_source, &(struct put){&sealed->sealed, &sealed->key.id});
     if (r == 0)
         r = refs_pack(&sealed->key.id, 1, refs, names, &n);
     if (r == 0) /* a refs block is put last: whatever it names is in the vault */

@@ -78,10 +78,11 @@ static int set_step(struct again *again, Wl__StepRecipe *step, const struct spac
     if (r == 0)
         r = wire_space(step->space, step->n_space, &space);
     if (r > 0)
-        return connection_fail(again->westlight, WESTLIGHT_E_USAGE,
-                               "job %.8s: step \"%.100s\" cannot have these frames: name fewer, or as "
-                               "many as it had",
-                               again->id, step->name);
+        return connection_fail(
+            again->westlight, WESTLIGHT_E_USAGE,
+            "job %.8s: step \"%.100s\" cannot have these frames: name fewer, or as "
+            "many as it had",
+            again->id, step->name);
     if (r == 0)
         space_deinit(&space);
     return r;
@@ -91,8 +92,7 @@ static int set_step(struct again *again, Wl__StepRecipe *step, const struct spac
 static int set_frames(struct again *again, const struct westlight_changes *changes)
 {
     const Wl__Show *show = again->answer->show;
-    _cleanup_(freep) struct westlight_range *kept =
-        calloc(show->n_frames + 1, sizeof(*kept));
+    _cleanup_(freep) struct westlight_range *kept = calloc(show->n_frames + 1, sizeof(*kept));
     _cleanup_(freep) struct space_range *ranges = NULL;
     struct westlight_changes wanted = *changes;
     bool any = false;
@@ -116,8 +116,8 @@ static int set_frames(struct again *again, const struct westlight_changes *chang
     for (size_t i = 0; r == 0 && i < again->recipe->n_steps; i++)
         r = set_step(again, again->recipe->steps[i], ranges, n, &any);
     if (r == 0 && !any)
-        r = connection_fail(again->westlight, WESTLIGHT_E_USAGE, "job %.8s: it has no frames to set",
-                            again->id);
+        r = connection_fail(again->westlight, WESTLIGHT_E_USAGE,
+                            "job %.8s: it has no frames to set", again->id);
     return r;
 }
 
@@ -134,9 +134,9 @@ static int send(struct again *again, const struct westlight_changes *changes)
 
     int r = recipe_put(&again->blocks, &again->sealed, &again->refs, &has_refs);
     if (r == 0 && old->n_refs + has_refs > LIMIT_REFS_BLOCKS)
-        r = connection_fail(again->westlight, WESTLIGHT_E_USAGE,
-                            "job %.8s: it refers to too many blocks to be sent again: submit it anew",
-                            again->id);
+        r = connection_fail(
+            again->westlight, WESTLIGHT_E_USAGE,
+            "job %.8s: it refers to too many blocks to be sent again: submit it anew", again->id);
     if (r != 0)
         return r;
     for (size_t i = 0; i < old->n_steps; i++) {
@@ -173,9 +173,9 @@ static int send(struct again *again, const struct westlight_changes *changes)
     r = connection_call(again->westlight, &envelope, WL__ENVELOPE__BODY_ACCEPTED,
                         CONNECTION_SUBMIT_NS, &answer);
     if (r == WESTLIGHT_E_MISSING && again->westlight->refusal == CODE_MISSING)
-        r = connection_fail(again->westlight, WESTLIGHT_E_MISSING,
-                            "job %.8s: its inputs are no longer on the farm: submit the scene again",
-                            again->id);
+        r = connection_fail(
+            again->westlight, WESTLIGHT_E_MISSING,
+            "job %.8s: its inputs are no longer on the farm: submit the scene again", again->id);
     return r;
 }
 

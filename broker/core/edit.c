@@ -1,9 +1,9 @@
 /* What is changed of a job while it runs, so that the rest is not disturbed.
  *
  * The idea: a task's index never changes its meaning. Frames are added at the end of a space, and
- * frames that are no longer wanted stay there, left out. So what runs, what is done and what a lease
- * names are the same after an edit as before; only a last chunk that was not full may get more
- * frames, and then it alone is run again.
+ * frames that are no longer wanted stay there, left out. So what runs, what is done and what a
+ * lease names are the same after an edit as before; only a last chunk that was not full may get
+ * more frames, and then it alone is run again.
  */
 #include <broker/core/inner.h>
 

@@ -10,8 +10,9 @@ enum {
     TO_ANY_END = TO(TASK_DONE) | TO(TASK_FAILED) | TO(TASK_CANCELLED) | TO(TASK_LEFT_OUT),
 };
 
-/* DONE, FAILED, CANCELLED and LEFT_OUT are left by a retry only, and through WAITING (an edit takes tasks
- * in by a retry); a late result still counts for a parked task, because its floor is current. */
+/* DONE, FAILED, CANCELLED and LEFT_OUT are left by a retry only, and through WAITING (an edit takes
+ * tasks in by a retry); a late result still counts for a parked task, because its floor is current.
+ */
 static const unsigned allowed[TASK_STATES_COUNT] = {
     [TASK_WAITING] = TO(TASK_READY) | TO(TASK_LEASED) | TO(TASK_RUNNING) | TO_ANY_END,
     [TASK_READY] = TO(TASK_WAITING) | TO(TASK_LEASED) | TO(TASK_RUNNING) | TO_ANY_END,

@@ -79,7 +79,6 @@ void request_record(struct core *core, struct studio_id studio, const struct req
 
 /* ---- a job ---- */
 
-
 static bool dependencies_valid(const struct job_spec *spec, size_t number)
 {
     const struct step_spec *step = &spec->steps[number];

@@ -31,7 +31,8 @@ static const char *const schema_steps[] = {
      * reason are current. */
     "CREATE TABLE jobs(sequence INTEGER PRIMARY KEY, job BLOB NOT NULL UNIQUE,"
     " studio INTEGER NOT NULL, first_name TEXT NOT NULL, name TEXT NOT NULL,"
-    " submitted INTEGER NOT NULL, first_priority INTEGER NOT NULL, priority INTEGER NOT NULL, state INTEGER NOT NULL,"
+    " submitted INTEGER NOT NULL, first_priority INTEGER NOT NULL, priority INTEGER NOT NULL, "
+    "state INTEGER NOT NULL,"
     " reason INTEGER NOT NULL, blob BLOB NOT NULL);"
     "CREATE TABLE attempts(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, step INTEGER NOT NULL, task INTEGER NOT NULL, floor INTEGER NOT NULL,"

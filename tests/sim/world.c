@@ -103,10 +103,9 @@ struct core *world_replay(const struct world *world, size_t n_records)
         struct step_spec steps[STEPS];
         struct space spaces[STEPS];
 
-        const struct sim_job *job =
-            record.kind == RECORD_JOB || record.kind == RECORD_EDIT
-                ? &world->jobs[sim_job_number(world, &record.job)]
-                : NULL;
+        const struct sim_job *job = record.kind == RECORD_JOB || record.kind == RECORD_EDIT
+                                        ? &world->jobs[sim_job_number(world, &record.job)]
+                                        : NULL;
 
         if (record.kind == RECORD_JOB) {
             spec_fill(job, &spec, steps, spaces);

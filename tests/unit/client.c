@@ -242,13 +242,16 @@ static void crash_then_done(struct fake *fake, const Wl__Envelope *envelope)
     Wl__Done done = WL__DONE__INIT;
     Wl__Envelope answer = WL__ENVELOPE__INIT;
 
-    assert_int_equal(envelope->body_case, WL__ENVELOPE__BODY_VERB);
+    bool edit = envelope->body_case == WL__ENVELOPE__BODY_EDIT;
+
+    assert_true(edit || envelope->body_case == WL__ENVELOPE__BODY_VERB);
+    const uint8_t *id = edit ? envelope->edit->request_id.data : envelope->verb->request_id.data;
     if (fake->seen++ == 0) {
-        memcpy(fake->request_id, envelope->verb->request_id.data, 16);
+        memcpy(fake->request_id, id, 16);
         fake->crash = true;
         return;
     }
-    done.tasks = memcmp(fake->request_id, envelope->verb->request_id.data, 16) == 0 ? 7 : 0;
+    done.tasks = memcmp(fake->request_id, id, 16) == 0 ? 7 : 0;
     answer.request = envelope->request;
     answer.body_case = WL__ENVELOPE__BODY_DONE;
     answer.done = &done;
@@ -266,6 +269,29 @@ static void a_request_survives_a_broker_that_dies(void **state)
     assert_int_equal(tasks, 7); /* under the same request id */
     assert_int_equal(fake.seen, 2);
     assert_int_equal(fake.hellos, 2);
+    westlight_close(westlight);
+    fake_stop(&fake);
+}
+
+static void an_edit_survives_it_too(void **state)
+{
+    const char *const tags[] = {"final"};
+    const struct westlight_changes changes = {
+        .name = "take two", .tags = tags, .n_tags = 1, .set_priority = true, .priority = -3};
+    struct fake fake = {0};
+    uint64_t tasks = 0;
+
+    fake_start(&fake, crash_then_done);
+    struct westlight *westlight = open_farm();
+    assert_int_equal(westlight_set(westlight, SESSION_JOB, &changes, &tasks), 0);
+    assert_int_equal(tasks, 7);
+    assert_int_equal(fake.hellos, 2);
+    assert_int_equal(westlight_set(westlight, SESSION_JOB, &(struct westlight_changes){0}, NULL),
+                     WESTLIGHT_E_USAGE);
+    assert_int_equal(
+        westlight_set(westlight, SESSION_JOB, &(struct westlight_changes){.name = ""}, NULL),
+        WESTLIGHT_E_USAGE);
+    assert_int_equal(fake.seen, 2); /* what makes no sense is not sent */
     westlight_close(westlight);
     fake_stop(&fake);
 }
@@ -540,6 +566,7 @@ int main(void)
         cmocka_unit_test(a_refused_key_is_said_at_once_with_the_next_step),
         cmocka_unit_test(another_protocol_is_refused_with_both_versions),
         cmocka_unit_test(a_request_survives_a_broker_that_dies),
+        cmocka_unit_test(an_edit_survives_it_too),
         cmocka_unit_test(a_forgotten_connection_is_greeted_anew_and_a_refusal_is_a_sentence),
         cmocka_unit_test(the_newest_notice_is_kept_while_a_request_is_on_its_way),
         cmocka_unit_test(a_stop_ends_one_call),

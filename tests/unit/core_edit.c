@@ -11,8 +11,8 @@ static struct space frames(uint32_t n, uint32_t before, uint32_t chunk)
     struct space space;
 
     space_init(&space);
-    assert_int_equal(
-        space_add_ints(&space, "frame", 0, chunk, false, ranges, n > before ? 2 : 1), 0);
+    assert_int_equal(space_add_ints(&space, "frame", 0, chunk, false, ranges, n > before ? 2 : 1),
+                     0);
     assert_int_equal(space_seal(&space), 0);
     return space;
 }
@@ -246,7 +246,8 @@ TEST(a_job_at_its_limit_gets_no_lease_until_one_ends_and_says_so)
     event.edit.max_workers = 2;
     edit(&farm, &event);
     join(&farm, &wide);
-    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 3); /* the lesser job has what room is left */
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN),
+                     3); /* the lesser job has what room is left */
     struct lease_id first = assigned(&farm, 0);
 
     assert_int_equal(assigned(&farm, 2).job.bytes[0], 2);

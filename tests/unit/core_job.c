@@ -5,9 +5,8 @@ TEST(every_pair_of_task_states_is_allowed_or_refused_as_the_table_says)
 {
     /* rows: from; columns: waiting ready leased running done failed cancelled, left out */
     static const char *const table[TASK_STATES_COUNT] = {
-        [TASK_WAITING] = ".xxxxxxx",   [TASK_READY] = "x.xxxxxx",
-        [TASK_LEASED] = "x..xxxxx",    [TASK_RUNNING] = "x.x.xxxx",
-        [TASK_DONE] = "x.......",      [TASK_FAILED] = "x...x.xx",
+        [TASK_WAITING] = ".xxxxxxx",   [TASK_READY] = "x.xxxxxx",    [TASK_LEASED] = "x..xxxxx",
+        [TASK_RUNNING] = "x.x.xxxx",   [TASK_DONE] = "x.......",     [TASK_FAILED] = "x...x.xx",
         [TASK_CANCELLED] = "x......x", [TASK_LEFT_OUT] = "x.......",
     };
 
