@@ -187,7 +187,8 @@ static void jobs_by_age(struct gateway *gateway, const Wl__JobsRequest *wanted, 
         Wl__JobRow *row;
 
         if (jobs->n_jobs == limit || bytes > PAGE_BYTES || looked++ == JOBS_LOOKED) {
-            jobs->more = jobs->n_jobs > 0;
+            jobs->more = true;
+            jobs->before_sequence = before;
             return;
         }
         before = view.sequence;

@@ -39,11 +39,11 @@ int westlight_jobs(struct westlight *westlight, enum westlight_listed which,
             r = look_row(westlight, answer->jobs->jobs[i], &row);
             if (r == 0)
                 r = on_row(user, &row);
-            before = answer->jobs->jobs[i]->sequence;
         }
         if (r != 0)
             return r;
-        more = answer->jobs->more && answer->jobs->n_jobs > 0;
+        more = answer->jobs->more && answer->jobs->before_sequence > 0;
+        before = answer->jobs->before_sequence;
     }
     return 0;
 }
@@ -82,6 +82,11 @@ int westlight_resolve(struct westlight *westlight, const char *prefix,
         request.prefix = (ProtobufCBinaryData){(request.prefix_nibbles + 1) / 2, bytes};
     }
     int r = ask_jobs(westlight, &request, &answer);
+    while (r == 0 && last && answer->jobs->n_jobs == 0 && answer->jobs->more) {
+        request.before_sequence = answer->jobs->before_sequence;
+        wire_free(TAKE_PTR(answer));
+        r = ask_jobs(westlight, &request, &answer);
+    }
     if (r != 0)
         return r;
     if (answer->jobs->n_jobs == 0)

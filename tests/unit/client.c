@@ -296,6 +296,50 @@ static void an_edit_survives_it_too(void **state)
     fake_stop(&fake);
 }
 
+/* The first page looked at many jobs that are not listed. */
+static void empty_page_first(struct fake *fake, const Wl__Envelope *envelope)
+{
+    uint8_t id[16] = {7};
+    Wl__JobRow row = WL__JOB_ROW__INIT, *rows[] = {&row};
+    Wl__Jobs jobs = WL__JOBS__INIT;
+    Wl__Envelope answer = WL__ENVELOPE__INIT;
+
+    assert_int_equal(envelope->body_case, WL__ENVELOPE__BODY_JOBS_REQUEST);
+    row.job = (ProtobufCBinaryData){sizeof(id), id};
+    jobs.jobs = rows;
+    jobs.n_jobs = fake->seen % 2;
+    jobs.more = fake->seen % 2 == 0;
+    jobs.before_sequence = jobs.more ? 50 : 0;
+    assert_int_equal(envelope->jobs_request->before_sequence, fake->seen % 2 ? 50 : 0);
+    fake->seen++;
+    answer.request = envelope->request;
+    answer.body_case = WL__ENVELOPE__BODY_JOBS;
+    answer.jobs = &jobs;
+    fake_answer(fake, &answer);
+}
+
+static int count_row(void *user, const struct westlight_row *row)
+{
+    *(int *)user += row->id[1] == '7';
+    return 0;
+}
+
+static void a_list_goes_on_past_an_empty_page(void **state)
+{
+    struct fake fake = {0};
+    char id[WESTLIGHT_ID_TEXT];
+    int rows = 0;
+
+    fake_start(&fake, empty_page_first);
+    struct westlight *westlight = open_farm();
+    assert_int_equal(westlight_jobs(westlight, WESTLIGHT_ARCHIVED, count_row, &rows), 0);
+    assert_int_equal(rows, 1);
+    assert_int_equal(westlight_resolve(westlight, "last", id), 0);
+    assert_int_equal(fake.seen, 4);
+    westlight_close(westlight);
+    fake_stop(&fake);
+}
+
 static void forget_then_refuse(struct fake *fake, const Wl__Envelope *envelope)
 {
     Wl__Refusal refusal = WL__REFUSAL__INIT;
@@ -567,6 +611,7 @@ int main(void)
         cmocka_unit_test(another_protocol_is_refused_with_both_versions),
         cmocka_unit_test(a_request_survives_a_broker_that_dies),
         cmocka_unit_test(an_edit_survives_it_too),
+        cmocka_unit_test(a_list_goes_on_past_an_empty_page),
         cmocka_unit_test(a_forgotten_connection_is_greeted_anew_and_a_refusal_is_a_sentence),
         cmocka_unit_test(the_newest_notice_is_kept_while_a_request_is_on_its_way),
         cmocka_unit_test(a_stop_ends_one_call),
