@@ -51,6 +51,21 @@ Wl__SpaceParameter *edit_frame_parameter(const Wl__StepRecipe *step, const struc
     return NULL;
 }
 
+int edit_within(struct westlight *westlight, const char *id, const Wl__StepRecipe *step,
+                const struct space_range *ranges, size_t n)
+{
+    const Wl__Range *within = step->within;
+
+    for (size_t i = 0; within && i < n; i++)
+        if (ranges[i].first < within->first || ranges[i].last > within->last)
+            return connection_fail(
+                westlight, WESTLIGHT_E_USAGE,
+                "job %.8s: step \"%.100s\" was told that its animation is frames %lld to %lld, and "
+                "renders no other: submit it with a longer range (POV-Ray: --clock-range)",
+                id, step->name, (long long)within->first, (long long)within->last);
+    return 0;
+}
+
 int edit_add_ranges(Wl__SpaceParameter *parameter, const struct space_range *ranges, size_t n)
 {
     Wl__Range **grown =
@@ -128,6 +143,8 @@ static int step_grow(struct growth *growth, Wl__StepRecipe *step)
                                  &more, &n);
         if (r == 0 && n > 0)
             r = step_outermost(growth, step, frames);
+        if (r == 0)
+            r = edit_within(growth->westlight, growth->id, step, more, n);
         if (r == 0 && n > 0) {
             keep_chunks(frames, was);
             r = edit_add_ranges(frames, more, n);

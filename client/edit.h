@@ -14,4 +14,7 @@ int edit_frames_space(const struct westlight_changes *changes, struct space_rang
                       size_t *ret_n);
 /* The parameter by which a person names frames, of a space read from the same step; NULL: none. */
 Wl__SpaceParameter *edit_frame_parameter(const Wl__StepRecipe *step, const struct space *space);
+/* Only frames of the step's animation. */
+int edit_within(struct westlight *westlight, const char *id, const Wl__StepRecipe *step,
+                const struct space_range *ranges, size_t n);
 int edit_add_ranges(Wl__SpaceParameter *parameter, const struct space_range *ranges, size_t n);

@@ -419,6 +419,15 @@ void westlight_step_output_optional(struct westlight_step *step)
     step->recipe->output_optional = true;
 }
 
+void westlight_step_within(struct westlight_step *step, int64_t first, int64_t last)
+{
+    if (!step->recipe->within)
+        step->recipe->within = NEW(Wl__Range, wl__range__init);
+    step->recipe->within->first = first;
+    step->recipe->within->last = last;
+    step->recipe->within->step = 1;
+}
+
 void westlight_step_software(struct westlight_step *step, const char *software)
 {
     if (text_within(step->job, "the software's name", software, LIMIT_NAME_BYTES))

@@ -73,6 +73,9 @@ static int set_step(struct again *again, Wl__StepRecipe *step, const struct spac
     if (!frames)
         return 0;
     *ret_any = true;
+    r = edit_within(again->westlight, again->id, step, ranges, n);
+    if (r != 0)
+        return r;
     ranges_free(frames);
     r = edit_add_ranges(frames, ranges, n);
     if (r == 0)

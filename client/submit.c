@@ -546,7 +546,7 @@ int westlight_submit(struct westlight *westlight, struct westlight_job *job, wes
 int westlight_estimate(struct westlight *westlight, struct westlight_job *job,
                        struct westlight_upload *ret_upload)
 {
-    struct sealed_recipe recipe = {0};
+    struct recipe_sealed recipe = {0};
     uint8_t job_key[32];
     struct upload *upload;
     int r = upload_new(westlight, job, &upload);
@@ -563,7 +563,7 @@ int westlight_estimate(struct westlight *westlight, struct westlight_job *job,
         r = flush(upload);
     if (r == 0)
         *ret_upload = upload->count;
-    bytes_deinit(&recipe.sealed);
+    recipe_sealed_deinit(&recipe);
     upload_free(upload);
     return r;
 }

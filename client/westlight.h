@@ -122,6 +122,8 @@ void westlight_step_output(struct westlight_step *step, const char *folder);
 void westlight_step_output_optional(struct westlight_step *step);
 /* Which program's output to read progress from: "povray", "blender". */
 void westlight_step_software(struct westlight_step *step, const char *software);
+/* Its animation's frames: it can never be given others (westlight_set, westlight_resubmit). */
+void westlight_step_within(struct westlight_step *step, int64_t first, int64_t last);
 
 struct westlight_upload {
     uint64_t files, file_bytes, blocks, blocks_sent, bytes_sent;

@@ -3,8 +3,9 @@ broker's death. A frame that runs is not disturbed: it is started once."""
 import os
 import shutil
 
-from farm import Farm, check, equal, lines, main, scenario, tree, until, write
+from farm import Farm, check, equal, lines, main, read, scenario, tree, until, write
 from kills import GATED, Shot
+from png import pixels
 from verbs import shot_farm
 
 
@@ -129,6 +130,30 @@ def what_reads_all_frames_waits_for_those_that_are_added_and_not_for_those_left_
         ann.ask("fetch", job, "-o", farm.path("home"), "--follow", code=0)
         equal(lines(farm.path("home", "all")), ["f.1", "f.2", "f.3"], "what it read then")
         equal((lines(shot.witness + "/thens"), shot.starts()), (["then"] * 2, {1: 1, 2: 1, 3: 1, 4: 1}), "what ran")
+
+
+@scenario
+def a_povray_animation_gets_frames_of_its_clock_range_and_no_others():
+    if not shutil.which("povray"):
+        print("skipped: no povray here")
+        return
+    with Farm() as farm:
+        farm.start_broker()
+        farm.worker("box1", "--slots", "1", "--cores", "1")
+        ann, scene = farm.person("ann"), farm.path("anim.pov")
+        write(scene, "camera { location <0, 0, -3> look_at 0 } light_source { <2, 4, -3> rgb 1 }\n"
+              "sphere { <clock, 0, 0>, 1 pigment { rgb <clock, 0.5, 1> } }\n")
+        wide = ["--size", "32x24", "-o", farm.path("out"), "--clock-range", "1-4"]
+        job = ann.submit(scene, "-f", "1-2", *wide)
+        refused = ann.ask("set", job, "-f", "1-5", code=2).err
+        check("frames 1 to 4" in refused and "--clock-range" in refused, refused)
+        ann.ask("set", job, "-f", "1-4", code=0)
+        ann.ask("fetch", job, "-o", farm.path("home"), "--follow", code=0)
+        whole = ann.submit(scene, "-f", "1-4", *wide)
+        ann.ask("fetch", whole, "-o", farm.path("whole"), "--follow", code=0)
+        equal(len(tree(farm.path("home"))), 4, "frames home")
+        for name in sorted(tree(farm.path("whole"))):
+            check(pixels(read(farm.path("home", name))) == pixels(read(farm.path("whole", name))), "pixels of", name)
 
 
 @scenario
