@@ -110,9 +110,9 @@ static int others_pause(struct render *render)
     int r;
 
     local_run_job(render->local, others.mine);
-    r = westlight_jobs(render->westlight, false, other_take, &others);
+    r = westlight_jobs(render->westlight, WESTLIGHT_UNFINISHED, other_take, &others);
     for (size_t i = 0; r == 0 && i < others.n; i++)
-        r = westlight_do(render->westlight, others.ids[i], WESTLIGHT_PAUSE, NULL, 0, 0, &tasks);
+        r = westlight_do(render->westlight, others.ids[i], WESTLIGHT_PAUSE, NULL, 0, &tasks);
     free(others.ids);
     return r ? complain_library(r, westlight_why(render->westlight)) : 0;
 }

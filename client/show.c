@@ -284,10 +284,10 @@ static json_t *strings_json(const char *const *texts, size_t n)
 
 json_t *show_row_json(const struct westlight_row *row)
 {
-    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o,s:i,s:b}", "id", row->id,
-                     "name", show_text_json(row->name), "person", show_text_json(row->person),
-                     "studio", show_text_json(row->studio), "note", show_text_json(row->note),
-                     "state", row->state, "phase", row->phase, "reason",
+    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o,s:i,s:b}", "id",
+                     row->id, "name", show_text_json(row->name), "person",
+                     show_text_json(row->person), "studio", show_text_json(row->studio), "note",
+                     show_text_json(row->note), "state", row->state, "phase", row->phase, "reason",
                      show_text_json(row->reason), "priority", row->priority, "submitted",
                      (json_int_t)row->submitted_wall_s, "counts", counts_json(&row->counts),
                      "attempts_failed", (json_int_t)row->attempts_failed, "finished", row->finished,
