@@ -154,7 +154,7 @@ void gateway_on_edit(struct gateway *gateway)
         gateway_refuse(gateway, CODE_INVALID, "the request",
                        "the job was given more frames too often",
                        "westlight resubmit makes another");
-    else if (gateway->n_pins >= GATEWAY_PINS_MAX)
+    else if (!gateway_pin_room(gateway, entry->studio))
         gateway_refuse(gateway, CODE_BUSY, "the request", "too many are waiting for the vault",
                        "try again in some seconds");
     else

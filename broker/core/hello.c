@@ -119,9 +119,6 @@ static enum verdict keep_known(struct core *core, struct lease *lease,
         lease_revive(core, lease);
     if (item->state != HELD_QUEUED)
         lease_started(core, lease);
-    /* One that was held for its worker over a restart has no room yet. */
-    if (item->state == HELD_RUNNING && lease->place == 0)
-        lease_take(core, lease, lease->gpu_mask);
     if (item->state == HELD_RESULT)
         lease_rendered(core, lease);
     task_settle(core, lease->task);

@@ -3,7 +3,6 @@
  */
 #include <broker/core/inner.h>
 
-
 static void emit_state(struct core *core, struct job *job, enum job_state state,
                        enum pause_reason reason, uint32_t floor)
 {
