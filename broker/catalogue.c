@@ -13,8 +13,18 @@ void catalogue_init(struct catalogue *catalogue, const struct identity_signer *s
     *catalogue = (struct catalogue){.signer = signer};
 }
 
+static void frames_free(struct catalogue_job *entry)
+{
+    for (size_t i = 0; i < entry->n_frames; i++)
+        wl__range__free_unpacked(entry->frames[i], NULL);
+    free(entry->frames);
+    entry->frames = NULL;
+    entry->n_frames = 0;
+}
+
 static void entry_free(struct catalogue_job *entry)
 {
+    frames_free(entry);
     wl__submit__free_unpacked(entry->submit, NULL);
     wipe(entry->key, sizeof entry->key);
     free(entry);
@@ -86,7 +96,7 @@ static struct catalogue_job *insert(struct catalogue_job *root, struct catalogue
     }
 }
 
-/* Spaces and demands live in the core; here they would only be kept twice. */
+/* Spaces live in the core; here they would only be kept twice. */
 static void slim(Wl__Submit *submit)
 {
     for (size_t i = 0; i < submit->n_steps; i++) {
@@ -94,14 +104,8 @@ static void slim(Wl__Submit *submit)
 
         for (size_t j = 0; j < step->n_space; j++)
             wl__space_parameter__free_unpacked(step->space[j], NULL);
-        for (size_t j = 0; j < step->n_amounts; j++)
-            wl__amount__free_unpacked(step->amounts[j], NULL);
-        for (size_t j = 0; j < step->n_attributes; j++)
-            wl__attribute__free_unpacked(step->attributes[j], NULL);
-        step->n_space = step->n_amounts = step->n_attributes = 0;
+        step->n_space = 0;
         free(TAKE_PTR(step->space));
-        free(TAKE_PTR(step->amounts));
-        free(TAKE_PTR(step->attributes));
     }
 }
 
@@ -132,6 +136,66 @@ int catalogue_add(struct catalogue *catalogue, const struct job_id *job, struct 
     catalogue->n_jobs++;
     *ret_entry = entry;
     return 0;
+}
+
+static void take_text(char **text, char **from)
+{
+    char *taken = *from;
+
+    *from = *text;
+    *text = taken;
+}
+
+/* Leases that were given with the old recipe still read it, so old refs stay. */
+static int add_refs(Wl__Submit *submit, Wl__Edit *edit)
+{
+    ProtobufCBinaryData *refs;
+
+    if (edit->n_refs == 0)
+        return 0;
+    refs = reallocarray(submit->refs, submit->n_refs + edit->n_refs, sizeof *refs);
+    if (!refs)
+        return -ENOMEM;
+    submit->refs = refs;
+    for (size_t i = 0; i < edit->n_refs; i++) {
+        refs[submit->n_refs++] = edit->refs[i];
+        edit->refs[i] = (ProtobufCBinaryData){0};
+    }
+    return 0;
+}
+
+int catalogue_edit(struct catalogue_job *entry, Wl__Edit *edit)
+{
+    Wl__Submit *submit = entry->submit;
+
+    if (edit->what & EDIT_NAME)
+        take_text(&submit->name, &edit->name);
+    if (edit->what & EDIT_NOTE)
+        take_text(&submit->note, &edit->note);
+    if (edit->what & EDIT_TAGS) {
+        char **tags = submit->tags;
+        size_t n = submit->n_tags;
+
+        submit->tags = edit->tags;
+        submit->n_tags = edit->n_tags;
+        edit->tags = tags;
+        edit->n_tags = n;
+    }
+    if (edit->what & EDIT_PRIORITY)
+        submit->priority = edit->priority;
+    if (edit->what & EDIT_MAX_WORKERS)
+        submit->max_workers = edit->max_workers;
+    if (!(edit->what & EDIT_FRAMES))
+        return 0;
+    frames_free(entry);
+    entry->n_frames = edit->n_frames;
+    entry->frames = TAKE_PTR(edit->frames);
+    edit->n_frames = 0;
+    if (edit->recipe) {
+        wl__block_ref__free_unpacked(submit->recipe, NULL);
+        submit->recipe = TAKE_PTR(edit->recipe);
+    }
+    return add_refs(submit, edit);
 }
 
 struct catalogue_job *catalogue_find(const struct catalogue *catalogue, const struct job_id *job)
@@ -312,6 +376,7 @@ int catalogue_spec(const Wl__Submit *submit, struct studio_id studio, struct job
 {
     struct job_spec spec = {.studio = studio,
                             .priority = submit->priority,
+                            .max_workers = submit->max_workers,
                             .n_steps = submit->n_steps,
                             .name = submit->name};
     int r = 0;
@@ -349,4 +414,30 @@ void catalogue_spec_deinit(struct job_spec *spec)
     }
     free(spec->steps);
     *spec = (struct job_spec){0};
+}
+
+void catalogue_spaces_free(struct space *spaces, size_t n)
+{
+    for (size_t i = 0; spaces && i < n; i++)
+        space_deinit(&spaces[i]);
+    free(spaces);
+}
+
+int catalogue_spaces(const Wl__Edit *edit, struct space **ret_spaces, char *why, size_t why_size)
+{
+    struct space *spaces = calloc(edit->n_spaces + 1, sizeof *spaces);
+    int r = spaces ? 0 : -ENOMEM;
+
+    for (size_t i = 0; r == 0 && i < edit->n_spaces; i++) {
+        space_init(&spaces[i]);
+        r = wire_space(edit->spaces[i]->space, edit->spaces[i]->n_space, &spaces[i]);
+        if (r > 0)
+            r = invalid(why, why_size, i, space_reason(r));
+    }
+    if (r != 0) {
+        catalogue_spaces_free(spaces, edit->n_spaces);
+        return r;
+    }
+    *ret_spaces = spaces;
+    return 0;
 }

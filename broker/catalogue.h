@@ -23,7 +23,9 @@ struct catalogue_job {
     uint64_t rank; /* random: keeps the tree level whatever ids peers choose */
     struct job_id job;
     struct studio_id studio;
-    Wl__Submit *submit; /* its steps without spaces and demands, which the core has */
+    Wl__Submit *submit; /* as it is now; its steps without spaces, which the core has */
+    Wl__Range **frames; /* as they were last set; none: never */
+    size_t n_frames;
     bool unwrapped;
     uint8_t key[32];
 };
@@ -43,6 +45,9 @@ int catalogue_pack(const struct catalogue *catalogue, struct studio_id studio,
 int catalogue_add(struct catalogue *catalogue, const struct job_id *job, struct studio_id studio,
                   const void *blob, size_t size, struct catalogue_job **ret_entry);
 
+/* The entry becomes what the edit makes of it. Takes from `edit` what it keeps. */
+int catalogue_edit(struct catalogue_job *entry, Wl__Edit *edit);
+
 struct catalogue_job *catalogue_find(const struct catalogue *catalogue, const struct job_id *job);
 /* Jobs of `studio` (0: any) whose id begins with `nibbles` digits of `prefix`: at most `max`, in
  * order of id; looks at no more than 64 * max entries. Returns how many were written. */
@@ -59,3 +64,6 @@ int catalogue_key(struct catalogue *catalogue, struct catalogue_job *entry,
 int catalogue_spec(const Wl__Submit *submit, struct studio_id studio, struct job_spec *ret_spec,
                    char *why, size_t why_size);
 void catalogue_spec_deinit(struct job_spec *spec);
+/* The same of an edit's spaces; *ret_spaces (of edit->n_spaces) is for catalogue_spaces_free. */
+int catalogue_spaces(const Wl__Edit *edit, struct space **ret_spaces, char *why, size_t why_size);
+void catalogue_spaces_free(struct space *spaces, size_t n);

@@ -125,21 +125,41 @@ static void follow_result(struct gateway *gateway, const struct record *record)
     wl__result__free_unpacked(result, NULL);
 }
 
+/* So that workers may read what the job (or its newest recipe) refers to. */
+static void follow_refs(struct gateway *gateway, const struct catalogue_job *entry)
+{
+    const Wl__Submit *submit = entry->submit;
+    struct block_id *refs = gateway_scratch(gateway, (submit->n_refs + 1) * sizeof *refs);
+
+    for (size_t i = 0; i < submit->n_refs; i++)
+        if (submit->refs[i].len == sizeof refs[i])
+            memcpy(&refs[i], submit->refs[i].data, sizeof refs[i]);
+    vault_job_refs(gateway->with.vault, entry->studio, &entry->job, refs, submit->n_refs);
+}
+
+static int follow_edit(struct gateway *gateway, const struct record *record)
+{
+    struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &record->job);
+    Wl__Edit *edit = wl__edit__unpack(NULL, record->edit.blob_size, record->edit.blob);
+    bool refs = edit && edit->n_refs > 0;
+    int r = entry && edit ? catalogue_edit(entry, edit) : -EBADMSG;
+
+    wl__edit__free_unpacked(edit, NULL);
+    if (r == 0 && refs)
+        follow_refs(gateway, entry);
+    return r;
+}
+
 static int follow_job(struct gateway *gateway, const struct record *record)
 {
     const struct job_spec *spec = record->submit.spec;
     struct catalogue_job *entry;
-    struct block_id *refs;
     int r = catalogue_add(&gateway->catalogue, &spec->job, spec->studio, spec->blob,
                           spec->blob_size, &entry);
 
     if (r < 0)
         return r;
-    refs = gateway_scratch(gateway, (entry->submit->n_refs + 1) * sizeof *refs);
-    for (size_t i = 0; i < entry->submit->n_refs; i++)
-        if (entry->submit->refs[i].len == sizeof refs[i])
-            memcpy(&refs[i], entry->submit->refs[i].data, sizeof refs[i]);
-    vault_job_refs(gateway->with.vault, spec->studio, &spec->job, refs, entry->submit->n_refs);
+    follow_refs(gateway, entry);
     return 0;
 }
 
@@ -149,26 +169,21 @@ void gateway_follow(struct gateway *gateway, const struct record *record)
 
     if (record->kind == RECORD_JOB)
         r = follow_job(gateway, record);
+    else if (record->kind == RECORD_EDIT)
+        r = follow_edit(gateway, record);
     else if (record->kind == RECORD_ATTEMPT)
         follow_result(gateway, record);
     if (r < 0)
         gateway_die("a submission as stored", r);
 }
 
-int gateway_recover(struct gateway *gateway, const struct record *record)
+static int recover_job(struct gateway *gateway, const struct record *record)
 {
     struct record whole = *record;
     struct job_spec spec;
     Wl__Submit *submit;
     char why[256];
     int r;
-
-    if (record->kind != RECORD_JOB) {
-        core_apply(gateway->with.core, record);
-        gateway_follow(gateway, record);
-        gateway_scratch_free(gateway);
-        return 0;
-    }
 
     submit = wl__submit__unpack(NULL, record->submit.spec->blob_size, record->submit.spec->blob);
     if (!submit || submit->job.len != sizeof spec.job)
@@ -187,8 +202,46 @@ int gateway_recover(struct gateway *gateway, const struct record *record)
         catalogue_spec_deinit(&spec);
     }
     wl__submit__free_unpacked(submit, NULL);
-    gateway_scratch_free(gateway);
     return r > 0 ? -EBADMSG : r;
+}
+
+static int recover_edit(struct gateway *gateway, const struct record *record)
+{
+    struct record whole = *record;
+    Wl__Edit *edit = wl__edit__unpack(NULL, record->edit.blob_size, record->edit.blob);
+    struct space *spaces = NULL;
+    char why[256];
+    int r = edit ? catalogue_spaces(edit, &spaces, why, sizeof why) : -EBADMSG;
+
+    if (r == 0) {
+        whole.edit.what = edit->what;
+        whole.edit.priority = edit->priority;
+        whole.edit.max_workers = edit->max_workers;
+        whole.edit.archived = edit->archived;
+        whole.edit.spaces = spaces;
+        whole.edit.n_spaces = edit->n_spaces;
+        core_apply(gateway->with.core, &whole);
+        r = follow_edit(gateway, &whole);
+        catalogue_spaces_free(spaces, edit->n_spaces);
+    }
+    wl__edit__free_unpacked(edit, NULL);
+    return r > 0 ? -EBADMSG : r;
+}
+
+int gateway_recover(struct gateway *gateway, const struct record *record)
+{
+    int r = 0;
+
+    if (record->kind == RECORD_JOB) {
+        r = recover_job(gateway, record);
+    } else if (record->kind == RECORD_EDIT) {
+        r = recover_edit(gateway, record);
+    } else {
+        core_apply(gateway->with.core, record);
+        gateway_follow(gateway, record);
+    }
+    gateway_scratch_free(gateway);
+    return r;
 }
 
 static void write_record(struct gateway *gateway, const struct record *record)
@@ -347,6 +400,7 @@ static const struct entry {
     [WL__ENVELOPE__BODY_RESULTS_REQUEST] = {STUDIO, gateway_on_results},
     [WL__ENVELOPE__BODY_ATTEMPTS_REQUEST] = {STUDIO, gateway_on_attempts},
     [WL__ENVELOPE__BODY_VERB] = {STUDIO, gateway_on_verb},
+    [WL__ENVELOPE__BODY_EDIT] = {STUDIO, gateway_on_edit},
     [WL__ENVELOPE__BODY_WATCH] = {STUDIO, gateway_on_watch},
     [WL__ENVELOPE__BODY_WORKERS_REQUEST] = {OPERATOR, gateway_on_workers},
     [WL__ENVELOPE__BODY_TEND] = {OPERATOR, gateway_on_tend},

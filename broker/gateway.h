@@ -4,9 +4,9 @@
  * read answered from the core's views. All that leaves goes through the journal, which holds it
  * until the records ahead of it are durable.
  *
- * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c and
- *          gateway_look.c for studios and operators, gateway_tend.c for operators alone,
- *          gateway_worker.c for workers,
+ * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c,
+ *          gateway_edit.c and gateway_look.c for studios and operators, gateway_tend.c for
+ *          operators alone, gateway_worker.c for workers,
  *          gateway_page.c for what the query thread answers; gateway_hello.c greets,
  *          gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.
@@ -158,11 +158,8 @@ void gateway_welcome(struct gateway *gateway, const struct effect *effect);
 
 /* The answer to a Tend that the core took. */
 void gateway_tended(struct gateway *gateway);
-/* The digest by which a repeated request is known. */
-void gateway_digest(struct gateway *gateway, const ProtobufCMessage *message,
-                    struct request_digest *ret_digest);
 
-/* What waits for the vault: a submission or a result, with its asker. */
+/* What waits for the vault: a submission, an edit or a result, with its asker. */
 struct pin {
     struct vault_request request;
     struct link_key key;
@@ -181,15 +178,31 @@ void gateway_pin(struct gateway *gateway, struct studio_id studio, const Protobu
                  size_t n_refs, struct job_spec *spec);
 void gateway_pins_drop(struct gateway *gateway); /* at the end: what the vault gave back */
 void gateway_submit_go(struct gateway *gateway, struct job_spec *spec);
+void gateway_edit_go(struct gateway *gateway);
 void gateway_result_go(struct gateway *gateway);
 void gateway_committed(struct gateway *gateway, const struct link_route *route,
                        const struct lease_id *lease, enum code code, const char *why,
                        const struct block_id *absent, size_t n_absent);
 
+/* Tasks named by a request; list is the caller's to free. */
+struct ranges {
+    struct task_range *list;
+    size_t n, capacity;
+};
+bool ranges_add(struct ranges *ranges, struct task_range range); /* false: GATEWAY_RANGES_MAX */
+/* The tasks of `step` that hold any of these frames, as a person names them; none where the step
+ * has no frames. A sentence where they cannot be had. */
+const char *ranges_of_frames(struct gateway *gateway, const struct space *space, uint32_t step,
+                             Wl__Range *const *frames, size_t n_frames, struct ranges *ranges);
+void gateway_digest(struct gateway *gateway, const ProtobufCMessage *message,
+                    struct request_digest *ret_digest);
+struct studio_id gateway_scope(const struct peer *peer); /* an operator's: 0, any */
+
 /* Handlers: the message is gateway->ask. */
 void gateway_on_hello(struct gateway *gateway);
 void gateway_on_submit(struct gateway *gateway);
 void gateway_on_verb(struct gateway *gateway);
+void gateway_on_edit(struct gateway *gateway);
 void gateway_on_pass_request(struct gateway *gateway);
 void gateway_on_jobs(struct gateway *gateway);
 void gateway_on_show(struct gateway *gateway);

@@ -69,7 +69,7 @@ static void reply_verb(struct gateway *gateway, const struct effect *effect)
     Wl__Done done = WL__DONE__INIT;
     char text[LIMIT_NOTE_BYTES];
 
-    words_done((enum verb_kind)verb->kind, effect->reply.tasks, verb->priority, text, sizeof text);
+    words_done((enum verb_kind)verb->kind, effect->reply.tasks, text, sizeof text);
     done.text = text;
     done.tasks = effect->reply.tasks;
     envelope.body_case = WL__ENVELOPE__BODY_DONE;
@@ -77,10 +77,41 @@ static void reply_verb(struct gateway *gateway, const struct effect *effect)
     gateway_answer(gateway, &envelope);
 }
 
-static void reply_no(struct gateway *gateway, enum code code, bool submit)
+static void reply_edit(struct gateway *gateway, const struct effect *effect)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Done done = WL__DONE__INIT;
+
+    done.text = (char *)"changed";
+    done.tasks = effect->reply.tasks;
+    envelope.body_case = WL__ENVELOPE__BODY_DONE;
+    envelope.done = &done;
+    gateway_answer(gateway, &envelope);
+}
+
+/* Which state it is that does not allow it, and the way out. */
+static void reply_state(struct gateway *gateway, const struct effect *effect, const char *what)
+{
+    const Wl__Envelope *asked = gateway->ask.envelope;
+    struct job_view view = {0};
+
+    core_job(gateway->with.core, &effect->reply.job, &view);
+    if (asked->body_case == WL__ENVELOPE__BODY_EDIT && asked->edit->archived && !view.archived)
+        gateway_refuse(gateway, CODE_STATE, what, "the job is not finished",
+                       "wait for it (westlight watch), or westlight cancel it first");
+    else if (view.archived)
+        gateway_refuse(gateway, CODE_STATE, what, "the job is archived",
+                       "westlight archive JOB --undo brings it back");
+    else
+        gateway_refuse(
+            gateway, CODE_STATE, what, "the job is cancelled",
+            "westlight retry JOB takes it up again; westlight resubmit JOB makes another");
+}
+
+static void reply_no(struct gateway *gateway, const struct effect *effect, bool submit)
 {
     const char *what = submit ? "the submission" : "the request";
-
+    enum code code = effect->code;
     if (code == CODE_INVALID && submit) {
         gateway_refuse(gateway, code, what, "it contradicts itself, or a limit",
                        "check its steps and what they depend on");
@@ -95,8 +126,10 @@ static void reply_no(struct gateway *gateway, enum code code, bool submit)
                        "repeat it under a new id (a client does this by itself)");
         return;
     case CODE_STATE:
-        gateway_refuse(gateway, code, what, "the job is in a state that does not allow it",
-                       "westlight show JOB says which; a cancelled job is submitted again");
+        reply_state(gateway, effect, what);
+        return;
+    case CODE_STALE:
+        gateway_refuse(gateway, code, what, "the job's frames were changed meanwhile", "ask again");
         return;
     case CODE_INVALID:
         gateway_refuse(gateway, code, what,
@@ -122,13 +155,15 @@ static void reply(struct gateway *gateway, const struct effect *effect)
         return;
     submit = ask->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT;
     if (effect->code != CODE_OK)
-        reply_no(gateway, effect->code, submit);
+        reply_no(gateway, effect, submit);
     else if (submit)
         reply_submit(gateway, effect);
     else if (ask->envelope->body_case == WL__ENVELOPE__BODY_VERB)
         reply_verb(gateway, effect);
     else if (ask->envelope->body_case == WL__ENVELOPE__BODY_TEND)
         gateway_tended(gateway);
+    else if (ask->envelope->body_case == WL__ENVELOPE__BODY_EDIT)
+        reply_edit(gateway, effect);
 }
 
 /* ---- to workers ---- */

@@ -22,7 +22,7 @@ bool gateway_sees(const struct peer *peer, struct studio_id studio)
            (peer->row.studio.value != 0 && peer->row.studio.value == studio.value);
 }
 
-static struct studio_id scope(const struct peer *peer)
+struct studio_id gateway_scope(const struct peer *peer)
 {
     return peer->row.role == ROLE_OPERATOR ? (struct studio_id){0} : peer->row.studio;
 }
@@ -61,6 +61,8 @@ static Wl__JobRow *job_row(struct gateway *gateway, const struct job_view *view,
     if (studio < gateway->studios_capacity && gateway->studios[studio])
         row->studio = gateway->studios[studio];
     row->priority = view->priority;
+    row->max_workers = view->max_workers;
+    row->archived = view->archived;
     row->state = view->state;
     row->reason = (char *)words_reason(view->reason);
     row->submitted_wall_s = view->submitted_wall_s;
@@ -143,11 +145,14 @@ static char *why_text(struct gateway *gateway, const struct catalogue_job *entry
 
 /* ---- lists ---- */
 
-static bool finished(const struct job_view *view)
+/* What is archived is in no list but its own; without `all` what is finished is left out. */
+static bool listed(const Wl__JobsRequest *wanted, const struct job_view *view)
 {
     const struct job_counts *counts = &view->counts;
 
-    return counts->done + counts->failed + counts->cancelled == counts->tasks;
+    if (wanted->archived || view->archived)
+        return wanted->archived && view->archived;
+    return wanted->all || counts->done + counts->failed + counts->cancelled < counts->tasks;
 }
 
 static void jobs_by_prefix(struct gateway *gateway, const Wl__JobsRequest *wanted, Wl__Jobs *jobs,
@@ -158,7 +163,7 @@ static void jobs_by_prefix(struct gateway *gateway, const Wl__JobsRequest *wante
     size_t n;
 
     memcpy(prefix, wanted->prefix.data, wanted->prefix.len);
-    n = catalogue_prefix(&gateway->catalogue, scope(gateway->ask.peer), prefix,
+    n = catalogue_prefix(&gateway->catalogue, gateway_scope(gateway->ask.peer), prefix,
                          wanted->prefix_nibbles, found, limit + 1);
     jobs->more = n > limit;
     for (size_t i = 0; i < n && i < limit; i++) {
@@ -170,7 +175,7 @@ static void jobs_by_prefix(struct gateway *gateway, const Wl__JobsRequest *wante
     }
 }
 
-/* Newest first. Without `all` what is finished is left out; how far one page looks is bounded. */
+/* Newest first; how far one page looks is bounded. */
 static void jobs_by_age(struct gateway *gateway, const Wl__JobsRequest *wanted, Wl__Jobs *jobs,
                         size_t limit)
 {
@@ -178,7 +183,7 @@ static void jobs_by_age(struct gateway *gateway, const Wl__JobsRequest *wanted, 
     size_t bytes = 0, looked = 0;
     struct job_view view;
 
-    while (core_job_before(gateway->with.core, scope(gateway->ask.peer), before, &view)) {
+    while (core_job_before(gateway->with.core, gateway_scope(gateway->ask.peer), before, &view)) {
         struct catalogue_job *entry;
         Wl__JobRow *row;
 
@@ -188,7 +193,7 @@ static void jobs_by_age(struct gateway *gateway, const Wl__JobsRequest *wanted, 
             return;
         }
         before = view.sequence;
-        if (!wanted->all && finished(&view))
+        if (!listed(wanted, &view))
             continue;
         entry = catalogue_find(&gateway->catalogue, &view.job);
         if (!entry)
@@ -257,19 +262,14 @@ static Wl__TaskRange **task_ranges(struct gateway *gateway, const struct job_id 
     return ranges;
 }
 
+/* *ret_space is freed after packing. */
 static void step_space(struct gateway *gateway, const struct job_id *job, uint32_t step,
-                       Wl__StepRow *row)
+                       Wl__SpaceParameter ***ret_space, size_t *ret_n)
 {
     const struct space *space = core_step_space(gateway->with.core, job, step);
-    Wl__SpaceParameter **parameters;
-    size_t n;
 
-    if (!space)
-        return;
-    if (wire_space_set(space, &parameters, &n) < 0)
+    if (space && wire_space_set(space, ret_space, ret_n) < 0)
         gateway_die("memory", -ENOMEM);
-    row->space = parameters; /* freed after packing */
-    row->n_space = n;
 }
 
 /* "blender 3.4.1": the first software it asks for. */
@@ -315,7 +315,7 @@ static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job
         row->n_dependencies = entry->submit->steps[step]->n_dependencies;
     }
     if (detail->spaces)
-        step_space(gateway, &entry->job, step, row);
+        step_space(gateway, &entry->job, step, &row->space, &row->n_space);
     return row;
 }
 
@@ -335,6 +335,8 @@ static int show(struct gateway *gateway, struct catalogue_job *entry, const stru
         message.job_key = (ProtobufCBinaryData){sizeof entry->key, (uint8_t *)key};
     }
     message.recipe = entry->submit->recipe;
+    message.frames = entry->frames;
+    message.n_frames = entry->n_frames;
     message.n_steps = entry->submit->n_steps;
     message.steps = gateway_scratch(gateway, (message.n_steps + 1) * sizeof *message.steps);
     for (uint32_t i = 0; i < message.n_steps; i++)
@@ -350,14 +352,54 @@ static int show(struct gateway *gateway, struct catalogue_job *entry, const stru
     return r;
 }
 
+/* What it was made from, for its studio alone: the job key is in it. */
+static void show_submission(struct gateway *gateway, struct catalogue_job *entry,
+                            const struct job_view *view)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Show message = WL__SHOW__INIT;
+    Wl__Submit submit = *entry->submit;
+    const uint8_t *key;
+
+    if (entry->studio.value != gateway->ask.peer->row.studio.value) {
+        gateway_refuse(gateway, CODE_REFUSED, "the job", "it is another studio's",
+                       "use a key of that studio");
+        return;
+    }
+    if (catalogue_key(&gateway->catalogue, entry, &key) != 0)
+        gateway_die("a job key as stored (is this the state's master.key?)", -EBADMSG);
+    message.row = job_row(gateway, view, entry);
+    submit.job_key = message.job_key = (ProtobufCBinaryData){sizeof entry->key, (uint8_t *)key};
+    message.recipe = submit.recipe;
+    message.frames = entry->frames;
+    message.n_frames = entry->n_frames;
+    message.submission = &submit;
+    submit.steps = gateway_scratch(gateway, (submit.n_steps + 1) * sizeof *submit.steps);
+    for (uint32_t i = 0; i < submit.n_steps; i++) {
+        Wl__Step *step = submit.steps[i] = gateway_scratch(gateway, sizeof *step);
+
+        *step = *entry->submit->steps[i];
+        step_space(gateway, &entry->job, i, &step->space, &step->n_space);
+    }
+    envelope.body_case = WL__ENVELOPE__BODY_SHOW;
+    envelope.show = &message;
+    gateway_answer(gateway, &envelope);
+    for (uint32_t i = 0; i < submit.n_steps; i++)
+        free(submit.steps[i]->space);
+}
+
 void gateway_on_show(struct gateway *gateway)
 {
+    const Wl__ShowRequest *wanted = gateway->ask.envelope->show_request;
     struct job_view view;
-    struct catalogue_job *entry =
-        gateway_job(gateway, &gateway->ask.envelope->show_request->job, &view);
+    struct catalogue_job *entry = gateway_job(gateway, &wanted->job, &view);
 
     if (!entry)
         return;
+    if (wanted->submission) {
+        show_submission(gateway, entry, &view);
+        return;
+    }
     for (size_t i = 0; i < ARRAY_SIZE(DETAILS); i++)
         if (show(gateway, entry, &view, &DETAILS[i]) == 0)
             return;

@@ -166,11 +166,14 @@ static bool pin_no(struct gateway *gateway, const struct pin *pin)
     code = pin_code(request, &why);
     if (code == CODE_OK)
         return false;
-    if (pin->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT && code == CODE_MISSING) {
-        gateway_refuse_missing(gateway, "the submission", request->absent, request->n_absent);
-    } else if (pin->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT) {
-        gateway_refuse(gateway, code, "the submission", why,
-                       "tell whoever runs the broker, then submit again");
+    bool result = pin->envelope->body_case == WL__ENVELOPE__BODY_RESULT;
+    const char *what =
+        pin->envelope->body_case == WL__ENVELOPE__BODY_EDIT ? "the request" : "the submission";
+
+    if (!result && code == CODE_MISSING) {
+        gateway_refuse_missing(gateway, what, request->absent, request->n_absent);
+    } else if (!result) {
+        gateway_refuse(gateway, code, what, why, "tell whoever runs the broker, then ask again");
     } else {
         result_no(gateway, pin, code, why);
     }
@@ -196,6 +199,8 @@ static void pin_done(struct gateway *gateway, struct pin *pin)
     ask->envelope = TAKE_PTR(pin->envelope);
     if (ask->envelope->body_case == WL__ENVELOPE__BODY_SUBMIT)
         gateway_submit_go(gateway, TAKE_PTR(pin->spec));
+    else if (ask->envelope->body_case == WL__ENVELOPE__BODY_EDIT)
+        gateway_edit_go(gateway);
     else
         gateway_result_go(gateway);
 }
@@ -302,6 +307,8 @@ static const char *submit_why(const Wl__Submit *submit)
         return "it has no steps";
     if (submit->n_refs == 0 && gateway_outside(&submit->recipe, 1, NULL) > 0)
         return "its recipe lies in the vault, and no refs name it";
+    if (submit->max_workers > LIMIT_LEASES)
+        return "its limit of workers is more than there can be";
     return NULL;
 }
 
@@ -348,12 +355,7 @@ void gateway_on_submit(struct gateway *gateway)
 
 /* ---- verbs ---- */
 
-struct ranges {
-    struct task_range *list;
-    size_t n, capacity;
-};
-
-static bool ranges_add(struct ranges *ranges, struct task_range range)
+bool ranges_add(struct ranges *ranges, struct task_range range)
 {
     if (ranges->n == LIMIT_PIECES_VERB)
         return false;
@@ -388,36 +390,42 @@ static const char *ranges_of_tasks(struct gateway *gateway, const Wl__Verb *verb
     return NULL;
 }
 
-/* By frame: the tasks that hold any of these frames, in every step that has frames. */
-static const char *ranges_of_frames(struct gateway *gateway, const Wl__Verb *verb,
-                                    const struct job_view *view, struct ranges *ranges)
+const char *ranges_of_frames(struct gateway *gateway, const struct space *space, uint32_t step,
+                             Wl__Range *const *frames, size_t n_frames, struct ranges *ranges)
 {
-    struct space_range *frames = gateway_scratch(gateway, verb->n_frames * sizeof *frames);
+    struct space_range *list = gateway_scratch(gateway, (n_frames + 1) * sizeof *list);
+    const char *name = space_frame_name(space);
+    struct space_interval *found = NULL;
+    size_t n_found = 0;
+    bool fits = true;
+    int r;
 
-    for (size_t i = 0; i < verb->n_frames; i++) {
-        const Wl__Range *frame = verb->frames[i];
+    for (size_t i = 0; i < n_frames; i++) {
+        const Wl__Range *frame = frames[i];
 
         if (frame->step == 0 || frame->step > INT64_MAX || frame->first > frame->last)
             return "it names a range of frames that is empty";
-        frames[i] = (struct space_range){frame->first, frame->last, (int64_t)frame->step};
+        list[i] = (struct space_range){frame->first, frame->last, (int64_t)frame->step};
     }
-    for (uint32_t step = 0; step < view->n_steps; step++) {
-        const struct space *space = core_step_space(gateway->with.core, &view->job, step);
-        const char *name = space ? space_frame_name(space) : NULL;
-        struct space_interval *found = NULL;
-        size_t n_found = 0;
-        bool fits = true;
-        int r = name ? space_find(space, name, frames, verb->n_frames, &found, &n_found) : 0;
+    r = name ? space_find(space, name, list, n_frames, &found, &n_found) : 0;
+    if (r < 0)
+        gateway_die("memory", r);
+    for (size_t i = 0; r == 0 && fits && i < n_found; i++)
+        fits = ranges_add(ranges, (struct task_range){step, found[i].first, found[i].last});
+    free(found);
+    return r > 0 || !fits ? "it names frames in too many pieces" : NULL;
+}
 
-        if (r < 0)
-            gateway_die("memory", r);
-        for (size_t i = 0; r == 0 && fits && i < n_found; i++)
-            fits = ranges_add(ranges, (struct task_range){step, found[i].first, found[i].last});
-        free(found);
-        if (r > 0 || !fits)
-            return "it names frames in too many pieces";
-    }
-    return ranges->n ? NULL : "the job has none of these frames";
+/* In every step that has frames. */
+static const char *verb_frames(struct gateway *gateway, const Wl__Verb *verb,
+                               const struct job_view *view, struct ranges *ranges)
+{
+    const char *why = NULL;
+
+    for (uint32_t step = 0; !why && step < view->n_steps; step++)
+        why = ranges_of_frames(gateway, core_step_space(gateway->with.core, &view->job, step), step,
+                               verb->frames, verb->n_frames, ranges);
+    return why ? why : ranges->n ? NULL : "the job has none of these frames";
 }
 
 static void verb_step(struct gateway *gateway, const Wl__Verb *verb, const struct job_view *view,
@@ -426,11 +434,8 @@ static void verb_step(struct gateway *gateway, const Wl__Verb *verb, const struc
     struct event event = {.kind = EVENT_VERB};
 
     event.verb.verb = (enum verb_kind)verb->kind;
-    event.verb.studio = gateway->ask.peer->row.role == ROLE_OPERATOR
-                            ? (struct studio_id){0}
-                            : gateway->ask.peer->row.studio;
+    event.verb.studio = gateway_scope(gateway->ask.peer);
     event.verb.job = view->job;
-    event.verb.priority = verb->priority;
     event.verb.ranges = ranges->list;
     event.verb.n_ranges = ranges->n;
     memcpy(event.verb.request.bytes, verb->request_id.data, sizeof event.verb.request.bytes);
@@ -447,14 +452,14 @@ void gateway_on_verb(struct gateway *gateway)
 
     if (!gateway_job(gateway, &verb->job, &view))
         return;
-    if (verb->kind < WL__VERB_KIND__VERB_CANCEL || verb->kind > WL__VERB_KIND__VERB_PRIORITY)
+    if (verb->kind < WL__VERB_KIND__VERB_CANCEL || verb->kind > WL__VERB_KIND__VERB_RETRY)
         why = "it asks for nothing that can be done";
     else if (verb->n_tasks > 0 && verb->n_frames > 0)
         why = "it names tasks and frames";
     else if (verb->n_tasks > 0)
         why = ranges_of_tasks(gateway, verb, &view, &ranges);
     else if (verb->n_frames > 0)
-        why = ranges_of_frames(gateway, verb, &view, &ranges);
+        why = verb_frames(gateway, verb, &view, &ranges);
 
     if (why)
         gateway_refuse(gateway, CODE_INVALID, "the request", why,

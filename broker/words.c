@@ -114,6 +114,11 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
     case WHY_UNWILLING:
         unwilling(why, text, size);
         return;
+    case WHY_LIMIT:
+        snprintf(text, size,
+                 "at its limit of %" PRIu32 " worker%s: westlight set JOB --max-workers changes it",
+                 why->workers, why->workers == 1 ? "" : "s");
+        return;
     case WHY_HELD:
         snprintf(text, size,
                  "held for workers that are expected back after a lost link: it goes to "
@@ -164,7 +169,7 @@ const char *words_reason(enum pause_reason reason)
     return "";
 }
 
-void words_done(enum verb_kind verb, uint64_t tasks, int32_t priority, char *text, size_t size)
+void words_done(enum verb_kind verb, uint64_t tasks, char *text, size_t size)
 {
     const char *s = tasks == 1 ? "" : "s";
 
@@ -181,9 +186,6 @@ void words_done(enum verb_kind verb, uint64_t tasks, int32_t priority, char *tex
         return;
     case VERB_RETRY:
         snprintf(text, size, "%" PRIu64 " task%s will be run again", tasks, s);
-        return;
-    case VERB_PRIORITY:
-        snprintf(text, size, "priority is %" PRId32, priority);
         return;
     }
 }

@@ -12,4 +12,4 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
 const char *words_worker(const struct worker_view *view);
 const char *words_reason(enum pause_reason reason); /* "" where the job is not paused */
 /* What a verb did. */
-void words_done(enum verb_kind verb, uint64_t tasks, int32_t priority, char *text, size_t size);
+void words_done(enum verb_kind verb, uint64_t tasks, char *text, size_t size);

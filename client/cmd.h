@@ -17,6 +17,9 @@ int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
 int cmd_retry(int argc, char **argv);
 int cmd_software(int argc, char **argv);
+int cmd_set(int argc, char **argv);
+int cmd_resubmit(int argc, char **argv);
+int cmd_archive(int argc, char **argv);
 int cmd_workers(int argc, char **argv);
 int cmd_key(int argc, char **argv);
 
@@ -25,12 +28,20 @@ struct cmd_args {
     const char *farm, *out, *frames_text;
     struct westlight_range *frames;
     size_t n_frames;
-    bool json, follow, force, all;
+    bool json, follow, force, all, archived, undo;
     long attempt, step;
     const char *words[4];
     int n_words;
 };
-enum { CMD_FRAMES = 1, CMD_OUT = 2, CMD_FOLLOW = 4, CMD_FORCE = 8, CMD_ALL = 16, CMD_ATTEMPT = 32 };
+enum {
+    CMD_FRAMES = 1,
+    CMD_OUT = 2,
+    CMD_FOLLOW = 4,
+    CMD_FORCE = 8,
+    CMD_ALL = 16, /* and --archived */
+    CMD_ATTEMPT = 32,
+    CMD_UNDO = 64,
+};
 /* Takes the options of `takes` and from min to max words; complains otherwise. */
 int cmd_parse(struct cmd_args *args, int argc, char **argv, unsigned takes, int min, int max);
 void cmd_args_deinit(struct cmd_args *args);

@@ -14,7 +14,6 @@
 
 struct jobs {
     json_t *array;
-    bool all;
     size_t n;
 };
 
@@ -43,14 +42,20 @@ int cmd_jobs(int argc, char **argv)
         jobs.array = json_array();
     else
         show_row_head();
-    r = westlight_jobs(westlight, args.all, row_print, &jobs);
+    r = westlight_jobs(westlight,
+                       args.archived ? WESTLIGHT_ARCHIVED
+                       : args.all    ? WESTLIGHT_ALL
+                                     : WESTLIGHT_UNFINISHED,
+                       row_print, &jobs);
     if (r) {
         r = complain_library(r, westlight_why(westlight));
         json_decref(jobs.array);
     } else if (jobs.array)
         show_json(jobs.array, false);
     else if (!jobs.n)
-        printf("no jobs%s\n", args.all ? "" : " that are not finished; --all lists every one");
+        printf("no jobs%s\n", args.archived ? " that are archived"
+                              : args.all    ? ""
+                                            : " that are not finished; --all lists every one");
     westlight_close(westlight);
     return r;
 }
@@ -282,7 +287,7 @@ static int verb(int argc, char **argv, enum westlight_verb what, const char *pas
         cmd_args_deinit(&args);
         return r;
     }
-    r = westlight_do(westlight, id, what, args.frames, args.n_frames, 0, &tasks);
+    r = westlight_do(westlight, id, what, args.frames, args.n_frames, &tasks);
     if (r)
         r = complain_library(r, westlight_why(westlight));
     else if (args.json)

@@ -113,9 +113,9 @@ static int others_pause(struct render *render)
     int r;
 
     local_run_job(render->local, others.mine);
-    r = westlight_jobs(render->westlight, false, other_take, &others);
+    r = westlight_jobs(render->westlight, WESTLIGHT_UNFINISHED, other_take, &others);
     for (size_t i = 0; r == 0 && i < others.n; i++)
-        r = westlight_do(render->westlight, others.ids[i], WESTLIGHT_PAUSE, NULL, 0, 0, &tasks);
+        r = westlight_do(render->westlight, others.ids[i], WESTLIGHT_PAUSE, NULL, 0, &tasks);
     free(others.ids);
     return r ? complain_library(r, westlight_why(render->westlight)) : 0;
 }
@@ -136,10 +136,10 @@ static bool continued(struct render *render)
     }
     bool failed = shown->row.counts.failed > 0, paused = strcmp(shown->row.phase, "paused") == 0;
 
-    if (failed && westlight_do(render->westlight, id, WESTLIGHT_RETRY, NULL, 0, 0, &tasks))
+    if (failed && westlight_do(render->westlight, id, WESTLIGHT_RETRY, NULL, 0, &tasks))
         return false;
     if (paused)
-        westlight_do(render->westlight, id, WESTLIGHT_RESUME, NULL, 0, 0, &tasks);
+        westlight_do(render->westlight, id, WESTLIGHT_RESUME, NULL, 0, &tasks);
 
     strcpy(render->id, id);
     if (!render->options.json)
@@ -410,7 +410,7 @@ static int bring_home(struct render *render)
                  westlight_why(render->westlight));
     }
     if (ending.stuck &&
-        westlight_do(render->westlight, render->id, WESTLIGHT_CANCEL, NULL, 0, 0, &tasks) == 0)
+        westlight_do(render->westlight, render->id, WESTLIGHT_CANCEL, NULL, 0, &tasks) == 0)
         local_run_forget(render->local);
     return conclude(render, &ending);
 }

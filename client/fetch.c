@@ -5,6 +5,7 @@
  * (homing.c).
  */
 #include <client/homing.h>
+#include <client/recipe.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,71 +14,26 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <client/farm.h>
-
 #define RETRY_NS   NS_PER_S /* while the broker is away */
 #define PIECES_MAX 64 /* blocks of manifests that are open together; one result may have more */
 
 /* ---- before the first result ---- */
 
-/* The studio's own copy of the key, where the broker gave none. */
-static int kept_key(const char *id, uint8_t ret_key[32])
-{
-    char folder[LIMIT_PATH_BYTES - 64], path[LIMIT_PATH_BYTES];
-    _cleanup_(bytes_wipe_deinit) struct bytes text = {0};
-
-    int r = farm_state_folder("jobs", folder, sizeof(folder));
-    if (r < 0)
-        return r;
-    snprintf(path, sizeof(path), "%s/%s", folder, id);
-    r = file_read(path, 4096, &text);
-    if (r == 0)
-        r = bytes_append(&text, "", 1);
-    if (r < 0)
-        return r;
-    char *key = strstr((char *)text.data, "\nkey ");
-    if (!key || strlen(key) < 5 + 64)
-        return -ENOENT;
-    key[5 + 64] = '\0';
-    return hex_decode(key + 5, ret_key, 32);
-}
-
-int look_job_key(struct westlight *westlight, const Wl__Show *show, const char *id,
-                 uint8_t ret_key[32])
-{
-    if (show->job_key.len == 32) {
-        memcpy(ret_key, show->job_key.data, 32);
-        return 0;
-    }
-    if (kept_key(id, ret_key) == 0)
-        return 0;
-    return connection_fail(westlight, WESTLIGHT_E_REFUSED,
-                           "job %s: only studio %s may open it: use a key of that studio", id,
-                           show->row->studio);
-}
-
+/* What tasks are called, and, the first time, where their files go: frames that were added since
+ * change the first alone. */
 static int open_recipe(struct homing *homing, const Wl__Show *show)
 {
-    _cleanup_(bytes_wipe_deinit) struct bytes packed = {0};
     Wl__Recipe *recipe = NULL;
-    const char *why = "";
-    uint8_t secret[32];
 
-    job_key_in(homing->job_key, secret);
-    int r = blocks_open_ref(&homing->blocks, secret, show->recipe, &packed);
-    wipe(secret, sizeof(secret));
+    int r = recipe_open(&homing->blocks, homing->id, homing->job_key, show->recipe, &recipe);
     if (r != 0)
         return r;
-    r = wire_recipe_unpack(packed.data, packed.size, &recipe, &why);
-    if (r > 0)
-        return connection_fail(homing->westlight, WESTLIGHT_E_CORRUPT,
-                               "job %s: its recipe cannot be read: %s", homing->id, why);
-    if (r == 0)
-        r = look_steps_of_recipe(recipe, &homing->steps);
-    if (r == 0)
+    look_steps_free(homing->steps);
+    homing->steps = NULL;
+    r = look_steps_of_recipe(recipe, &homing->steps);
+    if (r == 0 && !homing->places)
         r = homing_places(homing, recipe);
-    if (recipe)
-        wl__recipe__free_unpacked(recipe, NULL);
+    wl__recipe__free_unpacked(recipe, NULL);
     return r;
 }
 
@@ -267,6 +223,20 @@ static int home_group(struct homing *homing, Wl__ResultRow *const *rows, size_t 
     return r == 0 ? homing_write(homing, page.results, n) : r;
 }
 
+/* A result of a frame that was added since the recipe was read. */
+static int see_new_frames(struct homing *homing, const Wl__Results *rows)
+{
+    _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+    bool known = true;
+
+    for (size_t i = 0; i < rows->n_results; i++)
+        known &= look_knows(homing->steps, rows->results[i]->step, rows->results[i]->task);
+    if (known)
+        return 0;
+    int r = look_show(homing->westlight, homing->job, &answer);
+    return r == 0 ? open_recipe(homing, answer->show) : r;
+}
+
 static int fetch_page(struct homing *homing, bool *ret_more)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
@@ -275,6 +245,7 @@ static int fetch_page(struct homing *homing, bool *ret_more)
     if (r != 0)
         return r;
     const Wl__Results *rows = answer->results;
+    r = see_new_frames(homing, rows);
     for (size_t i = 0, n; r == 0 && i < rows->n_results; i += n) {
         n = group(rows, i);
         r = home_group(homing, rows->results + i, n);
@@ -381,7 +352,7 @@ static int begin(struct homing *homing, struct westlight_row *row)
         r = look_steps_new(show->steps, show->n_steps,
                            &watch->steps); /* westlight_next may come later */
     if (r == 0)
-        r = look_job_key(westlight, show, homing->id, homing->job_key);
+        r = recipe_key(westlight, show, homing->id, homing->job_key);
     if (r == 0)
         r = open_recipe(homing, show);
     if (r == 0)

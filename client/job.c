@@ -153,6 +153,13 @@ void westlight_job_tag(struct westlight_job *job, const char *tag)
         PUSH(job->tags, job->n_tags, copy(tag));
 }
 
+void westlight_job_max_workers(struct westlight_job *job, uint32_t max_workers)
+{
+    if (within(job, max_workers <= LIMIT_LEASES, "limit of %u workers: at most %u are taken",
+               max_workers, LIMIT_LEASES))
+        job->max_workers = max_workers;
+}
+
 void westlight_job_parameter(struct westlight_job *job, const char *name, enum westlight_type type,
                              const char *value)
 {
@@ -411,6 +418,15 @@ void westlight_step_output(struct westlight_step *step, const char *folder)
 void westlight_step_output_optional(struct westlight_step *step)
 {
     step->recipe->output_optional = true;
+}
+
+void westlight_step_within(struct westlight_step *step, int64_t first, int64_t last)
+{
+    if (!step->recipe->within)
+        step->recipe->within = NEW(Wl__Range, wl__range__init);
+    step->recipe->within->first = first;
+    step->recipe->within->last = last;
+    step->recipe->within->step = 1;
 }
 
 void westlight_step_software(struct westlight_step *step, const char *software)

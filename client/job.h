@@ -33,6 +33,7 @@ struct westlight_job {
     Wl__Recipe recipe; /* its roots are lent while it is submitted */
     char *note, *person;
     int32_t priority;
+    uint32_t max_workers;
     char **tags;
     size_t n_tags;
     struct job_root *roots;

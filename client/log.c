@@ -4,8 +4,8 @@
  * was shown already is left out by its length, or, where segments were missed, by finding the last
  * one that was shown.
  */
-#include <client/blocks.h>
 #include <client/look.h>
+#include <client/recipe.h>
 
 #include <errno.h>
 #include <stdlib.h>
@@ -242,10 +242,7 @@ int westlight_log(struct westlight *westlight, const char *id, uint32_t step, ui
     if (r == 0)
         r = look_show(westlight, reading.job, &show);
     if (r == 0)
-        r = look_job_key(westlight, show->show, id, reading.job_key);
-    if (r == 0 && (step >= show->show->n_steps || task >= show->show->steps[step]->tasks))
-        r = connection_fail(westlight, WESTLIGHT_E_USAGE,
-                            "log: the job has no such task: see westlight show");
+        r = recipe_key(westlight, show->show, id, reading.job_key);
     if (r == 0)
         r = attempt ? show_attempt(&reading, attempt) : show_newest(&reading, follow);
     blocks_deinit(&reading.blocks);

@@ -19,7 +19,8 @@ static int ask_jobs(struct westlight *westlight, Wl__JobsRequest *request,
                            ret_answer);
 }
 
-int westlight_jobs(struct westlight *westlight, bool all, westlight_on_row *on_row, void *user)
+int westlight_jobs(struct westlight *westlight, enum westlight_listed which,
+                   westlight_on_row *on_row, void *user)
 {
     uint64_t before = 0;
     bool more = true;
@@ -28,7 +29,8 @@ int westlight_jobs(struct westlight *westlight, bool all, westlight_on_row *on_r
     while (more) {
         _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
         Wl__JobsRequest request = WL__JOBS_REQUEST__INIT;
-        request.all = all;
+        request.all = which == WESTLIGHT_ALL;
+        request.archived = which == WESTLIGHT_ARCHIVED;
         request.before_sequence = before;
         request.limit = LIMIT_PAGE;
         int r = ask_jobs(westlight, &request, &answer);
@@ -82,6 +84,11 @@ int westlight_resolve(struct westlight *westlight, const char *prefix,
         request.prefix = (ProtobufCBinaryData){(request.prefix_nibbles + 1) / 2, bytes};
     }
     int r = ask_jobs(westlight, &request, &answer);
+    while (r == 0 && last && answer->jobs->n_jobs == 0 && answer->jobs->more) {
+        request.before_sequence = answer->jobs->next;
+        wire_free(TAKE_PTR(answer));
+        r = ask_jobs(westlight, &request, &answer);
+    }
     if (r != 0)
         return r;
     if (answer->jobs->n_jobs == 0)
@@ -165,7 +172,26 @@ static int step_places(struct westlight *westlight, const Wl__Show *show, uint32
     return r;
 }
 
-static int step_row(struct westlight *westlight, const Wl__StepRow *message,
+/* The frames as they were last set; otherwise all there are. */
+static int set_frames(struct westlight *westlight, const Wl__Show *show, const char **ret_text)
+{
+    _cleanup_(freep) struct space_range *ranges = calloc(show->n_frames, sizeof(*ranges));
+
+    if (!ranges)
+        return -ENOMEM;
+    for (size_t i = 0; i < show->n_frames; i++)
+        ranges[i] = (struct space_range){show->frames[i]->first, show->frames[i]->last,
+                                         (int64_t)show->frames[i]->step};
+    size_t size = space_format_ranges(ranges, show->n_frames, NULL, 0) + 1;
+    char *text = connection_scratch(westlight, size, 1);
+    if (!text)
+        return -ENOMEM;
+    space_format_ranges(ranges, show->n_frames, text, size);
+    *ret_text = text;
+    return 0;
+}
+
+static int step_row(struct westlight *westlight, const Wl__Show *show, const Wl__StepRow *message,
                     const struct space *space, struct westlight_step_row *row)
 {
     Wl__TaskRange whole = WL__TASK_RANGE__INIT, *all = &whole;
@@ -178,7 +204,9 @@ static int step_row(struct westlight *westlight, const Wl__StepRow *message,
                    message->running, message->done, message->failed, message->cancelled},
     };
     whole.last = space_size(space) - 1;
-    int r = scratch_frames(westlight, space, &all, 1, true, &row->frames);
+    int r = show->n_frames > 0 && space_frame_name(space)
+                ? set_frames(westlight, show, &row->frames)
+                : scratch_frames(westlight, space, &all, 1, true, &row->frames);
     if (r == 0)
         r = scratch_frames(westlight, space, message->done_tasks, message->n_done_tasks, true,
                            &row->frames_done);
@@ -208,7 +236,7 @@ int westlight_show(struct westlight *westlight, const char *id,
 
     r = look_steps_new(show->steps, show->n_steps, &steps);
     for (size_t i = 0; r == 0 && i < show->n_steps; i++) {
-        r = step_row(westlight, show->steps[i], &steps->spaces[i], &rows[i]);
+        r = step_row(westlight, show, show->steps[i], &steps->spaces[i], &rows[i]);
         if (r == 0)
             r = step_places(westlight, show, (uint32_t)i, &steps->spaces[i], &rows[i]);
     }
@@ -255,6 +283,24 @@ int westlight_unwatch(struct westlight *westlight, const char *id)
     return r;
 }
 
+/* A notice that tells of a frame which was added since it was asked what tasks are called. */
+static int see_new_frames(struct westlight *westlight, struct westlight_watch *watch,
+                          const Wl__Notice *notice)
+{
+    _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+    bool known = true;
+
+    for (size_t i = 0; i < notice->n_live; i++)
+        known &= look_knows(watch->steps, notice->live[i]->step, notice->live[i]->task);
+    if (known)
+        return 0;
+    int r = look_show(westlight, watch->job, &answer);
+    if (r != 0)
+        return r;
+    look_steps_free(TAKE_PTR(watch->steps));
+    return look_steps_new(answer->show->steps, answer->show->n_steps, &watch->steps);
+}
+
 int westlight_next(struct westlight *westlight, int timeout_ms,
                    const struct westlight_notice **ret_notice)
 {
@@ -273,7 +319,9 @@ int westlight_next(struct westlight *westlight, int timeout_ms,
     struct westlight_notice *out = connection_scratch(westlight, 1, sizeof(*out));
     if (!out || !watch->steps)
         return -ENOMEM;
-    r = look_row(westlight, notice->row, &out->row);
+    r = see_new_frames(westlight, watch, notice);
+    if (r == 0)
+        r = look_row(westlight, notice->row, &out->row);
     if (r == 0)
         r = look_live(westlight, watch->steps, notice->live, notice->n_live, &live);
     if (r != 0)

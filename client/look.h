@@ -20,6 +20,8 @@ int look_steps_new(Wl__StepRow *const *rows, size_t n, struct look_steps **ret_s
 int look_steps_of_recipe(const Wl__Recipe *recipe, struct look_steps **ret_steps);
 void look_steps_free(struct look_steps *steps);
 DEFINE_CLEANUP(struct look_steps *, look_steps_free)
+/* Whether the task was there when the steps were read. */
+bool look_knows(const struct look_steps *steps, uint32_t step, uint64_t task);
 /* "frame 7", "frames 1-5", "frame 7, camera left"; without parameters the step's name. */
 void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task, char *ret_name,
                     size_t size);
@@ -49,6 +51,3 @@ void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage);
 /* A page of the attempts of one task, after that sequence. */
 int look_attempts(struct westlight *westlight, const uint8_t job[16], uint32_t step, uint64_t task,
                   uint64_t after, Wl__Envelope **ret_answer);
-/* The job's key, from the broker's answer or the studio's own copy. */
-int look_job_key(struct westlight *westlight, const Wl__Show *show, const char *id,
-                 uint8_t ret_key[32]);

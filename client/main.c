@@ -20,8 +20,8 @@ struct command {
 #define RENDER_HELP                                                                                \
     "SCENE [-f FRAMES] [-o DIR|PATTERN] [--local [--workers N] [--slots N]]\n"                     \
     "    [--chunk N] [--size WxH] [--preset NAME] [-p NAME=VALUE]... [--env NAME=VALUE]...\n"      \
-    "    [--software NAME=VERSION] [--name TEXT] [--note TEXT] [--priority N]\n"                      \
-    "    [--pool NAME] [--farm NAME] [--force] [--json]\n\n"                                                     \
+    "    [--software NAME=VERSION] [--name TEXT] [--note TEXT] [--tag T]... [--priority N]\n"        \
+    "    [--max-workers N] [--pool NAME] [--farm NAME] [--force] [--json]\n\n"                       \
     "  -f, --frames FRAMES   1-240, 1-240:2, 1-240x2, 1..10, 5,10-20,-3--1\n"                      \
     "  -o, --output WHERE    a folder, or a pattern: out/beauty.#### (default SCENE-frames)\n"     \
     "  --local               a private farm on this machine; the same command continues\n"         \
@@ -35,6 +35,7 @@ struct command {
     "  --narrow PATTERN      files that go to their own frame only: cache/smoke_####.vdb\n"        \
     "  --allow-missing       render although files are missing\n"                                  \
     "  --software NAME=VERSION  run this version (the one that saved the scene, or the newest)\n"  \
+    "  --max-workers N       at most N of its tasks run at once (0: no limit)\n"                   \
     "  -p NAME=VALUE         a parameter of the preset; see westlight help presets\n"
 
 #define WORKERS_HELP                                                                               \
@@ -51,10 +52,16 @@ struct command {
     "  WORKER is a name, the first 4 or more characters of a key, or an id of --json. Put -- ahead\n"\
     "  of one that begins with a dash.\n"
 
+#define EDIT_HELP                                                                                  \
+    "JOB [-f FRAMES] [--name TEXT] [--note TEXT] [--tag T]... [--priority N]\n"                    \
+    "    [--max-workers N] [--farm NAME] [--json]\n\n  " JOB_HELP "\n"
+
 static const struct command commands[] = {
     {"render", cmd_render, "render a scene and bring its frames home", RENDER_HELP},
     {"submit", cmd_submit, "hand a scene to the farm and return", RENDER_HELP},
-    {"jobs", cmd_jobs, "list jobs", "[--all] [--farm NAME] [--json]"},
+    {"jobs", cmd_jobs, "list jobs",
+     "[--all | --archived] [--farm NAME] [--json]\n\n"
+     "  --all                 finished ones too; what is archived is listed by --archived alone"},
     {"show", cmd_show, "one job: its state, and why it waits",
      "JOB [--farm NAME] [--json]\n\n  " JOB_HELP},
     {"watch", cmd_watch, "follow a job until it is finished",
@@ -71,6 +78,18 @@ static const struct command commands[] = {
     {"retry", cmd_retry, "run failed frames again, or those named",
      "JOB [-f FRAMES] [--farm NAME] [--json]\n\n  " JOB_HELP},
     {"software", cmd_software, "list what the farm renders with", "[--farm NAME] [--json]"},
+    {"set", cmd_set, "change a job that is there, also while it runs",
+     EDIT_HELP
+     "  -f, --frames FRAMES   all of its frames from now on: more or fewer; what runs or is done "
+     "and\n"
+     "                        stays is not disturbed; a chunk that holds one of them stays whole\n"
+     "  --tag T               its tags from now on, one each time; --tag '' takes them away\n"
+     "  --max-workers N       at most N of its tasks run at once (0: no limit)"},
+    {"resubmit", cmd_resubmit, "another job from the same inputs, without sending them",
+     EDIT_HELP "  What is not named is as it was; the scene's folder is not needed any more."},
+    {"archive", cmd_archive, "take a finished job out of the list",
+     "JOB [--undo] [--farm NAME] [--json]\n\n  " JOB_HELP "\n"
+     "  It can still be shown and fetched; westlight jobs --archived lists it."},
     {"workers", cmd_workers, "list the farm's workers, or look after them (operators)",
      WORKERS_HELP},
     {"key", cmd_key, "make a key for yourself", "new [--key FILE] [--secret FILE]"},
@@ -117,7 +136,8 @@ static const struct option long_options[] = {
     {"farm", required_argument, NULL, 'F'},   {"json", no_argument, NULL, 'J'},
     {"frames", required_argument, NULL, 'f'}, {"output", required_argument, NULL, 'o'},
     {"follow", no_argument, NULL, 'w'},       {"force", no_argument, NULL, 'O'},
-    {"all", no_argument, NULL, 'a'},          {"attempt", required_argument, NULL, 'A'},
+    {"all", no_argument, NULL, 'a'},          {"archived", no_argument, NULL, 'R'},
+    {"undo", no_argument, NULL, 'U'},         {"attempt", required_argument, NULL, 'A'},
     {"step", required_argument, NULL, 'S'},   {NULL, 0, NULL, 0},
 };
 
@@ -129,7 +149,8 @@ static int arg_take(struct cmd_args *args, const char *command, int option, unsi
         const char *name;
     } needs[] = {{'f', CMD_FRAMES, "-f"},       {'o', CMD_OUT, "-o"},
                  {'w', CMD_FOLLOW, "--follow"}, {'O', CMD_FORCE, "--force"},
-                 {'a', CMD_ALL, "--all"},       {'A', CMD_ATTEMPT, "--attempt"},
+                 {'a', CMD_ALL, "--all"},       {'R', CMD_ALL, "--archived"},
+                 {'U', CMD_UNDO, "--undo"},     {'A', CMD_ATTEMPT, "--attempt"},
                  {'S', CMD_ATTEMPT, "--step"}};
 
     for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
@@ -153,6 +174,12 @@ static int arg_take(struct cmd_args *args, const char *command, int option, unsi
         return 0;
     case 'a':
         args->all = true;
+        return 0;
+    case 'R':
+        args->archived = true;
+        return 0;
+    case 'U':
+        args->undo = true;
         return 0;
     case 'o':
         args->out = optarg;

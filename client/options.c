@@ -184,7 +184,7 @@ static int count_parse(const char *option, const char *text, long max, unsigned 
     return 0;
 }
 
-static int priority_parse(const char *text, int *ret_priority)
+int options_priority(const char *text, int32_t *ret_priority)
 {
     long number;
 
@@ -192,7 +192,30 @@ static int priority_parse(const char *text, int *ret_priority)
         complain("--priority %s: it is no number from -1000000 to 1000000", text);
         return EXIT_USAGE;
     }
-    *ret_priority = (int)number;
+    *ret_priority = (int32_t)number;
+    return 0;
+}
+
+int options_max_workers(const char *text, uint32_t *ret_max_workers)
+{
+    long number;
+
+    if (!options_number(text, 0, 1000000, &number)) {
+        complain("--max-workers %s: it is no number from 0 (no limit) to 1000000", text);
+        return EXIT_USAGE;
+    }
+    *ret_max_workers = (uint32_t)number;
+    return 0;
+}
+
+static int tag_add(struct options *options, const char *tag)
+{
+    const char **grown = reallocarray(options->tags, options->n_tags + 1, sizeof(*grown));
+
+    if (!grown)
+        abort();
+    options->tags = grown;
+    grown[options->n_tags++] = tag;
     return 0;
 }
 
@@ -209,8 +232,10 @@ enum {
     LONG_JSON,
     LONG_NAME,
     LONG_NOTE,
+    LONG_TAG,
     LONG_PRIORITY,
     LONG_POOL,
+    LONG_MAX_WORKERS,
     LONG_FORCE,
     LONG_ASSET,
     LONG_EXCLUDE,
@@ -237,8 +262,10 @@ static const struct option long_options[] = {
     {"json", no_argument, NULL, LONG_JSON},
     {"name", required_argument, NULL, LONG_NAME},
     {"note", required_argument, NULL, LONG_NOTE},
+    {"tag", required_argument, NULL, LONG_TAG},
     {"priority", required_argument, NULL, LONG_PRIORITY},
     {"pool", required_argument, NULL, LONG_POOL},
+    {"max-workers", required_argument, NULL, LONG_MAX_WORKERS},
     {"force", no_argument, NULL, LONG_FORCE},
     {"asset", required_argument, NULL, LONG_ASSET},
     {"exclude", required_argument, NULL, LONG_EXCLUDE},
@@ -294,10 +321,14 @@ static int option_take(struct options *options, int option, const char *value)
         options->note = value;
         return 0;
     case LONG_PRIORITY:
-        return priority_parse(value, &options->priority);
+        return options_priority(value, &options->priority);
     case LONG_POOL:
         options->pool = value;
         return 0;
+    case LONG_TAG:
+        return tag_add(options, value);
+    case LONG_MAX_WORKERS:
+        return options_max_workers(value, &options->max_workers);
     case LONG_FORCE:
         options->force = true;
         return 0;
@@ -373,6 +404,7 @@ void options_deinit(struct options *options)
     free(options->assets);
     free(options->exclude);
     free(options->narrow);
+    free(options->tags);
     free(options->frames);
     *options = (struct options){0};
 }

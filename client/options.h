@@ -38,7 +38,10 @@ struct options {
     struct option_pair *env;
     size_t n_env;
     const char *farm, *name, *note, *pool;
-    int priority;
+    const char **tags;
+    size_t n_tags;
+    int32_t priority;
+    uint32_t max_workers;
     bool json, force, allow_missing, dry_run;
     const char **assets, **exclude, **narrow;
     size_t n_assets, n_exclude, n_narrow;
@@ -52,6 +55,9 @@ const char *options_param(const struct options *options, const char *name, const
 /* "64G", "512M", "2048" (MiB) to MiB; false where it is no amount. */
 bool options_mebibytes(const char *text, double *ret_mib);
 bool options_number(const char *text, long min, long max, long *ret_number);
+/* The values of --priority and --max-workers; EXIT_USAGE after a message. */
+int options_priority(const char *text, int32_t *ret_priority);
+int options_max_workers(const char *text, uint32_t *ret_max_workers);
 /* Reads frames; on an error prints the text with a caret below the character. */
 int options_frames(const char *option, const char *text, struct westlight_range **ret_frames,
                    size_t *ret_n);

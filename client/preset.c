@@ -430,6 +430,9 @@ int preset_job(const struct options *options, struct inputs *inputs, struct west
 
     job = westlight_job_new(options->name ? options->name : strrchr(scene.path, '/') + 1);
     westlight_job_describe(job, options->note, user ? user->pw_name : "", options->priority);
+    westlight_job_max_workers(job, options->max_workers);
+    for (size_t i = 0; i < options->n_tags; i++)
+        westlight_job_tag(job, options->tags[i]);
     for (size_t i = 0; i < options->n_env; i++)
         westlight_job_variable(job, options->env[i].name, options->env[i].value);
     scene.n_roots = inputs_add(inputs, job);

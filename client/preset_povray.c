@@ -285,6 +285,10 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
         return r;
     preset_frames(scene, step);
     preset_inputs(scene, step);
+    if (scene->n_frames && strcmp(first, "-") != 0)
+        westlight_step_within(step, strtoll(first, NULL, 10), strtoll(last, NULL, 10));
+    else if (scene->n_frames)
+        westlight_step_within(step, ini.first, ini.last);
     preset_software(scene, step, "povray");
     westlight_step_file(step, "Render", "render.sh", false, script);
     westlight_step_output(step, scene->out);

@@ -78,6 +78,11 @@ int look_steps_of_recipe(const Wl__Recipe *recipe, struct look_steps **ret_steps
     return r;
 }
 
+bool look_knows(const struct look_steps *steps, uint32_t step, uint64_t task)
+{
+    return step < steps->n && task < space_size(&steps->spaces[step]);
+}
+
 static const struct space_parameter *frame_parameter(const struct space *space)
 {
     const char *name = space_frame_name(space);
@@ -324,6 +329,8 @@ int look_row(struct westlight *westlight, const Wl__JobRow *message, struct west
         .studio = message->studio,
         .note = message->note,
         .priority = message->priority,
+        .max_workers = message->max_workers,
+        .archived = message->archived,
         .state = job_state_name(message->state),
         .reason = message->reason,
         .submitted_wall_s = message->submitted_wall_s,

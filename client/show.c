@@ -144,6 +144,12 @@ void show_job(const struct westlight_shown *shown)
            row->reason);
     if (*row->note)
         printf("note       %s\n", row->note);
+    for (size_t i = 0; i < row->n_tags; i++)
+        printf("%s%s%s", i ? ", " : "tags       ", row->tags[i], i + 1 == row->n_tags ? "\n" : "");
+    if (row->max_workers)
+        printf("limit      %u worker%s\n", row->max_workers, row->max_workers == 1 ? "" : "s");
+    if (row->archived)
+        printf("archived   westlight archive %.8s --undo brings it back\n", row->id);
     printf("submitted  %s by %s of %s, priority %d\n", show_time(row->submitted_wall_s, text),
            *row->person ? row->person : "?", row->studio, row->priority);
     for (size_t i = 0; i < shown->n_steps; i++) {
@@ -280,14 +286,15 @@ static json_t *strings_json(const char *const *texts, size_t n)
 
 json_t *show_row_json(const struct westlight_row *row)
 {
-    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o}", "id", row->id,
-                     "name", show_text_json(row->name), "person", show_text_json(row->person),
-                     "studio", show_text_json(row->studio), "note", show_text_json(row->note),
-                     "state", row->state, "phase", row->phase, "reason",
+    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o,s:i,s:b}", "id",
+                     row->id, "name", show_text_json(row->name), "person",
+                     show_text_json(row->person), "studio", show_text_json(row->studio), "note",
+                     show_text_json(row->note), "state", row->state, "phase", row->phase, "reason",
                      show_text_json(row->reason), "priority", row->priority, "submitted",
                      (json_int_t)row->submitted_wall_s, "counts", counts_json(&row->counts),
                      "attempts_failed", (json_int_t)row->attempts_failed, "finished", row->finished,
-                     "tags", strings_json(row->tags, row->n_tags));
+                     "tags", strings_json(row->tags, row->n_tags), "max_workers",
+                     (int)row->max_workers, "archived", row->archived);
 }
 
 json_t *show_job_json(const struct westlight_shown *shown)

@@ -5,9 +5,8 @@
  * vault has (from this job cut short, or from another of the studio's) is not sent again. A job
  * without input folders never opens a bulk link.
  */
-#include <client/blocks.h>
-#include <client/farm.h>
 #include <client/job.h>
+#include <client/recipe.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -350,46 +349,17 @@ static int pack_roots(struct upload *upload)
 
 /* ---- the recipe, the refs, the message ---- */
 
-struct sealed_recipe {
-    struct bytes sealed;
-    struct block_key key;
-    uint8_t wrapped[32];
-    Wl__BlockRef ref;
-};
-
 static int seal_recipe(struct upload *upload, const uint8_t job_key[32],
-                       struct sealed_recipe *recipe)
+                       struct recipe_sealed *recipe)
 {
-    struct westlight *westlight = upload->westlight;
     Wl__Recipe *message = &upload->job->recipe;
-    _cleanup_(bytes_wipe_deinit) struct bytes packed = {0};
-    uint8_t secret[32];
 
     message->roots = upload->root_pointers;
     message->n_roots = upload->n_roots;
-    size_t size = wl__recipe__get_packed_size(message);
-    int r = bytes_reserve(&packed, size + 1);
-    if (r == 0)
-        packed.size = wl__recipe__pack(message, packed.data);
+    int r = recipe_seal(upload->westlight, job_key, message, recipe);
     message->roots = NULL;
     message->n_roots = 0;
-    if (r == 0 && size > LIMIT_BLOCK_BYTES)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE,
-                               "job %.100s: its recipe is %zu bytes: at most %d are taken: "
-                               "put long texts into input files",
-                               message->job_name, size, LIMIT_BLOCK_BYTES);
-    job_key_in(job_key, secret);
-    if (r == 0)
-        r = seal_block(westlight->sealer, secret, packed.data, packed.size, &recipe->sealed,
-                       &recipe->key);
-    if (r == 0)
-        wire_block_ref_set(westlight->sealer, secret, &recipe->key, recipe->wrapped, &recipe->ref);
-    wipe(secret, sizeof(secret));
-    if (r != 0)
-        return r;
-    if (recipe->sealed.size <= LIMIT_RECIPE_INLINE_BYTES)
-        recipe->ref.inline_sealed = (ProtobufCBinaryData){recipe->sealed.size, recipe->sealed.data};
-    else
+    if (r == 0 && recipe->ref.inline_sealed.len == 0)
         r = batch_block(upload, &recipe->key, recipe->sealed.data, recipe->sealed.size);
     return r;
 }
@@ -428,7 +398,7 @@ static int put_refs(struct upload *upload)
 }
 
 static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_t job_key[32],
-                       const struct sealed_recipe *recipe, Wl__Envelope **ret_answer)
+                       const struct recipe_sealed *recipe, Wl__Envelope **ret_answer)
 {
     struct westlight_job *job = upload->job;
     Wl__Submit submit = WL__SUBMIT__INIT;
@@ -436,7 +406,7 @@ static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_
     Wl__Step *steps[LIMIT_STEPS];
     ProtobufCBinaryData refs[LIMIT_REFS_BLOCKS];
     Wl__BlockRef ref = recipe->ref;
-    uint8_t job_id[16], key[32], request[32];
+    uint8_t job_id[16], key[32], request[16];
 
     CHECK(job->n_steps <= LIMIT_STEPS); /* job_compile has seen to it */
     for (size_t i = 0; i < job->n_steps; i++)
@@ -445,11 +415,10 @@ static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_
         refs[i] = (ProtobufCBinaryData){32, upload->ref_names[i].bytes};
     memcpy(job_id, id, sizeof(job_id));
     memcpy(key, job_key, sizeof(key));
-    /* The same body gets the same request id, and files that changed between two rounds another. */
-    mac2(job_key, "request1", strlen("request1"), recipe->key.id.bytes,
-         sizeof(recipe->key.id.bytes), request);
+    /* Files that changed between two rounds make another body. */
+    recipe_request(recipe, job_key, request);
 
-    submit.request_id = (ProtobufCBinaryData){16, request};
+    submit.request_id = (ProtobufCBinaryData){sizeof(request), request};
     submit.job = (ProtobufCBinaryData){sizeof(job_id), job_id};
     submit.name = job->recipe.job_name;
     submit.note = job->note;
@@ -457,6 +426,7 @@ static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_
     submit.tags = job->tags;
     submit.n_tags = job->n_tags;
     submit.priority = job->priority;
+    submit.max_workers = job->max_workers;
     submit.steps = steps;
     submit.n_steps = job->n_steps;
     submit.job_key = (ProtobufCBinaryData){sizeof(key), key};
@@ -475,7 +445,7 @@ static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_
 static int submit_round(struct upload *upload, const uint8_t id[16], const uint8_t job_key[32])
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
-    struct sealed_recipe recipe = {0};
+    struct recipe_sealed recipe = {0};
 
     int r = pack_roots(upload);
     if (r == 0)
@@ -489,27 +459,8 @@ static int submit_round(struct upload *upload, const uint8_t id[16], const uint8
         tell(upload);
         r = send_submit(upload, id, job_key, &recipe, &answer);
     }
-    bytes_deinit(&recipe.sealed);
+    recipe_sealed_deinit(&recipe);
     return r;
-}
-
-/* A convenience: the broker gives the key back as well. So it is not synced, and may fail. */
-static void keep_job(struct westlight *westlight, const char *id, const uint8_t job_key[32])
-{
-    char folder[LIMIT_PATH_BYTES - 64], path[LIMIT_PATH_BYTES], hex[65], text[256];
-
-    if (farm_state_folder("jobs", folder, sizeof(folder)) < 0)
-        return;
-    snprintf(path, sizeof(path), "%s/%s", folder, id);
-    _cleanup_(closep) int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (file < 0)
-        return;
-    int n = snprintf(text, sizeof(text), "westlight job 1\nfarm %s\nkey %s\n", westlight->farm.name,
-                     hex_encode(job_key, 32, hex));
-    if (n > 0 && fd_write_all(file, text, (size_t)n) < 0)
-        unlink(path);
-    wipe(hex, sizeof(hex));
-    wipe(text, sizeof(text));
 }
 
 static int submit_rounds(struct upload *upload, const uint8_t id[16], const uint8_t job_key[32])
@@ -584,7 +535,7 @@ int westlight_submit(struct westlight *westlight, struct westlight_job *job, wes
     if (r == 0) {
         upload->count.accepted = true;
         tell(upload);
-        keep_job(westlight, text, job_key);
+        recipe_keep_key(westlight, text, job_key);
         memcpy(ret_id, text, sizeof(text));
     }
     upload_free(upload);
@@ -595,7 +546,7 @@ int westlight_submit(struct westlight *westlight, struct westlight_job *job, wes
 int westlight_estimate(struct westlight *westlight, struct westlight_job *job,
                        struct westlight_upload *ret_upload)
 {
-    struct sealed_recipe recipe = {0};
+    struct recipe_sealed recipe = {0};
     uint8_t job_key[32];
     struct upload *upload;
     int r = upload_new(westlight, job, &upload);
@@ -612,7 +563,7 @@ int westlight_estimate(struct westlight *westlight, struct westlight_job *job,
         r = flush(upload);
     if (r == 0)
         *ret_upload = upload->count;
-    bytes_deinit(&recipe.sealed);
+    recipe_sealed_deinit(&recipe);
     upload_free(upload);
     return r;
 }

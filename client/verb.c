@@ -6,8 +6,7 @@
 #include <string.h>
 
 int westlight_do(struct westlight *westlight, const char *id, enum westlight_verb verb,
-                 const struct westlight_range *frames, size_t n_frames, int32_t priority,
-                 uint64_t *ret_tasks)
+                 const struct westlight_range *frames, size_t n_frames, uint64_t *ret_tasks)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
@@ -36,7 +35,6 @@ int westlight_do(struct westlight *westlight, const char *id, enum westlight_ver
     message.kind = (Wl__VerbKind)verb;
     message.frames = pointers;
     message.n_frames = n_frames;
-    message.priority = priority;
     envelope.body_case = WL__ENVELOPE__BODY_VERB;
     envelope.verb = &message;
     r = connection_call(westlight, &envelope, WL__ENVELOPE__BODY_DONE, CONNECTION_TIMEOUT_NS,

@@ -81,6 +81,8 @@ void westlight_job_free(struct westlight_job *job);
 void westlight_job_describe(struct westlight_job *job, const char *note, const char *person,
                             int32_t priority);
 void westlight_job_tag(struct westlight_job *job, const char *tag);
+/* So many of its tasks are with workers at once; 0: no limit. */
+void westlight_job_max_workers(struct westlight_job *job, uint32_t max_workers);
 /* A job parameter, {{Param.NAME}}; a PATH value is mapped to where the root lies on the worker. */
 void westlight_job_parameter(struct westlight_job *job, const char *name, enum westlight_type type,
                              const char *value);
@@ -129,6 +131,8 @@ void westlight_job_version(struct westlight_job *job, const char *software, cons
 enum westlight_check { WESTLIGHT_CHECK_WARN, WESTLIGHT_CHECK_OFF, WESTLIGHT_CHECK_FAIL };
 void westlight_step_expect(struct westlight_step *step, enum westlight_check check, uint32_t width,
                            uint32_t height, uint32_t images_per_frame);
+/* Its animation's frames: it can never be given others (westlight_set, westlight_resubmit). */
+void westlight_step_within(struct westlight_step *step, int64_t first, int64_t last);
 
 struct westlight_upload {
     uint64_t files, file_bytes, blocks, blocks_sent, bytes_sent;
@@ -158,6 +162,8 @@ struct westlight_row {
     uint64_t sequence;
     const char *name, *person, *studio, *note;
     int32_t priority;
+    uint32_t max_workers; /* 0: no limit */
+    bool archived;
     const char *state; /* "active", "paused", "cancelled"; see also `phase` */
     const char
         *phase; /* what a person calls it: waiting, running, done, failed, paused, cancelled */
@@ -224,8 +230,15 @@ typedef int westlight_on_row(void *user, const struct westlight_row *row);
 typedef int westlight_on_worker(void *user, const struct westlight_worker *worker);
 typedef int westlight_on_attempt(void *user, const struct westlight_attempt *attempt);
 
-int westlight_jobs(struct westlight *westlight, bool all, westlight_on_row *on_row, void *user);
-/* A prefix of at least 4 digits to a whole id; "last" is this studio's newest job. */
+enum westlight_listed {
+    WESTLIGHT_UNFINISHED,
+    WESTLIGHT_ALL, /* but the archived */
+    WESTLIGHT_ARCHIVED,
+};
+int westlight_jobs(struct westlight *westlight, enum westlight_listed which,
+                   westlight_on_row *on_row, void *user);
+/* A prefix of at least 4 digits to a whole id; "last" is this studio's newest job that is
+ * not archived. */
 int westlight_resolve(struct westlight *westlight, const char *prefix,
                       char ret_id[WESTLIGHT_ID_TEXT]);
 /* *ret_shown lives until the next call on this connection. */
@@ -261,17 +274,34 @@ int westlight_next(struct westlight *westlight, int timeout_ms,
 
 /* ---- doing ---- */
 
-enum westlight_verb {
-    WESTLIGHT_CANCEL = 1,
-    WESTLIGHT_PAUSE,
-    WESTLIGHT_RESUME,
-    WESTLIGHT_RETRY,
-    WESTLIGHT_PRIORITY
-};
+enum westlight_verb { WESTLIGHT_CANCEL = 1, WESTLIGHT_PAUSE, WESTLIGHT_RESUME, WESTLIGHT_RETRY };
 /* Frames: n_frames 0 is the whole job (retry: what failed). *ret_tasks: how many it touched. */
 int westlight_do(struct westlight *westlight, const char *id, enum westlight_verb verb,
-                 const struct westlight_range *frames, size_t n_frames, int32_t priority,
-                 uint64_t *ret_tasks);
+                 const struct westlight_range *frames, size_t n_frames, uint64_t *ret_tasks);
+
+/* What of a job is to change: each has its flag or pointer. */
+struct westlight_changes {
+    const char *name, *note; /* NULL: as it is */
+    const char *const *tags; /* all of them; NULL: as they are */
+    size_t n_tags;
+    bool set_priority, set_max_workers;
+    int32_t priority;
+    uint32_t max_workers; /* 0: no limit */
+    /* All of its frames from now on; none: as they are. A frame that is not in the job is added,
+     * one that is left out is stopped (but what is done stays); no other is disturbed. A chunk that
+     * holds a frame named stays whole. */
+    const struct westlight_range *frames;
+    size_t n_frames;
+};
+/* *ret_tasks: how many were added or left out. */
+int westlight_set(struct westlight *westlight, const char *id,
+                  const struct westlight_changes *changes, uint64_t *ret_tasks);
+/* Out of the list, or back into it; a job that is not finished is WESTLIGHT_E_STATE. */
+int westlight_archive(struct westlight *westlight, const char *id, bool archived);
+/* A new job from what this one was made of, with these changes; no file is read or sent. */
+int westlight_resubmit(struct westlight *westlight, const char *id,
+                       const struct westlight_changes *changes, westlight_on_id *on_id, void *user,
+                       char ret_id[WESTLIGHT_ID_TEXT]);
 
 /* What an operator does to workers. A worker is named by its name, its id, or the first 4 or more
  * characters of its key; where one is nobody, or could be two, nothing is done to any. Text: a note

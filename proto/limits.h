@@ -55,6 +55,7 @@
 #define LIMIT_TEXT_BYTES             (32 * 1024) /* one argument, value or embedded file */
 #define LIMIT_RANGES_VERB            (256)  /* ranges in one retry, cancel or log request */
 #define LIMIT_PIECES_VERB            (16384) /* runs of tasks they come to: 1-32768x2 */
+#define LIMIT_RANGES_EDIT            (4096) /* runs of tasks that the frames of one edit come to */
 
 /* The farm. */
 #define LIMIT_STUDIOS                (4096)

@@ -236,6 +236,57 @@ int space_seal(struct space *space)
     return 0;
 }
 
+/* ---- what may be added ---- */
+
+static bool same_texts(const struct space_parameter *a, const struct space_parameter *b)
+{
+    for (size_t i = 0; i < a->n_texts; i++)
+        if (strcmp(a->texts[i], b->texts[i]) != 0)
+            return false;
+    return true;
+}
+
+/* Chunks that never span two ranges lie the same whether or not they may. */
+static bool aligned(const struct space_parameter *parameter)
+{
+    for (size_t i = 0; i + 1 < parameter->n_ranges; i++)
+        if (space_range_count(&parameter->ranges[i]) % parameter->chunk != 0)
+            return false;
+    return true;
+}
+
+static bool parameter_extends(const struct space_parameter *old, const struct space_parameter *now)
+{
+    if (strcmp(old->name, now->name) != 0 || old->type != now->type || old->factor != now->factor ||
+        old->chunk != now->chunk || old->n_texts != now->n_texts || old->n_ranges > now->n_ranges ||
+        (old->n_ranges < now->n_ranges && old->factor != 0))
+        return false;
+    if (old->contiguous != now->contiguous && (old->contiguous || !aligned(old)))
+        return false;
+    /* A range has members, so what differs in memory differs in meaning. */
+    return same_texts(old, now) && (old->n_ranges == 0 ||
+                                    memcmp(old->ranges, now->ranges,
+                                           old->n_ranges * sizeof(*old->ranges)) == 0);
+}
+
+bool space_extends(const struct space *old, const struct space *space, uint64_t *ret_same)
+{
+    if (old->n_parameters != space->n_parameters || old->n_factors != space->n_factors)
+        return false;
+    for (size_t i = 0; i < old->n_parameters; i++)
+        if (!parameter_extends(&old->parameters[i], &space->parameters[i]))
+            return false;
+    *ret_same = old->n_points;
+    for (size_t i = 0; i < old->n_parameters; i++) {
+        const struct space_parameter *was = &old->parameters[i], *now = &space->parameters[i];
+
+        if (was->n_ranges == now->n_ranges || now->contiguous || was->n_values % was->chunk == 0)
+            continue;
+        *ret_same = old->n_points - old->n_points / was->n_points;
+    }
+    return true;
+}
+
 /* ---- from an index to values ---- */
 
 uint64_t space_size(const struct space *space)

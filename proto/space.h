@@ -118,6 +118,10 @@ size_t space_value_text(const struct space *space, const struct space_value *val
  * disjoint, merged. *ret_intervals is the caller's to free. Values the space lacks are ignored. */
 int space_find(const struct space *space, const char *name, const struct space_range *ranges,
                size_t n_ranges, struct space_interval **ret_intervals, size_t *ret_n_intervals);
+/* Whether `space` is `old` with ranges added at the end of its outermost parameter, so that what
+ * has an index keeps it. *ret_same tasks keep their values as well; the rest of the old ones, a last
+ * chunk that was not full, get more. */
+bool space_extends(const struct space *old, const struct space *space, uint64_t *ret_same);
 /* The first INT parameter, by which a person names frames; NULL if there is none. */
 const char *space_frame_name(const struct space *space);
 
@@ -128,6 +132,9 @@ const char *space_frame_name(const struct space *space);
  * free. */
 int space_parse_frames(const char *text, struct space_range **ret_ranges, size_t *ret_n_ranges,
                        size_t *ret_at, const char **ret_why);
+/* The values of `ranges` that `others` lack, normalised; *ret_ranges is the caller's to free. */
+int space_ranges_without(const struct space_range *ranges, size_t n, const struct space_range *others,
+                         size_t n_others, struct space_range **ret_ranges, size_t *ret_n_ranges);
 /* "1-5,9,11-15:2"; returns the length needed, as snprintf does. */
 size_t space_format_ranges(const struct space_range *ranges, size_t n_ranges, char *text,
                            size_t size);

@@ -359,6 +359,70 @@ static int join(struct space_range *items, size_t n, struct space_range **ret_ra
     return 0;
 }
 
+static bool range_has(const struct space_range *range, int64_t value)
+{
+    return value >= range->first && value <= range->last &&
+           space_gap(range->first, value) % (uint64_t)range->step == 0;
+}
+
+/* Value by value where the two meet at all. */
+static int write_without(struct writer *writer, const struct space_range *range,
+                         const struct space_range *others, size_t n_others, uint64_t *looked)
+{
+    int64_t first, last, value = range->first;
+    uint64_t stride;
+    bool meets = false;
+
+    for (size_t i = 0; i < n_others && !meets; i++)
+        meets = space_ranges_meet(range, &others[i], &first, &last, &stride);
+    if (!meets)
+        return write_range(writer, *range);
+    for (;; value = space_after(value, (uint64_t)range->step)) {
+        bool has = false;
+        int r = 0;
+
+        for (size_t i = 0; i < n_others && !has; i++, ++*looked)
+            has = range_has(&others[i], value);
+        if (*looked > LISTING_MAX)
+            return SPACE_E_LIMIT;
+        if (!has)
+            r = write_value(writer, value);
+        if (r != 0 || value == range->last)
+            return r;
+    }
+}
+
+int space_ranges_without(const struct space_range *ranges, size_t n, const struct space_range *others,
+                         size_t n_others, struct space_range **ret_ranges, size_t *ret_n_ranges)
+{
+    struct space_range *items = malloc((n + 1) * sizeof(*items)), *joined = NULL;
+    struct writer writer = {0};
+    uint64_t looked = 0;
+    size_t n_joined = 0;
+    int r = -ENOMEM;
+
+    if (!items)
+        return r;
+    memcpy(items, ranges, n * sizeof(*items));
+    r = n > 0 ? join(items, n, &joined, &n_joined) : 0;
+    free(items);
+    writer.ranges = malloc((LIMIT_SPACE_RANGES + 2) * sizeof(*writer.ranges));
+    if (!writer.ranges)
+        r = -ENOMEM;
+    for (size_t i = 0; r == 0 && i < n_joined; i++)
+        r = write_without(&writer, &joined[i], others, n_others, &looked);
+    if (r == 0 && writer.n > LIMIT_SPACE_RANGES)
+        r = SPACE_E_LIMIT;
+    free(joined);
+    if (r != 0) {
+        free(writer.ranges);
+        return r;
+    }
+    *ret_ranges = writer.ranges;
+    *ret_n_ranges = writer.n;
+    return 0;
+}
+
 /* ---- reading what an artist wrote ---- */
 
 struct reader {

@@ -14,7 +14,8 @@
     X(TASK_RUNNING, 3, "running")                                                                  \
     X(TASK_DONE, 4, "done")           /* has a current committed result */                         \
     X(TASK_FAILED, 5, "failed")       /* parked after too many failed attempts */                  \
-    X(TASK_CANCELLED, 6, "cancelled")
+    X(TASK_CANCELLED, 6, "cancelled")                                                              \
+    X(TASK_LEFT_OUT, 7, "left out")   /* no longer of the job, until its frames are taken in */
 
 /* Durable states of a job; done, failed and running are counted from its tasks. */
 #define JOB_STATES(X)                                                                              \
@@ -71,6 +72,19 @@
 
 /* The pool of a worker is an attribute that the broker alone gives it; "" where it is in none. */
 #define ATTRIBUTE_POOL "attr.worker.pool"
+
+/* What an edit of a job changes, as bits. None raises a floor but EDIT_FRAMES, and that only of
+ * tasks that are left out, taken in again, or (a last chunk that was not full) get more frames. */
+enum edit_what {
+    EDIT_NAME = 1,
+    EDIT_NOTE = 2,
+    EDIT_TAGS = 4,
+    EDIT_PRIORITY = 8,
+    EDIT_MAX_WORKERS = 16,
+    EDIT_ARCHIVED = 32,
+    EDIT_FRAMES = 64,
+    EDIT_ALL = 127,
+};
 
 #define STATE_ENUM(name, number, string) name = number,
 enum task_state { TASK_STATES(STATE_ENUM) };

@@ -55,6 +55,7 @@ static const struct rule RULES[] = {
     {NULL, "sealed_bytes", .max = LIMIT_SEALED_BYTES},
     {NULL, "body_bytes", .max = LIMIT_BLOCK_BYTES},
     {NULL, "inline_sealed", INLINE(LIMIT_LOG_SEGMENT_BYTES)}, /* less where the referrer says so */
+    {"Edit", "recipe", INLINE(LIMIT_RECIPE_INLINE_BYTES)}, /* only with spaces */
     {NULL, "recipe", .min = 1, INLINE(LIMIT_RECIPE_INLINE_BYTES)},
     {NULL, "manifest", INLINE(LIMIT_INLINE_BYTES), .count = LIMIT_MANIFEST_BLOCKS},
     {"Progress", "log", .max = 0}, /* a segment: see its text */
@@ -109,6 +110,7 @@ static const struct rule RULES[] = {
     {NULL, "patterns", .max = LIMIT_PATH_BYTES, .count = LIMIT_PATTERNS},
     {NULL, "ranges", .count = LIMIT_SPACE_RANGES},
     {NULL, "space", .count = LIMIT_SPACE_PARAMETERS},
+    {NULL, "spaces", .count = LIMIT_STEPS},
     {NULL, "amounts", .count = LIMIT_AMOUNTS},
     {NULL, "attributes", .count = LIMIT_ATTRIBUTES},
     {NULL, "dependencies", .count = LIMIT_DEPENDENCIES},

@@ -99,6 +99,9 @@ static void forget_range(struct job *job, const struct task_range *range)
     }
 }
 
+/* By a cancel. */
+enum { KEPT = 1u << TASK_DONE | 1u << TASK_LEFT_OUT };
+
 static void apply_state(struct job *job, const struct record *record)
 {
     enum job_state before = job->state;
@@ -110,8 +113,7 @@ static void apply_state(struct job *job, const struct record *record)
     if (job->state == JOB_CANCELLED) {
         job->floor = record->change.floor;
         for (uint32_t i = 0; i < job->n_steps; i++)
-            step_move_range(&job->steps[i], 0, job->steps[i].n_tasks - 1, TASK_CANCELLED,
-                            1u << TASK_DONE);
+            step_move_range(&job->steps[i], 0, job->steps[i].n_tasks - 1, TASK_CANCELLED, KEPT);
         forget_range(job, NULL);
     } else if (before == JOB_CANCELLED) {
         for (uint32_t i = 0; i < job->n_steps; i++) {
@@ -120,6 +122,24 @@ static void apply_state(struct job *job, const struct record *record)
             step_wake(&job->steps[i], 0, job->steps[i].n_tasks - 1);
         }
     }
+    sched_job_changed(job);
+}
+
+static void apply_edit(struct core *core, const struct record *record)
+{
+    struct job *job = job_find(core, &record->job);
+    unsigned what = record->edit.what;
+
+    CHECK(job && (record->edit.n_spaces == 0 || record->edit.n_spaces == job->n_steps));
+    job_touch(job);
+    if (what & EDIT_PRIORITY)
+        job->priority = record->edit.priority;
+    if (what & EDIT_MAX_WORKERS)
+        job->max_workers = record->edit.max_workers;
+    if (what & EDIT_ARCHIVED)
+        job->archived = record->edit.archived;
+    if (record->edit.n_spaces > 0)
+        job_grow(job, record->edit.spaces);
     sched_job_changed(job);
 }
 
@@ -134,11 +154,6 @@ static void apply_change(struct core *core, const struct record *record)
         apply_state(job, record);
         return;
     }
-    if (record->change.change == CHANGE_PRIORITY) {
-        job->priority = record->change.priority;
-        sched_job_changed(job);
-        return;
-    }
     CHECK(range_valid(job, range));
     struct step *step = &job->steps[range->step];
 
@@ -150,8 +165,10 @@ static void apply_change(struct core *core, const struct record *record)
     floors_raise(&step->floors, range->first, range->last, record->change.floor);
     if (record->change.change == CHANGE_RETRY)
         step_move_range(step, range->first, range->last, TASK_WAITING, 0);
+    else if (record->change.change == CHANGE_LEAVE_OUT)
+        step_move_range(step, range->first, range->last, TASK_LEFT_OUT, 1u << TASK_DONE);
     else
-        step_move_range(step, range->first, range->last, TASK_CANCELLED, 1u << TASK_DONE);
+        step_move_range(step, range->first, range->last, TASK_CANCELLED, KEPT);
     forget_range(job, range);
     if (record->change.change == CHANGE_RETRY)
         step_wake(step, range->first, range->last);
@@ -224,6 +241,9 @@ void apply_record(struct core *core, const struct record *record)
         break;
     case RECORD_CHANGE:
         apply_change(core, record);
+        break;
+    case RECORD_EDIT:
+        apply_edit(core, record);
         break;
     case RECORD_NOTE:
         apply_note(core, record);

@@ -24,7 +24,8 @@ static void audit_step(const struct step *step)
         n[TASK_WAITING] += bits_count(all & ~seen);
         if (step->left_kept)
             CHECK(bitmap_word(&step->left, word) ==
-                  (all & ~bitmap_word(&step->bits[TASK_DONE], word)));
+                  (all & ~bitmap_word(&step->bits[TASK_DONE], word) &
+                   ~bitmap_word(&step->bits[TASK_LEFT_OUT], word)));
         for (uint64_t rest = all & ~seen & ~delayed; rest; rest &= rest - 1)
             CHECK(!step_open(
                 step, word * 64 + (unsigned)__builtin_ctzll(rest))); /* nobody waits for nothing */
@@ -35,7 +36,7 @@ static void audit_step(const struct step *step)
     CHECK(step->unfinished ==
           (n[TASK_WAITING] + n[TASK_READY] + n[TASK_LEASED] + n[TASK_RUNNING] > 0));
     CHECK((step->queue_position != HEAP_NONE) ==
-          (step->n[TASK_READY] > 0 && step->job->state == JOB_ACTIVE));
+          (step->n[TASK_READY] > 0 && sched_job_open(step->job)));
     for (size_t i = 0; i < step->floors.n; i++) {
         CHECK(step->floors.runs[i].first <= step->floors.runs[i].last);
         CHECK(i == 0 || step->floors.runs[i - 1].last < step->floors.runs[i].first);
@@ -71,6 +72,7 @@ static void audit_task(const struct core *core, const struct task *task)
 static void audit_job(const struct core *core, const struct job *job)
 {
     uint64_t n[TASK_STATES_COUNT] = {0}, exceptional = 0;
+    uint32_t out = 0;
 
     for (uint32_t i = 0; i < job->n_steps; i++) {
         audit_step(&job->steps[i]);
@@ -88,8 +90,10 @@ static void audit_job(const struct core *core, const struct job *job)
         exceptional -= state == TASK_LEASED || state == TASK_RUNNING;
     }
     CHECK(exceptional == 0); /* whoever is leased has a lease */
+    list_each(link, &job->leases) out += !container_of(link, struct lease, of_job)->lapsed;
+    CHECK(out == job->n_out);
     CHECK(job->state != JOB_CANCELLED ||
-          job->n[TASK_CANCELLED] + job->n[TASK_DONE] == job->n_tasks);
+          job->n[TASK_CANCELLED] + job->n[TASK_DONE] + job->n[TASK_LEFT_OUT] == job->n_tasks);
     CHECK(job_find(core, &job->id) == job);
 }
 

@@ -82,6 +82,9 @@ static void handle(struct core *core, const struct event *event)
     case EVENT_VERB:
         on_verb(core, event);
         return;
+    case EVENT_EDIT:
+        on_edit(core, event);
+        return;
     case EVENT_HELLO:
         on_hello(core, event);
         return;

@@ -64,7 +64,8 @@ struct step_spec {
 struct job_spec {
     struct job_id job;
     struct studio_id studio;
-    int32_t priority; /* higher first, within the studio */
+    int32_t priority;     /* higher first, within the studio */
+    uint32_t max_workers; /* leases out at once; 0: no limit */
     struct step_spec *steps; size_t n_steps;
     const char *name;                   /* for the store's rows; the core passes it on */
     const void *blob; size_t blob_size; /* what the store keeps; the core passes it on */
@@ -86,6 +87,7 @@ enum event_kind {
     EVENT_TICK,       /* nothing but the time */
     EVENT_SUBMIT,     /* its blocks are durable and pinned */
     EVENT_VERB,
+    EVENT_EDIT,       /* likewise, where it brings a new recipe */
     EVENT_HELLO,      /* a worker's; an older session's leases wait for the inventory */
     EVENT_INVENTORY,
     EVENT_BEAT,
@@ -98,7 +100,7 @@ enum event_kind {
     EVENT_TEND,       /* an operator's, on workers */
 };
 
-enum verb_kind { VERB_CANCEL = 1, VERB_PAUSE, VERB_RESUME, VERB_RETRY, VERB_PRIORITY };
+enum verb_kind { VERB_CANCEL = 1, VERB_PAUSE, VERB_RESUME, VERB_RETRY };
 /* What is done to a worker; the last is done by the core alone. */
 enum tend_kind { TEND_DRAIN = 1, TEND_UNDRAIN, TEND_CLEAR, TEND_NOTE, TEND_POOL, TEND_ASIDE };
 enum held_state { HELD_QUEUED, HELD_RUNNING, HELD_RESULT };
@@ -124,8 +126,23 @@ struct event {
             struct request_id request;
             struct request_digest digest;
             const struct task_range *ranges; size_t n_ranges; /* none: all; retry: the failed */
-            int32_t priority;
         } verb;
+        struct {
+            unsigned what; /* enum edit_what */
+            struct studio_id studio; /* as in verb */
+            struct job_id job;
+            struct request_id request;
+            struct request_digest digest;
+            int32_t priority;
+            uint32_t max_workers;
+            bool archived;
+            /* FRAMES. Of every step, moved where they are taken; none: nothing is added. The tasks
+             * not `wanted` (by step, then index) are left out. */
+            struct space *spaces; size_t n_spaces;
+            const struct task_range *wanted; size_t n_wanted;
+            const char *name;                   /* for the store's rows; NULL: as it was */
+            const void *blob; size_t blob_size; /* what the store keeps of it */
+        } edit;
         struct {
             struct worker_key key;
             uint64_t session;
@@ -164,15 +181,16 @@ enum record_kind {
     RECORD_JOB,
     RECORD_ATTEMPT, /* class OK: the committed result */
     RECORD_CHANGE,
+    RECORD_EDIT,    /* as it was asked for */
     RECORD_NOTE,    /* a lease that has lasted; a later note or attempt of the task replaces it */
     RECORD_REQUEST, /* a mutating request and its answer */
     RECORD_TEND,    /* what was done to a worker; `job` is none */
 };
 enum change_kind {
     CHANGE_STATE,    /* of the job: state, reason */
-    CHANGE_PRIORITY,
     CHANGE_RETRY,    /* range: floor raised, to be run again */
     CHANGE_CANCEL,   /* range: floor raised, not to be run */
+    CHANGE_LEAVE_OUT, /* range: floor raised, not of the job any more; what is done stays */
     CHANGE_PARK,     /* range of one: failed too often */
 };
 enum pause_reason { REASON_NONE, REASON_USER, REASON_FAILED_FIRST, REASON_FAILED_MANY };
@@ -198,8 +216,16 @@ struct record {
             uint32_t floor;         /* of the job for CHANGE_STATE cancelled; of the range else */
             enum job_state state;
             enum pause_reason reason;
-            int32_t priority;
         } change;
+        struct {
+            unsigned what;
+            int32_t priority;
+            uint32_t max_workers;
+            bool archived;
+            struct space *spaces; size_t n_spaces; /* live: already moved */
+            const char *name;
+            const void *blob; size_t blob_size;
+        } edit;
         struct { struct lease_id lease; struct worker_key worker; uint32_t gpu_mask; } note;
         struct {
             struct studio_id studio;
@@ -286,6 +312,7 @@ void core_studio_weight(struct core *core, struct studio_id studio, uint32_t wei
 
 /* ---- looking, for replies ---- */
 
+/* `tasks` are those of the job: what was left out is in none of them. */
 struct job_counts { uint64_t tasks, waiting, ready, leased, running, done, failed, cancelled; };
 struct job_view {
     struct job_id job;
@@ -293,6 +320,8 @@ struct job_view {
     uint64_t sequence; /* of its RECORD_JOB */
     int64_t submitted_wall_s;
     int32_t priority;
+    uint32_t max_workers;
+    bool archived;
     enum job_state state;
     enum pause_reason reason;
     uint32_t n_steps;
@@ -308,6 +337,8 @@ bool core_step_counts(const struct core *core, const struct job_id *job, uint32_
 const struct space *core_step_space(const struct core *core, const struct job_id *job, uint32_t step);
 /* The current floor and state of a task. */
 bool core_task(const struct core *core, const struct job_id *job, struct task_id task, enum task_state *ret_state, uint32_t *ret_floor);
+/* Nothing of it will run any more, unless asked to. */
+bool core_finished(const struct core *core, const struct job_id *job);
 /* Runs of tasks in `state` (DONE or FAILED or CANCELLED) from `from`; returns how many were written. */
 size_t core_task_ranges(const struct core *core, const struct job_id *job, uint32_t step, enum task_state state, uint64_t from, struct task_range *ret_ranges, size_t max);
 
@@ -329,6 +360,7 @@ enum why_kind {
     WHY_UNWILLING,    /* all who could run it are drained or set aside: so many */
     WHY_HELD,         /* for workers that are expected back */
     WHY_LICENCE,      /* found none; waits for a back-off */
+    WHY_LIMIT,        /* the job has as many `workers` as it may */
     WHY_RETRYING,     /* failed on the workers there are; waits for another or for a back-off */
 };
 struct why { enum why_kind kind; uint32_t step; const char *name; const char *value; double wanted, best; uint32_t workers, drained, aside; };

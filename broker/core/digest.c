@@ -31,7 +31,8 @@ static uint64_t digest_task(const struct task *task)
 
 static uint64_t digest_step(uint64_t hash, const struct step *step)
 {
-    static const enum task_state durable[] = {TASK_DONE, TASK_FAILED, TASK_CANCELLED};
+    static const enum task_state durable[] = {TASK_DONE, TASK_FAILED, TASK_CANCELLED,
+                                              TASK_LEFT_OUT};
 
     hash = hash_number(hash_number(hash, step->number), step->n_tasks);
     for (size_t i = 0; i < sizeof(durable) / sizeof(*durable); i++)
@@ -53,6 +54,8 @@ static uint64_t digest_job(const struct job *job)
              sum = 0;
     uint64_t numbers[] = {(uint64_t)job->submitted_wall_s,
                           (uint64_t)job->priority,
+                          job->max_workers,
+                          job->archived,
                           job->state,
                           job->reason,
                           job->floor,

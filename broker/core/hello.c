@@ -94,7 +94,7 @@ static bool lease_counts(const struct core *core, const struct lease_id *id)
     enum task_state state = step ? step_state(step, id->task.index) : TASK_CANCELLED;
 
     return step && id->floor == step_floor(step, id->task.index) && state != TASK_DONE &&
-           state != TASK_CANCELLED;
+           state != TASK_CANCELLED && state != TASK_LEFT_OUT;
 }
 
 static enum verdict keep_known(struct core *core, struct lease *lease,

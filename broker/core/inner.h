@@ -71,6 +71,7 @@ bool range_valid(const struct job *job, const struct task_range *range);
 /* submit.c, verb.c, result.c, hello.c: the events */
 void on_submit(struct core *core, const struct event *event);
 void on_verb(struct core *core, const struct event *event);
+void on_edit(struct core *core, const struct event *event);
 void on_result(struct core *core, const struct event *event);
 void on_released(struct core *core, const struct event *event);
 void on_unsent(struct core *core, const struct event *event);
@@ -90,6 +91,20 @@ void core_reply(struct core *core, const struct event *event, enum code code,
 /* A studio may have no more than what it leaves free for all others, so that none can take all. */
 bool share_left(uint64_t own, uint64_t all, uint64_t more, uint64_t limit);
 void core_remember(struct core *core, const struct request *request);
+void request_record(struct core *core, struct studio_id studio, const struct request_id *id,
+                    const struct request_digest *digest, const struct job_id *job, uint64_t tasks);
+
+/* verb.c: a change of a range raises its floor; then what runs at an older one is stopped. */
+void change_range(struct core *core, struct step *step, enum change_kind change, uint64_t first,
+                  uint64_t last);
+void job_stop_overtaken(struct core *core, struct job *job);
+bool job_classes_left(const struct core *core, const struct job *job);
+/* retry.c: these tasks are run again, and what depends on them, but for what was cancelled. An edit
+ * gives `fresh`, a number a step: tasks from there on are new, and their dependents alone are run
+ * again; a retry (NULL) passes over what was left out, and is CODE_INVALID in too many pieces. */
+enum { RETRY_PIECES = 4 * LIMIT_PIECES_VERB };
+enum code retry_ranges(struct core *core, struct job *job, const struct task_range *ranges,
+                       size_t n_ranges, const uint64_t *fresh, uint64_t *ret_tasks);
 
 /* result.c: a failed attempt of a lease is recorded; the job pauses itself where that is due. */
 void attempt_record(struct core *core, const struct lease_id *id, const struct worker *worker,

@@ -6,18 +6,22 @@
 /* ---- tasks: the one table and the one function ---- */
 
 #define TO(state) (1u << (state))
-enum { TO_ANY_END = TO(TASK_DONE) | TO(TASK_FAILED) | TO(TASK_CANCELLED) };
+enum {
+    TO_ANY_END = TO(TASK_DONE) | TO(TASK_FAILED) | TO(TASK_CANCELLED) | TO(TASK_LEFT_OUT),
+};
 
-/* DONE, FAILED and CANCELLED are left by a retry only, and through WAITING; a late result still
- * counts for a parked task, because its floor is current. */
+/* DONE, FAILED, CANCELLED and LEFT_OUT are left by a retry only, and through WAITING (an edit takes
+ * tasks in by a retry); a late result still counts for a parked task, because its floor is current.
+ */
 static const unsigned allowed[TASK_STATES_COUNT] = {
     [TASK_WAITING] = TO(TASK_READY) | TO(TASK_LEASED) | TO(TASK_RUNNING) | TO_ANY_END,
     [TASK_READY] = TO(TASK_WAITING) | TO(TASK_LEASED) | TO(TASK_RUNNING) | TO_ANY_END,
     [TASK_LEASED] = TO(TASK_WAITING) | TO(TASK_RUNNING) | TO_ANY_END,
     [TASK_RUNNING] = TO(TASK_WAITING) | TO(TASK_LEASED) | TO_ANY_END,
     [TASK_DONE] = TO(TASK_WAITING),
-    [TASK_FAILED] = TO(TASK_WAITING) | TO(TASK_DONE) | TO(TASK_CANCELLED),
-    [TASK_CANCELLED] = TO(TASK_WAITING),
+    [TASK_FAILED] = TO(TASK_WAITING) | TO(TASK_DONE) | TO(TASK_CANCELLED) | TO(TASK_LEFT_OUT),
+    [TASK_CANCELLED] = TO(TASK_WAITING) | TO(TASK_LEFT_OUT),
+    [TASK_LEFT_OUT] = TO(TASK_WAITING),
 };
 
 bool step_allowed(enum task_state from, enum task_state to)
@@ -37,13 +41,24 @@ static uint64_t step_word(const struct step *step, uint64_t word, enum task_stat
     return ~taken & bitmap_mask(word, 0, step->n_tasks - 1);
 }
 
+/* What is left out is not waited for. */
+static bool step_complete(const struct step *step)
+{
+    return step->n[TASK_DONE] + step->n[TASK_LEFT_OUT] == step->n_tasks;
+}
+
+static bool settled(enum task_state state)
+{
+    return state == TASK_DONE || state == TASK_LEFT_OUT;
+}
+
 static void step_wake_dependents(struct step *step, uint64_t word, uint64_t done)
 {
     for (size_t i = 0; i < step->n_needed_by; i++) {
         struct edge edge = step->needed_by[i];
 
         if (edge.per == 0) {
-            if (step->n[TASK_DONE] == step->n_tasks)
+            if (step_complete(step))
                 step_wake(edge.step, 0, edge.step->n_tasks - 1);
             continue;
         }
@@ -82,15 +97,15 @@ void step_move(struct step *step, uint64_t word, uint64_t mask, enum task_state 
     step->n[to] += n;
     step->job->n[from] -= n;
     step->job->n[to] += n;
-    if (step->left_kept && from == TASK_DONE)
+    if (step->left_kept && settled(from))
         bitmap_set(&step->left, word, mask);
-    if (step->left_kept && to == TASK_DONE)
+    if (step->left_kept && settled(to))
         bitmap_clear(&step->left, word, mask);
     job_touch(step->job);
     step_counted(step);
     if (had_ready != (step->n[TASK_READY] > 0))
         sched_step_changed(step);
-    if (to == TASK_DONE)
+    if (settled(to))
         step_wake_dependents(step, word, mask);
 }
 
@@ -163,7 +178,7 @@ bool step_open(const struct step *step, uint64_t index)
         const struct step *other = step->needs[i].step;
         uint64_t per = step->needs[i].per;
 
-        if (per == 0 && other->n[TASK_DONE] < other->n_tasks)
+        if (per == 0 && !step_complete(other))
             return false;
         if (per == 0)
             continue;
@@ -182,7 +197,7 @@ void step_wake(struct step *step, uint64_t first, uint64_t last)
     for (size_t i = 0; i < step->n_needs; i++) {
         const struct step *other = step->needs[i].step;
 
-        if (step->needs[i].per == 0 && other->n[TASK_DONE] < other->n_tasks)
+        if (step->needs[i].per == 0 && !step_complete(other))
             return;
         each |= step->needs[i].per > 0;
     }
@@ -349,6 +364,7 @@ struct job *job_new(struct core *core, const struct record *record)
     job->sequence = record->sequence;
     job->submitted_wall_s = record->wall_s;
     job->priority = spec->priority;
+    job->max_workers = spec->max_workers;
     link_init(&job->tasks);
     link_init(&job->leases);
     link_init(&job->touched);
@@ -370,6 +386,57 @@ struct job *job_new(struct core *core, const struct record *record)
         step_wake(&job->steps[i], 0, job->steps[i].n_tasks - 1);
     job_touch(job);
     return job;
+}
+
+static void step_grow(struct step *step, uint64_t n_tasks)
+{
+    uint64_t before = step->n_tasks, more = n_tasks - before;
+
+    if (more == 0)
+        return;
+    for (unsigned state = 0; state < TASK_STATES_COUNT; state++)
+        bitmap_grow(&step->bits[state], n_tasks);
+    bitmap_grow(&step->left, n_tasks);
+    for (uint64_t word = before / 64; step->left_kept && word <= (n_tasks - 1) / 64; word++)
+        bitmap_set(&step->left, word, bitmap_mask(word, before, n_tasks - 1));
+    step->n_tasks = n_tasks;
+    step->n[TASK_WAITING] += more;
+    step->job->n_tasks += more;
+    step->job->n[TASK_WAITING] += more;
+    step->job->studio->n_tasks += more;
+    step->job->core->n_tasks += more;
+    step_counted(step);
+}
+
+void job_grow(struct job *job, struct space *spaces)
+{
+    for (uint32_t i = 0; i < job->n_steps; i++) {
+        struct step *step = &job->steps[i];
+
+        step_grow(step, space_size(&spaces[i]));
+        space_deinit(&step->space);
+        step->space = spaces[i];
+        space_init(&spaces[i]);
+    }
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        step_wake(&job->steps[i], 0, job->steps[i].n_tasks - 1);
+}
+
+bool job_finished(const struct job *job)
+{
+    uint64_t over = job->n[TASK_FAILED] + job->n[TASK_CANCELLED];
+
+    if (job->state == JOB_CANCELLED ||
+        job->n[TASK_DONE] + job->n[TASK_LEFT_OUT] + over == job->n_tasks)
+        return true;
+    if (job->state == JOB_PAUSED || over == 0 ||
+        job->n[TASK_READY] + job->n[TASK_LEASED] + job->n[TASK_RUNNING] > 0)
+        return false;
+    /* What waits for a moment will run; what waits for tasks waits for those that are over. */
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        if (bitmap_next(&job->steps[i].bits[TASK_WAITING], 0) != BITMAP_NONE)
+            return false;
+    return true;
 }
 
 void job_free(struct job *job)

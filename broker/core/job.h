@@ -55,6 +55,9 @@ struct job {
     uint64_t sequence;
     int64_t submitted_wall_s;
     int32_t priority;
+    uint32_t max_workers; /* 0: no limit */
+    uint32_t n_out;       /* leases that are out: all but the lapsed */
+    bool archived;
     enum job_state state;
     enum pause_reason reason;
     uint32_t floor;
@@ -107,6 +110,10 @@ struct task {
 };
 
 struct job *job_new(struct core *core, const struct record *record);
+/* The steps' spaces become these, which are emptied: what was there keeps its index and its state,
+ * what is new waits or is ready. */
+void job_grow(struct job *job, struct space *spaces);
+bool job_finished(const struct job *job); /* as core_finished */
 void job_free(struct job *job);
 struct job *job_find(const struct core *core, const struct job_id *id);
 void job_touch(struct job *job);

@@ -41,6 +41,7 @@ struct lease *lease_new(struct core *core, const struct lease_id *id, struct ste
     table_insert(&core->leases, lease_hash(id), lease);
     demand_use(&core->fleet, step->demand,
                true); /* its plan may be held for longer than its step runs */
+    sched_job_leases(step->job, 1);
     return lease;
 }
 
@@ -217,6 +218,8 @@ void lease_free(struct core *core, struct lease *lease)
     chain_leave(core, lease);
     lease_release(core, lease);
     lease_refresh(core, lease);
+    if (!lease->lapsed)
+        sched_job_leases(lease->step->job, -1);
     link_remove(&lease->running);
     link_remove(&lease->of_worker);
     link_remove(&lease->of_job);
@@ -262,6 +265,8 @@ void lease_await(struct core *core, struct lease *lease)
 
 void lease_lapse(struct core *core, struct lease *lease)
 {
+    CHECK(!lease->lapsed);
+    sched_job_leases(lease->step->job, -1);
     lease->lapsed = true; /* what it was asked stays asked: the worker may have answered */
     claim_settle(core, lease);
     lease_release(core, lease); /* its chain stays: the worker, should it speak again, kept to it */
@@ -272,6 +277,8 @@ void lease_lapse(struct core *core, struct lease *lease)
 /* Its worker speaks again and nobody was faster. */
 void lease_revive(struct core *core, struct lease *lease)
 {
+    CHECK(lease->lapsed);
+    sched_job_leases(lease->step->job, 1);
     lease->lapsed = false;
     if (lease->place == 0 && !lease->rendered)
         lease_take(core, lease, lease->gpu_mask);
@@ -376,7 +383,8 @@ void task_settle(struct core *core, struct task *task)
         if (lease_active(lease) && wanted != TASK_RUNNING)
             wanted = lease->started ? TASK_RUNNING : TASK_LEASED;
     }
-    if (state == TASK_DONE || state == TASK_FAILED || state == TASK_CANCELLED) {
+    if (state == TASK_DONE || state == TASK_FAILED || state == TASK_CANCELLED ||
+        state == TASK_LEFT_OUT) {
         task_drop_if_ordinary(task);
         return;
     }

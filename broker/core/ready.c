@@ -62,6 +62,17 @@ void bitmap_clear(struct bitmap *bitmap, uint64_t word, uint64_t mask)
     }
 }
 
+void bitmap_grow(struct bitmap *bitmap, uint64_t n_bits)
+{
+    struct bitmap old = *bitmap;
+
+    CHECK(n_bits >= old.n_bits);
+    bitmap_init(bitmap, n_bits);
+    for (uint64_t word = 0; old.words && word < bitmap_words(old.n_bits); word++)
+        bitmap_set(bitmap, word, old.words[word]);
+    bitmap_deinit(&old);
+}
+
 /* Up while the rest of a word is empty, then down by the first bit of each. */
 uint64_t bitmap_next(const struct bitmap *bitmap, uint64_t from)
 {

@@ -21,6 +21,7 @@ struct bitmap {
 
 void bitmap_init(struct bitmap *bitmap, uint64_t n_bits);
 void bitmap_deinit(struct bitmap *bitmap);
+void bitmap_grow(struct bitmap *bitmap, uint64_t n_bits); /* what is new is zero */
 /* 64 tasks at a time: bit b of word w is task 64 w + b. */
 void bitmap_set(struct bitmap *bitmap, uint64_t word, uint64_t mask);
 void bitmap_clear(struct bitmap *bitmap, uint64_t word, uint64_t mask);

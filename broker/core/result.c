@@ -15,7 +15,7 @@ static enum code lease_standing(struct core *core, const struct lease_id *id,
         return CODE_STALE;
     enum task_state state = step_state(step, id->task.index);
 
-    if (state == TASK_CANCELLED)
+    if (state == TASK_CANCELLED || state == TASK_LEFT_OUT)
         return CODE_STALE;
     *ret_step = step;
     return state == TASK_DONE ? CODE_ALREADY : CODE_OK;

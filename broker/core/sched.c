@@ -158,11 +158,26 @@ static void queue_closed(struct queue *queue)
         link_remove(&queue->demand->runnable);
 }
 
+bool sched_job_open(const struct job *job)
+{
+    return job->state == JOB_ACTIVE && (job->max_workers == 0 || job->n_out < job->max_workers);
+}
+
+/* A job at its limit has no step in a queue, so that the limit costs the others nothing. */
+void sched_job_leases(struct job *job, int by)
+{
+    bool open = sched_job_open(job);
+
+    job->n_out += (uint32_t)by;
+    if (sched_job_open(job) != open)
+        sched_job_changed(job);
+}
+
 void sched_step_changed(struct step *step)
 {
     struct core *core = step->job->core;
     struct queue *queue = step->queue;
-    bool wanted = step->n[TASK_READY] > 0 && step->job->state == JOB_ACTIVE;
+    bool wanted = step->n[TASK_READY] > 0 && sched_job_open(step->job);
 
     if (wanted == (step->queue_position != HEAP_NONE))
         return;
@@ -282,7 +297,7 @@ static bool grant_delayed(struct core *core, struct demand *demand, struct worke
 
         if (looked_at++ == DELAYED_LOOKED_AT)
             break;
-        if (task->step->job->state != JOB_ACTIVE || task_avoids(task, worker) ||
+        if (!sched_job_open(task->step->job) || task_avoids(task, worker) ||
             core->lease_pool.in_use >= LIMIT_LEASES)
             continue;
         grant(core, task->step, task->index, worker, NULL);
@@ -359,7 +374,7 @@ static void place_delayed(struct core *core, struct demand *demand)
 
         if (looked_at++ == DELAYED_LOOKED_AT)
             return;
-        if (task->step->job->state != JOB_ACTIVE || core->lease_pool.in_use >= LIMIT_LEASES)
+        if (!sched_job_open(task->step->job) || core->lease_pool.in_use >= LIMIT_LEASES)
             continue;
         for (struct group *group = fleet_open_next(&core->fleet, NULL); group && !worker;
              group = fleet_open_next(&core->fleet, group)) {

@@ -44,7 +44,9 @@ struct queue *studio_queue(struct studio *studio, struct demand *demand);
 
 /* The step has ready tasks of an active job, or no longer. */
 void sched_step_changed(struct step *step);
-void sched_job_changed(struct job *job); /* state or priority */
+void sched_job_changed(struct job *job);        /* state, priority or limit */
+bool sched_job_open(const struct job *job);     /* it is active and may have one more lease */
+void sched_job_leases(struct job *job, int by); /* one more is out, or one less */
 void sched_demand_dirty(struct core *core, struct demand *demand);
 void sched_worker_dirty(struct core *core, struct worker *worker);
 void sched_run(struct core *core);

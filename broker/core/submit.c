@@ -65,6 +65,18 @@ void request_repeat(struct core *core, const struct event *event, const struct r
                same ? request->tasks : 0, same);
 }
 
+void request_record(struct core *core, struct studio_id studio, const struct request_id *id,
+                    const struct request_digest *digest, const struct job_id *job, uint64_t tasks)
+{
+    struct record record = {.kind = RECORD_REQUEST, .job = *job};
+
+    record.request.studio = studio;
+    record.request.request = *id;
+    record.request.digest = *digest;
+    record.request.tasks = tasks;
+    core_emit(core, &record);
+}
+
 /* ---- a job ---- */
 
 static bool dependencies_valid(const struct job_spec *spec, size_t number)
@@ -163,16 +175,12 @@ void on_submit(struct core *core, const struct event *event)
         return;
     }
     struct record job = {.kind = RECORD_JOB, .job = spec->job};
-    struct record request = {.kind = RECORD_REQUEST, .job = spec->job};
 
     job.submit.spec = spec;
     core_emit(core, &job);
     uint64_t n_tasks = job_find(core, &spec->job)->n_tasks;
 
-    request.request.studio = spec->studio;
-    request.request.request = event->submit.request;
-    request.request.digest = event->submit.digest;
-    request.request.tasks = n_tasks;
-    core_emit(core, &request);
+    request_record(core, spec->studio, &event->submit.request, &event->submit.digest, &spec->job,
+                   n_tasks);
     core_reply(core, event, CODE_OK, &spec->job, n_tasks, false);
 }

@@ -3,8 +3,6 @@
  */
 #include <broker/core/inner.h>
 
-enum { RETRY_PIECES = 4 * LIMIT_PIECES_VERB }; /* with all that depends on them */
-
 static void emit_state(struct core *core, struct job *job, enum job_state state,
                        enum pause_reason reason, uint32_t floor)
 {
@@ -17,8 +15,8 @@ static void emit_state(struct core *core, struct job *job, enum job_state state,
     core_emit(core, &record);
 }
 
-static void emit_range(struct core *core, struct step *step, enum change_kind change,
-                       uint64_t first, uint64_t last)
+void change_range(struct core *core, struct step *step, enum change_kind change, uint64_t first,
+                  uint64_t last)
 {
     struct record record = {.kind = RECORD_CHANGE, .job = step->job->id};
     uint32_t floor = floors_highest(&step->floors, first, last);
@@ -29,7 +27,7 @@ static void emit_range(struct core *core, struct step *step, enum change_kind ch
     core_emit(core, &record);
 }
 
-static void stop_overtaken(struct core *core, struct job *job)
+void job_stop_overtaken(struct core *core, struct job *job)
 {
     list_each(link, &job->leases)
     {
@@ -62,7 +60,8 @@ static void pause_job(struct core *core, struct job *job, enum pause_reason reas
 /* Counted tasks that are neither done nor given up. */
 static uint64_t job_remaining(const struct job *job)
 {
-    return job->n_tasks - job->n[TASK_DONE] - job->n[TASK_FAILED] - job->n[TASK_CANCELLED];
+    return job->n_tasks - job->n[TASK_DONE] - job->n[TASK_FAILED] - job->n[TASK_CANCELLED] -
+           job->n[TASK_LEFT_OUT];
 }
 
 /* One broken worker is not a broken job: as with a task, it takes several, where there are. */
@@ -111,10 +110,11 @@ static uint64_t cancel_range(struct core *core, struct job *job, const struct ta
     struct step *step = &job->steps[range->step];
     uint64_t n = range->last - range->first + 1 -
                  step_count(step, range->first, range->last, TASK_DONE) -
-                 step_count(step, range->first, range->last, TASK_CANCELLED);
+                 step_count(step, range->first, range->last, TASK_CANCELLED) -
+                 step_count(step, range->first, range->last, TASK_LEFT_OUT);
 
     if (n > 0)
-        emit_range(core, step, CHANGE_CANCEL, range->first, range->last);
+        change_range(core, step, CHANGE_CANCEL, range->first, range->last);
     return n;
 }
 
@@ -135,106 +135,10 @@ static uint64_t retry_failed(struct core *core, struct job *job)
             uint64_t last = bitmap_run_end(&step->bits[TASK_FAILED], first);
 
             n += last - first + 1;
-            emit_range(core, step, CHANGE_RETRY, first, last);
+            change_range(core, step, CHANGE_RETRY, first, last);
         }
     }
     return n;
-}
-
-/* A set of indexes as sorted, disjoint intervals. */
-struct intervals {
-    struct space_interval *items;
-    size_t n, capacity;
-};
-
-static void intervals_add(struct intervals *set, uint64_t first, uint64_t last)
-{
-    size_t at = 0, end = set->n;
-
-    if (set->n > 0 && set->items[set->n - 1].last < first)
-        at = set->n; /* as a rule they come in order */
-    while (at < end) {
-        size_t middle = at + (end - at) / 2;
-
-        if (set->items[middle].last < first)
-            at = middle + 1;
-        else
-            end = middle;
-    }
-    for (end = at; end < set->n && set->items[end].first <= last; end++) {
-        first = set->items[end].first < first ? set->items[end].first : first;
-        last = set->items[end].last > last ? set->items[end].last : last;
-    }
-    MEMORY_GROW(set->items, set->n, set->capacity);
-    memmove(set->items + at + 1, set->items + end, (set->n - end) * sizeof(*set->items));
-    set->items[at] = (struct space_interval){.first = first, .last = last};
-    set->n -= end - at;
-    set->n++;
-}
-
-/* What depends on `others` is run again too, but for what was cancelled. */
-static void intervals_follow(struct intervals *set, const struct step *step, struct edge edge,
-                             const struct intervals *others)
-{
-    const struct bitmap *cancelled = &step->bits[TASK_CANCELLED];
-
-    for (size_t i = 0; i < others->n; i++) {
-        uint64_t at = edge.per ? others->items[i].first / edge.per : 0;
-        uint64_t end = edge.per ? others->items[i].last / edge.per : step->n_tasks - 1;
-
-        while (at <= end) {
-            uint64_t next = bitmap_next(cancelled, at);
-
-            if (next > at)
-                intervals_add(set, at, next > end ? end : next - 1);
-            if (next > end)
-                break;
-            at = bitmap_run_end(cancelled, next) + 1;
-        }
-        if (edge.per == 0)
-            return;
-    }
-}
-
-/* Steps depend on earlier ones only, so one pass in order finds all there is. Whether that is no
- * more than one request may change. */
-static bool retry_find(const struct job *job, const struct task_range *ranges, size_t n_ranges,
-                       struct intervals *sets)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < n_ranges; i++)
-        intervals_add(&sets[ranges[i].step], ranges[i].first, ranges[i].last);
-    for (uint32_t i = 0; i < job->n_steps && n <= RETRY_PIECES; i++) {
-        const struct step *step = &job->steps[i];
-
-        for (size_t j = 0; j < step->n_needs; j++)
-            intervals_follow(&sets[i], step, step->needs[j], &sets[step->needs[j].step->number]);
-        n += sets[i].n;
-    }
-    return n <= RETRY_PIECES;
-}
-
-static enum code retry_ranges(struct core *core, struct job *job, const struct task_range *ranges,
-                              size_t n_ranges, uint64_t *ret_tasks)
-{
-    struct intervals *sets = memory_new(job->n_steps * sizeof(*sets));
-    bool fits = retry_find(job, ranges, n_ranges, sets);
-    uint64_t n = 0;
-
-    for (uint32_t i = 0; fits && i < job->n_steps; i++) {
-        struct step *step = &job->steps[i];
-
-        for (size_t j = 0; j < sets[i].n; j++) {
-            n += sets[i].items[j].last - sets[i].items[j].first + 1;
-            emit_range(core, step, CHANGE_RETRY, sets[i].items[j].first, sets[i].items[j].last);
-        }
-    }
-    for (uint32_t i = 0; i < job->n_steps; i++)
-        free(sets[i].items);
-    free(sets);
-    *ret_tasks = n;
-    return fits ? CODE_OK : CODE_INVALID;
 }
 
 /* ---- the event ---- */
@@ -247,7 +151,7 @@ static enum code verb_ranges(struct core *core, struct job *job, const struct ev
     if (job->state == JOB_CANCELLED)
         return CODE_STATE;
     if (event->verb.verb == VERB_RETRY)
-        return retry_ranges(core, job, event->verb.ranges, event->verb.n_ranges, ret_tasks);
+        return retry_ranges(core, job, event->verb.ranges, event->verb.n_ranges, NULL, ret_tasks);
     for (size_t i = 0; event->verb.verb == VERB_CANCEL && i < event->verb.n_ranges; i++)
         n += cancel_range(core, job, &event->verb.ranges[i]);
     *ret_tasks = n;
@@ -266,7 +170,7 @@ static enum code verb_pause(struct core *core, struct job *job, bool pause)
 }
 
 /* Its finished steps may want their classes back. */
-static bool classes_left(const struct core *core, const struct job *job)
+bool job_classes_left(const struct core *core, const struct job *job)
 {
     uint64_t more = 0;
 
@@ -286,18 +190,9 @@ static enum code verb_run(struct core *core, struct job *job, const struct event
     case VERB_RESUME:
         *ret_tasks = job_remaining(job);
         return verb_pause(core, job, event->verb.verb == VERB_PAUSE);
-    case VERB_PRIORITY: {
-        struct record record = {.kind = RECORD_CHANGE, .job = job->id};
-
-        record.change.change = CHANGE_PRIORITY;
-        record.change.priority = event->verb.priority;
-        core_emit(core, &record);
-        *ret_tasks = job_remaining(job);
-        return CODE_OK;
-    }
     case VERB_CANCEL:
     case VERB_RETRY:
-        if (event->verb.verb == VERB_RETRY && !classes_left(core, job))
+        if (event->verb.verb == VERB_RETRY && !job_classes_left(core, job))
             return CODE_BUSY;
         if (event->verb.n_ranges > 0)
             code = verb_ranges(core, job, event, ret_tasks);
@@ -308,7 +203,7 @@ static enum code verb_run(struct core *core, struct job *job, const struct event
         if (code == CODE_OK && event->verb.verb == VERB_RETRY && job->state == JOB_PAUSED &&
             job->reason != REASON_USER)
             emit_state(core, job, JOB_ACTIVE, REASON_NONE, job->floor);
-        stop_overtaken(core, job);
+        job_stop_overtaken(core, job);
         return code;
     }
     return CODE_INVALID;
@@ -337,15 +232,10 @@ void on_verb(struct core *core, const struct event *event)
         return;
     }
     if (job && (studio.value == 0 || studio.value == job->studio->id.value))
-        code = ranges_valid(job, event) ? verb_run(core, job, event, &tasks) : CODE_INVALID;
-    if (code == CODE_OK) {
-        struct record record = {.kind = RECORD_REQUEST, .job = job->id};
-
-        record.request.studio = studio;
-        record.request.request = event->verb.request;
-        record.request.digest = event->verb.digest;
-        record.request.tasks = tasks;
-        core_emit(core, &record);
-    }
+        code = !ranges_valid(job, event) ? CODE_INVALID
+               : job->archived           ? CODE_STATE
+                                         : verb_run(core, job, event, &tasks);
+    if (code == CODE_OK)
+        request_record(core, studio, &event->verb.request, &event->verb.digest, &job->id, tasks);
     core_reply(core, event, code, &event->verb.job, tasks, false);
 }

@@ -5,7 +5,7 @@
 static void counts_fill(const uint64_t *n, uint64_t n_tasks, struct job_counts *ret_counts)
 {
     *ret_counts = (struct job_counts){
-        .tasks = n_tasks,
+        .tasks = n_tasks - n[TASK_LEFT_OUT],
         .waiting = n[TASK_WAITING],
         .ready = n[TASK_READY],
         .leased = n[TASK_LEASED],
@@ -24,6 +24,8 @@ static void job_fill(const struct job *job, struct job_view *ret_view)
         .sequence = job->sequence,
         .submitted_wall_s = job->submitted_wall_s,
         .priority = job->priority,
+        .max_workers = job->max_workers,
+        .archived = job->archived,
         .state = job->state,
         .reason = job->reason,
         .n_steps = job->n_steps,
@@ -99,6 +101,13 @@ bool core_task(const struct core *core, const struct job_id *id, struct task_id 
     *ret_state = step_state(step, task.index);
     *ret_floor = step_floor(step, task.index);
     return true;
+}
+
+bool core_finished(const struct core *core, const struct job_id *id)
+{
+    const struct job *job = job_find(core, id);
+
+    return job && job_finished(job);
 }
 
 size_t core_task_ranges(const struct core *core, const struct job_id *id, uint32_t number,

@@ -195,7 +195,7 @@ static bool why_depends(const struct step *step, struct why *why)
     for (size_t i = 0; i < step->n_needs; i++) {
         const struct step *other = step->needs[i].step;
 
-        if (other->n[TASK_DONE] == other->n_tasks)
+        if (other->n[TASK_DONE] + other->n[TASK_LEFT_OUT] == other->n_tasks)
             continue;
         why->kind = WHY_DEPENDS;
         why->step = other->number;
@@ -215,7 +215,10 @@ void core_why(const struct core *core, const struct job_id *id, uint32_t number,
         return;
     if (step->n[TASK_READY] + step->n[TASK_WAITING] > 0 && job->state == JOB_PAUSED)
         ret_why->kind = WHY_PAUSED;
-    else if (step->n[TASK_READY] > 0)
+    else if (step->n[TASK_READY] > 0 && job->state == JOB_ACTIVE && !sched_job_open(job)) {
+        ret_why->kind = WHY_LIMIT;
+        ret_why->workers = job->max_workers;
+    } else if (step->n[TASK_READY] > 0)
         why_ready((struct core *)core, step, ret_why); /* plans are made when first asked for */
     else if (step->n[TASK_WAITING] > 0 && bitmap_next(&step->bits[TASK_WAITING], 0) != BITMAP_NONE)
         ret_why->kind = licence_missing(step) ? WHY_LICENCE : WHY_RETRYING;

@@ -27,11 +27,12 @@ static const char *const schema_steps[] = {
     " weight INTEGER NOT NULL);"
     "CREATE TABLE keys(public BLOB PRIMARY KEY, role INTEGER NOT NULL, studio INTEGER NOT NULL,"
     " name TEXT NOT NULL, added INTEGER NOT NULL) WITHOUT ROWID;"
-    /* first_priority is what was submitted, for recovery; priority, state and reason are current.
-     */
+    /* first_name and first_priority are what was submitted, for recovery; name, priority, state and
+     * reason are current. */
     "CREATE TABLE jobs(sequence INTEGER PRIMARY KEY, job BLOB NOT NULL UNIQUE,"
-    " studio INTEGER NOT NULL, name TEXT NOT NULL, submitted INTEGER NOT NULL,"
-    " first_priority INTEGER NOT NULL, priority INTEGER NOT NULL, state INTEGER NOT NULL,"
+    " studio INTEGER NOT NULL, first_name TEXT NOT NULL, name TEXT NOT NULL,"
+    " submitted INTEGER NOT NULL, first_priority INTEGER NOT NULL, priority INTEGER NOT NULL, "
+    "state INTEGER NOT NULL,"
     " reason INTEGER NOT NULL, blob BLOB NOT NULL);"
     "CREATE TABLE attempts(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, step INTEGER NOT NULL, task INTEGER NOT NULL, floor INTEGER NOT NULL,"
@@ -48,7 +49,9 @@ static const char *const schema_steps[] = {
     "CREATE TABLE changes(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, kind INTEGER NOT NULL, step INTEGER NOT NULL, first INTEGER NOT NULL,"
     " last INTEGER NOT NULL, floor INTEGER NOT NULL, state INTEGER NOT NULL,"
-    " reason INTEGER NOT NULL, priority INTEGER NOT NULL);"
+    " reason INTEGER NOT NULL);"
+    "CREATE TABLE edits(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
+    " job BLOB NOT NULL, blob BLOB NOT NULL);"
     "CREATE TABLE notes(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, step INTEGER NOT NULL, task INTEGER NOT NULL, floor INTEGER NOT NULL,"
     " epoch INTEGER NOT NULL, attempt INTEGER NOT NULL, worker BLOB NOT NULL,"

@@ -6,14 +6,15 @@
 #include <string.h>
 #include <broker/store/recover.h>
 
-enum source { JOBS, ATTEMPTS, CHANGES, NOTES, REQUESTS, TENDS, SOURCES };
+enum source { JOBS, ATTEMPTS, CHANGES, EDITS, NOTES, REQUESTS, TENDS, SOURCES };
 
 static const char *const texts[SOURCES] = {
-    [JOBS] = "SELECT sequence, submitted, job, studio, name, first_priority, blob FROM jobs"
+    [JOBS] = "SELECT sequence, submitted, job, studio, first_name, first_priority, blob FROM jobs"
              " ORDER BY sequence",
     [ATTEMPTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts ORDER BY sequence",
-    [CHANGES] = "SELECT sequence, wall_s, job, kind, step, first, last, floor, state, reason,"
-                " priority FROM changes ORDER BY sequence",
+    [CHANGES] = "SELECT sequence, wall_s, job, kind, step, first, last, floor, state, reason"
+                " FROM changes ORDER BY sequence",
+    [EDITS] = "SELECT sequence, wall_s, job, blob FROM edits ORDER BY sequence",
     [NOTES] = "SELECT sequence, wall_s, job, step, task, floor, epoch, attempt, worker, gpu_mask"
               " FROM notes ORDER BY sequence",
     [REQUESTS] = "SELECT sequence, wall_s, job, studio, request, digest, code, tasks FROM requests"
@@ -54,7 +55,13 @@ static void read_change(sqlite3_stmt *row, struct record *ret_record)
     ret_record->change.floor = (uint32_t)sqlite3_column_int64(row, 7);
     ret_record->change.state = (enum job_state)sqlite3_column_int64(row, 8);
     ret_record->change.reason = (enum pause_reason)sqlite3_column_int64(row, 9);
-    ret_record->change.priority = (int32_t)sqlite3_column_int64(row, 10);
+}
+
+static void read_edit(sqlite3_stmt *row, struct record *ret_record)
+{
+    read_common(row, RECORD_EDIT, ret_record);
+    ret_record->edit.blob = sqlite3_column_blob(row, 3);
+    ret_record->edit.blob_size = (size_t)sqlite3_column_bytes(row, 3);
 }
 
 static void read_note(sqlite3_stmt *row, struct record *ret_record)
@@ -103,6 +110,8 @@ static int give(sqlite3_stmt *row, enum source source, store_each *each, void *u
         database_attempt(row, &record);
     else if (source == CHANGES)
         read_change(row, &record);
+    else if (source == EDITS)
+        read_edit(row, &record);
     else if (source == NOTES)
         read_note(row, &record);
     else if (source == REQUESTS)

@@ -36,7 +36,8 @@ uint32_t store_epoch(const struct store *store);
 
 /* ---- recovery ---- */
 /* Calls back with every record in sequence order. A RECORD_JOB's spec holds ids, priority, name and
- * blob but no steps: the callee makes those from the blob, because the store knows no protobuf.
+ * blob but no steps, a RECORD_EDIT its blob alone: the callee makes the rest from the blob, because
+ * the store knows no protobuf.
  * Sequences have gaps where a note was replaced. An answer other than 0 ends it and is forwarded.
  * Also the way on after STORE_E_FULL: what waited is given up, and work is taken again. */
 typedef int store_each(void *user, const struct record *record);

@@ -19,7 +19,9 @@ enum statement {
     NOTE_DELETE,
     CHANGE,
     JOB_STATE,
+    JOB_NAME,
     JOB_PRIORITY,
+    EDIT,
     NOTE,
     REQUEST,
     TEND,
@@ -30,15 +32,17 @@ static const char *const texts[STATEMENTS] = {
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
     [EPOCH] = "SELECT value FROM meta WHERE name = 'epoch'",
-    [JOB] = "INSERT INTO jobs(sequence, submitted, job, studio, name, first_priority, priority,"
-            " state, reason, blob) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?6, 0, 0, ?7)",
+    [JOB] = "INSERT INTO jobs(sequence, submitted, job, studio, first_name, name, first_priority,"
+            " priority, state, reason, blob) VALUES(?1, ?2, ?3, ?4, ?5, ?5, ?6, ?6, 0, 0, ?7)",
     [ATTEMPT] = "INSERT INTO attempts(" DATABASE_ATTEMPT_COLUMNS
                 ") VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [NOTE_DELETE] = "DELETE FROM notes WHERE job = ? AND step = ? AND task = ?",
     [CHANGE] = "INSERT INTO changes(sequence, wall_s, job, kind, step, first, last, floor, state,"
-               " reason, priority) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+               " reason) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [JOB_STATE] = "UPDATE jobs SET state = ?, reason = ? WHERE job = ?",
+    [JOB_NAME] = "UPDATE jobs SET name = ? WHERE job = ?",
     [JOB_PRIORITY] = "UPDATE jobs SET priority = ? WHERE job = ?",
+    [EDIT] = "INSERT INTO edits(sequence, wall_s, job, blob) VALUES(?, ?, ?, ?)",
     [NOTE] = "INSERT OR REPLACE INTO notes(sequence, wall_s, job, step, task, floor, epoch,"
              " attempt, worker, gpu_mask) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [REQUEST] = "INSERT INTO requests(sequence, wall_s, studio, request, digest, code, tasks, job)"
@@ -58,6 +62,8 @@ static size_t record_extra_bytes(const struct record *record)
     }
     if (record->kind == RECORD_TEND)
         return strlen(record->tend.text) + 1;
+    if (record->kind == RECORD_EDIT)
+        return (record->edit.name ? strlen(record->edit.name) + 1 : 0) + record->edit.blob_size;
     return record->kind == RECORD_ATTEMPT ? record->attempt.blob_size : 0;
 }
 
@@ -74,6 +80,16 @@ static void copy_into(struct record *record, char *piece)
         record->attempt.blob = piece;
     } else if (record->kind == RECORD_TEND) {
         record->tend.text = memcpy(piece, record->tend.text, strlen(record->tend.text) + 1);
+    } else if (record->kind == RECORD_EDIT) {
+        size_t name_size = record->edit.name ? strlen(record->edit.name) + 1 : 0;
+
+        if (name_size)
+            record->edit.name = memcpy(piece, record->edit.name, name_size);
+        if (record->edit.blob_size)
+            memcpy(piece + name_size, record->edit.blob, record->edit.blob_size);
+        record->edit.blob = piece + name_size;
+        record->edit.spaces = NULL;
+        record->edit.n_spaces = 0;
     } else if (record->kind == RECORD_JOB) {
         struct job_spec *spec = (struct job_spec *)piece;
         const char *name = record->submit.spec->name ? record->submit.spec->name : "";
@@ -151,12 +167,11 @@ static int write_change(sqlite3_stmt **statements, const struct record *record)
 {
     const struct job_id *job = &record->job;
     int64_t state = record->change.state, reason = record->change.reason;
-    int64_t priority = record->change.priority;
     int code = database_bind(
-        statements[CHANGE], "iibiiiiiiii", (int64_t)record->sequence, (int64_t)record->wall_s,
+        statements[CHANGE], "iibiiiiiii", (int64_t)record->sequence, (int64_t)record->wall_s,
         job->bytes, sizeof job->bytes, (int64_t)record->change.change,
         (int64_t)record->change.range.step, (int64_t)record->change.range.first,
-        (int64_t)record->change.range.last, (int64_t)record->change.floor, state, reason, priority);
+        (int64_t)record->change.range.last, (int64_t)record->change.floor, state, reason);
     if (code == SQLITE_OK)
         code = database_finish(statements[CHANGE]);
     if (code != SQLITE_OK)
@@ -166,12 +181,30 @@ static int write_change(sqlite3_stmt **statements, const struct record *record)
                              sizeof job->bytes);
         return code == SQLITE_OK ? database_finish(statements[JOB_STATE]) : code;
     }
-    if (record->change.change == CHANGE_PRIORITY) {
+    return SQLITE_OK;
+}
+
+static int write_edit(sqlite3_stmt **statements, const struct record *record)
+{
+    const struct job_id *job = &record->job;
+    int64_t priority = record->edit.priority;
+    int code =
+        database_bind(statements[EDIT], "iibb", (int64_t)record->sequence, (int64_t)record->wall_s,
+                      job->bytes, sizeof job->bytes, record->edit.blob, record->edit.blob_size);
+
+    if (code == SQLITE_OK)
+        code = database_finish(statements[EDIT]);
+    if (code == SQLITE_OK && record->edit.name) {
+        code = database_bind(statements[JOB_NAME], "tb", record->edit.name, job->bytes,
+                             sizeof job->bytes);
+        code = code == SQLITE_OK ? database_finish(statements[JOB_NAME]) : code;
+    }
+    if (code == SQLITE_OK && (record->edit.what & EDIT_PRIORITY)) {
         code =
             database_bind(statements[JOB_PRIORITY], "ib", priority, job->bytes, sizeof job->bytes);
-        return code == SQLITE_OK ? database_finish(statements[JOB_PRIORITY]) : code;
+        code = code == SQLITE_OK ? database_finish(statements[JOB_PRIORITY]) : code;
     }
-    return SQLITE_OK;
+    return code;
 }
 
 static int write_note(sqlite3_stmt **statements, const struct record *record)
@@ -215,6 +248,8 @@ static int write_record(sqlite3_stmt **statements, const struct record *record)
         return write_attempt(statements, record);
     case RECORD_CHANGE:
         return write_change(statements, record);
+    case RECORD_EDIT:
+        return write_edit(statements, record);
     case RECORD_NOTE:
         return write_note(statements, record);
     case RECORD_REQUEST:

@@ -25,6 +25,7 @@ static void job_invent(struct world *world, uint32_t studio, struct sim_job *job
     job->id.bytes[0] = (uint8_t)world->n_jobs;
     job->id.bytes[1] = (uint8_t)sim_random(world, 256);
     job->n_steps = 1 + (uint32_t)sim_random(world, STEPS);
+    job->max_workers = sim_random(world, 4) ? 0 : 1 + (uint32_t)sim_random(world, 4);
     job->poison = sim_chance(world, 5);
     job->pooled = sim_chance(world, 4);
     for (uint32_t i = 0; i < job->n_steps; i++) {
@@ -49,24 +50,98 @@ static void job_invent(struct world *world, uint32_t studio, struct sim_job *job
 static void verb_invent(struct world *world, uint32_t studio, struct sim_request *request)
 {
     static const enum verb_kind kinds[] = {VERB_CANCEL, VERB_PAUSE, VERB_RESUME, VERB_RESUME,
-                                           VERB_RETRY,  VERB_RETRY, VERB_RETRY,  VERB_PRIORITY};
+                                           VERB_RETRY,  VERB_RETRY, VERB_RETRY};
 
     *request =
-        (struct sim_request){.open = true, .verb = true, .kind = kinds[sim_random(world, 8)]};
+        (struct sim_request){.open = true, .verb = true, .kind = kinds[sim_random(world, 7)]};
     request->job = (uint32_t)sim_random(world, world->n_jobs);
     const struct sim_job *job = &world->jobs[request->job];
 
     request->ranged =
         sim_random(world, 2) && (request->kind == VERB_RETRY || request->kind == VERB_CANCEL);
     request->range.step = (uint32_t)sim_random(world, job->n_steps);
-    request->range.first = sim_random(world, job->steps[request->range.step].n_tasks);
+    request->range.first = sim_random(world, job->steps[request->range.step].n_now);
     request->range.last =
         request->range.first +
-        sim_random(world, job->steps[request->range.step].n_tasks - request->range.first);
-    request->priority = (int32_t)sim_random(world, 5);
+        sim_random(world, job->steps[request->range.step].n_now - request->range.first);
     if (request->kind == VERB_CANCEL && !request->ranged && sim_random(world, 4))
-        request->kind = VERB_PRIORITY;
+        request->kind = VERB_RESUME;
     request_id_fill(world, studio, request);
+}
+
+/* One or two runs of each step stay; some steps get more tasks. */
+static void frames_invent(struct world *world, const struct sim_job *job,
+                          struct sim_request *request)
+{
+    request->grows = sim_random(world, 2);
+    for (uint32_t i = 0; i < job->n_steps; i++) {
+        const struct sim_step *step = &job->steps[i];
+        uint32_t size = step->n_now;
+
+        if (request->grows && step->depends && step->per)
+            size = (request->sizes[i - 1] + step->per - 1) / step->per;
+        else if (request->grows)
+            size += (uint32_t)sim_random(world, TASKS - size + 1) / 4;
+        request->sizes[i] = size;
+        uint64_t first = sim_random(world, 2) ? 0 : sim_random(world, size);
+        uint64_t last = first + sim_random(world, size - first);
+
+        request->wanted[request->n_wanted++] = (struct task_range){i, first, last};
+        if (last + 2 < size)
+            request->wanted[request->n_wanted++] = (struct task_range){i, last + 2, size - 1};
+    }
+}
+
+static void edit_invent(struct world *world, uint32_t studio, struct sim_request *request)
+{
+    *request = (struct sim_request){.open = true, .edit = true};
+    request->job = (uint32_t)sim_random(world, world->n_jobs);
+    request->what = (unsigned)sim_random(world, EDIT_ALL) + 1;
+    if (sim_random(world, 3) == 0)
+        request->what = EDIT_ARCHIVED;
+    else
+        request->what &= ~(unsigned)EDIT_ARCHIVED;
+    request->priority = (int32_t)sim_random(world, 5);
+    request->max_workers = (uint32_t)sim_random(world, 4);
+    request->archived = sim_random(world, 2);
+    if (!request->what)
+        request->what = EDIT_PRIORITY;
+    if (request->what & EDIT_FRAMES)
+        frames_invent(world, &world->jobs[request->job], request);
+    request_id_fill(world, studio, request);
+}
+
+static void edit_send(struct world *world, const struct sim_request *request, struct event *event)
+{
+    const struct sim_job *job = &world->jobs[request->job];
+    struct space spaces[STEPS];
+
+    event->kind = EVENT_EDIT;
+    event->edit.what = request->what;
+    event->edit.studio = (struct studio_id){(uint32_t)(event->cookie & 255) + 1};
+    event->edit.job = job->id;
+    event->edit.request = request->id;
+    event->edit.digest = request->digest;
+    event->edit.priority = request->priority;
+    event->edit.max_workers = request->max_workers;
+    event->edit.archived = request->archived;
+    event->edit.wanted = request->wanted;
+    event->edit.n_wanted = request->n_wanted;
+    event->edit.spaces = spaces;
+    event->edit.n_spaces = request->grows ? job->n_steps : 0;
+    for (uint32_t i = 0; i < event->edit.n_spaces; i++) {
+        space_fill(request->sizes[i], job->steps[i].n_tasks, &spaces[i]);
+        event->edit.blob_size |= (size_t)request->sizes[i] << 8 * i; /* what world_replay reads */
+    }
+    world_event(world, event);
+    for (uint32_t i = 0; i < event->edit.n_spaces; i++)
+        space_deinit(&spaces[i]);
+    for (size_t i = 0; (request->what & EDIT_FRAMES) && i < world->outbox.n_effects; i++) {
+        const struct effect *effect = &world->outbox.effects[i];
+
+        if (effect->kind == EFFECT_REPLY && effect->code == CODE_OK && !effect->reply.repeated)
+            check_frames(world, request);
+    }
 }
 
 static void request_send(struct world *world, uint32_t studio, const struct sim_request *request)
@@ -77,6 +152,10 @@ static void request_send(struct world *world, uint32_t studio, const struct sim_
     struct step_spec steps[STEPS];
     struct space spaces[STEPS];
 
+    if (request->edit) {
+        edit_send(world, request, &event);
+        return;
+    }
     if (request->verb) {
         event.verb.verb = request->kind;
         event.verb.studio = (struct studio_id){studio + 1};
@@ -85,7 +164,6 @@ static void request_send(struct world *world, uint32_t studio, const struct sim_
         event.verb.digest = request->digest;
         event.verb.ranges = &request->range;
         event.verb.n_ranges = request->ranged;
-        event.verb.priority = request->priority;
         world_event(world, &event);
         return;
     }
@@ -120,8 +198,10 @@ void studio_run(struct world *world, uint32_t number)
         job_invent(world, number, &world->jobs[world->n_jobs]);
         *request = (struct sim_request){.open = true, .job = world->n_jobs++};
         request_id_fill(world, number, request);
-    } else {
+    } else if (sim_random(world, 3)) {
         verb_invent(world, number, request);
+    } else {
+        edit_invent(world, number, request);
     }
     request_send(world, number, request);
 }
@@ -143,7 +223,7 @@ void studio_answered(struct world *world, const struct effect *effect)
     bool foreign = job->studio.value != number + 1;
 
     CHECK(!foreign || effect->code == CODE_UNKNOWN);
-    if (!request->verb) {
+    if (!request->verb && !request->edit) {
         CHECK(effect->code == CODE_OK);
         world->jobs[request->job].accepted = true;
     }

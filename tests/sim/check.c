@@ -82,7 +82,7 @@ static void check_attempt(struct world *world, const struct record *record)
         &world->model[sim_job_number(world, &record->job)][lease->task.step][lease->task.index];
 
     CHECK(lease->floor == task->floor); /* nothing older than what the user asked for last */
-    CHECK(!task->done && !task->cancelled);
+    CHECK(!task->done && !task->cancelled && !task->left_out);
     check_blame(world, record);
     CHECK(record->attempt.class != CLASS_WORKER_LOST ||
           !world->workers[record->attempt.worker.bytes[0]].cut);
@@ -100,14 +100,16 @@ static void check_state(struct world *world, const struct record *record)
     const uint32_t number = sim_job_number(world, &record->job);
     const struct sim_job *job = &world->jobs[number];
 
+    if (record->change.state == JOB_CANCELLED)
+        world->floors[number] = record->change.floor;
     for (uint32_t i = 0; i < job->n_steps; i++)
-        for (uint32_t j = 0; j < job->steps[i].n_tasks; j++) {
+        for (uint32_t j = 0; j < job->steps[i].n_now; j++) {
             struct task_model *task = &world->model[number][i][j];
 
             if (record->change.state == JOB_CANCELLED) {
                 CHECK(record->change.floor > task->floor);
                 task->floor = record->change.floor;
-                task->cancelled = !task->done;
+                task->cancelled = !task->done && !task->left_out;
                 task->failed = false;
             } else if (record->change.state == JOB_ACTIVE && task->cancelled &&
                        record->change.floor >= task->floor && world->jobs[number].accepted) {
@@ -122,13 +124,13 @@ static void check_change(struct world *world, const struct record *record)
 
     if (record->change.change == CHANGE_STATE)
         check_state(world, record);
-    if (record->change.change == CHANGE_STATE || record->change.change == CHANGE_PRIORITY)
+    if (record->change.change == CHANGE_STATE)
         return;
     for (uint64_t i = record->change.range.first; i <= record->change.range.last; i++) {
         struct task_model *task = &world->model[number][record->change.range.step][i];
 
         if (record->change.change == CHANGE_PARK) {
-            CHECK(!task->done && !task->cancelled && !task->failed);
+            CHECK(!task->done && !task->cancelled && !task->failed && !task->left_out);
             task->failed = true;
             world->parked++;
             continue;
@@ -137,9 +139,11 @@ static void check_change(struct world *world, const struct record *record)
         task->floor = record->change.floor;
         task->failed = false;
         if (record->change.change == CHANGE_RETRY)
-            task->done = task->cancelled = false;
+            task->done = task->cancelled = task->left_out = false;
+        else if (record->change.change == CHANGE_LEAVE_OUT)
+            task->left_out = !task->done, task->cancelled = false;
         else
-            task->cancelled = !task->done;
+            task->cancelled = !task->done && !task->left_out;
     }
 }
 
@@ -188,8 +192,64 @@ void check_effect(const struct world *world, const struct effect *effect)
     CHECK(pooled == job->pooled && (!pooled || strcmp(worker->pool, "a") == 0));
 }
 
+static void check_edit(struct world *world, const struct record *record)
+{
+    const uint32_t number = sim_job_number(world, &record->job);
+    struct sim_job *job = &world->jobs[number];
+
+    world->edits++;
+    for (uint32_t i = 0; i < record->edit.n_spaces; i++)
+        for (; job->steps[i].n_now < (record->edit.blob_size >> 8 * i & 255); job->steps[i].n_now++)
+            world->model[number][i][job->steps[i].n_now] =
+                (struct task_model){.floor = world->floors[number]};
+}
+
+static void check_job(struct world *world, const struct record *record)
+{
+    struct sim_job *job = &world->jobs[sim_job_number(world, &record->job)];
+
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        job->steps[i].n_now = job->steps[i].n_tasks;
+}
+
+/* A grant never goes past the limit; a limit that was lowered, or leases that came back, may. */
+void check_limits(const struct world *world)
+{
+    for (size_t i = 0; i < world->outbox.n_effects; i++) {
+        const struct effect *effect = &world->outbox.effects[i];
+        struct lease_view leases[HELD * WORKERS];
+        struct job_view view;
+
+        if (effect->kind != EFFECT_ASSIGN)
+            continue;
+        CHECK(core_job(world->core, &effect->lease.job, &view));
+        CHECK(view.max_workers == 0 ||
+              core_job_leases(world->core, &view.job, leases, HELD * WORKERS) <= view.max_workers);
+    }
+}
+
+void check_frames(struct world *world, const struct sim_request *request)
+{
+    const struct sim_job *job = &world->jobs[request->job];
+
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        for (uint32_t j = 0; j < job->steps[i].n_now; j++) {
+            const struct task_model *task = &world->model[request->job][i][j];
+            bool wanted = false;
+
+            for (uint32_t k = 0; k < request->n_wanted; k++)
+                wanted |= request->wanted[k].step == i && request->wanted[k].first <= j &&
+                          j <= request->wanted[k].last;
+            CHECK(wanted ? !task->left_out && !task->cancelled : task->left_out || task->done);
+        }
+}
+
 void check_record(struct world *world, const struct record *record)
 {
+    if (record->kind == RECORD_JOB)
+        check_job(world, record);
+    if (record->kind == RECORD_EDIT)
+        check_edit(world, record);
     if (record->kind == RECORD_ATTEMPT)
         check_attempt(world, record);
     if (record->kind == RECORD_CHANGE)
@@ -220,8 +280,10 @@ static void check_task(struct world *world, uint32_t number, uint32_t step, uint
     CHECK((state == TASK_DONE) == model->done);
     CHECK((state == TASK_CANCELLED) == model->cancelled);
     CHECK((state == TASK_FAILED) == model->failed);
+    CHECK((state == TASK_LEFT_OUT) == model->left_out);
     CHECK(floor == model->floor);
-    if (state == TASK_DONE || state == TASK_CANCELLED || state == TASK_FAILED)
+    if (state == TASK_DONE || state == TASK_CANCELLED || state == TASK_FAILED ||
+        state == TASK_LEFT_OUT)
         return;
     core_why(world->core, &job->id, step, &why);
     bool nobody_can = job->impossible && why.kind == WHY_NO_AMOUNT && why.wanted == 1000;
@@ -239,7 +301,7 @@ void check_end(struct world *world)
 
         CHECK(core_job(world->core, &job->id, &view)); /* none that was accepted is lost */
         for (uint32_t j = 0; j < job->n_steps; j++)
-            for (uint32_t k = 0; k < job->steps[j].n_tasks; k++)
+            for (uint32_t k = 0; k < job->steps[j].n_now; k++)
                 check_task(world, i, j, k);
     }
     for (uint32_t i = 0; i < WORKERS; i++)

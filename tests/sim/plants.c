@@ -31,6 +31,8 @@ enum plant {
     PLANT_LOSE_TWICE,      /* a lease that is lost again counts again */
     PLANT_FORGET_ORDER,    /* a studio that was served is not sorted in again */
     PLANT_KEEP_CLASS,      /* a class whose work is done stays in use */
+    PLANT_MISCOUNT,        /* a lease is not counted towards its job's limit */
+    PLANT_KEEP_FRAMES,     /* frames that are left out, or taken in, stay as they were */
     PLANTS,
 };
 static const char *const names[] = {
@@ -52,6 +54,8 @@ static const char *const names[] = {
     [PLANT_LOSE_TWICE] = "lose twice",
     [PLANT_FORGET_ORDER] = "forget order",
     [PLANT_KEEP_CLASS] = "keep class",
+    [PLANT_MISCOUNT] = "miscount",
+    [PLANT_KEEP_FRAMES] = "keep frames",
 };
 enum { SEEDS = 400, SEEDS_UNBROKEN = 50 };
 static enum plant planted;
@@ -133,6 +137,12 @@ void __wrap_attempt_lost(struct core *core, struct lease *lease)
     else
         __real_attempt_lost(core, lease);
 }
+
+PLANT(void, sched_job_leases, (struct job * job, int by), (job, by), PLANT_MISCOUNT)
+PLANT(void, change_range,
+      (struct core * core, struct step *step, enum change_kind change, uint64_t first,
+       uint64_t last),
+      (core, step, change, first, last), PLANT_KEEP_FRAMES)
 
 void check_failed(const char *what, const char *file, int line)
 {

@@ -12,7 +12,8 @@ static void calm_down(struct world *world)
         struct job_view view;
         struct event event = {.kind = EVENT_VERB, .cookie = OPERATOR_COOKIE};
 
-        if (!core_job(world->core, &world->jobs[i].id, &view) || view.state != JOB_PAUSED)
+        if (!core_job(world->core, &world->jobs[i].id, &view) || view.state != JOB_PAUSED ||
+            view.archived)
             continue;
         event.verb.verb = VERB_RESUME;
         event.verb.job = world->jobs[i].id;
@@ -37,7 +38,8 @@ static bool settled(const struct world *world)
     for (uint32_t i = 0; i < world->n_jobs; i++) {
         struct job_view view;
 
-        if (core_job(world->core, &world->jobs[i].id, &view) && view.state == JOB_PAUSED)
+        if (core_job(world->core, &world->jobs[i].id, &view) && view.state == JOB_PAUSED &&
+            !view.archived)
             return false;
     }
     for (uint32_t i = 0; i < WORKERS; i++) {
@@ -68,12 +70,12 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace)
     if (verbose)
         printf("seed=%llu events=%llu records=%zu jobs=%u results=%llu crashes=%llu cuts=%llu "
                "adopted=%llu notes=%llu parked=%llu stale=%llu already=%llu tends=%llu "
-               "asides=%llu\n",
+               "asides=%llu edits=%llu\n",
                (unsigned long long)seed, (unsigned long long)world->events, world->n_records,
                world->n_jobs, (unsigned long long)world->results,
                (unsigned long long)world->crashes, (unsigned long long)world->cuts,
                (unsigned long long)world->adopted, (unsigned long long)world->notes,
                (unsigned long long)world->parked, (unsigned long long)world->stale,
                (unsigned long long)world->already, (unsigned long long)world->tends,
-               (unsigned long long)world->asides);
+               (unsigned long long)world->asides, (unsigned long long)world->edits);
 }

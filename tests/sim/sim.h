@@ -17,7 +17,8 @@ enum { JOBS = 12, STEPS = 3, TASKS = 40, STUDIOS = 3, WORKERS = 6, HELD = 64, CA
 #define SECOND 1000000000LL
 
 struct sim_step {
-    uint32_t n_tasks, per;
+    uint32_t n_tasks, per; /* as submitted */
+    uint32_t n_now;        /* as the records say */
     bool depends;
     double vcpus;
     uint32_t cards;
@@ -29,6 +30,7 @@ struct sim_job {
     struct job_id id;
     struct studio_id studio;
     int32_t priority;
+    uint32_t max_workers;
     uint32_t n_steps;
     struct sim_step steps[STEPS];
     bool impossible; /* asks for what nobody has */
@@ -38,7 +40,7 @@ struct sim_job {
 };
 
 struct sim_request { /* one at a time per studio; repeated until it is answered */
-    bool open, verb;
+    bool open, verb, edit;
     uint32_t number;
     uint32_t job;
     struct request_id id;
@@ -46,8 +48,14 @@ struct sim_request { /* one at a time per studio; repeated until it is answered 
     enum verb_kind kind;
     struct task_range range;
     bool ranged;
+    /* of an edit */
+    unsigned what;
     int32_t priority;
-    int64_t again_ns;
+    uint32_t max_workers;
+    bool archived, grows;
+    uint32_t sizes[STEPS];
+    struct task_range wanted[2 * STEPS];
+    uint32_t n_wanted;
 };
 
 struct sim_studio {
@@ -103,7 +111,7 @@ struct sim_message {
 
 struct task_model {
     uint32_t floor;
-    bool done, cancelled, failed;
+    bool done, cancelled, failed, left_out;
 };
 
 /* What the records say of a worker. */
@@ -145,6 +153,8 @@ struct world {
     struct worker_model worker_model[WORKERS];
     int64_t operator_ns;
     uint64_t operator_requests;
+    uint32_t floors[JOBS]; /* of the jobs */
+    uint64_t edits;
     uint64_t events, crashes, cuts, results, stale, already, adopted, notes, parked, tends, asides;
 };
 
@@ -160,6 +170,7 @@ void world_crash(struct world *world); /* without what was not synced */
 struct core *world_replay(const struct world *world, size_t n_records);
 void world_send(struct world *world, uint32_t worker, const struct event *event);
 bool world_run(struct world *world); /* one more thing happens; false: nothing will */
+void space_fill(uint32_t n_tasks, uint32_t n_submitted, struct space *space);
 void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spec *steps,
                struct space *spaces);
 
@@ -186,6 +197,9 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace);
 /* check.c */
 void check_record(struct world *world, const struct record *record);
 void check_effect(const struct world *world, const struct effect *effect);
+void check_limits(const struct world *world); /* after each step: what it has assigned */
+/* Right after an edit of frames was taken: it did what it says. */
+void check_frames(struct world *world, const struct sim_request *request);
 void check_restored(struct world *world);
 void check_end(struct world *world);
 uint32_t sim_job_number(const struct world *world, const struct job_id *id);

@@ -43,6 +43,18 @@ static void *grown(void *items, size_t n, size_t *capacity, size_t size)
 
 /* ---- jobs as the core is told of them ---- */
 
+/* Frames 1 to n_tasks; each that was added since is a range of its own. */
+void space_fill(uint32_t n_tasks, uint32_t n_submitted, struct space *space)
+{
+    struct space_range ranges[TASKS] = {{.first = 1, .last = n_submitted, .step = 1}};
+    size_t n = 1;
+
+    for (int64_t frame = n_submitted + 1; frame <= n_tasks; frame++)
+        ranges[n++] = (struct space_range){frame, frame, 1};
+    space_init(space);
+    CHECK(space_add_ints(space, "frame", 0, 1, false, ranges, n) == 0 && space_seal(space) == 0);
+}
+
 void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spec *steps,
                struct space *spaces)
 {
@@ -57,16 +69,14 @@ void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spe
     *spec = (struct job_spec){.job = job->id,
                               .studio = job->studio,
                               .priority = job->priority,
+                              .max_workers = job->max_workers,
                               .steps = steps,
                               .n_steps = job->n_steps,
                               .name = "sim"};
     for (uint32_t i = 0; i < job->n_steps; i++) {
         const struct sim_step *step = &job->steps[i];
-        struct space_range range = {.first = 1, .last = step->n_tasks, .step = 1};
 
-        space_init(&spaces[i]);
-        CHECK(space_add_ints(&spaces[i], "frame", 0, 1, false, &range, 1) == 0 &&
-              space_seal(&spaces[i]) == 0);
+        space_fill(step->n_tasks, step->n_tasks, &spaces[i]);
         steps[i] = (struct step_spec){.space = &spaces[i], .amounts = amounts[i]};
         if (step->vcpus > 0)
             amounts[i][steps[i].n_amounts++] = (struct amount){"amount.worker.vcpu", step->vcpus};
@@ -93,10 +103,18 @@ struct core *world_replay(const struct world *world, size_t n_records)
         struct step_spec steps[STEPS];
         struct space spaces[STEPS];
 
+        const struct sim_job *job = record.kind == RECORD_JOB || record.kind == RECORD_EDIT
+                                        ? &world->jobs[sim_job_number(world, &record.job)]
+                                        : NULL;
+
         if (record.kind == RECORD_JOB) {
-            spec_fill(&world->jobs[sim_job_number(world, &record.job)], &spec, steps, spaces);
+            spec_fill(job, &spec, steps, spaces);
             record.submit.spec = &spec;
         }
+        for (size_t j = 0; record.kind == RECORD_EDIT && j < record.edit.n_spaces; j++)
+            space_fill(record.edit.blob_size >> 8 * j & 255, job->steps[j].n_tasks, &spaces[j]);
+        if (record.kind == RECORD_EDIT)
+            record.edit.spaces = spaces;
         core_apply(core, &record);
     }
     return core;
@@ -125,6 +143,7 @@ void world_event(struct world *world, struct event *event)
         world->waiting[world->n_waiting++].after = before + world->outbox.effects_after[i];
     }
     core_audit(world->core);
+    check_limits(world);
     if (world->events % 61 == 0)
         check_restored(world);
 }
@@ -225,6 +244,7 @@ void world_crash(struct world *world)
     for (uint32_t i = 0; i < WORKERS;
          i++) /* a restart holds what was noted, for as long as it says */
         world->workers[i].cut = false;
+    memset(world->floors, 0, sizeof(world->floors));
     uint64_t results = world->results;
 
     for (size_t i = 0; i < world->n_records; i++)

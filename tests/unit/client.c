@@ -242,13 +242,16 @@ static void crash_then_done(struct fake *fake, const Wl__Envelope *envelope)
     Wl__Done done = WL__DONE__INIT;
     Wl__Envelope answer = WL__ENVELOPE__INIT;
 
-    assert_int_equal(envelope->body_case, WL__ENVELOPE__BODY_VERB);
+    bool edit = envelope->body_case == WL__ENVELOPE__BODY_EDIT;
+
+    assert_true(edit || envelope->body_case == WL__ENVELOPE__BODY_VERB);
+    const uint8_t *id = edit ? envelope->edit->request_id.data : envelope->verb->request_id.data;
     if (fake->seen++ == 0) {
-        memcpy(fake->request_id, envelope->verb->request_id.data, 16);
+        memcpy(fake->request_id, id, 16);
         fake->crash = true;
         return;
     }
-    done.tasks = memcmp(fake->request_id, envelope->verb->request_id.data, 16) == 0 ? 7 : 0;
+    done.tasks = memcmp(fake->request_id, id, 16) == 0 ? 7 : 0;
     answer.request = envelope->request;
     answer.body_case = WL__ENVELOPE__BODY_DONE;
     answer.done = &done;
@@ -262,10 +265,77 @@ static void a_request_survives_a_broker_that_dies(void **state)
 
     fake_start(&fake, crash_then_done);
     struct westlight *westlight = open_farm();
-    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_CANCEL, NULL, 0, 0, &tasks), 0);
+    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_CANCEL, NULL, 0, &tasks), 0);
     assert_int_equal(tasks, 7); /* under the same request id */
     assert_int_equal(fake.seen, 2);
     assert_int_equal(fake.hellos, 2);
+    westlight_close(westlight);
+    fake_stop(&fake);
+}
+
+static void an_edit_survives_it_too(void **state)
+{
+    const char *const tags[] = {"final"};
+    const struct westlight_changes changes = {
+        .name = "take two", .tags = tags, .n_tags = 1, .set_priority = true, .priority = -3};
+    struct fake fake = {0};
+    uint64_t tasks = 0;
+
+    fake_start(&fake, crash_then_done);
+    struct westlight *westlight = open_farm();
+    assert_int_equal(westlight_set(westlight, SESSION_JOB, &changes, &tasks), 0);
+    assert_int_equal(tasks, 7);
+    assert_int_equal(fake.hellos, 2);
+    assert_int_equal(westlight_set(westlight, SESSION_JOB, &(struct westlight_changes){0}, NULL),
+                     WESTLIGHT_E_USAGE);
+    assert_int_equal(
+        westlight_set(westlight, SESSION_JOB, &(struct westlight_changes){.name = ""}, NULL),
+        WESTLIGHT_E_USAGE);
+    assert_int_equal(fake.seen, 2); /* what makes no sense is not sent */
+    westlight_close(westlight);
+    fake_stop(&fake);
+}
+
+/* The first page looked at many jobs that are not listed. */
+static void empty_page_first(struct fake *fake, const Wl__Envelope *envelope)
+{
+    uint8_t id[16] = {7};
+    Wl__JobRow row = WL__JOB_ROW__INIT, *rows[] = {&row};
+    Wl__Jobs jobs = WL__JOBS__INIT;
+    Wl__Envelope answer = WL__ENVELOPE__INIT;
+
+    assert_int_equal(envelope->body_case, WL__ENVELOPE__BODY_JOBS_REQUEST);
+    row.job = (ProtobufCBinaryData){sizeof(id), id};
+    jobs.jobs = rows;
+    jobs.n_jobs = fake->seen % 2;
+    jobs.more = fake->seen % 2 == 0;
+    jobs.next = jobs.more ? 50 : 0;
+    assert_int_equal(envelope->jobs_request->before_sequence, fake->seen % 2 ? 50 : 0);
+    fake->seen++;
+    answer.request = envelope->request;
+    answer.body_case = WL__ENVELOPE__BODY_JOBS;
+    answer.jobs = &jobs;
+    fake_answer(fake, &answer);
+}
+
+static int count_row(void *user, const struct westlight_row *row)
+{
+    *(int *)user += row->id[1] == '7';
+    return 0;
+}
+
+static void a_list_goes_on_past_an_empty_page(void **state)
+{
+    struct fake fake = {0};
+    char id[WESTLIGHT_ID_TEXT];
+    int rows = 0;
+
+    fake_start(&fake, empty_page_first);
+    struct westlight *westlight = open_farm();
+    assert_int_equal(westlight_jobs(westlight, WESTLIGHT_ARCHIVED, count_row, &rows), 0);
+    assert_int_equal(rows, 1);
+    assert_int_equal(westlight_resolve(westlight, "last", id), 0);
+    assert_int_equal(fake.seen, 4);
     westlight_close(westlight);
     fake_stop(&fake);
 }
@@ -292,12 +362,12 @@ static void a_forgotten_connection_is_greeted_anew_and_a_refusal_is_a_sentence(v
 
     fake_start(&fake, forget_then_refuse);
     struct westlight *westlight = open_farm();
-    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, 0, NULL),
+    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, NULL),
                      WESTLIGHT_E_UNKNOWN);
     assert_int_equal(fake.hellos, 2);
     assert_int_equal(fake.seen, 2);
     assert_string_equal(westlight_why(westlight), "job 0123: no such job: see westlight jobs");
-    assert_int_equal(westlight_do(westlight, "0123", WESTLIGHT_PAUSE, NULL, 0, 0, NULL),
+    assert_int_equal(westlight_do(westlight, "0123", WESTLIGHT_PAUSE, NULL, 0, NULL),
                      WESTLIGHT_E_USAGE);
     westlight_close(westlight);
     fake_stop(&fake);
@@ -353,7 +423,7 @@ static void the_newest_notice_is_kept_while_a_request_is_on_its_way(void **state
     fake_start(&fake, tell_of_a_job);
     struct westlight *westlight = open_farm();
     assert_int_equal(westlight_watch(westlight, SESSION_JOB), 0);
-    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, 0, NULL),
+    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, NULL),
                      WESTLIGHT_E_UNKNOWN);
     assert_int_equal(westlight_next(westlight, 5000, &notice), 0);
     assert_int_equal(notice->row.counts.done, 4);
@@ -540,6 +610,8 @@ int main(void)
         cmocka_unit_test(a_refused_key_is_said_at_once_with_the_next_step),
         cmocka_unit_test(another_protocol_is_refused_with_both_versions),
         cmocka_unit_test(a_request_survives_a_broker_that_dies),
+        cmocka_unit_test(an_edit_survives_it_too),
+        cmocka_unit_test(a_list_goes_on_past_an_empty_page),
         cmocka_unit_test(a_forgotten_connection_is_greeted_anew_and_a_refusal_is_a_sentence),
         cmocka_unit_test(the_newest_notice_is_kept_while_a_request_is_on_its_way),
         cmocka_unit_test(a_stop_ends_one_call),

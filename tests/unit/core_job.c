@@ -3,11 +3,11 @@
 
 TEST(every_pair_of_task_states_is_allowed_or_refused_as_the_table_says)
 {
-    /* rows: from; columns: waiting ready leased running done failed cancelled */
+    /* rows: from; columns: waiting ready leased running done failed cancelled, left out */
     static const char *const table[TASK_STATES_COUNT] = {
-        [TASK_WAITING] = ".xxxxxx",   [TASK_READY] = "x.xxxxx", [TASK_LEASED] = "x..xxxx",
-        [TASK_RUNNING] = "x.x.xxx",   [TASK_DONE] = "x......",  [TASK_FAILED] = "x...x.x",
-        [TASK_CANCELLED] = "x......",
+        [TASK_WAITING] = ".xxxxxxx",   [TASK_READY] = "x.xxxxxx",    [TASK_LEASED] = "x..xxxxx",
+        [TASK_RUNNING] = "x.x.xxxx",   [TASK_DONE] = "x.......",     [TASK_FAILED] = "x...x.xx",
+        [TASK_CANCELLED] = "x......x", [TASK_LEFT_OUT] = "x.......",
     };
 
     for (unsigned from = 0; from < TASK_STATES_COUNT; from++)

@@ -278,6 +278,30 @@ TEST(after_a_restart_a_noted_task_is_held_and_adopted_and_an_unnoted_one_is_read
     farm_free(&farm);
 }
 
+TEST(a_lease_held_over_a_restart_has_its_room_when_its_worker_is_back)
+{
+    struct farm farm = farm_new();
+    struct record records[8];
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 2}}});
+    records[0] = farm.outbox.records[0];
+    join(&farm, &one);
+    struct lease_id lease = assigned(&farm, 0);
+
+    started(&farm, 1, lease);
+    farm.now_ns += LIMIT_NOTE_AFTER_NS + SECOND;
+    tick(&farm);
+    records[1] = *record_of(&farm, RECORD_NOTE);
+    farm_free(&farm);
+    farm = restarted(&(struct plan_job){1, 1, 0, {{.tasks = 2}}}, records, 2);
+    hello(&farm, &one, 7, 1);
+    inventory(&farm, 1, &(struct inventory_item){lease, HELD_RUNNING, 0}, 1);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0); /* its one slot is taken */
+    result(&farm, 1, lease, CLASS_OK);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1);
+    farm_free(&farm);
+}
+
 TEST(a_held_task_is_ready_when_the_reconnect_window_has_passed)
 {
     struct farm farm = farm_new();
@@ -506,6 +530,7 @@ int main(void)
         cmocka_unit_test(a_returning_worker_keeps_sends_and_drops_as_floors_say),
         cmocka_unit_test(
             after_a_restart_a_noted_task_is_held_and_adopted_and_an_unnoted_one_is_ready),
+        cmocka_unit_test(a_lease_held_over_a_restart_has_its_room_when_its_worker_is_back),
         cmocka_unit_test(a_held_task_is_ready_when_the_reconnect_window_has_passed),
         cmocka_unit_test(a_revoked_worker_leaves_everything),
         cmocka_unit_test(

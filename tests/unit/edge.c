@@ -48,13 +48,13 @@ static void a_block_that_is_not_inline_comes_with_refs(void **state)
 static void say_priority(struct peer_link *link, uint8_t number, uint8_t job)
 {
     uint8_t id[16] = {job}, request[16] = {number};
-    Wl__Verb verb = WL__VERB__INIT;
+    Wl__Edit edit = WL__EDIT__INIT;
 
-    verb.request_id = (ProtobufCBinaryData){16, request};
-    verb.job = (ProtobufCBinaryData){16, id};
-    verb.kind = WL__VERB_KIND__VERB_PRIORITY;
-    verb.priority = number;
-    say(link, &ENVELOPE(VERB, verb, &verb));
+    edit.request_id = (ProtobufCBinaryData){16, request};
+    edit.job = (ProtobufCBinaryData){16, id};
+    edit.what = EDIT_PRIORITY;
+    edit.priority = number;
+    say(link, &ENVELOPE(EDIT, edit, &edit));
     wire_free(hear(link, WL__ENVELOPE__BODY_DONE));
 }
 

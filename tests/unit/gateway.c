@@ -232,6 +232,88 @@ static void the_same_request_gets_the_same_answer_after_a_kill_too(void **state)
     disconnect(&ann);
 }
 
+/* Frames 1 to n of both steps, `wanted` of them; a name; under this request. */
+static void say_edit(struct peer_link *link, uint8_t request, uint8_t job, int64_t n,
+                     int64_t wanted)
+{
+    uint8_t request_id[16] = {request}, job_id[16] = {job}, block[32] = {2};
+    Wl__Range ranges[] = {WL__RANGE__INIT, WL__RANGE__INIT}, frames = WL__RANGE__INIT;
+    Wl__Range *list[] = {&ranges[0], &ranges[1]}, *frame_list[] = {&frames};
+    Wl__SpaceParameter parameter = WL__SPACE_PARAMETER__INIT, *space[] = {&parameter};
+    Wl__StepSpace step = WL__STEP_SPACE__INIT, *spaces[] = {&step, &step};
+    Wl__BlockRef recipe = WL__BLOCK_REF__INIT;
+    Wl__Edit edit = WL__EDIT__INIT;
+
+    ranges[0] = ranges[1] = frames;
+    ranges[0].first = ranges[0].step = ranges[1].step = frames.first = frames.step = 1;
+    ranges[0].last = 2;
+    ranges[1].first = 3;
+    ranges[1].last = n;
+    frames.last = wanted;
+    parameter.name = (char *)"Frame";
+    parameter.ranges = list;
+    parameter.n_ranges = n > 2 ? 2 : 1;
+    step.space = space;
+    step.n_space = 1;
+    recipe.id = recipe.wrapped_key = recipe.inline_sealed = (ProtobufCBinaryData){32, block};
+    edit.request_id = (ProtobufCBinaryData){16, request_id};
+    edit.job = (ProtobufCBinaryData){16, job_id};
+    edit.what = EDIT_NAME | EDIT_FRAMES;
+    edit.name = (char *)"take two";
+    edit.frames = frame_list;
+    edit.n_frames = 1;
+    edit.spaces = spaces;
+    edit.n_spaces = n > 2 ? 2 : 0;
+    edit.recipe = n > 2 ? &recipe : NULL;
+    say(link, &ENVELOPE(EDIT, edit, &edit));
+}
+
+static void edit_done(struct peer_link *link, uint64_t tasks)
+{
+    Wl__Envelope *done = hear(link, WL__ENVELOPE__BODY_DONE);
+
+    assert_int_equal(done->done->tasks, tasks);
+    wire_free(done);
+}
+
+static void an_edit_is_done_once_and_outlives_a_kill(void **state)
+{
+    struct peer_link ann, bob;
+
+    (void)state;
+    join_as(&ann, ANN);
+    join_as(&bob, BOB);
+    submit(&ann, 1, 1, 2);
+    say_edit(&bob, 1, 1, 4, 4);
+    hear_refusal(&bob, CODE_UNKNOWN);
+    say_edit(&ann, 2, 1, 4, 5); /* frame 5 is in no space: those that are there are wanted */
+    edit_done(&ann, 4);
+    say_edit(&ann, 3, 1, 3, 3); /* made before the other was taken */
+    hear_refusal(&ann, CODE_STALE);
+    say_edit(&ann, 4, 1, 2, 1);
+    edit_done(&ann, 6); /* three of each step are left out */
+    disconnect(&ann);
+    disconnect(&bob);
+
+    assert_int_equal(broker_stop(SIGKILL), -SIGKILL);
+    broker_start();
+    join_as(&ann, ANN);
+    say_edit(&ann, 2, 1, 4, 5);
+    edit_done(&ann, 4); /* the same answer, and nothing done */
+    say_edit(&ann, 4, 1, 2, 2);
+    hear_refusal(&ann, CODE_CONFLICT);
+    say_show(&ann, 1);
+    Wl__Envelope *answer = hear(&ann, WL__ENVELOPE__BODY_SHOW);
+    const Wl__Show *show = answer->show;
+    assert_string_equal(show->row->name, "take two");
+    assert_int_equal(show->row->tasks, 2);
+    assert_int_equal(show->recipe->id.data[0], 2);
+    assert_int_equal(show->steps[0]->space[0]->n_ranges, 2);
+    assert_int_equal(show->frames[0]->last, 1);
+    wire_free(answer);
+    disconnect(&ann);
+}
+
 static void refs_that_the_vault_lacks_are_named(void **state)
 {
     uint8_t id[32] = {9}, request[16] = {1}, job[16] = {1};
@@ -541,6 +623,7 @@ int main(void)
         TEST(a_studio_learns_what_there_is_to_render_with_and_no_more),
         TEST(a_foreign_job_is_answered_exactly_as_an_unknown_one),
         TEST(the_same_request_gets_the_same_answer_after_a_kill_too),
+        TEST(an_edit_is_done_once_and_outlives_a_kill),
         TEST(refs_that_the_vault_lacks_are_named),
         TEST(a_result_counts_with_its_own_ticket_only),
         TEST(an_older_session_is_not_heard),

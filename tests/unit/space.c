@@ -421,6 +421,123 @@ static void find_is_quick_in_the_largest_space_and_knows_what_it_cannot_find(voi
     space_deinit(&space);
 }
 
+/* What `text` becomes without the frames of `others`. */
+static const char *without(const char *text, const char *others)
+{
+    static char result[4096];
+    struct space_range *ranges = NULL, *taken = NULL, *left = NULL;
+    size_t n = 0, n_taken = 0, n_left = 0, at = 0;
+    const char *why = NULL;
+
+    assert_int_equal(space_parse_frames(text, &ranges, &n, &at, &why), 0);
+    assert_int_equal(space_parse_frames(others, &taken, &n_taken, &at, &why), 0);
+    assert_int_equal(space_ranges_without(ranges, n, taken, n_taken, &left, &n_left), 0);
+    space_format_ranges(left, n_left, result, sizeof(result));
+    free(ranges);
+    free(taken);
+    free(left);
+    return result;
+}
+
+static void ranges_without_others_are_what_is_left(void **state)
+{
+    static const char *const cases[][3] = {
+        {"1-10", "1-10", ""},
+        {"1-20", "1-10", "11-20"},
+        {"1-10", "5", "1-4,6-10"},
+        {"1-10", "11-20", "1-10"},
+        {"1-10:2", "3-5", "1,7,9"},
+        {"1-10", "1-10:2", "2-10:2"},
+        {"-3-3,100-110:5", "0,105", "-3--1,1-3,100,110"},
+        {"1-1000000", "2-999999", "1,1000000"},
+    };
+    struct space_range crossing[] = {{1, 9, 2}, {2, 10, 2}, {4, 6, 1}}, *left = NULL;
+    size_t n = 0;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        assert_string_equal(without(cases[i][0], cases[i][1]), cases[i][2]);
+    assert_int_equal(space_ranges_without(crossing, 3, NULL, 0, &left, &n), 0);
+    assert_int_equal(n, 1); /* in order, none twice */
+    assert_int_equal(left[0].last, 10);
+    free(left);
+}
+
+struct shape {
+    struct space_range ranges[3];
+    size_t n;
+    uint32_t chunk;
+    bool contiguous, tiles;
+};
+
+#define SHAPE(chunk_, contiguous_, tiles_, n_, ...)                                                  \
+    {                                                                                              \
+        .ranges = {__VA_ARGS__}, .n = n_, .chunk = chunk_, .contiguous = contiguous_,              \
+        .tiles = tiles_                                                                            \
+    }
+
+static struct space shaped(const struct shape *shape)
+{
+    static const char *const tiles[] = {"left", "right"};
+    struct space space;
+
+    space_init(&space);
+    assert_int_equal(space_add_ints(&space, "Frame", 0, shape->chunk, shape->contiguous,
+                                    shape->ranges, shape->n),
+                     0);
+    if (shape->tiles)
+        assert_int_equal(space_add_texts(&space, "Tile", 1, SPACE_STRING, tiles, 2), 0);
+    assert_int_equal(space_seal(&space), 0);
+    return space;
+}
+
+/* Whatever an extension keeps is, task by task, what it was. */
+static void a_space_extends_another_where_indexes_keep_their_values(void **state)
+{
+    static const struct {
+        struct shape old, now;
+        int same; /* tasks that mean what they meant; -1: no extension */
+    } cases[] = {
+        {SHAPE(1, 0, 0, 1, {1, 4, 1}), SHAPE(1, 0, 0, 2, {1, 4, 1}, {5, 6, 1}), 4},
+        {SHAPE(1, 0, 0, 1, {1, 4, 1}), SHAPE(1, 0, 0, 1, {1, 4, 1}), 4},
+        {SHAPE(1, 0, 0, 1, {1, 4, 1}), SHAPE(1, 0, 0, 1, {1, 6, 1}), -1},
+        {SHAPE(1, 0, 0, 1, {1, 4, 1}), SHAPE(1, 0, 0, 2, {2, 4, 1}, {5, 6, 1}), -1},
+        {SHAPE(1, 0, 0, 2, {1, 4, 1}, {5, 6, 1}), SHAPE(1, 0, 0, 1, {1, 4, 1}), -1},
+        {SHAPE(1, 0, 1, 1, {1, 4, 1}), SHAPE(1, 0, 1, 2, {1, 4, 1}, {9, 9, 1}), 8},
+        {SHAPE(1, 0, 1, 1, {1, 4, 1}), SHAPE(1, 0, 0, 2, {1, 4, 1}, {9, 9, 1}), -1},
+        {SHAPE(3, 0, 0, 1, {1, 5, 1}), SHAPE(3, 0, 0, 2, {1, 5, 1}, {6, 9, 1}), 1}, /* 4-5 get 6 */
+        {SHAPE(3, 0, 0, 1, {1, 6, 1}), SHAPE(3, 0, 0, 2, {1, 6, 1}, {7, 9, 1}), 2},
+        {SHAPE(3, 0, 0, 1, {1, 5, 1}), SHAPE(3, 1, 0, 2, {1, 5, 1}, {6, 9, 1}), 2},
+        {SHAPE(3, 1, 0, 1, {1, 5, 1}), SHAPE(3, 0, 0, 2, {1, 5, 1}, {6, 9, 1}), -1},
+        {SHAPE(3, 0, 0, 2, {1, 5, 1}, {8, 9, 1}), SHAPE(3, 1, 0, 2, {1, 5, 1}, {8, 9, 1}), -1},
+        {SHAPE(3, 0, 0, 1, {1, 5, 1}), SHAPE(2, 0, 0, 1, {1, 5, 1}), -1},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct space old = shaped(&cases[i].old), now = shaped(&cases[i].now);
+        uint64_t same = 0;
+
+        assert_int_equal(space_extends(&old, &now, &same), cases[i].same >= 0);
+        if (cases[i].same >= 0)
+            assert_int_equal(same, cases[i].same);
+        for (uint64_t index = 0; cases[i].same >= 0 && index < same; index++) {
+            struct point was, is;
+            char a[64], b[64];
+
+            assert_int_equal(space_point(&old, index, &was), 0);
+            assert_int_equal(space_point(&now, index, &is), 0);
+            for (size_t k = 0; k < was.n_values; k++) {
+                space_value_text(&old, &was.values[k], a, sizeof(a));
+                space_value_text(&now, &is.values[k], b, sizeof(b));
+                assert_string_equal(a, b);
+            }
+        }
+        space_deinit(&old);
+        space_deinit(&now);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -437,6 +554,8 @@ int main(void)
         cmocka_unit_test(ranges_meet_where_both_have_a_value),
         cmocka_unit_test(far_numbers_meet_without_overflow),
         cmocka_unit_test(find_returns_the_tasks_that_hold_a_value_and_no_others),
+        cmocka_unit_test(ranges_without_others_are_what_is_left),
+        cmocka_unit_test(a_space_extends_another_where_indexes_keep_their_values),
         cmocka_unit_test(find_is_quick_in_the_largest_space_and_knows_what_it_cannot_find),
     };
 

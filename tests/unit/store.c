@@ -115,6 +115,8 @@ static int see(void *user, const struct record *record)
         memcpy(seen->blobs[seen->n], record->attempt.blob, record->attempt.blob_size);
     } else if (record->kind == RECORD_TEND) {
         snprintf(seen->names[seen->n], 32, "%s", record->tend.text);
+    } else if (record->kind == RECORD_EDIT) {
+        memcpy(seen->blobs[seen->n], record->edit.blob, record->edit.blob_size);
     }
     seen->n++;
     return seen->n == seen->stop_at ? 77 : 0;
@@ -161,23 +163,28 @@ static void every_kind_of_record_comes_back_in_order(void **state)
     request.request.code = CODE_STATE;
     request.request.tasks = 99;
     struct record change = {.kind = RECORD_CHANGE, .sequence = 4, .wall_s = 13, .job = job_of(1)};
-    change.change.change = CHANGE_PRIORITY;
+    change.change.change = CHANGE_LEAVE_OUT;
     change.change.range = (struct task_range){1, 2, 300};
     change.change.floor = 4;
     change.change.state = JOB_PAUSED;
     change.change.reason = REASON_FAILED_MANY;
-    change.change.priority = 50;
+    struct record edit = {.kind = RECORD_EDIT, .sequence = 6, .wall_s = 14, .job = job_of(1)};
+    edit.edit.what = EDIT_NAME | EDIT_PRIORITY;
+    edit.edit.name = "shot 11";
+    edit.edit.priority = 50;
+    edit.edit.blob = "edited";
+    edit.edit.blob_size = 6;
     char text[] = "disk swap";
-    struct record tend = {.kind = RECORD_TEND, .sequence = 6, .wall_s = 14};
+    struct record tend = {.kind = RECORD_TEND, .sequence = 7, .wall_s = 15};
     tend.tend.tend = TEND_NOTE;
     tend.tend.worker.bytes[31] = 7;
     tend.tend.text = text;
     tend.tend.until_wall_s = 1LL << 40;
     struct record first[] = {job, request, note_record(3, 8)},
-                  second[] = {change, attempt_record(5, 7, 1, CLASS_OK), tend};
+                  second[] = {change, attempt_record(5, 7, 1, CLASS_OK), edit, tend};
     assert_int_equal(store_submit(store, 1, first, 3), 0);
     memset(&spec, 0xee, sizeof spec); /* the store has its own copy */
-    assert_int_equal(store_submit(store, 2, second, 3), 0);
+    assert_int_equal(store_submit(store, 2, second, 4), 0);
     memset(text, 'x', 9); /* of this, too */
     wait_for(store, 2);
     store_close(store);
@@ -185,8 +192,8 @@ static void every_kind_of_record_comes_back_in_order(void **state)
     store = open_store();
     struct seen seen = {0};
     assert_int_equal(store_recover(store, see, &seen), 0);
-    assert_int_equal(seen.n, 6);
-    for (size_t i = 0; i < 6; i++)
+    assert_int_equal(seen.n, 7);
+    for (size_t i = 0; i < 7; i++)
         assert_int_equal(seen.records[i].sequence, i + 1);
     assert_string_equal(seen.names[0], "shot 10 3 -5"); /* as submitted, not as changed since */
     assert_string_equal(seen.blobs[0], "compiled");
@@ -195,7 +202,7 @@ static void every_kind_of_record_comes_back_in_order(void **state)
     assert_memory_equal(&seen.records[2].note.lease, &note.note.lease, sizeof note.note.lease);
     assert_memory_equal(&seen.records[2].note.worker, &note.note.worker, 32);
     assert_int_equal(seen.records[2].note.gpu_mask, 0x80000001u);
-    assert_int_equal(seen.records[3].change.priority, 50);
+    assert_int_equal(seen.records[3].change.change, CHANGE_LEAVE_OUT);
     assert_int_equal(seen.records[3].change.range.last, 300);
     assert_int_equal(seen.records[3].change.reason, REASON_FAILED_MANY);
     struct record attempt = attempt_record(5, 7, 1, CLASS_OK);
@@ -204,10 +211,12 @@ static void every_kind_of_record_comes_back_in_order(void **state)
     assert_memory_equal(&seen.records[4].attempt.usage, &attempt.attempt.usage,
                         sizeof attempt.attempt.usage);
     assert_string_equal(seen.blobs[4], "result");
-    assert_int_equal(seen.records[5].tend.tend, TEND_NOTE);
-    assert_memory_equal(&seen.records[5].tend.worker, &tend.tend.worker, 32);
-    assert_string_equal(seen.names[5], "disk swap");
-    assert_int_equal(seen.records[5].tend.until_wall_s, 1LL << 40);
+    assert_int_equal(seen.records[5].kind, RECORD_EDIT);
+    assert_string_equal(seen.blobs[5], "edited"); /* the rest is for the callee to read in it */
+    assert_int_equal(seen.records[6].tend.tend, TEND_NOTE);
+    assert_memory_equal(&seen.records[6].tend.worker, &tend.tend.worker, 32);
+    assert_string_equal(seen.names[6], "disk swap");
+    assert_int_equal(seen.records[6].tend.until_wall_s, 1LL << 40);
 
     struct seen stopped = {.stop_at = 2};
     assert_int_equal(store_recover(store, see, &stopped), 77);
