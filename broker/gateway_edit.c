@@ -42,6 +42,8 @@ static const char *edit_why(const Wl__Edit *edit)
     if ((edit->n_spaces > 0) != (edit->recipe != NULL) || (edit->n_spaces && !edit->n_frames) ||
         (edit->n_refs && !edit->recipe))
         return "its frames, spaces and recipe do not belong together";
+    if (edit->recipe && edit->n_refs == 0 && gateway_outside(&edit->recipe, 1, NULL) > 0)
+        return "its recipe lies in the vault, and no refs name it";
     return NULL;
 }
 

@@ -70,15 +70,18 @@ size_t gateway_outside(Wl__BlockRef *const *blocks, size_t n_blocks, struct bloc
 
 static struct block_id *pin_blocks(const Wl__Envelope *envelope, size_t *ret_n)
 {
-    bool submit = envelope->body_case == WL__ENVELOPE__BODY_SUBMIT;
-    const Wl__Result *result = submit ? NULL : envelope->result;
-    size_t n = submit ? 1 : result->n_manifest + result->n_log;
+    const Wl__Result *result =
+        envelope->body_case == WL__ENVELOPE__BODY_RESULT ? envelope->result : NULL;
+    Wl__BlockRef *const *recipe = envelope->body_case == WL__ENVELOPE__BODY_EDIT
+                                      ? &envelope->edit->recipe
+                                      : &envelope->submit->recipe;
+    size_t n = result ? result->n_manifest + result->n_log : 1;
     struct block_id *ids = calloc(n + 1, sizeof *ids);
 
     if (!ids)
         gateway_die("memory", -ENOMEM);
-    if (submit) {
-        *ret_n = gateway_outside(&envelope->submit->recipe, 1, ids);
+    if (!result) {
+        *ret_n = gateway_outside(recipe, 1, ids);
         return ids;
     }
     n = gateway_outside(result->manifest, result->n_manifest, ids);
