@@ -32,7 +32,7 @@ void worker_attend(struct core *core, struct worker *worker)
 /* Its offer is the same and its class another: as if it had come anew. */
 static void worker_repool(struct core *core, struct worker *worker)
 {
-    bool connected = worker->connected;
+    bool connected = worker->connected, quiet = worker->quiet;
 
     if (!worker->shape)
         return;
@@ -45,6 +45,7 @@ static void worker_repool(struct core *core, struct worker *worker)
     worker_set_shape(&core->fleet, worker, shape);
     worker_retake(core, worker);
     worker_set_connected(&core->fleet, worker, connected);
+    worker_set_quiet(&core->fleet, worker, quiet); /* it has said nothing meanwhile */
 }
 
 static void emit(struct core *core, struct worker *worker, enum tend_kind tend, const char *text)
