@@ -50,7 +50,7 @@ static int open_folder(struct homing *homing)
     if (r < 0)
         return connection_fail(homing->westlight, r, "folder %s: %s: choose another with -o",
                                folder, strerror(-r));
-    r = receipts_open(&homing->receipts, homing->id, homing->folder);
+    r = receipts_open(&homing->receipts, homing->folder);
     if (r < 0)
         return connection_fail(homing->westlight, r,
                                "receipts: %s: check the folder that XDG_STATE_HOME names",
@@ -348,6 +348,7 @@ static int begin(struct homing *homing, struct westlight_row *row)
         return r;
     const Wl__Show *show = westlight->held->show;
     r = look_row(westlight, show->row, row);
+    homing->submitted_wall_s = show->row->submitted_wall_s;
     if (r == 0 && homing->fetch->follow && !watch->steps)
         r = look_steps_new(show->steps, show->n_steps,
                            &watch->steps); /* westlight_next may come later */

@@ -333,6 +333,7 @@ typedef int westlight_on_fetched(void *user, const struct westlight_fetched *fil
 struct westlight_fetch {
     const char *folder; /* below which everything is written; made where it is missing */
     bool follow;        /* until the job is finished */
+    bool replace;       /* what was fetched of a newer job into the same folder, too */
     bool force;         /* over files the user changed */
     int timeout_ms;     /* without any progress, follow: 0 waits for ever */
     westlight_on_fetched *on_file;

@@ -96,9 +96,30 @@ def the_same_command_again_fetches_and_renders_nothing():
         check("goes on where it stopped" in said and "6 of 6 tasks home" in said, said)
         equal(tree(desk.home + "/out"), FRAMES, "frames home")
         equal(desk.starts(), {frame: 1 for frame in range(1, 7)}, "starts")
+
+
+@scenario
+def an_edited_scene_renders_over_its_own_frames_and_over_nobody_elses():
+    with Farm() as farm:
+        desk = Desk(farm)
+
+        def argv(frames):
+            return ["render", "shot", "--preset", "command", "-f", frames, "-o", "out", "--local",
+                    "-p", 'run=cat input > "$OUT/f.$FRAME"']
+
+        def home(*contents):
+            equal(tree(desk.home + "/out"), {"f.%d" % (i + 1): content for i, content in enumerate(contents)}, "frames home")
+        desk.ask(*argv("1-3"))
         write(desk.home + "/shot/input", "another scene")
-        desk.ask(*desk.argv("--force"))
-        equal(desk.starts(), {frame: 2 for frame in range(1, 7)}, "starts once the scene has changed")
+        desk.ask(*argv("1-3"))
+        home(b"another scene", b"another scene", b"another scene")
+        write(desk.home + "/out/f.2", "painted over")
+        write(desk.home + "/shot/input", "a third")
+        said = desk.ask(*argv("1-4"), code=4)
+        check("f.2: a file that was not fetched, or was changed since, is in the way" in said, said)
+        home(b"a third", b"painted over", b"a third", b"a third")
+        desk.ask(*argv("1-4"), "--force")
+        home(b"a third", b"a third", b"a third", b"a third")
 
 
 def interrupted(desk, end):

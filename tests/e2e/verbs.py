@@ -140,6 +140,8 @@ def retry_makes_a_frame_anew_and_fetch_brings_the_new_one():
         ann.ask("fetch", job, "-o", out, "--follow", code=0)
         equal(tree(out), {"f.1": b"1 x\n", "f.2": b"2 y\n", "f.3": b"3 x\n"}, "frames home")
         check("0 tasks" in ann.ask("retry", job, code=0).out, "without -f it is what failed: nothing")
+        answer = ann.ask("fetch", job, "-o", farm.path("fresh"), code=0)
+        check(answer.out.count("frame 2:") == 1 and "3 files" in answer.out, "one result a frame comes home", answer)
 
 
 @scenario

@@ -147,27 +147,31 @@ static void receipts_outlive_their_writer(void **state)
     struct receipts receipts;
     struct stat status = {.st_size = 5, .st_mtim = {1, 2}},
                 other = {.st_size = 5, .st_mtim = {1, 3}};
+    struct receipt receipt_of = {.job = "00ff", .submitted_wall_s = 17, .step = 1, .task = 2};
     char path[32];
 
-    assert_int_equal(receipts_open(&receipts, "00ff", "/out"), 0);
+    assert_int_equal(receipts_open(&receipts, "/out"), 0);
     for (int i = 0; i < 200; i++) {
         snprintf(path, sizeof(path), "a b/%d\n.png", i);
-        assert_int_equal(receipts_add(&receipts, path, (uint64_t)i, 1, 2, &status), 0);
+        assert_int_equal(receipts_add(&receipts, &receipt_of, path, &status), 0);
     }
-    assert_int_equal(receipts_add(&receipts, "a b/7\n.png", 900, 1, 2, &other), 0);
+    receipt_of.sequence = 900;
+    assert_int_equal(receipts_add(&receipts, &receipt_of, "a b/7\n.png", &other), 0);
     receipts_deinit(&receipts);
 
-    assert_int_equal(receipts_open(&receipts, "00ff", "/out"), 0);
+    assert_int_equal(receipts_open(&receipts, "/out"), 0);
     assert_int_equal(receipts.n, 200);
     const struct receipt *receipt = receipts_find(&receipts, "a b/7\n.png");
     assert_non_null(receipt);
     assert_int_equal(receipt->sequence, 900); /* the later one counts */
+    assert_int_equal(receipt->submitted_wall_s, 17);
+    assert_string_equal(receipt->job, "00ff");
     assert_true(receipt_holds(receipt, &other));
     assert_false(receipt_holds(receipt, &status));
     assert_null(receipts_find(&receipts, "a b/200\n.png"));
     receipts_deinit(&receipts);
 
-    assert_int_equal(receipts_open(&receipts, "00ff", "/elsewhere"), 0);
+    assert_int_equal(receipts_open(&receipts, "/elsewhere"), 0);
     assert_null(receipts_find(&receipts, "a b/7\n.png"));
     receipts_deinit(&receipts);
 }
