@@ -527,12 +527,16 @@ void local_run_name(const struct options *options, const char *out, char ret_run
 {
     _cleanup_(bytes_deinit) struct bytes text = {0};
     char scene[PATH_MAX] = "", *slash;
+    const char *pattern = options->out ? strrchr(options->out, '/') : NULL;
     struct block_id name;
     struct stat status;
 
     if (!realpath(options->scene, scene))
         scene[0] = 0;
-    bytes_printf(&text, "%s|%s|%s|%u|%ux%u|%s|%s\n", scene, out,
+    bytes_printf(&text, "%s|%s|%s|%s|%u|%ux%u|%s|%s\n", scene, out,
+                 pattern        ? pattern + 1
+                 : options->out ? options->out
+                                : "",
                  options->frames_text ? options->frames_text : "", options->chunk, options->width,
                  options->height, options->preset ? options->preset : "",
                  options->name ? options->name : "");

@@ -23,11 +23,12 @@ struct command {
     "    [--software NAME=VERSION] [--name TEXT] [--note TEXT] [--tag T]... [--priority N]\n"        \
     "    [--max-workers N] [--pool NAME] [--farm NAME] [--force] [--json]\n\n"                       \
     "  -f, --frames FRAMES   1-240, 1-240:2, 1-240x2, 1..10, 5,10-20,-3--1\n"                      \
-    "  -o, --output WHERE    a folder, or a pattern: out/beauty.#### (default SCENE-frames)\n"     \
+    "  -o, --output WHERE    a folder (default SCENE-frames), a pattern: out/beauty.####.exr,\n"   \
+    "                        or a still's file: out/beauty.png\n"                                  \
     "  --local               a private farm on this machine; the same command continues\n"         \
     "  --pool NAME           on the workers of that pool; without it, on those in none\n"          \
     "  --chunk N             N frames a task\n"                                                    \
-    "  --device auto|cpu|gpu Blender: what Cycles renders on (auto: leased cards, else CPUs)\n"     \
+    "  --device auto|cpu|gpu Blender: what Cycles renders on (auto: leased cards, else CPUs)\n"    \
     "  --clock-range RANGE   POV-Ray: the frames the clock runs over (default: -f)\n"              \
     "  --dry-run             list what would travel, and send nothing\n"                           \
     "  --asset PATH          a file or folder that travels too; may be repeated\n"                 \
@@ -36,6 +37,7 @@ struct command {
     "  --allow-missing       render although files are missing\n"                                  \
     "  --software NAME=VERSION  run this version (the one that saved the scene, or the newest)\n"  \
     "  --max-workers N       at most N of its tasks run at once (0: no limit)\n"                   \
+    "  --force               write over files that were changed since they were fetched\n"         \
     "  -p NAME=VALUE         a parameter of the preset; see westlight help presets\n"
 
 #define WORKERS_HELP                                                                               \

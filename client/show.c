@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <client/say.h>
@@ -357,6 +358,258 @@ json_t *show_attempt_json(const struct westlight_attempt *a)
                      "started", (json_int_t)a->started_wall_s, "ended", (json_int_t)a->ended_wall_s,
                      "usage", usage_json(&a->usage));
 }
+
+/* ---- a dry run ---- */
+
+static uint64_t size_of(const struct inputs_root *root, size_t i)
+{
+    char path[8192];
+    struct stat status;
+
+    snprintf(path, sizeof(path), "%s/%s", root->folder, root->files.texts[i]);
+    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
+static json_t *texts_json(const struct inputs_list *list)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < list->n; i++)
+        json_array_append_new(array, show_text_json(list->texts[i]));
+    return array;
+}
+
+json_t *show_inputs_json(const struct inputs *inputs, const struct westlight_upload *upload)
+{
+    json_t *files = json_array();
+
+    for (size_t i = 0; i < inputs->n_roots; i++)
+        for (size_t k = 0; k < inputs->roots[i].files.n; k++)
+            json_array_append_new(
+                files, json_pack("{s:o,s:o,s:I}", "root", show_text_json(inputs->roots[i].folder),
+                                 "path", show_text_json(inputs->roots[i].files.texts[k]), "bytes",
+                                 (json_int_t)size_of(&inputs->roots[i], k)));
+    return json_pack("{s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "files", files, "missing",
+                     texts_json(&inputs->missing), "left_out", texts_json(&inputs->left_out),
+                     "file_bytes", (json_int_t)upload->file_bytes, "blocks",
+                     (json_int_t)upload->blocks, "blocks_to_send", (json_int_t)upload->blocks_sent,
+                     "bytes_to_send", (json_int_t)upload->bytes_sent);
+}
+
+void show_inputs(const struct inputs *inputs, const struct westlight_upload *upload)
+{
+    char bytes[32], sent[32];
+    size_t n = 0;
+
+    for (size_t i = 0; i < inputs->n_roots; i++) {
+        if (inputs->roots[i].files.n)
+            printf("%s\n", inputs->roots[i].folder);
+        for (size_t k = 0; k < inputs->roots[i].files.n; k++, n++)
+            printf("%10s  %s\n", show_bytes(size_of(&inputs->roots[i], k), bytes),
+                   inputs->roots[i].files.texts[k]);
+    }
+    for (size_t i = 0; i < inputs->left_out.n; i++)
+        printf("left out: %s\n", inputs->left_out.texts[i]);
+    printf("%zu files, %s; to send: %" PRIu64 " of %" PRIu64 " blocks, %s; %zu missing\n", n,
+           show_bytes(upload->file_bytes, bytes), upload->blocks_sent, upload->blocks,
+           show_bytes(upload->bytes_sent, sent), inputs->missing.n);
+}
+
+/* ---- JSON ---- */
+
+/* How many bytes the character at `at` has; 0 where it is none. */
+static size_t utf8_size(const unsigned char *at)
+{
+    static const struct {
+        unsigned char mask, lead;
+        uint32_t least;
+    } forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+
+    for (size_t n = 0; n < sizeof(forms) / sizeof(forms[0]); n++) {
+        uint32_t code = *at & (uint32_t)(unsigned char)~forms[n].mask;
+
+        if ((*at & forms[n].mask) != forms[n].lead)
+            continue;
+        for (size_t i = 1; i <= n; i++) {
+            if ((at[i] & 0xc0) != 0x80)
+                return 0;
+            code = code << 6 | (at[i] & 0x3f);
+        }
+        return code >= forms[n].least && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff)
+                   ? n + 1
+                   : 0;
+    }
+    return 0;
+}
+
+json_t *show_text_json(const char *text)
+{
+    static const char unknown[] = "\xef\xbf\xbd"; /* U+FFFD */
+    char *clean = malloc(3 * strlen(text) + 1), *to = clean;
+    json_t *json;
+
+    for (const unsigned char *at = (const unsigned char *)text; clean && *at;) {
+        size_t size = utf8_size(at);
+
+        memcpy(to, size ? (const char *)at : unknown, size ? size : 3);
+        to += size ? size : 3;
+        at += size ? size : 1;
+    }
+    CHECK(clean);
+    *to = 0;
+    json = json_string(clean);
+    free(clean);
+    return json;
+}
+
+static json_t *counts_json(const struct westlight_counts *c)
+{
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "tasks", (json_int_t)c->tasks, "waiting",
+                     (json_int_t)c->waiting, "ready", (json_int_t)c->ready, "leased",
+                     (json_int_t)c->leased, "running", (json_int_t)c->running, "done",
+                     (json_int_t)c->done, "failed", (json_int_t)c->failed, "cancelled",
+                     (json_int_t)c->cancelled);
+}
+
+static json_t *usage_json(const struct westlight_usage *u)
+{
+    return json_pack("{s:f,s:f,s:I,s:I,s:I,s:f}", "wall_seconds", (double)u->wall_ns / 1e9,
+                     "cpu_seconds", (double)u->cpu_ns / 1e9, "memory_bytes",
+                     (json_int_t)u->memory_bytes, "bytes_in", (json_int_t)u->bytes_in, "bytes_out",
+                     (json_int_t)u->bytes_out, "card_seconds", (double)u->card_ns / 1e9);
+}
+
+static json_t *strings_json(const char *const *texts, size_t n)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(array, show_text_json(texts[i]));
+    return array;
+}
+
+json_t *show_row_json(const struct westlight_row *row)
+{
+    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o}", "id", row->id,
+                     "name", show_text_json(row->name), "person", show_text_json(row->person),
+                     "studio", show_text_json(row->studio), "note", show_text_json(row->note),
+                     "state", row->state, "phase", row->phase, "reason",
+                     show_text_json(row->reason), "priority", row->priority, "submitted",
+                     (json_int_t)row->submitted_wall_s, "counts", counts_json(&row->counts),
+                     "attempts_failed", (json_int_t)row->attempts_failed, "finished", row->finished,
+                     "tags", strings_json(row->tags, row->n_tags));
+}
+
+json_t *show_job_json(const struct westlight_shown *shown)
+{
+    json_t *json = show_row_json(&shown->row), *steps = json_array(), *live = json_array();
+
+    for (size_t i = 0; i < shown->n_steps; i++) {
+        const struct westlight_step_row *step = &shown->steps[i];
+
+        json_array_append_new(
+            steps, json_pack("{s:o,s:o,s:o,s:s,s:s,s:s,s:s?,s:s?,s:s?}", "name",
+                             show_text_json(step->name), "why", show_text_json(step->why), "counts",
+                             counts_json(&step->counts), "frames", step->frames, "frames_done",
+                             step->frames_done, "frames_failed", step->frames_failed,
+                             "frames_running", step->frames_running, "frames_leased",
+                             step->frames_leased, "frames_waiting", step->frames_waiting));
+    }
+    for (size_t i = 0; i < shown->n_live; i++) {
+        const struct westlight_live *l = &shown->live[i];
+
+        json_array_append_new(
+            live,
+            json_pack("{s:i,s:I,s:o,s:s,s:o,s:o,s:f,s:I}", "step", (int)l->step, "task",
+                      (json_int_t)l->task, "name", show_text_json(l->task_name), "state", l->state,
+                      "worker", show_text_json(l->worker), "status", show_text_json(l->status),
+                      "percent", l->permille / 10.0, "started", (json_int_t)l->started_wall_s));
+    }
+    json_object_set_new(json, "steps", steps);
+    json_object_set_new(json, "live", live);
+    json_object_set_new(json, "usage", usage_json(&shown->usage));
+    return json;
+}
+
+json_t *show_worker_json(const struct westlight_worker *w)
+{
+    return json_pack(
+        "{s:i,s:o,s:s,s:o,s:o,s:s,s:b,s:b,s:b,s:I,s:i,s:i,s:i,s:i,s:I,s:I,s:I,s:o,s:o,s:o}", "id",
+        (int)w->id, "name", show_text_json(w->name), "state", w->state, "pool",
+        show_text_json(w->pool), "note", show_text_json(w->note), "key", w->key, "connected",
+        w->connected, "drained", w->drained, "set_aside", w->set_aside, "set_aside_until",
+        (json_int_t)w->aside_until_wall_s, "failed_in_a_row", (int)w->failed_in_a_row, "slots",
+        (int)w->slots, "running", (int)w->running, "queued", (int)w->queued, "done",
+        (json_int_t)w->done, "failed", (json_int_t)w->failed, "seen", (json_int_t)w->seen_wall_s,
+        "amounts", strings_json(w->amounts, w->n_amounts), "attributes",
+        strings_json(w->attributes, w->n_attributes), "gpus", strings_json(w->gpus, w->n_gpus));
+}
+
+json_t *show_attempt_json(const struct westlight_attempt *a)
+{
+    return json_pack("{s:i,s:i,s:s,s:o,s:o,s:i,s:I,s:I,s:o}", "number", (int)a->number, "floor",
+                     (int)a->floor, "class", a->class_name, "message", show_text_json(a->message),
+                     "worker", show_text_json(a->worker), "exit_status", (int)a->exit_status,
+                     "started", (json_int_t)a->started_wall_s, "ended", (json_int_t)a->ended_wall_s,
+                     "usage", usage_json(&a->usage));
+}
+
+/* ---- a dry run ---- */
+
+static uint64_t size_of(const struct inputs_root *root, size_t i)
+{
+    char path[8192];
+    struct stat status;
+
+    snprintf(path, sizeof(path), "%s/%s", root->folder, root->files.texts[i]);
+    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
+static json_t *texts_json(const struct inputs_list *list)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < list->n; i++)
+        json_array_append_new(array, json_string(list->texts[i]));
+    return array;
+}
+
+json_t *show_inputs_json(const struct inputs *inputs, const struct westlight_upload *upload)
+{
+    json_t *files = json_array();
+
+    for (size_t i = 0; i < inputs->n_roots; i++)
+        for (size_t k = 0; k < inputs->roots[i].files.n; k++)
+            json_array_append_new(files, json_pack("{s:s,s:s,s:I}", "root", inputs->roots[i].folder,
+                                                   "path", inputs->roots[i].files.texts[k], "bytes",
+                                                   (json_int_t)size_of(&inputs->roots[i], k)));
+    return json_pack("{s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "files", files, "missing",
+                     texts_json(&inputs->missing), "left_out", texts_json(&inputs->left_out),
+                     "file_bytes", (json_int_t)upload->file_bytes, "blocks",
+                     (json_int_t)upload->blocks, "blocks_to_send", (json_int_t)upload->blocks_sent,
+                     "bytes_to_send", (json_int_t)upload->bytes_sent);
+}
+
+void show_inputs(const struct inputs *inputs, const struct westlight_upload *upload)
+{
+    char bytes[32], sent[32];
+    size_t n = 0;
+
+    for (size_t i = 0; i < inputs->n_roots; i++) {
+        if (inputs->roots[i].files.n)
+            printf("%s\n", inputs->roots[i].folder);
+        for (size_t k = 0; k < inputs->roots[i].files.n; k++, n++)
+            printf("%10s  %s\n", show_bytes(size_of(&inputs->roots[i], k), bytes),
+                   inputs->roots[i].files.texts[k]);
+    }
+    for (size_t i = 0; i < inputs->left_out.n; i++)
+        printf("left out: %s\n", inputs->left_out.texts[i]);
+    printf("%zu files, %s; to send: %" PRIu64 " of %" PRIu64 " blocks, %s; %zu missing\n", n,
+           show_bytes(upload->file_bytes, bytes), upload->blocks_sent, upload->blocks,
+           show_bytes(upload->bytes_sent, sent), inputs->missing.n);
+}
+
+/* ---- JSON ---- */
 
 void show_json(json_t *json, bool line)
 {

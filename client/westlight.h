@@ -139,6 +139,8 @@ struct westlight_upload {
     bool submitted; /* the job itself went out: where no answer came, it may be accepted all the same */
     bool accepted;
 };
+/* The tasks of all steps, and the values of their first parameters: frames, for a renderer. */
+uint64_t westlight_job_tasks(const struct westlight_job *job, uint64_t *ret_frames);
 typedef void westlight_on_upload(void *user, const struct westlight_upload *upload);
 /* The id is made first and given to `on_id` before a byte is sent. Files are packed and sealed,
  * what the vault lacks is sent, and the job is submitted; ACCEPTED means it is durable. */

@@ -261,7 +261,7 @@ def a_frame_that_fails_there_says_what_it_printed_and_is_tried_again_by_the_same
         argv = desk.argv("--slots", "2", run='if [ $FRAME = 5 ] && [ ! -e %s/mended ]; then echo the lamp is broken; exit 7; fi; '
                                              'echo $FRAME > "$OUT/f.$FRAME"' % desk.witness)
         said = desk.ask(*argv, code=1)
-        check("frames 5" in said and "the lamp is broken" in said and "7" in said, said)
+        check("frame 5" in said and "the lamp is broken" in said and "7" in said, said)
         equal(len(tree(desk.home + "/out")), 5, "frames home")
         write(desk.witness + "/mended", "")
         desk.ask(*argv)

@@ -152,7 +152,7 @@ def retry_of_a_failed_frame_runs_that_one_only():
         argv = ("-p", 'run=echo $FRAME >> %s/all; [ $FRAME != 30 ] || [ -e %s ] || { echo the lamp is broken; exit 3; }; '
                       'echo $FRAME > "$OUT/f.$FRAME"' % (shot.witness, mended))
         answer = ann.ask("render", farm.path("shot"), "--preset", "command", "-f", "1-30", "-o", out, *argv, code=1)
-        check("frames 30" in answer.err and "frame 30: renderer failed on box1: sh exited with 3" in answer.err and
+        check("failed: frame 30\n" in answer.err and "frame 30: renderer failed on box1: sh exited with 3" in answer.err and
               "the lamp is broken" in answer.err, answer)
         check("frame 30: renderer failed" in ann.ask("show", answer.id, code=0).out, "show names it")
         check("the lamp is broken" in ann.ask("log", answer.id, code=0).out, "log without -f is the failed one's")
