@@ -63,10 +63,8 @@ USAGE = [  # name, arguments ({shot}: a folder with scene.pov, {out}), words of 
     ("a timeout of nothing", "render {shot}/scene.pov -p timeout=0", ["timeout=0", "seconds"]),
     ("a quality POV-Ray clips", "render {shot}/scene.pov -p quality=99", ["quality=99", "0 to 11"]),
     ("a threshold that is none", "render {shot}/scene.pov -p antialias=much", ["antialias=much", "0.3"]),
-    ("samples below one", "render {shot}/scene.blend -p samples=-2", ["samples=-2", "1 to 1000000"]),
     ("more frames than anybody renders", "render {shot}/scene.pov -f 1-5000000000", ["too many frames", "^"]),
     ("more frames than POV-Ray counts", "render {shot}/scene.pov -f 5000000000", ["5000000000", "2147483645"]),
-    ("more frames than Blender counts", "render {shot}/scene.blend -f 1-1048575", ["1048574"]),
     ("one file for every frame", "render {shot}/scene.pov -f 1-2 -o out/b.png", ["b.png", "each frame", "b.####.png"]),
     ("numbers in a folder's name", "render {shot}/scene.pov -f 1-2 -o out/####/b.png", ["out/####/b.png", "folder's name", "beauty.####"]),
     ("a number for a still", "render {shot}/scene.pov -o out/b.####.png", ["b.####.png", "still", "-f"]),
@@ -95,7 +93,7 @@ USAGE = [  # name, arguments ({shot}: a folder with scene.pov, {out}), words of 
 def what_makes_no_sense_is_said_before_anything_is_sent():
     with farm_with_a_neighbour() as (farm, ann):
         shot, rows = farm.path("shot"), []
-        for name in ("scene.pov", "scene.xyz", "scene.blend"):
+        for name in ("scene.pov", "scene.xyz"):
             write(os.path.join(shot, name), "sphere { 0, 1 }")
         for name, argv, words in USAGE:
             argv = [word.format(shot=shot) for word in argv.split(" ")]

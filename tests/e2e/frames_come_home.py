@@ -136,6 +136,9 @@ def a_name_means_what_it_says_and_any_file_name_renders():
 def blender_writes_what_the_ending_says():
     with Farm() as farm:
         ann, scene = two_workers(farm), blend_scene(farm)
+        for words, argv in (("-p samples=-2: it is no number", ("-f", "1", "-p", "samples=-2")), ("1048574", ("-f", "1-1048575")),
+                            ("each frame needs a name of its own", ("-o", "b.png"))):
+            check(words in ann.ask("render", scene, *argv, code=2).err, argv)
         ann.ask("render", scene, "-f", "-1,1", "-o", farm.path("out", "b.##.exr"), "--size", "16x12", "-p", "samples=1", "--chunk", "2", code=0)
         equal({name: data[:4] for name, data in tree(farm.path("out")).items()}, dict.fromkeys(("b.-01.exr", "b.01.exr"), b"v/1\x01"), "frames")
 
