@@ -5,6 +5,7 @@
  */
 #include <client/cmd.h>
 
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
