@@ -206,8 +206,10 @@ static int key_refused(struct westlight *westlight)
 
     identity_key_text(&westlight->keys.public_key, key);
     return connection_fail(westlight, WESTLIGHT_E_REFUSED,
-                           "farm %s at %s: it does not know the key %s: ask the operator to run: "
-                           "westlight-broker allow --role studio --studio NAME %s'%s'",
+                           "farm %s at %s: it does not accept the key %s: ask the operator to run "
+                           "westlight-broker allow --state DIR --role studio --studio NAME %s'%s', "
+                           "and whether server_key is the broker's (westlight-broker key --state "
+                           "DIR)",
                            westlight->farm.name, westlight->farm.control, key,
                            key[0] == '-' ? "-- " : "", key);
 }

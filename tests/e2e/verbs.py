@@ -116,6 +116,7 @@ def a_paused_job_finishes_what_runs_and_goes_on_when_resumed():
         job = shot.submit(ann, "1-5")
         shot.wait_starts(lambda starts: len(starts) == 2, "two frames run")
         check("paused" in ann.ask("pause", job, code=0).out, "it says so")
+        check(" by ann of acme" in ann.ask("show", job).out, "whose key it is, whatever the login")
         shot.open()
         ann.wait_counts(job, done=2)
         counts = ann.wait_counts(job, ready=3)

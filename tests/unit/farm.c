@@ -79,6 +79,19 @@ static void a_farm_is_chosen_by_name_environment_or_default(void **state)
     unsetenv("WESTLIGHT_FARM");
 }
 
+static void quotes_and_a_byte_order_mark_are_no_part_of_it(void **state)
+{
+    struct westlight_farm farm;
+    char why[256] = "";
+
+    write_config("\xef\xbb\xbf"
+                 "default = \"west\"\n"
+                 "[farm west]\ncontrol = 'tcp://west:7420'\nserver_key = \"" KEY "\"\nkey = /k\n");
+    assert_int_equal(westlight_farm_load(NULL, &farm, why, sizeof(why)), 0);
+    assert_string_equal(farm.control, "tcp://west:7420");
+    assert_string_equal(farm.server_key, KEY);
+}
+
 static void the_only_farm_needs_no_default(void **state)
 {
     struct westlight_farm farm;
@@ -202,6 +215,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_farm_is_chosen_by_name_environment_or_default),
+        cmocka_unit_test(quotes_and_a_byte_order_mark_are_no_part_of_it),
         cmocka_unit_test(the_only_farm_needs_no_default),
         cmocka_unit_test(an_error_names_the_file_and_the_line),
         cmocka_unit_test(a_new_key_is_never_written_over_another),
