@@ -293,10 +293,12 @@ static int verb(int argc, char **argv, enum westlight_verb what, const char *pas
     else if (args.json)
         show_json(json_pack("{s:s,s:s,s:I}", "id", id, "did", argv[0], "tasks", (json_int_t)tasks),
                   false);
+    else if (tasks == 0 && what != WESTLIGHT_RETRY)
+        printf("job %.8s: nothing of it was left to run: nothing has changed\n", id);
     else if (what == WESTLIGHT_PAUSE || what == WESTLIGHT_RESUME)
         printf("job %.8s is %s\n", id, past);
     else
-        printf("job %.8s: %" PRIu64 " tasks %s\n", id, tasks, past);
+        printf("job %.8s: %" PRIu64 " task%s %s\n", id, tasks, tasks == 1 ? "" : "s", past);
     westlight_close(westlight);
     cmd_args_deinit(&args);
     return r;

@@ -92,8 +92,14 @@ def cancelling_frames_stops_those_and_cancelling_the_job_stops_the_rest():
         check("1 of 6 tasks done" in answer.out, answer)
         check(5 not in shot.starts(), "a cancelled frame never starts:", shot.starts())
         shot.open()
-        check("5 tasks will run again" in ann.ask("retry", job, code=0).out, "retry brings it back")
+        check("1 task will run again" in ann.ask("retry", job, "-f", "4", code=0).out, "one of them is brought back")
+        ann.wait_counts(job, done=2, cancelled=4)
+        ann.ask("cancel", job, code=0)
+        check("5 tasks will run again" in ann.ask("retry", job, "-f", "2-6", code=0).out, "retry brings the others back")
         shot.home(ann, job, 6)
+        for verb in ("cancel", "pause"):
+            check("nothing has changed" in ann.ask(verb, job, code=0).out, verb, "of what is done")
+            equal((ann.show(job)["phase"], ann.show(job)["state"]), ("done", "active"), "the phase")
 
 
 @scenario
@@ -136,7 +142,7 @@ def retry_makes_a_frame_anew_and_fetch_brings_the_new_one():
         job = ann.ask("render", farm.path("shot"), "--preset", "command", "-f", "1-3", "-o", out, "-p",
                       'run=echo $FRAME $(cat %s) > "$OUT/f.$FRAME"' % count, code=0).id
         write(count, "y")
-        check("1 tasks will run again" in ann.ask("retry", job, "-f", "2", code=0).out, "it says so")
+        check("1 task will run again" in ann.ask("retry", job, "-f", "2", code=0).out, "it says so")
         ann.wait_counts(job, done=3)
         ann.ask("fetch", job, "-o", out, "--follow", code=0)
         equal(tree(out), {"f.1": b"1 x\n", "f.2": b"2 y\n", "f.3": b"3 x\n"}, "frames home")
@@ -158,7 +164,7 @@ def retry_of_a_failed_frame_runs_that_one_only():
         check("frame 30: renderer failed" in ann.ask("show", answer.id, code=0).out, "show names it")
         check("the lamp is broken" in ann.ask("log", answer.id, code=0).out, "log without -f is the failed one's")
         write(mended, "")
-        check("1 tasks" in ann.ask("retry", answer.id, code=0).out, "one frame failed")
+        check("1 task" in ann.ask("retry", answer.id, code=0).out, "one frame failed")
         ann.ask("fetch", answer.id, "-o", out, "--follow", code=0)
         equal(len(tree(out)), 30, "frames home")
         ran = lines(shot.witness + "/all")
