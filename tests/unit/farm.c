@@ -193,15 +193,18 @@ static void a_path_that_begins_with_spaces_keeps_them_in_its_receipt(void **stat
 {
     static const char *const paths[] = {" f.png", "  f.png", "\t\nf.png", "f.png"};
     struct receipts receipts;
+    struct receipt from = {.job = "0100", .step = 1, .task = 2};
     struct stat status = {.st_size = 5};
 
     (void)state;
-    assert_int_equal(receipts_open(&receipts, "0100", "/out"), 0);
-    for (size_t i = 0; i < 4; i++)
-        assert_int_equal(receipts_add(&receipts, paths[i], i, 1, 2, &status), 0);
+    assert_int_equal(receipts_open(&receipts, "/spaces"), 0);
+    for (size_t i = 0; i < 4; i++) {
+        from.sequence = i;
+        assert_int_equal(receipts_add(&receipts, &from, paths[i], &status), 0);
+    }
     receipts_deinit(&receipts);
 
-    assert_int_equal(receipts_open(&receipts, "0100", "/out"), 0);
+    assert_int_equal(receipts_open(&receipts, "/spaces"), 0);
     assert_int_equal(receipts.n, 4);
     for (size_t i = 0; i < 4; i++) {
         const struct receipt *receipt = receipts_find(&receipts, paths[i]);
