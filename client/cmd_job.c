@@ -126,7 +126,7 @@ int cmd_show(int argc, char **argv)
 
 static int end_code(const struct westlight_row *row)
 {
-    if (row->counts.failed || (strcmp(row->phase, "paused") == 0 && *row->reason))
+    if (row->counts.failed || row->paused_itself)
         return EXIT_FAILED;
     return row->counts.done == row->counts.tasks ? EXIT_ALL_HOME : EXIT_PARTIAL;
 }
@@ -176,6 +176,7 @@ int cmd_watch(int argc, char **argv)
     char id[WESTLIGHT_ID_TEXT];
     struct cmd_args args;
     struct watching watching = {.began = time(NULL)};
+    bool over = false;
     int r = cmd_parse(&args, argc, argv, 0, 1, 1), code = EXIT_PARTIAL;
 
     if (r || (r = cmd_open_job(&args, &westlight, id)))
@@ -190,13 +191,18 @@ int cmd_watch(int argc, char **argv)
         if (r)
             continue;
         notice_print(&watching, notice);
-        if (notice->row.finished ||
-            (strcmp(notice->row.phase, "paused") == 0 && *notice->row.reason)) {
+        over = notice->row.paused_itself &&
+               notice->row.counts.leased + notice->row.counts.running == 0;
+        if (notice->row.finished || over) {
             code = end_code(&notice->row);
             break;
         }
     }
     say_bar_end();
+    if (r == 0 && over)
+        complain("job %.8s has paused itself: %s: westlight log %.8s shows why; westlight retry "
+                 "%.8s or westlight resume %.8s goes on",
+                 id, notice->row.reason, id, id, id);
     if (r && r != WESTLIGHT_E_STOPPED)
         code = complain_library(r, westlight_why(westlight));
     westlight_close(westlight);

@@ -207,8 +207,8 @@ static bool notice_ends(struct render *render, const struct westlight_notice *no
         ending->finished = true;
         return true;
     }
-    if (strcmp(notice->row.phase, "paused") == 0 && *notice->row.reason &&
-        notice->row.attempts_failed && notice->row.counts.running + notice->row.counts.leased == 0)
+    if (strcmp(notice->row.phase, "paused") == 0 && notice->row.paused_itself &&
+        notice->row.counts.running + notice->row.counts.leased == 0)
         return true;
     if (never_runs(render, notice, why, quiet_since_ns)) {
         ending->stuck = true;

@@ -276,10 +276,12 @@ static bool gave_up(const struct homing *homing)
 static int stuck(struct homing *homing, const struct westlight_row *row)
 {
     if (strcmp(row->phase, "paused") != 0 || row->counts.leased + row->counts.running > 0 ||
-        row->attempts_failed == 0)
+        !row->paused_itself)
         return 0;
-    return connection_fail(homing->westlight, WESTLIGHT_E_STATE, "job %.8s is paused: %s",
-                           homing->id, row->reason[0] ? row->reason : "see westlight show");
+    return connection_fail(homing->westlight, WESTLIGHT_E_STATE,
+                           "job %.8s has paused itself: %s: westlight retry %.8s or westlight "
+                           "resume %.8s goes on",
+                           homing->id, row->reason, homing->id, homing->id);
 }
 
 /* Waits for news of the job and says where it stands. */

@@ -143,6 +143,12 @@ void show_job(const struct westlight_shown *shown)
     printf("job        %s\nname       %s\nstate      %s%s%s%s%s\n", row->id, row->name,
            show_phase_colour(row->phase), row->phase, show_plain(), *row->reason ? ": " : "",
            row->reason);
+    if (row->paused_itself)
+        printf("           westlight log %.8s shows why; westlight retry %.8s or westlight resume "
+               "%.8s goes on\n",
+               row->id, row->id, row->id);
+    else if (strcmp(row->phase, "paused") == 0)
+        printf("           westlight resume %.8s goes on\n", row->id);
     if (*row->note)
         printf("note       %s\n", row->note);
     for (size_t i = 0; i < row->n_tags; i++)

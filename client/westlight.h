@@ -170,6 +170,7 @@ struct westlight_row {
     const char
         *phase; /* what a person calls it: waiting, running, done, failed, paused, cancelled */
     const char *reason; /* why it is paused; "" */
+    bool paused_itself; /* over failures; only a person's retry or resume goes on */
     int64_t submitted_wall_s;
     struct westlight_counts counts;
     uint64_t attempts_failed, last_result;

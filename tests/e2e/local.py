@@ -255,6 +255,16 @@ def what_no_worker_there_can_run_ends_with_code_3_and_the_reason():
 
 
 @scenario
+def what_fails_there_names_no_command_that_cannot_work():
+    with Farm() as farm:
+        desk = Desk(farm)
+        said = desk.ask(*desk.argv(run="exit 7"), code=1)
+        check("has paused itself: its first attempts all failed" in said and "the same command tries again" in said, said)
+        for word in ("westlight retry", "westlight resume", "westlight log"):
+            check(word not in said, word, said)
+
+
+@scenario
 def a_frame_that_fails_there_says_what_it_printed_and_is_tried_again_by_the_same_command():
     with Farm() as farm:
         desk = Desk(farm)

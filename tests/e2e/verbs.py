@@ -128,7 +128,10 @@ def a_paused_job_finishes_what_runs_and_goes_on_when_resumed():
         counts = ann.wait_counts(job, ready=3)
         equal((counts["running"], counts["leased"]), (0, 0), "what runs while it is paused")
         check("paused" in ann.ask("show", job, code=0).out and "westlight resume" in ann.ask("show", job).out, "show says why")
+        watch = ann.start("watch", job)
+        check("paused 2/5 done" in watch.stdout.readline() and watch.poll() is None, "watch says so, and goes on")
         check("active" in ann.ask("resume", job, code=0).out, "it says so")
+        equal(ann.finish(watch).code, 0, "watch")
         shot.home(ann, job, 5)
         equal(shot.starts(), {frame: 1 for frame in range(1, 6)}, "starts")
 
@@ -162,6 +165,9 @@ def retry_of_a_failed_frame_runs_that_one_only():
         check("failed: frame 30\n" in answer.err and "frame 30: renderer failed on box1: sh exited with 3" in answer.err and
               "the lamp is broken" in answer.err, answer)
         check("frame 30: renderer failed" in ann.ask("show", answer.id, code=0).out, "show names it")
+        broken = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-9", "-o", out, "-p", "run=exit 3")
+        watch = ann.ask("watch", broken, code=1).err
+        check("has paused itself: its first attempts all failed" in watch and "westlight retry " + broken[:8] in watch, watch)
         check("the lamp is broken" in ann.ask("log", answer.id, code=0).out, "log without -f is the failed one's")
         write(mended, "")
         check("1 task" in ann.ask("retry", answer.id, code=0).out, "one frame failed")
