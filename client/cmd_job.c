@@ -233,7 +233,7 @@ int cmd_fetch(int argc, char **argv)
 {
     struct westlight *westlight = NULL;
     const struct westlight_shown *shown;
-    char id[WESTLIGHT_ID_TEXT], folder[64], size[32];
+    char id[WESTLIGHT_ID_TEXT], folder[4096], size[32];
     struct cmd_args args;
     struct fetching fetching = {0};
     int r = cmd_parse(&args, argc, argv, CMD_OUT | CMD_FOLLOW | CMD_FORCE, 1, 1);
@@ -242,7 +242,8 @@ int cmd_fetch(int argc, char **argv)
         return r;
     cmd_interruptible(westlight);
     fetching.json = args.json;
-    snprintf(folder, sizeof(folder), "westlight-%.8s", id);
+    if (!westlight_folder(id, folder, sizeof(folder)))
+        snprintf(folder, sizeof(folder), "westlight-%.8s", id);
 
     struct westlight_fetch fetch = {.folder = args.out ? args.out : folder,
                                     .follow = args.follow,

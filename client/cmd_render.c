@@ -83,6 +83,7 @@ static int submit(struct render *render, struct westlight_job *job)
     }
     if (r)
         return complain_library(r, westlight_why(render->westlight));
+    westlight_folder_keep(render->id, render->out); /* else fetch asks for -o */
     if (render->options.json)
         return 0;
     tasks = westlight_job_tasks(job, &frames);

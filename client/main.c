@@ -2,11 +2,14 @@
 #include <client/cmd.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <client/local.h>
 #include <client/preset.h>
 
@@ -51,7 +54,8 @@ struct command {
     "  clear    forget its failures: it is no longer set aside\n"                                  \
     "  note     what others should know of it; '' takes it away\n"                                 \
     "  pool     it takes only jobs that ask for this pool (submit --pool); '' leaves it\n\n"       \
-    "  WORKER is a name, the first 4 or more characters of a key, or an id of --json. Put -- ahead\n"\
+    "  WORKER is a name, the first 4 or more characters of a key, or an id of --json. Put -- "     \
+    "ahead\n"                                                                                      \
     "  of one that begins with a dash.\n"
 
 #define EDIT_HELP                                                                                  \
@@ -69,7 +73,9 @@ static const struct command commands[] = {
     {"watch", cmd_watch, "follow a job until it is finished",
      "JOB [--farm NAME] [--json]\n\n  " JOB_HELP},
     {"fetch", cmd_fetch, "bring finished frames home",
-     "JOB [-o DIR] [--follow] [--force] [--farm NAME] [--json]\n\n  " JOB_HELP},
+     "JOB [-o DIR] [--follow] [--force] [--farm NAME] [--json]\n\n  " JOB_HELP
+     "\n  Without -o: where it was submitted for, else westlight-JOB.\n"
+     "  --force writes over files that were changed since they were fetched."},
     {"log", cmd_log, "what a task printed",
      "JOB [-f FRAME] [--attempt N] [--step N] [--follow] [--farm NAME] [--json]\n\n  " JOB_HELP},
     {"cancel", cmd_cancel, "stop a job, or frames of it",
@@ -304,11 +310,33 @@ int cmd_open_job(const struct cmd_args *args, struct westlight **ret_westlight,
     return r;
 }
 
+/* Who closed them gets what a program of files would give: nothing, but no failure either. */
+static void streams_open(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+            return;
+}
+
+/* What was printed got where it should; a reader that went away is no fault. */
+static int output_check(int r)
+{
+    struct pollfd reader = {.fd = STDOUT_FILENO};
+
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return r;
+    if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR))
+        return r;
+    complain("standard output could not be written: is its disk full?");
+    return r ? r : EXIT_PARTIAL;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : NULL;
     const struct command *command;
 
+    streams_open();
     signal(SIGPIPE, SIG_IGN);
     if (!name || strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 ||
         strcmp(name, "-h") == 0)
@@ -328,5 +356,5 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return help(name);
     }
-    return command->run(argc - 1, argv + 1);
+    return output_check(command->run(argc - 1, argv + 1));
 }

@@ -323,6 +323,10 @@ int westlight_tend(struct westlight *westlight, enum westlight_tend tend,
 
 /* ---- bringing home ---- */
 
+/* Where this machine's user wanted a job's files: kept beside the job's key. False where unknown. */
+bool westlight_folder(const char *id, char *ret_folder, size_t size);
+int westlight_folder_keep(const char *id, const char *folder);
+
 struct westlight_fetched {
     uint32_t step;
     uint64_t task;

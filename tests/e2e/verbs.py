@@ -4,8 +4,9 @@ import json
 import os
 import re
 import signal
+import subprocess
 
-from farm import ID, Farm, alive, check, equal, lines, main, read, scenario, tree, until, write
+from farm import CLIENT, ID, Farm, alive, check, equal, lines, main, read, scenario, tree, until, write
 from kills import GATED, Shot
 
 
@@ -147,7 +148,7 @@ def retry_makes_a_frame_anew_and_fetch_brings_the_new_one():
         write(count, "y")
         check("1 task will run again" in ann.ask("retry", job, "-f", "2", code=0).out, "it says so")
         ann.wait_counts(job, done=3)
-        ann.ask("fetch", job, "-o", out, "--follow", code=0)
+        ann.ask("fetch", job, "--follow", code=0)  # to where it was rendered for
         equal(tree(out), {"f.1": b"1 x\n", "f.2": b"2 y\n", "f.3": b"3 x\n"}, "frames home")
         check("0 tasks" in ann.ask("retry", job, code=0).out, "without -f it is what failed: nothing")
         answer = ann.ask("fetch", job, "-o", farm.path("fresh"), code=0)
@@ -192,6 +193,12 @@ def the_log_of_each_attempt_is_kept_and_a_running_one_can_be_followed():
         equal(ann.finish(follow).out, "the end of 1\n", "the rest of it")
         shot.open(2)
         ann.wait_counts(job, done=1)
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            for words in (("log", job), ("jobs",), ("show", job, "--json")):
+                done = subprocess.run([CLIENT, *words], env=ann.env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+                check(done.returncode == 4 and "standard output could not be written" in done.stderr, words, done)
+        closed = subprocess.run("exec <&- >&- 2>&-; exec %s jobs" % CLIENT, shell=True, env=ann.env, check=False)
+        equal(closed.returncode, 0, "with every stream closed")
         for number in (1, 2):
             equal(ann.ask("log", job, "-f", "9", "--attempt", number, code=0).out,
                   "attempt %d of frame 9\nthe end of %d\n" % (number, number), "attempt %d" % number)
