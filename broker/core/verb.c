@@ -123,7 +123,7 @@ static void cancel_by_task(struct core *core, struct job *job)
 {
     emit_state(core, job, JOB_ACTIVE, REASON_NONE, job->floor);
     for (uint32_t i = 0; i < job->n_steps; i++)
-        emit_range(core, &job->steps[i], CHANGE_CANCEL, 0, job->steps[i].n_tasks - 1);
+        change_range(core, &job->steps[i], CHANGE_CANCEL, 0, job->steps[i].n_tasks - 1);
 }
 
 /* ---- retry ---- */
