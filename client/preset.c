@@ -34,7 +34,7 @@ void preset_list(void)
         "  every one\n"
         "           -p vcpus=N memory=8G gpus=N gpu-memory=8G: what a task needs; -p "
         "timeout=SECONDS\n"
-        "           -p check=yes|no: pictures are looked at; -p version=VERSION, as --software\n");
+        "           -p check=warn|fail|off: what a black picture is; -p version=VERSION, as --software\n");
 }
 
 static const struct preset *preset_find(const struct options *options, const char *ending)

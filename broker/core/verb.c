@@ -170,7 +170,7 @@ static enum code verb_pause(struct core *core, struct job *job, bool pause)
 {
     if (job->state == JOB_CANCELLED)
         return CODE_STATE;
-    if (job_remaining(job) == 0)
+    if (pause && job_remaining(job) == 0)
         return CODE_OK; /* it is over: nothing changes */
     if (pause && (job->state != JOB_PAUSED || job->reason != REASON_USER))
         pause_job(core, job, REASON_USER);
