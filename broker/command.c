@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <proto/identity.h>
 #include <broker/broker.h>
 #include <broker/command.h>
@@ -135,6 +136,35 @@ static int failed(const struct bytes *why)
     return FAILED;
 }
 
+/* A mistyped folder must not become a broker's that nobody runs. */
+static int state_exists(const char *state)
+{
+    char path[LIMIT_PATH_BYTES];
+
+    if ((size_t)snprintf(path, sizeof path, "%s/broker.key", state) < sizeof path &&
+        access(path, F_OK) == 0)
+        return 0;
+    fprintf(stderr,
+            "westlight-broker: --state %s: no broker's state lies there: check the path, or make "
+            "it with westlight-broker key --state %s\n",
+            state, state);
+    return USAGE;
+}
+
+static void say_key(const char *verb, const struct key_row *row)
+{
+    struct link_key key;
+    char text[IDENTITY_Z85_SIZE];
+
+    memcpy(key.bytes, row->key.bytes, sizeof key.bytes);
+    identity_key_text(&key, text);
+    printf("%s: %s", verb, text);
+    if (row->role != ROLE_NONE)
+        printf(", %s%s%s%s%s", role_name(row->role), row->name[0] ? " " : "", row->name,
+               row->studio_name[0] ? " of " : "", row->studio_name);
+    printf("\n");
+}
+
 int command_allow(int argc, char **argv)
 {
     _cleanup_(bytes_deinit) struct bytes why = {0};
@@ -152,10 +182,13 @@ int command_allow(int argc, char **argv)
         r = parse_weight(options.weight, &row.weight);
     if (r == 0)
         r = parse_key(options.key, &row.key);
+    if (r == 0)
+        r = state_exists(options.state);
     if (r != 0)
         return r;
     if (broker_state(options.state, &why) != 0 || store_allow(options.state, &row, &why) != 0)
         return failed(&why);
+    say_key("allowed", &row);
     return 0;
 }
 
@@ -163,15 +196,18 @@ int command_forbid(int argc, char **argv)
 {
     _cleanup_(bytes_deinit) struct bytes why = {0};
     struct options options = {0};
-    struct worker_key key;
+    struct key_row row = {0};
     int r = parse(argc, argv, true, &options);
 
     if (r == 0)
-        r = parse_key(options.key, &key);
+        r = parse_key(options.key, &row.key);
+    if (r == 0)
+        r = state_exists(options.state);
     if (r != 0)
         return r;
-    if (store_forbid(options.state, &key, &why) != 0)
+    if (store_forbid(options.state, &row.key, &why) != 0)
         return failed(&why);
+    say_key("forbidden", &row);
     return 0;
 }
 

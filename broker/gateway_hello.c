@@ -133,6 +133,11 @@ static void worker_hello(struct gateway *gateway, const Wl__Hello *hello)
     struct offer offer;
     struct event event = {.kind = EVENT_HELLO};
 
+    if (hello->boot.len == 0 && !hello->offer) {
+        gateway_refuse(gateway, CODE_REFUSED, "this key", "it is registered as a worker's",
+                       "use a person's, registered with --role studio or operator");
+        return;
+    }
     if (!offer_valid(gateway, hello))
         return;
     offer = (struct offer){.slots = hello->offer->slots,

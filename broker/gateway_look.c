@@ -65,6 +65,8 @@ static Wl__JobRow *job_row(struct gateway *gateway, const struct job_view *view,
     row->archived = view->archived;
     row->state = view->state;
     row->reason = (char *)words_reason(view->reason);
+    row->paused_itself =
+        view->reason == REASON_FAILED_FIRST || view->reason == REASON_FAILED_MANY;
     row->submitted_wall_s = view->submitted_wall_s;
     row->tasks = view->counts.tasks;
     row->waiting = view->counts.waiting;

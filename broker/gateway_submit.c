@@ -277,7 +277,8 @@ void gateway_submit_go(struct gateway *gateway, struct job_spec *spec)
         gateway_die("memory", -ENOMEM);
     gateway_digest(gateway, &submit->base, &event.submit.digest);
     memcpy(event.submit.request.bytes, submit->request_id.data, sizeof event.submit.request.bytes);
-    if (!submit->person[0] && ask->peer->row.name[0]) {
+    /* Who a key belongs to is the operator's word; a login counts where the key has no name. */
+    if (ask->peer->row.name[0]) {
         char *person = strdup(ask->peer->row.name);
 
         if (!person)

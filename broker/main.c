@@ -33,7 +33,8 @@ static const char HELP[] =
     "\n"
     "  westlight-broker allow --state DIR --role operator|studio|worker\n"
     "      [--studio NAME] [--name NAME] [--weight N] KEY\n"
-    "    KEY is a public key or a key file. Also while the broker runs.\n"
+    "    KEY is a public key or a key file. Also while the broker runs. DIR must hold a broker's\n"
+    "    state: run or key makes it.\n"
     "  westlight-broker forbid --state DIR KEY\n"
     "  westlight-broker key --state DIR\n"
     "    Prints the broker's public key; makes it the first time.\n"
@@ -195,6 +196,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; argc >= 2 && i < ARRAY_SIZE(COMMANDS); i++)
         if (strcmp(argv[1], COMMANDS[i].name) == 0)
             return COMMANDS[i].run(argc - 1, argv + 1);
-    return usage(argc >= 2 ? argv[1] : "westlight-broker", "it is none of run, allow, forbid, key",
-                 "see westlight-broker --help");
+    if (argc < 2)
+        return usage("no command was named", "run needs a folder for its state",
+                     "see westlight-broker --help");
+    return usage(argv[1], "it is none of run, allow, forbid, key", "see westlight-broker --help");
 }

@@ -158,13 +158,11 @@ const char *words_reason(enum pause_reason reason)
     case REASON_NONE:
         return "";
     case REASON_USER:
-        return "paused on request: westlight resume goes on";
+        return "on request";
     case REASON_FAILED_FIRST:
-        return "its first attempts all failed: westlight log shows why; westlight retry or resume "
-               "goes on";
+        return "its first attempts all failed";
     case REASON_FAILED_MANY:
-        return "too many of its tasks failed: westlight log shows why; westlight retry or resume "
-               "goes on";
+        return "too many of its tasks failed";
     }
     return "";
 }

@@ -105,7 +105,14 @@ int cmd_key(int argc, char **argv)
     fprintf(stderr,
             "The key is in %s; never send that file. Its public half is above: hand it to the "
             "operator, who runs\n"
-            "  westlight-broker allow --state DIR --role studio --studio NAME '%s'\n",
-            key_file, public_key);
+            "  westlight-broker allow --state DIR --role studio --studio STUDIO --name YOU '%s'\n"
+            "or, where it is a worker's,\n"
+            "  westlight-broker allow --state DIR --role worker --name WORKER '%s'\n",
+            key_file, public_key, public_key);
+    if (secret_file)
+        fprintf(stderr,
+                "The studio's secret is in %s: what it seals, only people with the same secret "
+                "open. If a colleague has one, copy theirs over it before you submit.\n",
+                secret_file);
     return 0;
 }

@@ -126,7 +126,7 @@ int cmd_show(int argc, char **argv)
 
 static int end_code(const struct westlight_row *row)
 {
-    if (row->counts.failed || (strcmp(row->phase, "paused") == 0 && *row->reason))
+    if (row->counts.failed || row->paused_itself)
         return EXIT_FAILED;
     return row->counts.done == row->counts.tasks ? EXIT_ALL_HOME : EXIT_PARTIAL;
 }
@@ -176,6 +176,7 @@ int cmd_watch(int argc, char **argv)
     char id[WESTLIGHT_ID_TEXT];
     struct cmd_args args;
     struct watching watching = {.began = time(NULL)};
+    bool over = false;
     int r = cmd_parse(&args, argc, argv, 0, 1, 1), code = EXIT_PARTIAL;
 
     if (r || (r = cmd_open_job(&args, &westlight, id)))
@@ -190,13 +191,18 @@ int cmd_watch(int argc, char **argv)
         if (r)
             continue;
         notice_print(&watching, notice);
-        if (notice->row.finished ||
-            (strcmp(notice->row.phase, "paused") == 0 && *notice->row.reason)) {
+        over = notice->row.paused_itself &&
+               notice->row.counts.leased + notice->row.counts.running == 0;
+        if (notice->row.finished || over) {
             code = end_code(&notice->row);
             break;
         }
     }
     say_bar_end();
+    if (r == 0 && over)
+        complain("job %.8s has paused itself: %s: westlight log %.8s shows why; westlight retry "
+                 "%.8s or westlight resume %.8s goes on",
+                 id, notice->row.reason, id, id, id);
     if (r && r != WESTLIGHT_E_STOPPED)
         code = complain_library(r, westlight_why(westlight));
     westlight_close(westlight);
@@ -227,7 +233,7 @@ int cmd_fetch(int argc, char **argv)
 {
     struct westlight *westlight = NULL;
     const struct westlight_shown *shown;
-    char id[WESTLIGHT_ID_TEXT], folder[64], size[32];
+    char id[WESTLIGHT_ID_TEXT], folder[4096], size[32];
     struct cmd_args args;
     struct fetching fetching = {0};
     int r = cmd_parse(&args, argc, argv, CMD_OUT | CMD_FOLLOW | CMD_FORCE, 1, 1);
@@ -236,7 +242,8 @@ int cmd_fetch(int argc, char **argv)
         return r;
     cmd_interruptible(westlight);
     fetching.json = args.json;
-    snprintf(folder, sizeof(folder), "westlight-%.8s", id);
+    if (!westlight_folder(id, folder, sizeof(folder)))
+        snprintf(folder, sizeof(folder), "westlight-%.8s", id);
 
     struct westlight_fetch fetch = {.folder = args.out ? args.out : folder,
                                     .follow = args.follow,
@@ -293,10 +300,12 @@ static int verb(int argc, char **argv, enum westlight_verb what, const char *pas
     else if (args.json)
         show_json(json_pack("{s:s,s:s,s:I}", "id", id, "did", argv[0], "tasks", (json_int_t)tasks),
                   false);
+    else if (tasks == 0 && what != WESTLIGHT_RETRY)
+        printf("job %.8s: nothing of it was left to run: nothing has changed\n", id);
     else if (what == WESTLIGHT_PAUSE || what == WESTLIGHT_RESUME)
         printf("job %.8s is %s\n", id, past);
     else
-        printf("job %.8s: %" PRIu64 " tasks %s\n", id, tasks, past);
+        printf("job %.8s: %" PRIu64 " task%s %s\n", id, tasks, tasks == 1 ? "" : "s", past);
     westlight_close(westlight);
     cmd_args_deinit(&args);
     return r;

@@ -11,8 +11,8 @@ static int text_print(void *user, const char *text, size_t size)
 {
     size_t *printed = user;
 
-    *printed += size;
-    return fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0 ? 0 : -1;
+    *printed += size; /* main says it where nothing can be written */
+    return fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0 ? 0 : WESTLIGHT_E_STOPPED;
 }
 
 static int attempt_json(void *user, const struct westlight_attempt *attempt)

@@ -5,18 +5,21 @@
  */
 #include <client/cmd.h>
 
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <client/local.h>
 #include <client/pin.h>
 #include <client/preset.h>
 #include <client/render_home.h>
 #include <client/say.h>
 #include <client/show.h>
+#include <proto/base/bytes.h>
 #include <proto/base/clock.h>
 
 #define WARNINGS_SAID 10 /* at the end; westlight show has more */
@@ -63,6 +66,7 @@ static void say_uncertain(const struct render *render)
 static int submit(struct render *render, struct westlight_job *job)
 {
     char files[32], sent[32];
+    uint64_t frames, tasks;
     int r = westlight_submit(render->westlight, job, on_id, on_upload, render, render->id);
 
     if (r && render->upload.submitted &&
@@ -79,10 +83,17 @@ static int submit(struct render *render, struct westlight_job *job)
     }
     if (r)
         return complain_library(r, westlight_why(render->westlight));
-    if (!render->options.json)
-        printf("accepted: %" PRIu64 " files, %s; %s were sent\n", render->upload.files,
-               show_bytes(render->upload.file_bytes, files),
-               show_bytes(render->upload.bytes_sent, sent));
+    westlight_folder_keep(render->id, render->out); /* else fetch asks for -o */
+    if (render->options.json)
+        return 0;
+    tasks = westlight_job_tasks(job, &frames);
+    printf("accepted: ");
+    if (frames)
+        printf("%" PRIu64 " frame%s in ", frames, frames == 1 ? "" : "s");
+    printf("%" PRIu64 " task%s; %" PRIu64 " file%s, %s, of which %s were sent\n", tasks,
+           tasks == 1 ? "" : "s", render->upload.files, render->upload.files == 1 ? "" : "s",
+           show_bytes(render->upload.file_bytes, files),
+           show_bytes(render->upload.bytes_sent, sent));
     return 0;
 }
 
@@ -154,11 +165,17 @@ struct ending {
     char why[1024];
 };
 
+/* What the workers that are connected cannot run; that none is connected yet is another matter. */
+static bool nobody_can(const char *why)
+{
+    return strncmp(why, "no connected worker", 19) == 0;
+}
+
 /* On a private farm nobody else will come: what no worker there can run never will. */
 static bool never_runs(const struct render *render, const struct westlight_notice *notice,
                        const char *why, int64_t quiet_since_ns)
 {
-    return render->local && strncmp(why, "no ", 3) == 0 &&
+    return render->local && nobody_can(why) &&
            notice->row.counts.running + notice->row.counts.leased == 0 &&
            seconds_since(quiet_since_ns) > 5;
 }
@@ -191,8 +208,8 @@ static bool notice_ends(struct render *render, const struct westlight_notice *no
         ending->finished = true;
         return true;
     }
-    if (strcmp(notice->row.phase, "paused") == 0 && *notice->row.reason &&
-        notice->row.attempts_failed && notice->row.counts.running + notice->row.counts.leased == 0)
+    if (strcmp(notice->row.phase, "paused") == 0 && notice->row.paused_itself &&
+        notice->row.counts.running + notice->row.counts.leased == 0)
         return true;
     if (never_runs(render, notice, why, quiet_since_ns)) {
         ending->stuck = true;
@@ -220,9 +237,10 @@ static int follow(struct render *render, struct ending *ending)
             lost_ns = 0;
             counts = notice->row.counts;
             snprintf(why, sizeof(why), "%s", notice->n_why ? notice->why[0] : "");
-            if (counts.running + counts.leased || strncmp(why, "no ", 3) != 0)
+            if (counts.running + counts.leased ||
+                (render->local ? !nobody_can(why) : strncmp(why, "no ", 3) != 0))
                 quiet_since_ns = clock_monotonic_ns();
-            else if (strncmp(why, "no ", 3) == 0 && seconds_since(quiet_since_ns) > 1)
+            else if (seconds_since(quiet_since_ns) > 1)
                 say_waiting(render, why, last);
             if (notice_ends(render, notice, why, quiet_since_ns, ending))
                 return 0;
@@ -284,8 +302,12 @@ static void say_failed(struct render *render, const struct westlight_row *row, c
     if (strcmp(row->phase, "paused") == 0)
         complain("job %.8s has paused itself: %s", render->id, row->reason);
     else
-        complain("%" PRIu64 " of %" PRIu64 " tasks failed%s%s", row->counts.failed,
-                 row->counts.tasks, *failed ? ": frames " : "", failed);
+        complain("%" PRIu64 " of %" PRIu64 " task%s failed%s%s", row->counts.failed,
+                 row->counts.tasks, row->counts.tasks == 1 ? "" : "s",
+                 !*failed                    ? ""
+                 : strpbrk(failed + 1, "-,") ? ": frames "
+                                             : ": frame ",
+                 failed);
     if (*why)
         complain("%s", why);
     if (render->local)
@@ -367,8 +389,9 @@ static int conclude(struct render *render, const struct ending *ending)
     if (render->options.json)
         summary_json(render, shown, code, ending->stuck ? ending->why : failure.text);
     else {
-        say("%zu of %" PRIu64 " tasks home: %" PRIu64 " files, verified, in %s", render->home.n,
-            row->counts.tasks, render->files, render->out);
+        say("%zu of %" PRIu64 " task%s home: %" PRIu64 " file%s, verified, in %s", render->home.n,
+            row->counts.tasks, row->counts.tasks == 1 ? "" : "s", render->files,
+            render->files == 1 ? "" : "s", render->out);
         say("%s; %.1f CPU-seconds; %s sent, %s received",
             show_seconds(seconds_since(render->began_ns), time), (double)shown->usage.cpu_ns / 1e9,
             show_bytes(render->upload.bytes_sent, out),
@@ -456,62 +479,6 @@ static void submitted(struct render *render)
 
 /* ---- --dry-run ---- */
 
-static uint64_t size_of(const struct inputs_root *root, size_t i)
-{
-    char path[8192];
-    struct stat status;
-
-    snprintf(path, sizeof(path), "%s/%s", root->folder, root->files.texts[i]);
-    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
-}
-
-static json_t *texts_json(const struct inputs_list *list)
-{
-    json_t *array = json_array();
-
-    for (size_t i = 0; i < list->n; i++)
-        json_array_append_new(array, show_text_json(list->texts[i]));
-    return array;
-}
-
-static void dry_run_json(const struct inputs *inputs, const struct westlight_upload *upload)
-{
-    json_t *files = json_array();
-
-    for (size_t i = 0; i < inputs->n_roots; i++)
-        for (size_t k = 0; k < inputs->roots[i].files.n; k++)
-            json_array_append_new(
-                files, json_pack("{s:o,s:o,s:I}", "root", show_text_json(inputs->roots[i].folder),
-                                 "path", show_text_json(inputs->roots[i].files.texts[k]), "bytes",
-                                 (json_int_t)size_of(&inputs->roots[i], k)));
-    show_json(json_pack("{s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "files", files, "missing",
-                        texts_json(&inputs->missing), "left_out", texts_json(&inputs->left_out),
-                        "file_bytes", (json_int_t)upload->file_bytes, "blocks",
-                        (json_int_t)upload->blocks, "blocks_to_send",
-                        (json_int_t)upload->blocks_sent, "bytes_to_send",
-                        (json_int_t)upload->bytes_sent),
-              false);
-}
-
-static void dry_run_text(const struct inputs *inputs, const struct westlight_upload *upload)
-{
-    char bytes[32], sent[32];
-    size_t n = 0;
-
-    for (size_t i = 0; i < inputs->n_roots; i++) {
-        if (inputs->roots[i].files.n)
-            printf("%s\n", inputs->roots[i].folder);
-        for (size_t k = 0; k < inputs->roots[i].files.n; k++, n++)
-            printf("%10s  %s\n", show_bytes(size_of(&inputs->roots[i], k), bytes),
-                   inputs->roots[i].files.texts[k]);
-    }
-    for (size_t i = 0; i < inputs->left_out.n; i++)
-        printf("left out: %s\n", inputs->left_out.texts[i]);
-    printf("%zu files, %s; to send: %" PRIu64 " of %" PRIu64 " blocks, %s; %zu missing\n", n,
-           show_bytes(upload->file_bytes, bytes), upload->blocks_sent, upload->blocks,
-           show_bytes(upload->bytes_sent, sent), inputs->missing.n);
-}
-
 /* Nothing is sent and no job is made; a farm is asked which blocks it has. */
 static int dry_run(struct render *render, const struct inputs *inputs, struct westlight_job *job)
 {
@@ -526,10 +493,35 @@ static int dry_run(struct render *render, const struct inputs *inputs, struct we
     if (r)
         return r;
     if (render->options.json)
-        dry_run_json(inputs, &upload);
+        show_json(show_inputs_json(inputs, &upload), false);
     else
-        dry_run_text(inputs, &upload);
+        show_inputs(inputs, &upload);
     return inputs->missing.n && !render->options.allow_missing ? EXIT_USAGE : 0;
+}
+
+/* Before anything is rendered. Where nobody fetches yet, nothing is made and nothing refused. */
+static int out_check(const struct render *render, bool wait)
+{
+    char path[sizeof(render->out)], *slash;
+    int r = wait ? folder_make(render->out, 0777) : 0;
+    struct stat status;
+
+    snprintf(path, sizeof(path), "%s", render->out);
+    while (r == 0 && stat(path, &status) < 0) {
+        if (errno != ENOENT)
+            r = -errno;
+        else if ((slash = strrchr(path, '/')))
+            slash[slash == path] = 0;
+    }
+    if (r == 0 && !S_ISDIR(status.st_mode))
+        r = -ENOTDIR;
+    if (r == 0 && access(path, W_OK | X_OK) < 0)
+        r = -errno;
+    if (r == 0)
+        return 0;
+    complain("-o %s: %s: %s", render->out, strerror(-r),
+             wait ? "name a folder that can be written" : "fetch will need another");
+    return wait ? EXIT_USAGE : 0;
 }
 
 static int run(int argc, char **argv, bool wait)
@@ -543,6 +535,8 @@ static int run(int argc, char **argv, bool wait)
 
     if (r == 0)
         r = preset_job(&render.options, &inputs, &job, &render.preset, render.out);
+    if (r == 0 && !render.options.dry_run)
+        r = out_check(&render, wait);
     if (r == 0 && render.options.dry_run) {
         r = dry_run(&render, &inputs, job);
         wait = false;

@@ -205,11 +205,12 @@ static int key_refused(struct westlight *westlight)
     char key[IDENTITY_Z85_SIZE];
 
     identity_key_text(&westlight->keys.public_key, key);
-    return connection_fail(westlight, WESTLIGHT_E_REFUSED,
-                           "farm %s at %s: it does not know the key %s: ask the operator to run: "
-                           "westlight-broker allow --role studio --studio NAME %s'%s'",
-                           westlight->farm.name, westlight->farm.control, key,
-                           key[0] == '-' ? "-- " : "", key);
+    return connection_fail(
+        westlight, WESTLIGHT_E_REFUSED,
+        "farm %s at %s: server_key is of another broker, or this one does not know "
+        "the key %s: ask the operator to run: westlight-broker allow --state "
+        "DIR --role studio --studio NAME %s'%s'",
+        westlight->farm.name, westlight->farm.control, key, key[0] == '-' ? "-- " : "", key);
 }
 
 static int link_open(struct westlight *westlight)

@@ -288,3 +288,36 @@ int farm_keys(const struct westlight_farm *farm, struct link_keypair *ret_keys,
     wipe(&keys, sizeof(keys));
     return 0;
 }
+
+/* ---- where a job's files go ---- */
+
+static int folder_file(const char *id, char *ret_path, size_t size)
+{
+    char folder[LIMIT_PATH_BYTES - 64];
+    int r = farm_state_folder("jobs", folder, sizeof(folder));
+
+    if (r == 0)
+        snprintf(ret_path, size, "%s/%.32s.folder", folder, id);
+    return r;
+}
+
+bool westlight_folder(const char *id, char *ret_folder, size_t size)
+{
+    char path[LIMIT_PATH_BYTES];
+    _cleanup_(bytes_deinit) struct bytes text = {0};
+
+    if (folder_file(id, path, sizeof(path)) < 0 || file_read(path, size - 1, &text) < 0 ||
+        text.size == 0)
+        return false;
+    memcpy(ret_folder, text.data, text.size);
+    ret_folder[text.size] = '\0';
+    return true;
+}
+
+int westlight_folder_keep(const char *id, const char *folder)
+{
+    char path[LIMIT_PATH_BYTES];
+    int r = folder_file(id, path, sizeof(path));
+
+    return r < 0 ? r : file_write(path, folder, strlen(folder), 0600);
+}

@@ -50,7 +50,7 @@ static int open_folder(struct homing *homing)
     if (r < 0)
         return connection_fail(homing->westlight, r, "folder %s: %s: choose another with -o",
                                folder, strerror(-r));
-    r = receipts_open(&homing->receipts, homing->id, homing->folder);
+    r = receipts_open(&homing->receipts, homing->folder);
     if (r < 0)
         return connection_fail(homing->westlight, r,
                                "receipts: %s: check the folder that XDG_STATE_HOME names",
@@ -276,10 +276,12 @@ static bool gave_up(const struct homing *homing)
 static int stuck(struct homing *homing, const struct westlight_row *row)
 {
     if (strcmp(row->phase, "paused") != 0 || row->counts.leased + row->counts.running > 0 ||
-        row->attempts_failed == 0)
+        !row->paused_itself)
         return 0;
-    return connection_fail(homing->westlight, WESTLIGHT_E_STATE, "job %.8s is paused: %s",
-                           homing->id, row->reason[0] ? row->reason : "see westlight show");
+    return connection_fail(homing->westlight, WESTLIGHT_E_STATE,
+                           "job %.8s has paused itself: %s: westlight retry %.8s or westlight "
+                           "resume %.8s goes on",
+                           homing->id, row->reason, homing->id, homing->id);
 }
 
 /* Waits for news of the job and says where it stands. */
@@ -348,6 +350,7 @@ static int begin(struct homing *homing, struct westlight_row *row)
         return r;
     const Wl__Show *show = westlight->held->show;
     r = look_row(westlight, show->row, row);
+    homing->submitted_wall_s = show->row->submitted_wall_s;
     if (r == 0 && homing->fetch->follow && !watch->steps)
         r = look_steps_new(show->steps, show->n_steps,
                            &watch->steps); /* westlight_next may come later */

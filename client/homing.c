@@ -136,7 +136,14 @@ static int place_entry(struct homing *homing, const Wl__ResultRow *row, Wl__File
 
 /* ---- what to do with a file ---- */
 
-enum decision { DECIDE_WRITE, DECIDE_SKIP, DECIDE_COMPARE, DECIDE_CHANGED, DECIDE_TWICE };
+enum decision {
+    DECIDE_WRITE,
+    DECIDE_SKIP,
+    DECIDE_COMPARE,
+    DECIDE_CHANGED,
+    DECIDE_TWICE, /* two tasks of this job */
+    DECIDE_NEWER  /* a newer job's */
+};
 
 static enum decision decide(const struct homing *homing, const Wl__ResultRow *row,
                             const Wl__FileEntry *entry)
@@ -147,6 +154,12 @@ static enum decision decide(const struct homing *homing, const Wl__ResultRow *ro
     if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
         S_ISDIR(status.st_mode))
         return DECIDE_WRITE; /* a folder in its way is refused where it is written */
+    if (receipt && receipt_holds(receipt, &status) && strcmp(receipt->job, homing->id) != 0) {
+        return homing->fetch->force || homing->fetch->replace ||
+                       receipt->submitted_wall_s <= homing->submitted_wall_s
+                   ? DECIDE_WRITE
+                   : DECIDE_NEWER;
+    }
     if (receipt && receipt_holds(receipt, &status)) {
         if (receipt->sequence == row->sequence)
             return DECIDE_SKIP;
@@ -178,6 +191,11 @@ static void conflict(struct homing *homing, const Wl__ResultRow *row, const Wl__
                  "%.200s: %.80s and %.80s both write it, with different content: give each frame a "
                  "name of its own",
                  entry->path, other, name);
+    } else if (decision == DECIDE_NEWER && receipt) {
+        snprintf(homing->conflict, sizeof(homing->conflict),
+                 "%.300s: it was fetched of a newer job, %.8s: fetch to another folder, or use "
+                 "--force",
+                 entry->path, receipt->job);
     } else {
         snprintf(homing->conflict, sizeof(homing->conflict),
                  "%.300s: a file that was not fetched, or was changed since, is in the way: move "
@@ -187,6 +205,18 @@ static void conflict(struct homing *homing, const Wl__ResultRow *row, const Wl__
 }
 
 /* ---- writing ---- */
+
+static int note(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
+                const struct stat *status)
+{
+    struct receipt receipt = {.submitted_wall_s = homing->submitted_wall_s,
+                              .sequence = row->sequence,
+                              .step = row->step,
+                              .task = row->task};
+
+    memcpy(receipt.job, homing->id, sizeof(receipt.job));
+    return receipts_add(&homing->receipts, &receipt, entry->path, status);
+}
 
 static int write_failed(struct homing *homing, int r, const struct bytes *why)
 {
@@ -220,8 +250,7 @@ static int write_file(struct homing *homing, const Wl__ResultRow *row, const Wl_
     if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
     *ret_written = true;
-    return receipts_add(&homing->receipts, entry->path, row->sequence, row->step, row->task,
-                        &status);
+    return note(homing, row, entry, &status);
 }
 
 static int report(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
@@ -267,8 +296,7 @@ static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__
         /* Equal content of no receipt becomes ours: the next fetch need not compare again. */
         if (equal && decision == DECIDE_COMPARE &&
             fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) == 0)
-            r = receipts_add(&homing->receipts, entry->path, row->sequence, row->step, row->task,
-                             &status);
+            r = note(homing, row, entry, &status);
         if (equal)
             decision = DECIDE_SKIP;
     }
@@ -353,7 +381,7 @@ int homing_write(struct homing *homing, struct homing_result *results, size_t n)
                 return r;
             /* A guess of what will be read; what it misses is got when it is asked for. */
             enum decision decision = decide(homing, results[i].row, entry);
-            if (decision != DECIDE_SKIP && decision != DECIDE_CHANGED)
+            if (decision == DECIDE_WRITE || decision == DECIDE_COMPARE || decision == DECIDE_TWICE)
                 r = reader_expect(&homing->reader, entry);
             if (r != 0)
                 return r;

@@ -17,6 +17,7 @@ struct homing {
     char id[WESTLIGHT_ID_TEXT];
     uint8_t job[WESTLIGHT_ID_BYTES];
     uint8_t job_key[32];
+    int64_t submitted_wall_s; /* a newer job's results replace an older's */
     struct look_steps *steps;
     char ***places; /* [step][declared output]: "" or the sub-folder's name */
     size_t *n_places;

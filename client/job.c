@@ -527,6 +527,19 @@ int job_compile(struct westlight_job *job)
     return 0;
 }
 
+uint64_t westlight_job_tasks(const struct westlight_job *job, uint64_t *ret_frames)
+{
+    uint64_t tasks = 0, frames = 0;
+
+    for (size_t i = 0; i < job->n_steps; i++) {
+        const struct space *space = &job->steps[i]->space;
+        tasks += space_size(space);
+        frames += space->n_parameters ? space->parameters[0].n_values : 0;
+    }
+    *ret_frames = frames;
+    return tasks;
+}
+
 int westlight_frames(const char *text, struct westlight_range **ret_ranges, size_t *ret_n,
                      size_t *ret_at, const char **ret_why)
 {
@@ -538,7 +551,7 @@ int westlight_frames(const char *text, struct westlight_range **ret_ranges, size
         return r;
     if (r == SPACE_E_LIMIT && ret_why) {
         *ret_at = 0;
-        *ret_why = "too many ranges";
+        *ret_why = "too many frames, or too many ranges";
     }
     if (r > 0)
         return WESTLIGHT_E_USAGE;

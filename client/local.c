@@ -178,6 +178,22 @@ static int process_run(char *const *argv, const char *log_path)
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 1;
 }
 
+/* allow registers keys only where a broker's state is. */
+static int state_make(const struct local *local)
+{
+    char broker[PATH_MAX], state[3200], key[3300], log[3200];
+    char *argv[] = {broker, (char[]){"key"}, (char[]){"--state"}, state, NULL};
+
+    program_find("westlight-broker", "broker", broker, sizeof(broker));
+    snprintf(state, sizeof(state), "%s/broker", local->folder);
+    snprintf(log, sizeof(log), "%s/broker.log", local->folder);
+    snprintf(key, sizeof(key), "%s/broker.key", state);
+    if (access(key, F_OK) == 0 || process_run(argv, log) == 0)
+        return 0;
+    complain("--local: %s could not make its state: see %s", broker, log);
+    return EXIT_UNREACHABLE;
+}
+
 /* The key gets its name once the broker knows it: a command that was killed before makes another.
  */
 static int key_allow(const struct local *local, const char *name, const char *role)
@@ -369,7 +385,9 @@ int local_start(unsigned workers, const char *run, struct local **ret_local)
         goto fail;
 
     local->n_workers = workers ? workers : 1;
-    r = key_allow(local, "me", "operator");
+    r = state_make(local);
+    if (r == 0)
+        r = key_allow(local, "me", "operator");
     for (unsigned i = 0; r == 0 && i < local->n_workers; i++) {
         char name[32];
 
@@ -527,12 +545,16 @@ void local_run_name(const struct options *options, const char *out, char ret_run
 {
     _cleanup_(bytes_deinit) struct bytes text = {0};
     char scene[PATH_MAX] = "", *slash;
+    const char *pattern = options->out ? strrchr(options->out, '/') : NULL;
     struct block_id name;
     struct stat status;
 
     if (!realpath(options->scene, scene))
         scene[0] = 0;
-    bytes_printf(&text, "%s|%s|%s|%u|%ux%u|%s|%s\n", scene, out,
+    bytes_printf(&text, "%s|%s|%s|%s|%u|%ux%u|%s|%s\n", scene, out,
+                 pattern        ? pattern + 1
+                 : options->out ? options->out
+                                : "",
                  options->frames_text ? options->frames_text : "", options->chunk, options->width,
                  options->height, options->preset ? options->preset : "",
                  options->name ? options->name : "");

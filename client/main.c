@@ -2,11 +2,14 @@
 #include <client/cmd.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <client/local.h>
 #include <client/preset.h>
 
@@ -23,11 +26,12 @@ struct command {
     "    [--software NAME=VERSION] [--name TEXT] [--note TEXT] [--tag T]... [--priority N]\n"        \
     "    [--max-workers N] [--pool NAME] [--farm NAME] [--force] [--json]\n\n"                       \
     "  -f, --frames FRAMES   1-240, 1-240:2, 1-240x2, 1..10, 5,10-20,-3--1\n"                      \
-    "  -o, --output WHERE    a folder, or a pattern: out/beauty.#### (default SCENE-frames)\n"     \
+    "  -o, --output WHERE    a folder (default SCENE-frames), a pattern: out/beauty.####.exr,\n"   \
+    "                        or a still's file: out/beauty.png\n"                                  \
     "  --local               a private farm on this machine; the same command continues\n"         \
     "  --pool NAME           on the workers of that pool; without it, on those in none\n"          \
     "  --chunk N             N frames a task\n"                                                    \
-    "  --device auto|cpu|gpu Blender: what Cycles renders on (auto: leased cards, else CPUs)\n"     \
+    "  --device auto|cpu|gpu Blender: what Cycles renders on (auto: leased cards, else CPUs)\n"    \
     "  --clock-range RANGE   POV-Ray: the frames the clock runs over (default: -f)\n"              \
     "  --dry-run             list what would travel, and send nothing\n"                           \
     "  --asset PATH          a file or folder that travels too; may be repeated\n"                 \
@@ -36,6 +40,7 @@ struct command {
     "  --allow-missing       render although files are missing\n"                                  \
     "  --software NAME=VERSION  run this version (the one that saved the scene, or the newest)\n"  \
     "  --max-workers N       at most N of its tasks run at once (0: no limit)\n"                   \
+    "  --force               write over files that were changed since they were fetched\n"         \
     "  -p NAME=VALUE         a parameter of the preset; see westlight help presets\n"
 
 #define WORKERS_HELP                                                                               \
@@ -49,7 +54,8 @@ struct command {
     "  clear    forget its failures: it is no longer set aside\n"                                  \
     "  note     what others should know of it; '' takes it away\n"                                 \
     "  pool     it takes only jobs that ask for this pool (submit --pool); '' leaves it\n\n"       \
-    "  WORKER is a name, the first 4 or more characters of a key, or an id of --json. Put -- ahead\n"\
+    "  WORKER is a name, the first 4 or more characters of a key, or an id of --json. Put -- "     \
+    "ahead\n"                                                                                      \
     "  of one that begins with a dash.\n"
 
 #define EDIT_HELP                                                                                  \
@@ -67,7 +73,9 @@ static const struct command commands[] = {
     {"watch", cmd_watch, "follow a job until it is finished",
      "JOB [--farm NAME] [--json]\n\n  " JOB_HELP},
     {"fetch", cmd_fetch, "bring finished frames home",
-     "JOB [-o DIR] [--follow] [--force] [--farm NAME] [--json]\n\n  " JOB_HELP},
+     "JOB [-o DIR] [--follow] [--force] [--farm NAME] [--json]\n\n  " JOB_HELP
+     "\n  Without -o: where it was submitted for, else westlight-JOB.\n"
+     "  --force writes over files that were changed since they were fetched."},
     {"log", cmd_log, "what a task printed",
      "JOB [-f FRAME] [--attempt N] [--step N] [--follow] [--farm NAME] [--json]\n\n  " JOB_HELP},
     {"cancel", cmd_cancel, "stop a job, or frames of it",
@@ -302,11 +310,33 @@ int cmd_open_job(const struct cmd_args *args, struct westlight **ret_westlight,
     return r;
 }
 
+/* Who closed them gets what a program of files would give: nothing, but no failure either. */
+static void streams_open(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+            return;
+}
+
+/* What was printed got where it should; a reader that went away is no fault. */
+static int output_check(int r)
+{
+    struct pollfd reader = {.fd = STDOUT_FILENO};
+
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return r;
+    if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR))
+        return r;
+    complain("standard output could not be written: is its disk full?");
+    return r ? r : EXIT_PARTIAL;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : NULL;
     const struct command *command;
 
+    streams_open();
     signal(SIGPIPE, SIG_IGN);
     if (!name || strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 ||
         strcmp(name, "-h") == 0)
@@ -326,5 +356,5 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return help(name);
     }
-    return command->run(argc - 1, argv + 1);
+    return output_check(command->run(argc - 1, argv + 1));
 }

@@ -147,7 +147,11 @@ static int size_parse(const char *text, struct options *options)
 
     if (end != text && (*end == 'x' || *end == 'X'))
         height = strtol(end + 1, &end, 10);
-    if (*end || width < 1 || height < 1 || width > 65536 || height > 65536) {
+    if (!*end && width >= 1 && height >= 1 && (width > 65536 || height > 65536)) {
+        complain("--size %s: it is too large: at most 65536x65536", text);
+        return EXIT_USAGE;
+    }
+    if (*end || width < 1 || height < 1) {
         complain("--size %s: it is no size: write WIDTHxHEIGHT, such as 1920x1080", text);
         return EXIT_USAGE;
     }

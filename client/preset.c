@@ -23,12 +23,18 @@ static const char *const common_params[] = {"vcpus",   "memory", "gpus",    "gpu
 void preset_list(void)
 {
     for (size_t i = 0; i < N_PRESETS; i++) {
-        printf("  %-8s %s\n           -p", presets[i]->name, presets[i]->help);
-        for (const char *const *name = presets[i]->params; *name; name++)
-            printf(" %s", *name);
-        printf("\n");
+        printf("  %-8s %s\n%s", presets[i]->name, presets[i]->help, presets[i]->notes);
+        if (presets[i]->endings_written)
+            printf("           -o PATTERN may end in");
+        for (const char *const *name = presets[i]->endings_written; name && *name; name++)
+            printf(" .%s", *name);
+        printf("%s", presets[i]->endings_written ? "\n" : "");
     }
-    printf("  every one -p vcpus memory gpus gpu-memory timeout check version\n");
+    printf(
+        "  every one\n"
+        "           -p vcpus=N memory=8G gpus=N gpu-memory=8G: what a task needs; -p "
+        "timeout=SECONDS\n"
+        "           -p check=warn|fail|off: what a black picture is; -p version=VERSION, as --software\n");
 }
 
 static const struct preset *preset_find(const struct options *options, const char *ending)
@@ -138,17 +144,34 @@ int preset_resources(const struct preset_scene *scene, struct westlight_step *st
     return 0;
 }
 
-void preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64_t step)
+/* A picture's name without '#' is one frame's. */
+static int each_named(const struct preset_scene *scene)
+{
+    const struct westlight_range *frames = scene->frames;
+    const char *dot = strrchr(scene->pattern, '.');
+
+    if (strchr(scene->pattern, '#') || !scene->n_frames ||
+        (scene->n_frames == 1 && frames->last - frames->first < frames->step))
+        return 0;
+    complain("-o %s: each frame needs a name of its own: write %.*s.####%s, or name one frame",
+             scene->options->out, (int)(dot - scene->pattern), scene->pattern, dot);
+    return EXIT_USAGE;
+}
+
+int preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64_t step)
 {
     static struct westlight_range whole;
 
     whole = (struct westlight_range){first, last, step > 0 ? step : 1};
     scene->frames = &whole;
     scene->n_frames = 1;
-    if (!strchr(scene->pattern, '#'))
+    if (*scene->picture && each_named(scene))
+        return EXIT_USAGE;
+    if (!*scene->picture && !strchr(scene->pattern, '#'))
         snprintf(scene->pattern, sizeof(scene->pattern), "%.200s.####", scene->base);
     if (!scene->options->json)
         printf("frames %lld-%lld: the scene's own range\n", (long long)first, (long long)last);
+    return 0;
 }
 
 void preset_software(const struct preset_scene *scene, struct westlight_step *step,
@@ -287,27 +310,113 @@ static int path_absolute(const char *path, char *ret_path, size_t size)
     return getcwd(cwd, sizeof(cwd)) ? preset_path(cwd, path, ret_path, size) : -errno;
 }
 
-/* A pattern's last part holds '#': "out/beauty.####.png". The renderer decides the ending. */
-static void pattern_take(struct preset_scene *scene, char *path)
+/* printf's way of saying it: "%04d" becomes "####", "%d" becomes "#". */
+static void hashes_from_printf(char *name)
 {
-    char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *dot;
+    for (char *at = name; (at = strchr(at, '%')); at++) {
+        char *end = NULL;
+        unsigned long width = strtoul(at + 1, &end, 10);
 
-    if (!strchr(name, '#'))
-        return;
-    snprintf(scene->pattern, sizeof(scene->pattern), "%.200s", name);
-    dot = strrchr(scene->pattern, '.');
-    if (dot && !strchr(dot, '#'))
-        *dot = 0;
+        if (*end != 'd' || width > 20 || !(isdigit((unsigned char)at[1]) || at[1] == 'd'))
+            continue;
+        width = width ? width : 1;
+        /* "%04d" is as long as what it stands for; "%6d" and "%12d" are shorter. */
+        memmove(at + width, end + 1, strlen(end + 1) + 1);
+        memset(at, '#', width);
+    }
+}
+
+static bool image_ending(const char *ending)
+{
+    static const char *const endings[] = {"png", "exr",  "jpg", "jpeg", "tga", "ppm", "tif", "tiff",
+                                          "bmp", "webp", "hdr", "dpx",  "cin", "jp2", "rgb", NULL};
+    char lower[8] = "";
+
+    for (size_t i = 0; ending[i]; i++) {
+        if (i + 1 == sizeof(lower))
+            return false;
+        lower[i] = (char)tolower((unsigned char)ending[i]);
+    }
+    return named(endings, lower);
+}
+
+static bool folder_is(const char *path)
+{
+    struct stat status;
+
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+/* What presets make of `-o`: a name with '#' is a pattern, a name that ends as a picture's does is
+ * a still's file, anything else is a folder. `path` keeps the folder alone. */
+static int pattern_take(struct preset_scene *scene, const struct preset *preset, char *path)
+{
+    const char *out = scene->options->out;
+    char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *dot, made[PATH_MAX];
+
+    if (slash)
+        *slash = 0;
+    if (slash && (strstr(path, "##") || strstr(path, "%0")) && !folder_is(path)) {
+        complain("-o %s: a frame's number stands in a folder's name: write it in the file's, such "
+                 "as out/beauty.####",
+                 out);
+        return EXIT_USAGE;
+    }
+    if (slash)
+        *slash = '/';
+
+    snprintf(made, sizeof(made) - 64, "%s", name);
+    if (strlen(made) <= 200)
+        hashes_from_printf(made);
+    dot = strrchr(made, '.');
+    if (!strchr(made, '#') && (!dot || dot == made || !image_ending(dot + 1) || folder_is(path)))
+        return 0;
+    if (!preset->endings_written) {
+        complain("-o %s: the preset %s names no files: name a folder", out, preset->name);
+        return EXIT_USAGE;
+    }
+    if (strlen(made) > 200) {
+        complain("-o %s: the file's name is too long: write at most 200 bytes", out);
+        return EXIT_USAGE;
+    }
+
+    if (dot && image_ending(dot + 1)) {
+        for (size_t i = 0; dot[i + 1]; i++)
+            scene->picture[i] = (char)tolower((unsigned char)dot[i + 1]);
+        if (!named(preset->endings_written, scene->picture)) {
+            complain("-o %s: the preset %s writes no .%s: see westlight help presets", out,
+                     preset->name, scene->picture);
+            return EXIT_USAGE;
+        }
+    }
+    strcpy(scene->pattern, made);
+    if (each_named(scene))
+        return EXIT_USAGE;
     if (!slash)
         strcpy(path, ".");
     else
         slash[slash == path] = 0;
+    return 0;
 }
 
-static int out_open(struct preset_scene *scene)
+void preset_pattern(const struct preset_scene *scene, char *ret_head, unsigned *ret_digits,
+                    char *ret_tail)
+{
+    const char *last = strrchr(scene->pattern, '#'), *first = last;
+
+    while (first && first > scene->pattern && first[-1] == '#')
+        first--;
+    *ret_digits = first ? (unsigned)(last - first) + 1 : 0;
+    snprintf(ret_head, PRESET_PATTERN, "%.*s", first ? (int)(first - scene->pattern) : 255,
+             scene->pattern);
+    snprintf(ret_tail, PRESET_PATTERN, "%s", last ? last + 1 : "");
+}
+
+static int out_open(struct preset_scene *scene, const struct preset *preset)
 {
     const char *out = scene->options->out;
     char path[PATH_MAX];
+    int r = 0;
 
     if (out && (!*out || strlen(out) >= sizeof(path))) {
         complain("-o: the path is %s: name a folder or a pattern such as out/beauty.####",
@@ -318,7 +427,8 @@ static int out_open(struct preset_scene *scene)
         strcpy(path, out);
     else
         snprintf(path, sizeof(path), "%s-frames", scene->base);
-    pattern_take(scene, path);
+    if (out && (r = pattern_take(scene, preset, path)))
+        return r;
     if (path_absolute(path, scene->out, sizeof(scene->out)) < 0) {
         complain("-o %s: the path is too long: name a shorter folder", path);
         return EXIT_USAGE;
@@ -424,7 +534,7 @@ int preset_job(const struct options *options, struct inputs *inputs, struct west
         return EXIT_USAGE;
     }
     if ((r = params_check(preset, options)) || (r = software_check(preset, options)) ||
-        (r = folder_check(&scene)) || (r = out_open(&scene)) ||
+        (r = folder_check(&scene)) || (r = out_open(&scene, preset)) ||
         (r = inputs_gather(&scene, preset, inputs)))
         return r;
 

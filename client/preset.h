@@ -11,6 +11,8 @@
 #include <client/inputs.h>
 #include <client/options.h>
 
+#define PRESET_PATTERN 256
+
 struct preset_scene {
     const struct options *options;
     char path[4096];   /* absolute, links resolved */
@@ -18,8 +20,10 @@ struct preset_scene {
     char base[256];    /* file name without its ending */
     char ending[32];   /* "pov", lower case */
     char out[4096];    /* absolute output folder */
-    char
-        pattern[256]; /* "beauty.####": the file name, with '#' where the number goes; "" default */
+    /* "beauty.####": the file name, with '#' where the number goes. With its ending where -o had
+     * one; `picture` is that in lower case, or "". */
+    char pattern[PRESET_PATTERN];
+    char picture[8];
     struct westlight_range *frames;
     size_t n_frames;              /* none: a still */
     size_t n_roots;               /* of the job */
@@ -30,7 +34,8 @@ struct preset {
     const char *name;
     const char *endings[4];
     const char *const *params; /* beyond the common ones; NULL-terminated */
-    const char *help;
+    const char *const *endings_written; /* of pictures; NULL: the preset names no files */
+    const char *help, *notes; /* a line; lines that say what its parameters take */
     bool folder_ok; /* SCENE may be a folder */
     /* What the scene uses: files wherever they lie, what is missing, and, where it says them, its
      * frames; NULL: nothing but its folder. */
@@ -48,7 +53,7 @@ extern const struct preset preset_povray, preset_blender, preset_command;
 int preset_job(const struct options *options, struct inputs *inputs, struct westlight_job **ret_job,
                const struct preset **ret_preset, char *ret_out);
 /* The scene's own range, where the user has named no frames. */
-void preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64_t step);
+int preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64_t step);
 /* An absolute path without "." and "..", by its letters alone: the folder need not exist. `from` is
  * where a relative one begins. */
 int preset_path(const char *from, const char *path, char *ret_path, size_t size);
@@ -66,4 +71,8 @@ int preset_resources(const struct preset_scene *scene, struct westlight_step *st
                      uint32_t *ret_timeout_s);
 /* The frame parameter of a step, chunked as asked; nothing for a still. */
 void preset_frames(const struct preset_scene *scene, struct westlight_step *step);
+/* What stands before the frame's number, how many digits it has at least, what stands after: the
+ * last run of '#' counts. No digits: the name has none. */
+void preset_pattern(const struct preset_scene *scene, char *ret_head, unsigned *ret_digits,
+                    char *ret_tail);
 void preset_list(void);

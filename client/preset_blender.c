@@ -12,7 +12,8 @@
 
 static const char script[] =
     "import bpy, json, os, re, sys\n"
-    "out, frames, pattern, size, samples, rules, device = sys.argv[sys.argv.index('--') + 1:][:7]\n"
+    "out, frames, head, digits, tail, ending, size, samples, rules, device = "
+    "sys.argv[sys.argv.index('--') + 1:][:10]\n"
     "rules = sorted(((rule['source_path'], rule['destination_path'])\n"
     "                for rule in json.load(open(rules))['path_mapping_rules']), key=lambda rule: "
     "-len(rule[0]))\n"
@@ -79,8 +80,8 @@ static const char script[] =
     "            if path.startswith('..'):\n"
     "                path = os.path.basename(node.base_path.rstrip('/')) or "
     "bpy.path.clean_name(node.name)\n"
-    "            tail = '/' if node.base_path.endswith('/') else ''\n"
-    "            node.base_path = os.path.join(out, path) + tail\n"
+    "            slash = '/' if node.base_path.endswith('/') else ''\n"
+    "            node.base_path = os.path.join(out, path) + slash\n"
     "def use_cards():\n" /* never another device than the one asked for */
     "    cycles = bpy.context.preferences.addons['cycles'].preferences\n"
     "    for kind in ('OPTIX', 'CUDA', 'HIP', 'ONEAPI', 'METAL'):\n"
@@ -98,24 +99,30 @@ static const char script[] =
     "if render.engine == 'CYCLES':\n"
     "    gpu = device == 'gpu' or device == 'auto' and leased\n"
     "    if gpu and not use_cards():\n"
-    "        print('openjd_fail: this Blender can use none of the cards leased to it: render with --device cpu, '\n"
+    "        print('openjd_fail: this Blender can use none of the cards leased to it: render with "
+    "--device cpu, '\n"
     "              'or on workers whose Blender has support for their cards')\n"
     "        sys.exit(1)\n"
     "    scene.cycles.device = 'GPU' if gpu else 'CPU'\n"
     "render.use_overwrite = True\n"
     "render.use_placeholder = False\n"
-    "render.use_file_extension = True\n"
+    "# The format that the ending asks for; the scene's own keeps its settings.\n"
+    "formats = {'png': 'PNG', 'exr': 'OPEN_EXR', 'jpg': 'JPEG', 'jpeg': 'JPEG', 'tga': 'TARGA',\n"
+    "           'tif': 'TIFF', 'tiff': 'TIFF', 'bmp': 'BMP', 'webp': 'WEBP', 'hdr': 'HDR',\n"
+    "           'dpx': 'DPX', 'cin': 'CINEON', 'jp2': 'JPEG2000', 'rgb': 'IRIS'}\n"
+    "if ending != '-' and formats[ending] not in (\n"
+    "        render.image_settings.file_format,\n"
+    "        render.image_settings.file_format.replace('_MULTILAYER', '')):\n"
+    "    render.image_settings.file_format = formats[ending]\n"
+    "render.use_file_extension = ending == '-'\n"
     "def numbers(text):\n"
     "    for part in text.split(','):\n"
     "        m = re.fullmatch(r'(-?\\d+)(?:-(-?\\d+))?(?::(\\d+))?', part)\n"
     "        first = int(m.group(1)); last = int(m.group(2) or first)\n"
     "        yield from range(first, last + 1, int(m.group(3) or 1))\n"
     "def name(number):\n"
-    "    m = re.search('#+', pattern)\n"
-    "    if not m:\n"
-    "        return pattern\n"
-    "    return pattern[:m.start()] + '%0*d' % (len(m.group()) + (number < 0), number) + "
-    "pattern[m.end():]\n"
+    "    width = int(digits)\n"
+    "    return head + ('%0*d' % (width + (number < 0), number) if width else '') + tail\n"
     "todo = [scene.frame_current] if frames == '-' else list(numbers(frames))\n"
     "for done, number in enumerate(todo):\n"
     "    scene.frame_set(number)\n"
@@ -124,6 +131,11 @@ static const char script[] =
     "    print('openjd_progress: %.2f' % (100.0 * (done + 1) / len(todo)), flush=True)\n";
 
 static const char *const params[] = {"samples", "device", NULL};
+static const char *const endings_written[] = {"png", "exr",  "jpg", "jpeg", "tga",
+                                              "tif", "tiff", "bmp", "webp", "hdr",
+                                              "dpx", "cin",  "jp2", "rgb",  NULL};
+
+#define FRAME_MAX 1048574 /* Blender's MAXFRAME; what is beyond it renders as that one */
 
 static int blender_scan(struct preset_scene *scene, struct inputs *inputs)
 {
@@ -142,9 +154,7 @@ static int blender_scan(struct preset_scene *scene, struct inputs *inputs)
                  scene->options->scene);
         return EXIT_USAGE;
     }
-    if (!scene->n_frames)
-        preset_range(scene, scan.first, scan.last, scan.step);
-    return 0;
+    return scene->n_frames ? 0 : preset_range(scene, scan.first, scan.last, scan.step);
 }
 
 static int blender_build(struct preset_scene *scene, struct westlight_job *job)
@@ -154,7 +164,8 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
                *device = options_param(options, "device", "auto");
     struct westlight_step *step;
     uint32_t timeout_s;
-    char size[32] = "-";
+    char size[32] = "-", head[PRESET_PATTERN], digits[16], tail[PRESET_PATTERN];
+    unsigned n_digits;
     long number;
     int r;
 
@@ -166,6 +177,14 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
         complain("--device %s: there is no such device: choose auto, cpu or gpu", device);
         return EXIT_USAGE;
     }
+    for (size_t i = 0; i < scene->n_frames; i++)
+        if (scene->frames[i].first < -FRAME_MAX || scene->frames[i].last > FRAME_MAX) {
+            complain("--frames %s: Blender numbers its frames from %d to %d", options->frames_text,
+                     -FRAME_MAX, FRAME_MAX);
+            return EXIT_USAGE;
+        }
+    preset_pattern(scene, head, &n_digits, tail);
+    snprintf(digits, sizeof(digits), "%u", n_digits);
     if (options->width)
         snprintf(size, sizeof(size), "%ux%u", options->width, options->height);
 
@@ -181,14 +200,29 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
     preset_software(scene, step, "blender");
     westlight_step_file(step, "Render", "render.py", false, script);
     westlight_step_output(step, scene->out);
-    westlight_step_run(
-        step, "blender",
-        (const char *const[]){"--background", "-noaudio", "--enable-autoexec", "{{Param.Scene}}",
-                              "--threads", "{{Lease.VCPUs}}", "--python-exit-code", "1", "--python",
-                              "{{Task.File.Render}}", "--", "{{Param.Out}}",
-                              scene->n_frames ? "{{Task.Param.Frame}}" : "-", scene->pattern, size,
-                              samples, "{{Session.PathMappingRulesFile}}", device},
-        18, timeout_s);
+    westlight_step_run(step, "blender",
+                       (const char *const[]){"--background",
+                                             "-noaudio",
+                                             "--enable-autoexec",
+                                             "{{Param.Scene}}",
+                                             "--threads",
+                                             "{{Lease.VCPUs}}",
+                                             "--python-exit-code",
+                                             "1",
+                                             "--python",
+                                             "{{Task.File.Render}}",
+                                             "--",
+                                             "{{Param.Out}}",
+                                             scene->n_frames ? "{{Task.Param.Frame}}" : "-",
+                                             head,
+                                             digits,
+                                             tail,
+                                             *scene->picture ? scene->picture : "-",
+                                             size,
+                                             samples,
+                                             "{{Session.PathMappingRulesFile}}",
+                                             device},
+                       21, timeout_s);
     return 0;
 }
 
@@ -196,9 +230,11 @@ const struct preset preset_blender = {
     .name = "blender",
     .endings = {"blend"},
     .params = params,
+    .endings_written = endings_written,
     .help = "Blender scenes (.blend), engine and format as saved",
     .scan = blender_scan,
     .software = "blender",
     .saved = version_of_blend,
+    .notes = "           -p samples=N (Cycles)\n",
     .build = blender_build,
 };

@@ -5,7 +5,9 @@
  * frames of a task, in the scene's own folder as an artist would, and moves the pictures to the
  * output folder under their names.
  * Source: POV-Ray 3.7 reference, "Animation Options"; its default I/O restrictions allow writing to
- * the current folder only, which is why the script renders there.
+ * the current folder only, which is why the script renders there. It splits its arguments at spaces
+ * and quotes, and reads some other characters in its own way: such a scene gets a link of a plain
+ * name beside it.
  */
 #include <client/preset.h>
 
@@ -24,14 +26,20 @@ static const char script[] =
     "set -eu\n"
     "HOME=$(cd .. && pwd)\n" /* Debian lets it read below $HOME: there all roots lie */
     "export HOME\n"
-    "scene=$1 out=$2 frames=$3 pattern=$4 first=$5 last=$6 ending=$7; shift 7\n"
+    "scene=$1 out=$2 frames=$3 head=$4 digits=$5 tail=$6 first=$7 last=$8 ending=$9; shift 9\n"
     "cd \"$(dirname \"$scene\")\"\n"
     "scene=$(basename \"$scene\")\n"
+    "case $scene in\n"
+    "-* | *[!A-Za-z0-9._-]*)\n"
+    "    plain=wl-$(printf %s \"$scene\" | tr -c A-Za-z0-9._- _)\n"
+    "    ln -sf -- \"$scene\" \"$plain\"\n"
+    "    scene=$plain\n"
+    "esac\n"
     "case $scene in *.ini) ;; *) scene=+I$scene ;; esac\n"
     "rm -f wl-frame-*\n"
     "if [ \"$frames\" = - ]; then\n"
     "    povray \"$scene\" \"$@\" -D -P +Owl-frame-\n"
-    "    mv \"wl-frame-.$ending\" \"$out/$pattern.$ending\"\n"
+    "    mv \"wl-frame-.$ending\" \"$out/$head\"\n"
     "    exit 0\n"
     "fi\n"
     "run() {\n"
@@ -50,17 +58,18 @@ static const char script[] =
     "    end=$b\n"
     "    while [ \"$a\" -le \"$end\" ]; do b=$a; run \"$@\"; a=$((a + step)); done\n"
     "done\n"
-    "hashes=$(echo \"$pattern\" | tr -cd '#')\n"
     "for picture in wl-frame-*.\"$ending\"; do\n"
     "    number=${picture#wl-frame-} number=${number%.*}\n"
-    "    number=$(printf \"%0${#hashes}d\" \"$(expr \"$number\" + 0)\")\n"
-    "    name=${pattern%%#*}$number${pattern##*#}\n"
-    "    mv \"$picture\" \"$out/$name.$ending\"\n"
+    "    number=$(printf \"%0${digits}d\" \"$(expr \"$number\" + 0)\")\n"
+    "    [ \"$digits\" != 0 ] || number=\n"
+    "    mv \"$picture\" \"$out/$head$number$tail\"\n"
     "done\n";
 
 static const char *const params[] = {"quality", "antialias", "format", "library", "clock", NULL};
+static const char *const endings_written[] = {"png", "exr", "jpg", "jpeg", "tga", "ppm", NULL};
 
-#define LIBRARIES_MAX 20 /* POV-Ray's own limit */
+#define FRAME_MAX     2147483645 /* at 2147483647 it counts on without end */
+#define LIBRARIES_MAX 20         /* POV-Ray's own limit */
 
 struct ini {
     long first, last;
@@ -199,24 +208,35 @@ static int clock_choose(const struct preset_scene *scene, int64_t *low, int64_t 
 static int range_choose(struct preset_scene *scene, const struct ini *ini, char first[24],
                         char last[24])
 {
+    const char *said = scene->options->frames_text ? scene->options->frames_text : "of the scene";
     int64_t low = 0, high = 0;
     int r;
 
     strcpy(first, "-");
     strcpy(last, "-");
-    if (!scene->n_frames && ini->has_last)
-        preset_range(scene, ini->first, ini->last, 1);
+    if (!scene->n_frames && ini->has_last && (r = preset_range(scene, ini->first, ini->last, 1)))
+        return r;
     for (size_t i = 0; i < scene->n_frames; i++) {
         if (i == 0 || scene->frames[i].first < low)
             low = scene->frames[i].first;
         if (i == 0 || scene->frames[i].last > high)
             high = scene->frames[i].last;
     }
+    if (!scene->n_frames && strchr(scene->pattern, '#')) {
+        complain("-o %s: a still has no frame number for '#': name frames with -f, or leave it out",
+                 scene->options->out);
+        return EXIT_USAGE;
+    }
     if (!scene->n_frames)
         return 0;
+    if (high > FRAME_MAX) {
+        complain("--frames %s: POV-Ray numbers its frames up to %d: frame %lld cannot be", said,
+                 FRAME_MAX, (long long)high);
+        return EXIT_USAGE;
+    }
     if (low < 0) {
-        complain("--frames %s: POV-Ray numbers its frames from 0: frame %lld cannot be",
-                 scene->options->frames_text, (long long)low);
+        complain("--frames %s: POV-Ray numbers its frames from 0: frame %lld cannot be", said,
+                 (long long)low);
         return EXIT_USAGE;
     }
     if (ini->has_last && !options_param(scene->options, "clock", NULL)) {
@@ -241,31 +261,64 @@ static int range_choose(struct preset_scene *scene, const struct ini *ini, char 
     return 0;
 }
 
-static int format_choose(const struct options *options, const char **ret_flag,
-                         const char **ret_ending)
+/* -p format, else what -o ends in, else PNG. The file's name gets its ending where it has none. */
+static int format_choose(struct preset_scene *scene, const char **ret_flag, const char **ret_ending)
 {
     static const char *const formats[][3] = {{"png", "+FN", "png"}, {"png16", "+FN16", "png"},
                                              {"exr", "+FE", "exr"}, {"jpeg", "+FJ", "jpg"},
                                              {"tga", "+FT", "tga"}, {"ppm", "+FP", "ppm"}};
-    const char *wanted = options_param(options, "format", "png");
+    const char *picture = strcmp(scene->picture, "jpg") == 0 ? "jpeg" : scene->picture,
+               *wanted = options_param(scene->options, "format", *picture ? picture : "png");
+    size_t i = 0, n = sizeof(formats) / sizeof(formats[0]), length = strlen(scene->pattern);
 
-    for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
-        if (strcmp(formats[i][0], wanted) == 0) {
-            *ret_flag = formats[i][1];
-            *ret_ending = formats[i][2];
-            return 0;
-        }
-    complain("-p format=%s: POV-Ray writes png, png16, exr, jpeg, tga or ppm", wanted);
-    return EXIT_USAGE;
+    while (i < n && strcmp(formats[i][0], wanted) != 0)
+        i++;
+    if (i == n) {
+        complain("-p format=%s: POV-Ray writes png, png16, exr, jpeg, tga or ppm", wanted);
+        return EXIT_USAGE;
+    }
+    if (*picture && strncmp(formats[i][0], picture, strlen(picture)) != 0) {
+        complain("-o %s: it ends in .%s, and -p format=%s says otherwise: leave one out",
+                 scene->options->out, scene->picture, wanted);
+        return EXIT_USAGE;
+    }
+
+    if (!*picture)
+        snprintf(scene->pattern + length, sizeof(scene->pattern) - length, ".%s", formats[i][2]);
+    *ret_flag = formats[i][1];
+    *ret_ending = formats[i][2];
+    return 0;
+}
+
+/* What POV-Ray would clip, or read as something else. */
+static int parameters_check(const struct options *options)
+{
+    const char *quality = options_param(options, "quality", NULL),
+               *antialias = options_param(options, "antialias", NULL);
+    char *end = NULL;
+    double threshold = antialias ? strtod(antialias, &end) : 0;
+    long number;
+
+    if (quality && !options_number(quality, 0, 11, &number)) {
+        complain("-p quality=%s: POV-Ray's quality is a number from 0 to 11", quality);
+        return EXIT_USAGE;
+    }
+    if (antialias && (end == antialias || *end || !(threshold >= 0 && threshold <= 3))) {
+        complain("-p antialias=%s: it is no threshold from 0 to 3, such as 0.3", antialias);
+        return EXIT_USAGE;
+    }
+    return 0;
 }
 
 static int povray_build(struct preset_scene *scene, struct westlight_job *job)
 {
     const struct options *options = scene->options;
-    const char *arguments[24 + LIBRARIES_MAX], *flag, *ending;
+    const char *arguments[26 + LIBRARIES_MAX], *flag, *ending;
     const char *quality = options_param(options, "quality", NULL),
                *antialias = options_param(options, "antialias", NULL);
     char first[24], last[24], width[24], height[24], q[64], a[64], libraries[LIBRARIES_MAX][32];
+    char head[PRESET_PATTERN], digits[16], tail[PRESET_PATTERN];
+    unsigned n_digits;
     struct westlight_step *step;
     struct ini ini = {0};
     uint32_t timeout_s;
@@ -275,8 +328,10 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
     r = strcmp(scene->ending, "ini") == 0 ? ini_read(scene, &ini) : 0;
     inputs_list_deinit(&ini.libraries);
     if (r || (r = range_choose(scene, &ini, first, last)) ||
-        (r = format_choose(options, &flag, &ending)))
+        (r = format_choose(scene, &flag, &ending)) || (r = parameters_check(options)))
         return r;
+    preset_pattern(scene, head, &n_digits, tail);
+    snprintf(digits, sizeof(digits), "%u", n_digits);
 
     westlight_job_parameter(job, "Scene", WESTLIGHT_PATH, scene->path);
     westlight_job_parameter(job, "Out", WESTLIGHT_PATH, scene->out);
@@ -297,7 +352,9 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
     arguments[n++] = "{{Param.Scene}}";
     arguments[n++] = "{{Param.Out}}";
     arguments[n++] = scene->n_frames ? "{{Task.Param.Frame}}" : "-";
-    arguments[n++] = scene->pattern;
+    arguments[n++] = head;
+    arguments[n++] = digits;
+    arguments[n++] = tail;
     arguments[n++] = first;
     arguments[n++] = last;
     arguments[n++] = ending;
@@ -331,8 +388,11 @@ const struct preset preset_povray = {
     .name = "povray",
     .endings = {"pov", "ini"},
     .params = params,
+    .endings_written = endings_written,
     .help = "POV-Ray scenes (.pov) and animations (.ini)",
     .scan = povray_scan,
     .software = "povray",
+    .notes = "           -p quality=0..11 antialias=0..3 format=png|png16|exr|jpeg|tga|ppm "
+             "library=DIR\n",
     .build = povray_build,
 };

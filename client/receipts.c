@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <client/farm.h>
@@ -15,8 +16,9 @@
 #include <proto/limits.h>
 #include <proto/seal.h>
 
-#define RECEIPTS_BYTES_MAX ((size_t)1 << 30) /* about ten million files */
-#define HEAD               "westlight receipts 1"
+#define RECEIPTS_BYTES_MAX ((off_t)1 << 30) /* about seven million files */
+#define RECORDS_SPARE      1000             /* a small file is not worth rewriting */
+#define HEAD               "westlight receipts 2"
 
 static uint64_t hash_text(const char *text)
 {
@@ -71,10 +73,11 @@ static int keep(struct receipts *receipts, const struct receipt *from, const cha
 }
 
 /* A record that is cut off, or of another version, says nothing; the file is then compared. */
-static int read_records(struct receipts *receipts, const struct bytes *text)
+static int read_records(struct receipts *receipts, const struct bytes *text, size_t *ret_records)
 {
     const char *at = (const char *)text->data, *end = at + text->size;
 
+    *ret_records = 0;
     if (text->size < sizeof(HEAD) || memcmp(at, HEAD, sizeof(HEAD)) != 0)
         return 0;
     for (at += sizeof(HEAD); at < end;) {
@@ -84,46 +87,90 @@ static int read_records(struct receipts *receipts, const struct bytes *text)
         if (at + size == end)
             break;
         /* One space ends the numbers; any further one begins the path. */
-        if (sscanf(at, "%" SCNu64 " %" SCNu32 " %" SCNu64 " %" SCNu64 " %" SCNd64 " %" SCNu64 "%n",
-                   &receipt.sequence, &receipt.step, &receipt.task, &receipt.size,
-                   &receipt.mtime_ns, &receipt.inode, &used) == 6 &&
+        if (sscanf(at,
+                   "%32s %" SCNd64 " %" SCNu64 " %" SCNu32 " %" SCNu64 " %" SCNu64 " %" SCNd64
+                   " %" SCNu64 "%n",
+                   receipt.job, &receipt.submitted_wall_s, &receipt.sequence, &receipt.step,
+                   &receipt.task, &receipt.size, &receipt.mtime_ns, &receipt.inode, &used) == 8 &&
             at[used] == ' ') {
             int r = keep(receipts, &receipt, at + used + 1);
             if (r < 0)
                 return r;
         }
         at += size + 1;
+        ++*ret_records;
     }
     return 0;
 }
 
-int receipts_open(struct receipts *receipts, const char *id, const char *folder)
+static int record_print(struct bytes *text, const struct receipt *receipt, const char *path)
 {
-    char state[LIMIT_PATH_BYTES - 128], path[LIMIT_PATH_BYTES], hex[17];
+    int r = bytes_printf(text,
+                         "%s %" PRId64 " %" PRIu64 " %" PRIu32 " %" PRIu64 " %" PRIu64 " %" PRId64
+                         " %" PRIu64 " %s",
+                         receipt->job, receipt->submitted_wall_s, receipt->sequence, receipt->step,
+                         receipt->task, receipt->size, receipt->mtime_ns, receipt->inode, path);
+    return r < 0 ? r : bytes_append(text, "", 1);
+}
+
+/* The same frames rendered again and again leave records that nobody needs. */
+static int rewrite(struct receipts *receipts)
+{
     _cleanup_(bytes_deinit) struct bytes text = {0};
+
+    int r = bytes_append(&text, HEAD, sizeof(HEAD));
+    for (size_t i = 0; r == 0 && i < receipts->n_slots; i++)
+        if (receipts->slots[i])
+            r = record_print(&text, receipts->slots[i], receipts->slots[i]->path);
+    if (r == 0 && ftruncate(receipts->file, 0) < 0)
+        r = -errno;
+    return r == 0 ? fd_write_all(receipts->file, text.data, text.size) : r;
+}
+
+static int load(struct receipts *receipts)
+{
+    _cleanup_(bytes_deinit) struct bytes text = {0};
+    struct stat status;
+    size_t got = 0, records = 0;
+
+    int r = fstat(receipts->file, &status) < 0 ? -errno : 0;
+    if (r == 0 && status.st_size > RECEIPTS_BYTES_MAX)
+        return flock(receipts->file, LOCK_EX | LOCK_NB) == 0 ? rewrite(receipts) : 0; /* anew */
+    if (r == 0)
+        r = bytes_reserve(&text, (size_t)status.st_size);
+    if (r == 0)
+        r = fd_read_all(receipts->file, text.data, (size_t)status.st_size, &got);
+    text.size = got;
+    if (r == 0)
+        r = read_records(receipts, &text, &records);
+    bool other = text.size < sizeof(HEAD) || memcmp(text.data, HEAD, sizeof(HEAD)) != 0;
+    if (r == 0 && (other || records > 2 * receipts->n + RECORDS_SPARE) &&
+        flock(receipts->file, LOCK_EX | LOCK_NB) == 0) {
+        r = rewrite(receipts);
+        flock(receipts->file, LOCK_SH);
+    }
+    return r;
+}
+
+int receipts_open(struct receipts *receipts, const char *folder)
+{
+    char state[LIMIT_PATH_BYTES - 128], path[LIMIT_PATH_BYTES], hex[33];
     struct block_id hash;
 
     *receipts = (struct receipts){.file = -1};
     int r = farm_state_folder("receipts", state, sizeof(state));
+    if (r == 0)
+        r = grow(receipts);
     if (r < 0)
         return r;
     digest(folder, strlen(folder), &hash);
-    snprintf(path, sizeof(path), "%s/%s-%s", state, id, hex_encode(hash.bytes, 8, hex));
-    r = file_read(path, RECEIPTS_BYTES_MAX, &text);
-    if (r == 0)
-        r = read_records(receipts, &text);
-    if (r == 0 || r == -ENOENT)
-        r = grow(receipts);
-    if (r < 0) {
-        receipts_deinit(receipts);
-        return r;
-    }
-    receipts->file = open(
-        path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (text.size < sizeof(HEAD) ? O_TRUNC : 0),
-        0600);
+    snprintf(path, sizeof(path), "%s/%s", state, hex_encode(hash.bytes, 16, hex));
+    receipts->file = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     r = receipts->file < 0 ? -errno : 0;
-    if (r == 0 && text.size < sizeof(HEAD))
-        r = fd_write_all(receipts->file, HEAD, sizeof(HEAD));
+    if (r == 0) {
+        flock(receipts->file, LOCK_SH);
+        r = load(receipts);
+    }
     if (r < 0)
         receipts_deinit(receipts);
     return r;
@@ -149,23 +196,18 @@ static int64_t mtime_ns(const struct stat *status)
     return status->st_mtim.tv_sec * NS_PER_S + status->st_mtim.tv_nsec;
 }
 
-int receipts_add(struct receipts *receipts, const char *path, uint64_t sequence, uint32_t step,
-                 uint64_t task, const struct stat *status)
+int receipts_add(struct receipts *receipts, const struct receipt *from, const char *path,
+                 const struct stat *status)
 {
-    struct receipt receipt = {.sequence = sequence,
-                              .step = step,
-                              .task = task,
-                              .size = (uint64_t)status->st_size,
-                              .mtime_ns = mtime_ns(status),
-                              .inode = (uint64_t)status->st_ino};
+    struct receipt receipt = *from;
     _cleanup_(bytes_deinit) struct bytes line = {0};
 
-    int r = bytes_printf(
-        &line, "%" PRIu64 " %" PRIu32 " %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRIu64 " %s",
-        sequence, step, task, receipt.size, receipt.mtime_ns, receipt.inode, path);
+    receipt.size = (uint64_t)status->st_size;
+    receipt.mtime_ns = mtime_ns(status);
+    receipt.inode = (uint64_t)status->st_ino;
+    int r = record_print(&line, &receipt, path);
     if (r >= 0)
-        r = fd_write_all(receipts->file, line.data,
-                         line.size + 1); /* bytes_printf keeps a NUL after */
+        r = fd_write_all(receipts->file, line.data, line.size);
     return r < 0 ? r : keep(receipts, &receipt, path);
 }
 

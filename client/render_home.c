@@ -52,6 +52,7 @@ int render_home_once(struct render *render, struct westlight *westlight, bool fo
     pthread_mutex_unlock(&render->lock);
     render->fetch = (struct westlight_fetch){.folder = render->out,
                                              .follow = follow,
+                                             .replace = true, /* this job is wanted now */
                                              .force = render->options.force,
                                              .on_file = on_file,
                                              .on_result = on_result,

@@ -333,6 +333,7 @@ int look_row(struct westlight *westlight, const Wl__JobRow *message, struct west
         .archived = message->archived,
         .state = job_state_name(message->state),
         .reason = message->reason,
+        .paused_itself = message->paused_itself,
         .submitted_wall_s = message->submitted_wall_s,
         .counts = {message->tasks, message->waiting, message->ready, message->leased,
                    message->running, message->done, message->failed, message->cancelled},

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <client/say.h>
@@ -142,6 +143,12 @@ void show_job(const struct westlight_shown *shown)
     printf("job        %s\nname       %s\nstate      %s%s%s%s%s\n", row->id, row->name,
            show_phase_colour(row->phase), row->phase, show_plain(), *row->reason ? ": " : "",
            row->reason);
+    if (row->paused_itself)
+        printf("           westlight log %.8s shows why; westlight retry %.8s or westlight resume "
+               "%.8s goes on\n",
+               row->id, row->id, row->id);
+    else if (strcmp(row->phase, "paused") == 0)
+        printf("           westlight resume %.8s goes on\n", row->id);
     if (*row->note)
         printf("note       %s\n", row->note);
     for (size_t i = 0; i < row->n_tags; i++)
@@ -357,6 +364,64 @@ json_t *show_attempt_json(const struct westlight_attempt *a)
                      "started", (json_int_t)a->started_wall_s, "ended", (json_int_t)a->ended_wall_s,
                      "usage", usage_json(&a->usage));
 }
+
+/* ---- a dry run ---- */
+
+static uint64_t size_of(const struct inputs_root *root, size_t i)
+{
+    char path[8192];
+    struct stat status;
+
+    snprintf(path, sizeof(path), "%s/%s", root->folder, root->files.texts[i]);
+    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
+static json_t *texts_json(const struct inputs_list *list)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < list->n; i++)
+        json_array_append_new(array, show_text_json(list->texts[i]));
+    return array;
+}
+
+json_t *show_inputs_json(const struct inputs *inputs, const struct westlight_upload *upload)
+{
+    json_t *files = json_array();
+
+    for (size_t i = 0; i < inputs->n_roots; i++)
+        for (size_t k = 0; k < inputs->roots[i].files.n; k++)
+            json_array_append_new(
+                files, json_pack("{s:o,s:o,s:I}", "root", show_text_json(inputs->roots[i].folder),
+                                 "path", show_text_json(inputs->roots[i].files.texts[k]), "bytes",
+                                 (json_int_t)size_of(&inputs->roots[i], k)));
+    return json_pack("{s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "files", files, "missing",
+                     texts_json(&inputs->missing), "left_out", texts_json(&inputs->left_out),
+                     "file_bytes", (json_int_t)upload->file_bytes, "blocks",
+                     (json_int_t)upload->blocks, "blocks_to_send", (json_int_t)upload->blocks_sent,
+                     "bytes_to_send", (json_int_t)upload->bytes_sent);
+}
+
+void show_inputs(const struct inputs *inputs, const struct westlight_upload *upload)
+{
+    char bytes[32], sent[32];
+    size_t n = 0;
+
+    for (size_t i = 0; i < inputs->n_roots; i++) {
+        if (inputs->roots[i].files.n)
+            printf("%s\n", inputs->roots[i].folder);
+        for (size_t k = 0; k < inputs->roots[i].files.n; k++, n++)
+            printf("%10s  %s\n", show_bytes(size_of(&inputs->roots[i], k), bytes),
+                   inputs->roots[i].files.texts[k]);
+    }
+    for (size_t i = 0; i < inputs->left_out.n; i++)
+        printf("left out: %s\n", inputs->left_out.texts[i]);
+    printf("%zu files, %s; to send: %" PRIu64 " of %" PRIu64 " blocks, %s; %zu missing\n", n,
+           show_bytes(upload->file_bytes, bytes), upload->blocks_sent, upload->blocks,
+           show_bytes(upload->bytes_sent, sent), inputs->missing.n);
+}
+
+/* ---- a document ---- */
 
 void show_json(json_t *json, bool line)
 {

@@ -4,7 +4,7 @@
 #pragma once
 
 #include <jansson.h>
-#include <client/westlight.h>
+#include <client/inputs.h>
 
 /* "1.2 MB", "3 min 12 s", "2026-11-24 03:16": text holds at least 32 bytes; returned. */
 const char *show_bytes(uint64_t bytes, char text[32]);
@@ -29,6 +29,9 @@ json_t *show_job_json(const struct westlight_shown *shown);
 json_t *show_worker_json(const struct westlight_worker *worker);
 json_t *show_warning_json(const struct westlight_attempt *attempt);
 json_t *show_attempt_json(const struct westlight_attempt *attempt);
+/* What would travel. */
+void show_inputs(const struct inputs *inputs, const struct westlight_upload *upload);
+json_t *show_inputs_json(const struct inputs *inputs, const struct westlight_upload *upload);
 /* Prints and releases. One line per document where `line`. */
 void show_json(json_t *json, bool line);
 

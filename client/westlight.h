@@ -139,6 +139,8 @@ struct westlight_upload {
     bool submitted; /* the job itself went out: where no answer came, it may be accepted all the same */
     bool accepted;
 };
+/* The tasks of all steps, and the values of their first parameters: frames, for a renderer. */
+uint64_t westlight_job_tasks(const struct westlight_job *job, uint64_t *ret_frames);
 typedef void westlight_on_upload(void *user, const struct westlight_upload *upload);
 /* The id is made first and given to `on_id` before a byte is sent. Files are packed and sealed,
  * what the vault lacks is sent, and the job is submitted; ACCEPTED means it is durable. */
@@ -168,6 +170,7 @@ struct westlight_row {
     const char
         *phase; /* what a person calls it: waiting, running, done, failed, paused, cancelled */
     const char *reason; /* why it is paused; "" */
+    bool paused_itself; /* over failures; only a person's retry or resume goes on */
     int64_t submitted_wall_s;
     struct westlight_counts counts;
     uint64_t attempts_failed, last_result;
@@ -320,6 +323,10 @@ int westlight_tend(struct westlight *westlight, enum westlight_tend tend,
 
 /* ---- bringing home ---- */
 
+/* Where this machine's user wanted a job's files: kept beside the job's key. False where unknown. */
+bool westlight_folder(const char *id, char *ret_folder, size_t size);
+int westlight_folder_keep(const char *id, const char *folder);
+
 struct westlight_fetched {
     uint32_t step;
     uint64_t task;
@@ -333,6 +340,7 @@ typedef int westlight_on_fetched(void *user, const struct westlight_fetched *fil
 struct westlight_fetch {
     const char *folder; /* below which everything is written; made where it is missing */
     bool follow;        /* until the job is finished */
+    bool replace;       /* what was fetched of a newer job into the same folder, too */
     bool force;         /* over files the user changed */
     int timeout_ms;     /* without any progress, follow: 0 waits for ever */
     westlight_on_fetched *on_file;

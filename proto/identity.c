@@ -57,8 +57,11 @@ int identity_key_new(struct link_keypair *ret_keys)
 {
     char public_text[IDENTITY_Z85_SIZE], secret_text[IDENTITY_Z85_SIZE];
 
-    if (zmq_curve_keypair(public_text, secret_text) < 0)
-        return -errno;
+    /* Its text is typed as an argument: it must not look like an option. */
+    do
+        if (zmq_curve_keypair(public_text, secret_text) < 0)
+            return -errno;
+    while (public_text[0] == '-');
     zmq_z85_decode(ret_keys->public_key.bytes, public_text);
     zmq_z85_decode(ret_keys->secret_key.bytes, secret_text);
     wipe(secret_text, sizeof(secret_text));

@@ -269,11 +269,12 @@ static void read_monitor(struct agent *agent, int64_t now_ns)
             hang_up(agent, now_ns, WAIT_FIRST_NS, "the connection was lost");
         } else if (status == LINK_REFUSED) {
             identity_key_text(&agent->config->keys->public_key, key);
-            log_error("refused",
-                      "broker=%s why=\"the broker did not accept this key\" "
-                      "next=\"if the broker is up, ask the operator to run westlight-broker allow "
-                      "--role worker '%s'\"",
-                      agent->config->broker, key);
+            log_error(
+                "refused",
+                "broker=%s why=\"the broker did not accept this key\" "
+                "next=\"if the broker is up, ask the operator to run westlight-broker allow "
+                "--state DIR --role worker %s'%s', and whether --server-key is the broker's\"",
+                agent->config->broker, key[0] == '-' ? "-- " : "", key);
             hang_up(agent, now_ns, WAIT_REFUSED_NS, "refused");
         } else if (status == LINK_DOWN && agent->link != AGENT_CONNECTING) {
             hang_up(agent, now_ns, agent->link == AGENT_JOINED ? WAIT_FIRST_NS : 0,

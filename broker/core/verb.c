@@ -94,7 +94,7 @@ static uint64_t cancel_job(struct core *core, struct job *job)
     uint64_t n = job_remaining(job) + job->n[TASK_FAILED];
     uint32_t floor = job->floor;
 
-    if (job->state == JOB_CANCELLED)
+    if (job->state == JOB_CANCELLED || n == 0)
         return 0;
     for (uint32_t i = 0; i < job->n_steps; i++) {
         uint32_t highest = floors_highest(&job->steps[i].floors, 0, job->steps[i].n_tasks - 1);
@@ -116,6 +116,14 @@ static uint64_t cancel_range(struct core *core, struct job *job, const struct ta
     if (n > 0)
         change_range(core, step, CHANGE_CANCEL, range->first, range->last);
     return n;
+}
+
+/* A cancelled job becomes one whose tasks are, so that some of them can be taken up again. */
+static void cancel_by_task(struct core *core, struct job *job)
+{
+    emit_state(core, job, JOB_ACTIVE, REASON_NONE, job->floor);
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        change_range(core, &job->steps[i], CHANGE_CANCEL, 0, job->steps[i].n_tasks - 1);
 }
 
 /* ---- retry ---- */
@@ -148,8 +156,8 @@ static enum code verb_ranges(struct core *core, struct job *job, const struct ev
 {
     uint64_t n = 0;
 
-    if (job->state == JOB_CANCELLED)
-        return CODE_STATE;
+    if (event->verb.verb == VERB_RETRY && job->state == JOB_CANCELLED)
+        cancel_by_task(core, job);
     if (event->verb.verb == VERB_RETRY)
         return retry_ranges(core, job, event->verb.ranges, event->verb.n_ranges, NULL, ret_tasks);
     for (size_t i = 0; event->verb.verb == VERB_CANCEL && i < event->verb.n_ranges; i++)
@@ -162,6 +170,8 @@ static enum code verb_pause(struct core *core, struct job *job, bool pause)
 {
     if (job->state == JOB_CANCELLED)
         return CODE_STATE;
+    if (pause && job_remaining(job) == 0)
+        return CODE_OK; /* it is over: nothing changes */
     if (pause && (job->state != JOB_PAUSED || job->reason != REASON_USER))
         pause_job(core, job, REASON_USER);
     else if (!pause && job->state == JOB_PAUSED)

@@ -22,8 +22,12 @@ enum statement { RESULTS, STEP_RESULTS, ATTEMPTS, FAILURES, WARNINGS, KEY, KEYS,
     " FROM keys k LEFT JOIN studios s ON s.id = k.studio"
 
 static const char *const texts[STATEMENTS] = {
-    [RESULTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
-                " WHERE job = ? AND class = 0 AND sequence > ? ORDER BY sequence LIMIT ?",
+    /* What a retry has made anew is not brought home. */
+    [RESULTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts AS a"
+                " WHERE job = ? AND class = 0 AND sequence > ?"
+                " AND NOT EXISTS (SELECT 1 FROM attempts AS b WHERE b.job = a.job"
+                " AND b.step = a.step AND b.task = a.task AND b.floor > a.floor AND b.class = 0)"
+                " ORDER BY sequence LIMIT ?",
     /* With max() SQLite takes the other columns from the row that holds the maximum. */
     [STEP_RESULTS] = "SELECT max(sequence), wall_s, job, step, task, floor, epoch, attempt, worker,"
                      " class, wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns, blob,"

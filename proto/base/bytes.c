@@ -334,19 +334,24 @@ int folder_make(const char *path, unsigned mode)
 {
     _cleanup_(freep) char *part = strdup(path);
 
+    int r, denied = 0;
+
     if (!part)
         return -ENOMEM;
     for (char *slash = part; *slash && (slash = strchr(slash + 1, '/'));) {
-        int r;
-
         *slash = '\0';
         r = folder_make_one(part, mode);
         *slash = '/';
         /* A parent that we may not make but that is there is no obstacle. */
-        if (r < 0 && r != -EACCES && r != -EROFS)
-            return r;
+        if (r == -EACCES || r == -EROFS)
+            denied = r;
+        else if (r < 0)
+            return r == -ENOENT && denied ? denied : r;
+        else
+            denied = 0;
     }
-    return folder_make_one(path, mode);
+    r = folder_make_one(path, mode);
+    return r == -ENOENT && denied ? denied : r;
 }
 
 /* ---- removing a tree ---- */

@@ -31,7 +31,7 @@ int ini_fail(struct ini *ini, const char *format, ...)
 
 static int read_line(struct ini *ini, char *line)
 {
-    char *equals;
+    char *equals, *value;
     size_t size;
 
     line = ini_trim(line);
@@ -49,12 +49,20 @@ static int read_line(struct ini *ini, char *line)
     if (!equals)
         return ini_fail(ini, "not a setting: write NAME = VALUE");
     *equals = '\0';
-    return ini->on_setting(ini, ini_trim(line), ini_trim(equals + 1));
+    value = ini_trim(equals + 1);
+    size = strlen(value);
+    if (size >= 2 && (value[0] == '"' || value[0] == '\'') && value[size - 1] == value[0]) {
+        value[size - 1] = '\0'; /* as other files of this kind are written */
+        value++;
+    }
+    return ini->on_setting(ini, ini_trim(line), value);
 }
 
 int ini_read(struct ini *ini, char *text)
 {
     ini->line = 0;
+    if (strncmp(text, "\xef\xbb\xbf", 3) == 0)
+        text += 3; /* an editor's byte order mark */
     for (char *line = text, *end; line; line = end) {
         int r;
 

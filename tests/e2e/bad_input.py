@@ -61,6 +61,19 @@ USAGE = [  # name, arguments ({shot}: a folder with scene.pov, {out}), words of 
     ("a parameter without a value", "render {shot}/scene.pov -p quality", ["-p quality", "NAME=VALUE"]),
     ("an amount that is none", "render {shot}/scene.pov -p memory=lots", ["memory=lots", "8G"]),
     ("a timeout of nothing", "render {shot}/scene.pov -p timeout=0", ["timeout=0", "seconds"]),
+    ("a quality POV-Ray clips", "render {shot}/scene.pov -p quality=99", ["quality=99", "0 to 11"]),
+    ("a threshold that is none", "render {shot}/scene.pov -p antialias=much", ["antialias=much", "0.3"]),
+    ("more frames than anybody renders", "render {shot}/scene.pov -f 1-5000000000", ["too many frames", "^"]),
+    ("more frames than POV-Ray counts", "render {shot}/scene.pov -f 5000000000", ["5000000000", "2147483645"]),
+    ("one file for every frame", "render {shot}/scene.pov -f 1-2 -o out/b.png", ["b.png", "each frame", "b.####.png"]),
+    ("numbers in a folder's name", "render {shot}/scene.pov -f 1-2 -o out/####/b.png", ["out/####/b.png", "folder's name", "beauty.####"]),
+    ("a number for a still", "render {shot}/scene.pov -o out/b.####.png", ["b.####.png", "still", "-f"]),
+    ("an ending POV-Ray does not write", "render {shot}/scene.pov -f 1 -o out/b.##.tif", [".tif", "povray", "help presets"]),
+    ("two formats", "render {shot}/scene.pov -f 1 -o out/b.##.exr -p format=png", [".exr", "format=png"]),
+    ("a pattern for a command", "render {shot} --preset command -p run=true -f 1 -o out/b.##.exr", ["command", "name a folder"]),
+    ("an output folder that is a file", "render {shot}/scene.pov -o {shot}/scene.xyz", ["-o", "scene.xyz", "not a directory"]),
+    ("an output folder that cannot be", "render {shot}/scene.pov -o /proc/nope", ["-o /proc/nope", "name a folder that can be written"]),
+    ("a size beyond all", "render {shot}/scene.pov --size 99999999x99999999", ["--size", "65536x65536"]),
     ("a format nobody writes", "render {shot}/scene.pov -p format=gif", ["format=gif", "png"]),
     ("a size that is none", "render {shot}/scene.pov --size 100", ["--size 100", "1920x1080"]),
     ("a chunk of nothing", "render {shot}/scene.pov -f 1-4 --chunk 0", ["--chunk 0"]),
@@ -170,7 +183,7 @@ def one_frame_that_fails_leaves_the_others_home_and_is_named():
         write(farm.path("shot", "input"), "x")
         answer = ann.ask("render", farm.path("shot"), "--preset", "command", "-f", "1-5", "-o", farm.path("out"),
                          "-p", '''run=if [ $FRAME = 3 ]; then sleep 0.5; exit 9; fi; echo $FRAME > "$OUT/f.$FRAME"''')
-        judge([("frame 3", answer, "failed", ["1 of 5 tasks failed", "frames 3", "9", "westlight retry"])])
+        judge([("frame 3", answer, "failed", ["1 of 5 tasks failed", "frame 3", "9", "westlight retry"])])
         equal(tree(farm.path("out")), {"f.%d" % i: b"%d\n" % i for i in (1, 2, 4, 5)}, "frames home")
         until(lambda: ann.show(answer.id)["steps"][0]["frames_failed"] == "3", "show names the frame")
 

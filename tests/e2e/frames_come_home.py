@@ -114,6 +114,36 @@ def blender_cycles_frames_come_home_as_blender_alone_makes_them_whole_and_in_chu
 
 
 @scenario
+def a_name_means_what_it_says_and_any_file_name_renders():
+    with Farm() as farm:
+        ann, shot = two_workers(farm), farm.path("shot")
+        names = ["a b", "-d+I;[\u00fc]", 'it\'s "q"']
+        for name in names:
+            write(os.path.join(shot, name + ".pov"), "camera { location -z * 3 } sphere { 0, 1 pigment { rgb clock } finish { ambient 1 } }")
+            ann.ask("render", "%s/%s.pov" % (shot, name), "-o", farm.path("out"), "--size", "16x12", code=0)
+        equal(sorted(tree(farm.path("out"))), sorted(name + ".png" for name in names), "stills")
+        for pattern in ("b.%04d.png", "##.c.##.exr", "d.#.JPG"):
+            ann.ask("render", shot + "/a b.pov", "-f", "9-10", "-o", farm.path("named", pattern), "--size", "16x12", code=0)
+        ann.ask("render", shot + "/a b.pov", "-o", farm.path("named", "still.tga"), "--size", "16x12", code=0)
+        heads = {name: data[:4] for name, data in tree(farm.path("named")).items()}
+        tga = heads.pop("still.tga")
+        equal(heads, {**dict.fromkeys(("b.0009.png", "b.0010.png"), b"\x89PNG"), **dict.fromkeys(("##.c.09.exr", "##.c.10.exr"), b"v/1\x01"),
+                      **dict.fromkeys(("d.9.JPG", "d.10.JPG"), b"\xff\xd8\xff\xe0")}, "names and formats")
+        check(tga[2] in (2, 10), "a true-colour TGA begins otherwise:", tga)
+
+
+@scenario
+def blender_writes_what_the_ending_says():
+    with Farm() as farm:
+        ann, scene = two_workers(farm), blend_scene(farm)
+        for words, argv in (("-p samples=-2: it is no number", ("-f", "1", "-p", "samples=-2")), ("1048574", ("-f", "1-1048575")),
+                            ("each frame needs a name of its own", ("-o", "b.png"))):
+            check(words in ann.ask("render", scene, *argv, code=2).err, argv)
+        ann.ask("render", scene, "-f", "-1,1", "-o", farm.path("out", "b.##.exr"), "--size", "16x12", "-p", "samples=1", "--chunk", "2", code=0)
+        equal({name: data[:4] for name, data in tree(farm.path("out")).items()}, dict.fromkeys(("b.-01.exr", "b.01.exr"), b"v/1\x01"), "frames")
+
+
+@scenario
 def a_second_step_reads_what_the_first_one_left():
     with Farm() as farm:
         ann, out = two_workers(farm), farm.path("out")

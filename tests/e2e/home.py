@@ -212,7 +212,7 @@ def on_a_terminal_an_error_is_wrapped_between_words_and_a_command_to_copy_is_not
         told = stream.strip().split("\n")
         equal((code, " ".join(line.strip() for line in told)), (3, said), "the words")
         check(all(line.startswith("  ") for line in told[1:]) and all(len(line) <= 80 for line in told[:-1]), told)
-        equal(told[-1].strip(), "westlight-broker allow --role studio --studio NAME '%s'" % bob.public, "the command to copy")
+        equal(told[-1].strip(), "westlight-broker allow --state DIR --role studio --studio NAME '%s'" % bob.public, "the command to copy")
 
 
 @scenario

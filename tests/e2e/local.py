@@ -96,9 +96,30 @@ def the_same_command_again_fetches_and_renders_nothing():
         check("goes on where it stopped" in said and "6 of 6 tasks home" in said, said)
         equal(tree(desk.home + "/out"), FRAMES, "frames home")
         equal(desk.starts(), {frame: 1 for frame in range(1, 7)}, "starts")
+
+
+@scenario
+def an_edited_scene_renders_over_its_own_frames_and_over_nobody_elses():
+    with Farm() as farm:
+        desk = Desk(farm)
+
+        def argv(frames):
+            return ["render", "shot", "--preset", "command", "-f", frames, "-o", "out", "--local",
+                    "-p", 'run=cat input > "$OUT/f.$FRAME"']
+
+        def home(*contents):
+            equal(tree(desk.home + "/out"), {"f.%d" % (i + 1): content for i, content in enumerate(contents)}, "frames home")
+        desk.ask(*argv("1-3"))
         write(desk.home + "/shot/input", "another scene")
-        desk.ask(*desk.argv("--force"))
-        equal(desk.starts(), {frame: 2 for frame in range(1, 7)}, "starts once the scene has changed")
+        desk.ask(*argv("1-3"))
+        home(b"another scene", b"another scene", b"another scene")
+        write(desk.home + "/out/f.2", "painted over")
+        write(desk.home + "/shot/input", "a third")
+        said = desk.ask(*argv("1-4"), code=4)
+        check("f.2: a file that was not fetched, or was changed since, is in the way" in said, said)
+        home(b"a third", b"painted over", b"a third", b"a third")
+        desk.ask(*argv("1-4"), "--force")
+        home(b"a third", b"a third", b"a third", b"a third")
 
 
 def interrupted(desk, end):
@@ -234,13 +255,23 @@ def what_no_worker_there_can_run_ends_with_code_3_and_the_reason():
 
 
 @scenario
+def what_fails_there_names_no_command_that_cannot_work():
+    with Farm() as farm:
+        desk = Desk(farm)
+        said = desk.ask(*desk.argv(run="exit 7"), code=1)
+        check("has paused itself: its first attempts all failed" in said and "the same command tries again" in said, said)
+        for word in ("westlight retry", "westlight resume", "westlight log"):
+            check(word not in said, word, said)
+
+
+@scenario
 def a_frame_that_fails_there_says_what_it_printed_and_is_tried_again_by_the_same_command():
     with Farm() as farm:
         desk = Desk(farm)
         argv = desk.argv("--slots", "2", run='if [ $FRAME = 5 ] && [ ! -e %s/mended ]; then echo the lamp is broken; exit 7; fi; '
                                              'echo $FRAME > "$OUT/f.$FRAME"' % desk.witness)
         said = desk.ask(*argv, code=1)
-        check("frames 5" in said and "the lamp is broken" in said and "7" in said, said)
+        check("frame 5" in said and "the lamp is broken" in said and "7" in said, said)
         equal(len(tree(desk.home + "/out")), 5, "frames home")
         write(desk.witness + "/mended", "")
         desk.ask(*argv)

@@ -3,7 +3,7 @@ import os
 import socket
 import subprocess
 
-from farm import HOSTILE, PATIENCE_S, Farm, check, equal, main, scenario, until, write
+from farm import BROKER, HOSTILE, PATIENCE_S, Farm, check, equal, main, scenario, until, write
 
 
 def render(person, farm, out):
@@ -53,7 +53,22 @@ def a_wrong_server_key_is_a_refusal_not_a_long_wait():
         ann = farm.person("ann")
         ann.configure(server_key=ann.public)
         answer = ann.ask("jobs", code=3)
-        check(answer.seconds < 5 and farm.control in answer.err, answer)
+        check(answer.seconds < 5 and farm.control in answer.err and "server_key" in answer.err, answer)
+
+
+@scenario
+def a_key_is_registered_where_a_broker_is_and_used_for_what_it_is():
+    with Farm() as farm:
+        farm.start_broker()
+        public, typo = farm.new_key(farm.path("node.key")), farm.path("brokr")
+        argv = ("--role", "worker", "--name", "node", public)
+        refused = farm.run(BROKER, "allow", "--state", typo, *argv, code=2)
+        check(typo in refused.stderr and "westlight-broker key" in refused.stderr and not os.path.exists(typo), refused)
+        equal(farm.run(BROKER, "allow", "--state", farm.state, *argv).stdout, "allowed: %s, worker node\n" % public, "what it says")
+        ann = farm.person("ann")
+        os.rename(farm.path("node.key"), ann.key)
+        check("registered as a worker's" in ann.ask("jobs", code=3).err, "a worker's key is not a person's")
+        equal(farm.run(BROKER, "forbid", "--state", farm.state, public).stdout, "forbidden: %s\n" % public, "what it says")
 
 
 @scenario

@@ -4,8 +4,9 @@ import json
 import os
 import re
 import signal
+import subprocess
 
-from farm import ID, Farm, alive, check, equal, lines, main, read, scenario, tree, until, write
+from farm import CLIENT, ID, Farm, alive, check, equal, lines, main, read, scenario, tree, until, write
 from kills import GATED, Shot
 
 
@@ -92,8 +93,14 @@ def cancelling_frames_stops_those_and_cancelling_the_job_stops_the_rest():
         check("1 of 6 tasks done" in answer.out, answer)
         check(5 not in shot.starts(), "a cancelled frame never starts:", shot.starts())
         shot.open()
-        check("5 tasks will run again" in ann.ask("retry", job, code=0).out, "retry brings it back")
+        check("1 task will run again" in ann.ask("retry", job, "-f", "4", code=0).out, "one of them is brought back")
+        ann.wait_counts(job, done=2, cancelled=4)
+        ann.ask("cancel", job, code=0)
+        check("5 tasks will run again" in ann.ask("retry", job, "-f", "2-6", code=0).out, "retry brings the others back")
         shot.home(ann, job, 6)
+        for verb in ("cancel", "pause"):
+            check("nothing has changed" in ann.ask(verb, job, code=0).out, verb, "of what is done")
+            equal((ann.show(job)["phase"], ann.show(job)["state"]), ("done", "active"), "the phase")
 
 
 @scenario
@@ -116,12 +123,16 @@ def a_paused_job_finishes_what_runs_and_goes_on_when_resumed():
         job = shot.submit(ann, "1-5")
         shot.wait_starts(lambda starts: len(starts) == 2, "two frames run")
         check("paused" in ann.ask("pause", job, code=0).out, "it says so")
+        check(" by ann of acme" in ann.ask("show", job).out, "whose key it is, whatever the login")
         shot.open()
         ann.wait_counts(job, done=2)
         counts = ann.wait_counts(job, ready=3)
         equal((counts["running"], counts["leased"]), (0, 0), "what runs while it is paused")
         check("paused" in ann.ask("show", job, code=0).out and "westlight resume" in ann.ask("show", job).out, "show says why")
+        watch = ann.start("watch", job)
+        check("paused 2/5 done" in watch.stdout.readline() and watch.poll() is None, "watch says so, and goes on")
         check("active" in ann.ask("resume", job, code=0).out, "it says so")
+        equal(ann.finish(watch).code, 0, "watch")
         shot.home(ann, job, 5)
         equal(shot.starts(), {frame: 1 for frame in range(1, 6)}, "starts")
 
@@ -135,11 +146,13 @@ def retry_makes_a_frame_anew_and_fetch_brings_the_new_one():
         job = ann.ask("render", farm.path("shot"), "--preset", "command", "-f", "1-3", "-o", out, "-p",
                       'run=echo $FRAME $(cat %s) > "$OUT/f.$FRAME"' % count, code=0).id
         write(count, "y")
-        check("1 tasks will run again" in ann.ask("retry", job, "-f", "2", code=0).out, "it says so")
+        check("1 task will run again" in ann.ask("retry", job, "-f", "2", code=0).out, "it says so")
         ann.wait_counts(job, done=3)
-        ann.ask("fetch", job, "-o", out, "--follow", code=0)
+        ann.ask("fetch", job, "--follow", code=0)  # to where it was rendered for
         equal(tree(out), {"f.1": b"1 x\n", "f.2": b"2 y\n", "f.3": b"3 x\n"}, "frames home")
         check("0 tasks" in ann.ask("retry", job, code=0).out, "without -f it is what failed: nothing")
+        answer = ann.ask("fetch", job, "-o", farm.path("fresh"), code=0)
+        check(answer.out.count("frame 2:") == 1 and "3 files" in answer.out, "one result a frame comes home", answer)
 
 
 @scenario
@@ -150,12 +163,15 @@ def retry_of_a_failed_frame_runs_that_one_only():
         argv = ("-p", 'run=echo $FRAME >> %s/all; [ $FRAME != 30 ] || [ -e %s ] || { echo the lamp is broken; exit 3; }; '
                       'echo $FRAME > "$OUT/f.$FRAME"' % (shot.witness, mended))
         answer = ann.ask("render", farm.path("shot"), "--preset", "command", "-f", "1-30", "-o", out, *argv, code=1)
-        check("frames 30" in answer.err and "frame 30: renderer failed on box1: sh exited with 3" in answer.err and
+        check("failed: frame 30\n" in answer.err and "frame 30: renderer failed on box1: sh exited with 3" in answer.err and
               "the lamp is broken" in answer.err, answer)
         check("frame 30: renderer failed" in ann.ask("show", answer.id, code=0).out, "show names it")
+        broken = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-9", "-o", out, "-p", "run=exit 3")
+        watch = ann.ask("watch", broken, code=1).err
+        check("has paused itself: its first attempts all failed" in watch and "westlight retry " + broken[:8] in watch, watch)
         check("the lamp is broken" in ann.ask("log", answer.id, code=0).out, "log without -f is the failed one's")
         write(mended, "")
-        check("1 tasks" in ann.ask("retry", answer.id, code=0).out, "one frame failed")
+        check("1 task" in ann.ask("retry", answer.id, code=0).out, "one frame failed")
         ann.ask("fetch", answer.id, "-o", out, "--follow", code=0)
         equal(len(tree(out)), 30, "frames home")
         ran = lines(shot.witness + "/all")
@@ -177,6 +193,12 @@ def the_log_of_each_attempt_is_kept_and_a_running_one_can_be_followed():
         equal(ann.finish(follow).out, "the end of 1\n", "the rest of it")
         shot.open(2)
         ann.wait_counts(job, done=1)
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            for words in (("log", job), ("jobs",), ("show", job, "--json")):
+                done = subprocess.run([CLIENT, *words], env=ann.env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+                check(done.returncode == 4 and "standard output could not be written" in done.stderr, words, done)
+        closed = subprocess.run("exec <&- >&- 2>&-; exec %s jobs" % CLIENT, shell=True, env=ann.env, check=False)
+        equal(closed.returncode, 0, "with every stream closed")
         for number in (1, 2):
             equal(ann.ask("log", job, "-f", "9", "--attempt", number, code=0).out,
                   "attempt %d of frame 9\nthe end of %d\n" % (number, number), "attempt %d" % number)

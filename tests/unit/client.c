@@ -217,7 +217,7 @@ static void a_refused_key_is_said_at_once_with_the_next_step(void **state)
                      WESTLIGHT_E_REFUSED);
     assert_true(clock_monotonic_ns() - before_ns < 5 * NS_PER_S);
     assert_non_null(strstr(why, key));
-    assert_non_null(strstr(why, "westlight-broker allow --role studio --studio NAME"));
+    assert_non_null(strstr(why, "westlight-broker allow --state DIR --role studio --studio NAME"));
     fake_stop(&fake);
 }
 

@@ -87,6 +87,43 @@ TEST(cancel_stops_what_runs_and_frees_the_room_when_it_has_stopped)
     farm_free(&farm);
 }
 
+TEST(frames_of_a_cancelled_job_are_taken_up_again_and_the_others_are_not)
+{
+    struct farm farm = farm_new();
+    struct task_range one_task = {0, 2, 2};
+    struct task_range first = {0, 0, 0};
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 4}}});
+    join(&farm, &one);
+    assert_int_equal(result(&farm, 1, assigned(&farm, 0), CLASS_OK), CODE_OK);
+    verb(&farm, 1, VERB_CANCEL, NULL);
+    assert_int_equal(effect_of(&farm, EFFECT_REPLY, 0)->reply.tasks, 3);
+    assert_int_equal(verb(&farm, 1, VERB_CANCEL, &first), CODE_OK);
+    assert_int_equal(effect_of(&farm, EFFECT_REPLY, 0)->reply.tasks, 0);
+    assert_int_equal(verb(&farm, 1, VERB_RETRY, &one_task), CODE_OK);
+    assert_int_equal(effect_of(&farm, EFFECT_REPLY, 0)->reply.tasks, 1);
+    assert_int_equal(view_of(&farm, 1).state, JOB_ACTIVE);
+    assert_int_equal(view_of(&farm, 1).counts.done, 1);
+    assert_int_equal(view_of(&farm, 1).counts.cancelled, 2);
+    assert_int_not_equal(state_of(&farm, 1, 0, 2), TASK_CANCELLED);
+    farm_free(&farm);
+}
+
+TEST(what_is_done_can_neither_be_cancelled_nor_paused)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    join(&farm, &one);
+    assert_int_equal(result(&farm, 1, assigned(&farm, 0), CLASS_OK), CODE_OK);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(verb(&farm, 1, i ? VERB_PAUSE : VERB_CANCEL, NULL), CODE_OK);
+        assert_int_equal(effect_of(&farm, EFFECT_REPLY, 0)->reply.tasks, 0);
+        assert_int_equal(view_of(&farm, 1).state, JOB_ACTIVE);
+    }
+    farm_free(&farm);
+}
+
 TEST(a_pause_lets_running_work_finish_and_takes_queued_work_back)
 {
     struct farm farm = farm_new();
@@ -265,6 +302,8 @@ int main(void)
         cmocka_unit_test(retrying_one_frame_while_twenty_run_disturbs_none),
         cmocka_unit_test(a_retry_reaches_what_depends_on_it_and_nothing_else),
         cmocka_unit_test(cancel_stops_what_runs_and_frees_the_room_when_it_has_stopped),
+        cmocka_unit_test(frames_of_a_cancelled_job_are_taken_up_again_and_the_others_are_not),
+        cmocka_unit_test(what_is_done_can_neither_be_cancelled_nor_paused),
         cmocka_unit_test(a_pause_lets_running_work_finish_and_takes_queued_work_back),
         cmocka_unit_test(a_task_that_fails_on_three_different_workers_is_parked),
         cmocka_unit_test(a_farm_of_one_parks_after_three_attempts),

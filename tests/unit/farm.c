@@ -79,6 +79,19 @@ static void a_farm_is_chosen_by_name_environment_or_default(void **state)
     unsetenv("WESTLIGHT_FARM");
 }
 
+static void quotes_and_a_byte_order_mark_are_no_part_of_it(void **state)
+{
+    struct westlight_farm farm;
+    char why[256] = "";
+
+    write_config("\xef\xbb\xbf"
+                 "default = \"west\"\n"
+                 "[farm west]\ncontrol = 'tcp://west:7420'\nserver_key = \"" KEY "\"\nkey = /k\n");
+    assert_int_equal(westlight_farm_load(NULL, &farm, why, sizeof(why)), 0);
+    assert_string_equal(farm.control, "tcp://west:7420");
+    assert_string_equal(farm.server_key, KEY);
+}
+
 static void the_only_farm_needs_no_default(void **state)
 {
     struct westlight_farm farm;
@@ -147,27 +160,31 @@ static void receipts_outlive_their_writer(void **state)
     struct receipts receipts;
     struct stat status = {.st_size = 5, .st_mtim = {1, 2}},
                 other = {.st_size = 5, .st_mtim = {1, 3}};
+    struct receipt receipt_of = {.job = "00ff", .submitted_wall_s = 17, .step = 1, .task = 2};
     char path[32];
 
-    assert_int_equal(receipts_open(&receipts, "00ff", "/out"), 0);
+    assert_int_equal(receipts_open(&receipts, "/out"), 0);
     for (int i = 0; i < 200; i++) {
         snprintf(path, sizeof(path), "a b/%d\n.png", i);
-        assert_int_equal(receipts_add(&receipts, path, (uint64_t)i, 1, 2, &status), 0);
+        assert_int_equal(receipts_add(&receipts, &receipt_of, path, &status), 0);
     }
-    assert_int_equal(receipts_add(&receipts, "a b/7\n.png", 900, 1, 2, &other), 0);
+    receipt_of.sequence = 900;
+    assert_int_equal(receipts_add(&receipts, &receipt_of, "a b/7\n.png", &other), 0);
     receipts_deinit(&receipts);
 
-    assert_int_equal(receipts_open(&receipts, "00ff", "/out"), 0);
+    assert_int_equal(receipts_open(&receipts, "/out"), 0);
     assert_int_equal(receipts.n, 200);
     const struct receipt *receipt = receipts_find(&receipts, "a b/7\n.png");
     assert_non_null(receipt);
     assert_int_equal(receipt->sequence, 900); /* the later one counts */
+    assert_int_equal(receipt->submitted_wall_s, 17);
+    assert_string_equal(receipt->job, "00ff");
     assert_true(receipt_holds(receipt, &other));
     assert_false(receipt_holds(receipt, &status));
     assert_null(receipts_find(&receipts, "a b/200\n.png"));
     receipts_deinit(&receipts);
 
-    assert_int_equal(receipts_open(&receipts, "00ff", "/elsewhere"), 0);
+    assert_int_equal(receipts_open(&receipts, "/elsewhere"), 0);
     assert_null(receipts_find(&receipts, "a b/7\n.png"));
     receipts_deinit(&receipts);
 }
@@ -176,15 +193,18 @@ static void a_path_that_begins_with_spaces_keeps_them_in_its_receipt(void **stat
 {
     static const char *const paths[] = {" f.png", "  f.png", "\t\nf.png", "f.png"};
     struct receipts receipts;
+    struct receipt from = {.job = "0100", .step = 1, .task = 2};
     struct stat status = {.st_size = 5};
 
     (void)state;
-    assert_int_equal(receipts_open(&receipts, "0100", "/out"), 0);
-    for (size_t i = 0; i < 4; i++)
-        assert_int_equal(receipts_add(&receipts, paths[i], i, 1, 2, &status), 0);
+    assert_int_equal(receipts_open(&receipts, "/spaces"), 0);
+    for (size_t i = 0; i < 4; i++) {
+        from.sequence = i;
+        assert_int_equal(receipts_add(&receipts, &from, paths[i], &status), 0);
+    }
     receipts_deinit(&receipts);
 
-    assert_int_equal(receipts_open(&receipts, "0100", "/out"), 0);
+    assert_int_equal(receipts_open(&receipts, "/spaces"), 0);
     assert_int_equal(receipts.n, 4);
     for (size_t i = 0; i < 4; i++) {
         const struct receipt *receipt = receipts_find(&receipts, paths[i]);
@@ -198,6 +218,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_farm_is_chosen_by_name_environment_or_default),
+        cmocka_unit_test(quotes_and_a_byte_order_mark_are_no_part_of_it),
         cmocka_unit_test(the_only_farm_needs_no_default),
         cmocka_unit_test(an_error_names_the_file_and_the_line),
         cmocka_unit_test(a_new_key_is_never_written_over_another),

@@ -94,7 +94,7 @@ static void begin(struct fixture *fixture, const char *const *outputs, size_t n)
     homing->fd = open(fixture->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     homing->steps = one_step();
     declare(homing, outputs, n);
-    assert_int_equal(receipts_open(&homing->receipts, homing->id, fixture->folder), 0);
+    assert_int_equal(receipts_open(&homing->receipts, fixture->folder), 0);
 }
 
 static const char *const ONE[] = {"/renders/out"};
@@ -219,6 +219,69 @@ static void a_newer_result_of_the_same_task_replaces_it_and_an_older_does_not(vo
     assert_int_equal(fixture->homing.conflicts, 0);
 }
 
+/* From here on it is another job, submitted at that time. */
+static void another_job(struct fixture *fixture, const char *id, int64_t submitted_wall_s)
+{
+    again(fixture);
+    strcpy(fixture->homing.id, id);
+    fixture->homing.submitted_wall_s = submitted_wall_s;
+}
+
+static void
+a_newer_jobs_result_replaces_an_older_jobs_and_an_older_ones_only_where_asked(void **state)
+{
+    struct fixture *fixture = *state;
+
+    another_job(fixture, "aaaa", 100);
+    assert_int_equal(home_one(fixture, 90, 6, 0, " f.png"), 0);
+    another_job(fixture, "bbbb", 200);
+    assert_int_equal(home_one(fixture, 5, 7, 1, " f.png"), 0); /* its sequence says nothing */
+    holds(fixture, " f.png", "version two!");
+    another_job(fixture, "aaaa", 100);
+    assert_int_equal(home_one(fixture, 90, 6, 0, " f.png"), 0);
+    assert_int_equal(fixture->homing.conflicts, 1);
+    assert_non_null(strstr(fixture->homing.conflict, "newer job, bbbb"));
+    holds(fixture, " f.png", "version two!");
+    fixture->fetch.replace = true;
+    another_job(fixture, "aaaa", 100);
+    assert_int_equal(home_one(fixture, 90, 6, 0, " f.png"), 0);
+    holds(fixture, " f.png", "version one!");
+    put(fixture, " f.png", "painted over");
+    another_job(fixture, "cccc", 300);
+    assert_int_equal(home_one(fixture, 90, 6, 0, " f.png"), 0);
+    assert_int_equal(fixture->homing.conflicts, 1);
+    holds(fixture, " f.png", "painted over");
+}
+
+static off_t receipts_bytes(struct fixture *fixture)
+{
+    struct stat status;
+
+    assert_int_equal(fstat(fixture->homing.receipts.file, &status), 0);
+    return status.st_size;
+}
+
+static void records_that_were_replaced_do_not_pile_up(void **state)
+{
+    struct fixture *fixture = *state;
+    struct receipt receipt = {.job = "0123"};
+    struct stat status = {.st_size = 7};
+
+    for (unsigned i = 0; i < 1200; i++) {
+        receipt.sequence = i;
+        assert_int_equal(receipts_add(&fixture->homing.receipts, &receipt, "f.png", &status), 0);
+    }
+    off_t before = receipts_bytes(fixture);
+    struct receipts meanwhile;
+    assert_int_equal(receipts_open(&meanwhile, fixture->folder), 0); /* somebody still adds */
+    assert_int_equal(receipts_bytes(fixture), before);
+    receipts_deinit(&meanwhile);
+    again(fixture);
+    assert_in_range(receipts_bytes(fixture), 1, before / 100);
+    again(fixture);
+    assert_int_equal(receipts_find(&fixture->homing.receipts, "f.png")->sequence, 1199);
+}
+
 static void what_a_person_changed_is_left_and_the_rest_comes_home(void **state)
 {
     struct fixture *fixture = *state;
@@ -330,6 +393,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_was_written_is_skipped_the_next_time),
         TEST(a_newer_result_of_the_same_task_replaces_it_and_an_older_does_not),
+        TEST(a_newer_jobs_result_replaces_an_older_jobs_and_an_older_ones_only_where_asked),
+        TEST(records_that_were_replaced_do_not_pile_up),
         TEST(what_a_person_changed_is_left_and_the_rest_comes_home),
         TEST(a_file_nobody_fetched_is_compared),
         TEST(two_tasks_that_write_one_path_are_both_named),

@@ -60,6 +60,18 @@ static void a_key_file_is_private_read_back_and_never_written_over(void **state)
     assert_int_equal(identity_key_save(below("none/key"), &keys), -ENOENT);
 }
 
+static void a_new_keys_text_is_no_option(void **state)
+{
+    struct link_keypair keys;
+    char text[IDENTITY_Z85_SIZE];
+
+    for (int i = 0; i < 1000; i++) { /* one in 85 would begin so */
+        assert_int_equal(identity_key_new(&keys), 0);
+        identity_key_text(&keys.public_key, text);
+        assert_int_not_equal(text[0], '-');
+    }
+}
+
 static void a_key_file_with_any_byte_changed_is_refused(void **state)
 {
     _cleanup_(bytes_deinit) struct bytes file = {0};
@@ -228,6 +240,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_key_file_is_private_read_back_and_never_written_over),
+        cmocka_unit_test(a_new_keys_text_is_no_option),
         cmocka_unit_test(a_key_file_with_any_byte_changed_is_refused),
         cmocka_unit_test(a_key_has_one_text),
         cmocka_unit_test(a_secret_is_made_once_and_kept),

@@ -7,6 +7,7 @@ nothing beside itself. Few samples, a fixed seed and no denoiser: a frame has th
 wherever the same Blender renders it.
 """
 import math
+import os
 import sys
 
 import bpy
@@ -135,7 +136,7 @@ def main():
     light_and_camera(scene)
     settings(scene)
     bpy.context.preferences.filepaths.save_version = 0
-    bpy.ops.wm.save_as_mainfile(filepath=sys.argv[-1], compress=True)
+    bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath(sys.argv[-1]), compress=True)
 
 
 main()
