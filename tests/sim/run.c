@@ -5,6 +5,8 @@
 
 /* Resumes what is paused and takes back what operators did, so that at the end nothing may be
  * unfinished but for a reason. */
+enum { ROUNDS_MAX = 50 }; /* of calm: who is not done by then never will be */
+
 static void calm_down(struct world *world)
 {
     world->calm = true;
@@ -38,8 +40,10 @@ static bool settled(const struct world *world)
     for (uint32_t i = 0; i < world->n_jobs; i++) {
         struct job_view view;
 
-        if (core_job(world->core, &world->jobs[i].id, &view) && view.state == JOB_PAUSED &&
-            !view.archived)
+        if (!core_job(world->core, &world->jobs[i].id, &view))
+            continue;
+        if ((view.state == JOB_PAUSED && !view.archived) ||
+            view.counts.leased + view.counts.running > 0)
             return false;
     }
     for (uint32_t i = 0; i < WORKERS; i++) {
@@ -60,8 +64,11 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace)
     world->ends_ns = stormy_ns;
     while (world_run(world))
         ;
-    do { /* a job may pause itself again over its failures, a worker be set aside */
+    unsigned rounds = 0;
+
+    do { /* a job may pause itself again over its failures, a worker be set aside, a task be long */
         calm_down(world);
+        CHECK(rounds++ < ROUNDS_MAX);
         world->ends_ns = world->now_ns + 2000 * SECOND;
         while (world_run(world))
             ;
