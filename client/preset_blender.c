@@ -60,9 +60,9 @@ static const char script[] =
     "            remap(system.point_cache)\n"
     "scene = bpy.context.scene\n"
     "render = scene.render\n"
-    "if render.is_movie_format:\n"
+    "if render.is_movie_format and ending == '-':\n"
     "    print('openjd_fail: the scene writes a movie (%s), which cannot be split into frames: '\n"
-    "          'choose an image format in Output Properties' % render.image_settings.file_format)\n"
+    "          'name pictures, such as -o out/shot.####.png' % render.image_settings.file_format)\n"
     "    sys.exit(1)\n"
     "if scene.camera is None:\n"
     "    print('openjd_fail: the scene has no camera: set one in Scene Properties')\n"
@@ -152,6 +152,12 @@ static int blender_scan(struct preset_scene *scene, struct inputs *inputs)
             return 0;
         complain("%s: its range cannot be seen either: say which frames with -f",
                  scene->options->scene);
+        return EXIT_USAGE;
+    }
+    if (*scan.movie && !*scene->picture) {
+        complain("%s: it writes a movie (%s), and frames of a movie cannot be rendered apart: name "
+                 "pictures, such as -o '%s-frames/%s.####.png'",
+                 scene->options->scene, scan.movie, scene->base, scene->base);
         return EXIT_USAGE;
     }
     return scene->n_frames ? 0 : preset_range(scene, scan.first, scan.last, scan.step);

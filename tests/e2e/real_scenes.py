@@ -117,6 +117,22 @@ def a_scene_in_the_home_folder_is_refused_with_the_way_out():
 
 
 @scenario
+def a_scene_that_writes_a_movie_is_refused_with_the_way_out_and_taken_once_pictures_are_named():
+    with Farm() as farm:
+        ann, scene = farm_without_workers(farm), farm.path("shot/film.blend")
+        os.makedirs(farm.path("shot"))
+        run(["blender", "--background", "--factory-startup", "-noaudio", "--python-exit-code", "1", "--python-expr",
+             "import bpy; s = bpy.context.scene; s.render.image_settings.file_format = 'FFMPEG'; s.render.engine = 'CYCLES'; "
+             "s.cycles.samples = 1; s.cycles.use_denoising = False; bpy.ops.wm.save_as_mainfile(filepath='%s')" % scene], farm.folder)
+        answer = ann.ask("submit", scene, "-f", "1", code=2)
+        check("it writes a movie (FFMPEG)" in answer.err and "film.####.png" in answer.err, answer)
+        farm.worker("box1", "--slots", "1")
+        out = farm.path("out")
+        ann.ask("render", scene, "-f", "1", "-o", out + "/film.####.png", "--size", "32x24", code=0)
+        equal(list(tree(out)), ["film.0001.png"], "what came home")
+
+
+@scenario
 def device_gpu_waits_for_a_worker_with_a_card_and_never_falls_back():
     with Farm() as farm:
         ann, scene = farm_without_workers(farm), shared_set(farm)
