@@ -563,6 +563,12 @@ void local_run_name(const struct options *options, const char *out, char ret_run
         bytes_printf(&text, "p %s=%s\n", options->params[i].name, options->params[i].value);
     for (size_t i = 0; i < options->n_env; i++)
         bytes_printf(&text, "e %s=%s\n", options->env[i].name, options->env[i].value);
+    for (size_t i = 0; i < options->n_assets; i++)
+        bytes_printf(&text, "a %s\n", options->assets[i]);
+    for (size_t i = 0; i < options->n_exclude; i++)
+        bytes_printf(&text, "x %s\n", options->exclude[i]);
+    for (size_t i = 0; i < options->n_narrow; i++)
+        bytes_printf(&text, "n %s\n", options->narrow[i]);
     if (stat(scene, &status) == 0 && !S_ISDIR(status.st_mode) && (slash = strrchr(scene, '/')) &&
         slash != scene)
         *slash = 0;

@@ -1,0 +1,115 @@
+"""README.md's first session, typed as it is written and in its order; only places, ports, keys and
+sizes are put in (PUT below). What was typed and what came back is printed: the transcript."""
+import os
+import re
+import subprocess
+
+from farm import BROKER, CLIENT, SOURCE, WORKER, Farm, Process, check, equal, main, read, run, scenario, tree, until, write
+
+SMALLER = {"480x270": "48x27", "1-240": "1-12", "1-300": "1-14", "-f 17": "-f 7"}  # a render of minutes is not the point
+
+
+def blocks():
+    """The code blocks of the first session, each a list of lines."""
+    with open(os.path.join(SOURCE, "README.md"), encoding="utf-8") as file:
+        session = file.read().split("## A first session")[1].split("## Read on")[0]
+    return [block.strip("\n").split("\n") for block in re.findall(r"```\n(.*?)```", session, re.S)]
+
+
+class Typist:
+    """Somebody at a shell, in a folder of their own."""
+
+    def __init__(self, farm):
+        self.farm, self.put, self.left = farm, dict(SMALLER), []
+        self.desk = farm.path("desk")
+        write(os.path.join(self.desk, ".keep"), "")
+        os.makedirs(farm.path("bin"))
+        for program in (CLIENT, BROKER, WORKER):
+            os.symlink(program, farm.path("bin", os.path.basename(program)))
+        self.env = dict(farm.env, HOME=farm.path("home"), PATH=farm.path("bin") + ":" + farm.env["PATH"])
+        os.makedirs(self.env["HOME"])
+
+    def line(self, text):
+        for written, here in self.put.items():
+            text = text.replace(written, here)
+        return text
+
+    def type(self, text, code=0):
+        """Runs it as a shell would; what it says."""
+        command = self.line(text)
+        done = subprocess.run(command, shell=True, cwd=self.desk, env=self.env, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=180, check=False)
+        print("$ %s\n%s%s" % (text, done.stdout, done.stderr), flush=True)
+        check(done.returncode == code, "exit code %d, not %d: %s\n%s%s" % (done.returncode, code, command, done.stdout, done.stderr))
+        return done.stdout
+
+    def leave_running(self, text, more=""):
+        """A terminal of its own for what does not end."""
+        print("$ %s &" % text, flush=True)
+        command = ["sh", "-c", "cd '%s' && exec %s %s" % (self.desk, self.line(text).split(" #")[0], more)]
+        process = Process(text.split()[0], command, self.farm.path("terminal%d.log" % len(self.left)), dict(self.env))
+        self.left.append(process)
+        self.farm.processes.append(process)
+        return process
+
+
+def finished(typist):
+    """The next command is typed when the frames are there."""
+    def state():
+        return subprocess.run([typist.farm.path("bin", "westlight"), "show", "last"], env=typist.env, capture_output=True, text=True,
+                              check=False).stdout
+    until(lambda: re.search("^state +done", state(), re.M), state, 120)
+
+
+@scenario
+def the_readmes_first_session_works_as_it_is_written():
+    with Farm() as farm:
+        typist = Typist(farm)
+        local, broker, keys, config, works, workers = blocks()
+        os.symlink(os.path.join(SOURCE, "tests"), os.path.join(typist.desk, "tests"))
+        check("24 of 24" in typist.type(local[0]), "24 frames")
+        equal(len(tree(os.path.join(typist.desk, "lighthouse-frames"))), 24, "frames in lighthouse-frames")
+
+        typist.put.update({"/srv/westlight": farm.path("srv"), "/var/lib/westlight": farm.path("worker")})
+        server_key = typist.type(broker[0]).split()[-1]
+        ready = farm.path("ready")
+        typist.leave_running(broker[1], "--control tcp://127.0.0.1:* --bulk tcp://127.0.0.1:* --ready-file " + ready)
+        until(lambda: read(ready, b"").endswith(b"\n"), "the broker is ready")
+        port = re.search(r"control=tcp://127\.0\.0\.1:(\d+)", read(ready).decode()).group(1)
+        typist.put.update({"farm.example:7420": "127.0.0.1:" + port, "SERVER-KEY": server_key})
+
+        typist.put["WORKER-KEY"] = typist.type(keys[0]).strip().split("\n")[0]
+        typist.put["ARTIST-KEY"] = typist.type(keys[1]).strip().split("\n")[0]
+        for line in keys[2:-1]:
+            typist.type(line)
+        typist.leave_running(keys[-1])
+        write(os.path.join(typist.env["HOME"], ".config/westlight/config"), typist.line("\n".join(config)) + "\n", 0o600)
+
+        run(["blender", "--background", "--factory-startup", "-noaudio", "--python-exit-code", "1", "--python-expr",
+             "import bpy; s = bpy.context.scene; s.render.engine = 'CYCLES'; s.cycles.samples = 1; s.cycles.use_denoising = False; "
+             "s.render.resolution_x, s.render.resolution_y = 32, 24; "
+             "bpy.ops.wm.save_as_mainfile(filepath='%s/shot.blend')" % typist.desk], farm.folder)
+        os.unlink(os.path.join(typist.desk, "tests"))  # the scene's folder travels
+        first = re.search(r"\b[0-9a-f]{32}\b", typist.type(works[0])).group()
+        typist.put["3f2a9c"] = first[:6]
+        for line in works[1:]:
+            if "resubmit" in line or "archive" in line:
+                finished(typist)
+            typist.type(line)
+        equal(sorted(tree(os.path.join(typist.desk, "frames"))), ["shot.%04d.png" % n for n in range(1, 13)], "frames fetched")
+
+        boss = typist.type("westlight key new --key operator.key").strip().split("\n")[0]
+        typist.put["OPERATOR-KEY"] = boss
+        typist.type("westlight-broker allow --state /srv/westlight --role operator --name Grace 'OPERATOR-KEY'")
+        second = typist.type("westlight key new --key second.key").strip().split("\n")[0]
+        typist.put["SECOND-KEY"] = second
+        typist.type("westlight-broker allow --state /srv/westlight --role worker --name node2 'SECOND-KEY'")
+        path = os.path.join(typist.env["HOME"], ".config/westlight/config")
+        write(path, read(path).decode().replace("~/.config/westlight/key", typist.desk + "/operator.key"), 0o600)
+        for line in workers:
+            typist.type(line)
+        check("node1" in typist.type("westlight workers"), "its worker is listed")
+
+
+if __name__ == "__main__":
+    main()
