@@ -65,6 +65,11 @@ static int task_choose(struct westlight *westlight, const char *id, const struct
         *ret_task = failed ? failure.task : 0;
         return 0;
     }
+    if (args->n_frames > 1 || args->frames[0].first != args->frames[0].last) {
+        complain("log -f %s: it shows one frame at a time: name one, such as -f %" PRId64,
+                 args->frames_text, args->frames[0].first);
+        return EXIT_USAGE;
+    }
     for (uint32_t step = first; step < n_steps && task < 0; step++) {
         r = westlight_task_of_frame(westlight, id, step, args->frames[0].first, &task);
         if (r)

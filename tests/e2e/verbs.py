@@ -205,6 +205,7 @@ def the_log_of_each_attempt_is_kept_and_a_running_one_can_be_followed():
         attempts = ann.ask("log", job, "-f", "9", "--json", code=0).json
         equal([(a["number"], a["class"], a["worker"]) for a in attempts], [(1, "renderer failed", "box1"), (2, "ok", "box1")], "attempts")
         check("there is none of that number" in ann.ask("log", job, "-f", "9", "--attempt", 3).err, "a third one")
+        check("one frame at a time" in ann.ask("log", job, "-f", "9-10", code=2).err, "two frames")
         check("no frame 10" in ann.ask("log", job, "-f", "10", code=2).err, "another frame")
 
 
