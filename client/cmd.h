@@ -5,6 +5,15 @@
 
 #include <client/options.h>
 
+/* A row of the table in main.c; `usage` is also where completion finds the options. */
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary, *usage;
+};
+extern const struct command cmd_table[];
+extern const size_t cmd_table_size;
+
 int cmd_render(int argc, char **argv);
 int cmd_submit(int argc, char **argv);
 int cmd_jobs(int argc, char **argv);
@@ -22,6 +31,7 @@ int cmd_resubmit(int argc, char **argv);
 int cmd_archive(int argc, char **argv);
 int cmd_workers(int argc, char **argv);
 int cmd_key(int argc, char **argv);
+int cmd_completion(int argc, char **argv);
 
 /* What most commands take: [--farm NAME] [--json] [-f FRAMES] [-o DIR] [...] and words. */
 struct cmd_args {

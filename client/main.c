@@ -13,12 +13,6 @@
 #include <client/local.h>
 #include <client/preset.h>
 
-struct command {
-    const char *name;
-    int (*run)(int argc, char **argv);
-    const char *summary, *usage;
-};
-
 #define JOB_HELP "JOB is an id, the first digits of one, or 'last'."
 #define RENDER_HELP                                                                                \
     "SCENE [-f FRAMES] [-o DIR|PATTERN] [--local [--workers N] [--slots N]]\n"                     \
@@ -62,7 +56,7 @@ struct command {
     "JOB [-f FRAMES] [--name TEXT] [--note TEXT] [--tag T]... [--priority N]\n"                    \
     "    [--max-workers N] [--farm NAME] [--json]\n\n  " JOB_HELP "\n"
 
-static const struct command commands[] = {
+const struct command cmd_table[] = {
     {"render", cmd_render, "render a scene and bring its frames home", RENDER_HELP},
     {"submit", cmd_submit, "hand a scene to the farm and return", RENDER_HELP},
     {"jobs", cmd_jobs, "list jobs",
@@ -101,13 +95,19 @@ static const struct command commands[] = {
     {"workers", cmd_workers, "list the farm's workers, or look after them (operators)",
      WORKERS_HELP},
     {"key", cmd_key, "make a key for yourself", "new [--key FILE] [--secret FILE]"},
+    {"completion", cmd_completion, "print what a shell needs to complete commands",
+     "bash|zsh|fish\n\n"
+     "  westlight completion bash > ~/.local/share/bash-completion/completions/westlight\n"
+     "  westlight completion zsh > ~/.zfunc/_westlight        # a folder of your fpath\n"
+     "  westlight completion fish > ~/.config/fish/completions/westlight.fish"},
 };
+const size_t cmd_table_size = sizeof(cmd_table) / sizeof(cmd_table[0]);
 
 static const struct command *command_find(const char *name)
 {
-    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        if (strcmp(commands[i].name, name) == 0)
-            return &commands[i];
+    for (size_t i = 0; i < cmd_table_size; i++)
+        if (strcmp(cmd_table[i].name, name) == 0)
+            return &cmd_table[i];
     return NULL;
 }
 
@@ -130,8 +130,8 @@ static int help(const char *topic)
     }
 
     printf("westlight %s - render on a farm that is far away\n\n", westlight_version());
-    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        printf("  %-8s %s\n", commands[i].name, commands[i].summary);
+    for (size_t i = 0; i < cmd_table_size; i++)
+        printf("  %-8s %s\n", cmd_table[i].name, cmd_table[i].summary);
     printf("\nwestlight help COMMAND says more; westlight help presets lists scenes it renders.\n"
            "Exit codes: 0 all frames home and verified, 1 some failed, 2 usage,\n"
            "            3 unreachable or refused, 4 partial.\n");

@@ -278,5 +278,21 @@ def lists_and_farms_by_name():
         equal(read(ann.key), key, "the key")
 
 
+@scenario
+def shells_complete_commands_and_the_options_of_each():
+    with Farm() as farm:
+        def complete(*words):
+            script = 'source <("$0" completion bash); COMP_WORDS=(%s); COMP_CWORD=%d; _westlight; echo "${COMPREPLY[@]}"' % (
+                " ".join(words), len(words) - 1)
+            return farm.run("bash", "-c", script, CLIENT).stdout.split()
+        equal(complete("westlight", "re"), ["render", "resume", "retry", "resubmit"], "commands")
+        equal(complete("westlight", "render", "--cl"), ["--clock-range"], "an option of render")
+        equal(complete("westlight", "pause", "--cl"), [], "which pause has not")
+        check("--follow" in complete("westlight", "log", "--"), "an option of log")
+        for shell, words in (("zsh", "'workers:list the farm'\\''s workers"), ("fish", "-n '__fish_seen_subcommand_from log' -l follow")):
+            check(words in farm.run(CLIENT, "completion", shell).stdout, shell, "completion says", words)
+        check("bash, zsh or fish" in farm.run(CLIENT, "completion", "tcsh", code=2).stderr, "another shell")
+
+
 if __name__ == "__main__":
     main()
