@@ -178,6 +178,18 @@ def what_povray_says_of_a_broken_scene_reaches_the_artist():
 
 
 @scenario
+def a_broken_scene_of_240_frames_pauses_itself_after_a_few_attempts():
+    with farm_with_a_neighbour() as (farm, ann):
+        farm.worker("box3", "--slots", "1", "--cores", "1")
+        scene = write(farm.path("shot", "broken.pov"), POV_BROKEN)
+        answer = ann.ask("render", scene, "-f", "1-240", "-o", farm.path("out"), "--size", "16x16", code=1)
+        check("paused itself" in answer.err and "Parse Error" in answer.err and "westlight resume" in answer.err, answer)
+        # Three, and what was on its way by then: one worker of one slot runs one after another.
+        check(3 <= len(farm.attempts(answer.id)) <= 4, "attempts:", farm.attempts(answer.id))
+        equal(ann.show(answer.id)["phase"], "paused", "the phase")
+
+
+@scenario
 def one_frame_that_fails_leaves_the_others_home_and_is_named():
     with farm_with_a_neighbour() as (farm, ann):
         write(farm.path("shot", "input"), "x")
