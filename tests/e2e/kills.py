@@ -60,7 +60,7 @@ def running_on(person, job, name):
 @scenario
 def a_worker_killed_in_mid_frame_and_gone_for_good_has_its_frame_leased_again():
     with Farm() as farm:
-        farm.start_broker()
+        farm.start_broker("--lease-seconds", "6")
         ann, shot = farm.person("ann"), Shot(farm)
         victim = farm.worker("box1", "--slots", "1")
         farm.worker("box2", "--slots", "1")
