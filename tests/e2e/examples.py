@@ -10,11 +10,11 @@ from png import pixels
 
 EXAMPLES = "/usr/share/doc/povray/examples"
 SIZE = (64, 48)
-STILLS = """advanced/teapot/teapot.pov advanced/blocks/stackertransp.pov advanced/chess2.pov advanced/object_pattern.pov advanced/sunsethf.pov
-advanced/desk/desk.pov advanced/wineglass.pov camera/fisheye.pov camera/focalblur.pov camera/mesh_camera/meshcam_persp_demo.pov
-incdemo/metals/golds.pov incdemo/glasses/glass.pov interior/fog_f.pov interior/rainbow1.pov interior/media/hollow1.pov
-language/arrays/array1.pov language/macros/macro2.pov language/fileio/fileio.pov lights/circular.pov lights/arealit1.pov lights/laser.pov
-objects/bezier.pov objects/blob.pov objects/lathe1a.pov objects/mesh2.pov radiosity/cornell.pov templates/Basic_Scenes/DarkBlueSky_Axes.pov""".split()
+STILLS = """advanced/teapot/teapot.pov advanced/blocks/stackertransp.pov advanced/object_pattern.pov advanced/sunsethf.pov
+advanced/desk/desk.pov advanced/wineglass.pov camera/focalblur.pov camera/mesh_camera/meshcam_persp_demo.pov
+incdemo/metals/golds.pov incdemo/glasses/glass.pov interior/fog_f.pov interior/media/hollow1.pov
+language/arrays/array1.pov language/macros/macro2.pov language/fileio/fileio.pov lights/circular.pov lights/laser.pov
+objects/bezier.pov objects/blob.pov objects/mesh2.pov radiosity/cornell.pov templates/Basic_Scenes/DarkBlueSky_Axes.pov""".split()
 ANIMATIONS = ["animations/float1/float1.ini", "animations/vect1/vect1.ini", "animations/splinefollow/splinefollow.ini"]
 
 

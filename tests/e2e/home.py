@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import struct
@@ -168,12 +169,18 @@ def on_a_terminal(person, *argv, columns=80):
     near, far = os.openpty()
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     popen = subprocess.Popen([CLIENT, *argv], stdin=far, stdout=far, stderr=far, env=dict(person.env, TERM="xterm"), start_new_session=True)
+    stream, end = b"", b"<the end>"
+    while not stream.endswith(end):
+        # Behind its last word comes one of ours, because what a terminal holds when it closes may be lost.
+        if popen.poll() is not None:
+            os.write(far, end)
+            while not stream.endswith(end):
+                stream += os.read(near, 65536)
+        elif select.select([near], [], [], 0.05)[0]:
+            stream += os.read(near, 65536)
     os.close(far)
-    stream = b""
-    with contextlib.suppress(OSError):
-        while data := os.read(near, 65536):
-            stream += data
     os.close(near)
+    stream = stream[:-len(end)]
     return popen.wait(60), stream.decode().replace("\r\n", "\n")
 
 
