@@ -49,8 +49,9 @@ static int tag_take(struct edit_args *args, const char *tag)
     return 0;
 }
 
-static int option_take(struct edit_args *args, int option, const char *value)
+static int option_take(void *user, int option, const char *value)
 {
+    struct edit_args *args = user;
     struct westlight_changes *changes = &args->changes;
 
     args->any |= option != LONG_FARM && option != LONG_JSON;
@@ -90,16 +91,10 @@ static int option_take(struct edit_args *args, int option, const char *value)
 static int edit_parse(struct edit_args *args, int argc, char **argv)
 {
     const char *command = argv[0];
-    char program[64];
-    int option, r = 0;
+    int r;
 
     *args = (struct edit_args){0};
-    snprintf(program, sizeof(program), "westlight %s", command);
-    argv[0] = program; /* getopt puts it before its own messages */
-    optind = 0;
-    while (r == 0 && (option = getopt_long(argc, argv, "f:", long_options, NULL)) != -1)
-        r = option_take(args, option, optarg);
-    argv[0] = (char *)(uintptr_t)command;
+    r = options_getopt(argc, argv, "f:", long_options, option_take, args);
     if (r)
         return r;
     if (optind + 1 != argc) {

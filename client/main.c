@@ -149,8 +149,18 @@ static const struct option long_options[] = {
     {"step", required_argument, NULL, 'S'},   {NULL, 0, NULL, 0},
 };
 
-static int arg_take(struct cmd_args *args, const char *command, int option, unsigned takes)
+struct taking {
+    struct cmd_args *args;
+    const char *command;
+    unsigned takes;
+};
+
+static int arg_take(void *user, int option, const char *value)
 {
+    const struct taking *taking = user;
+    struct cmd_args *args = taking->args;
+    const char *command = taking->command;
+    const unsigned takes = taking->takes;
     static const struct {
         char option;
         unsigned need;
@@ -169,7 +179,7 @@ static int arg_take(struct cmd_args *args, const char *command, int option, unsi
 
     switch (option) {
     case 'F':
-        args->farm = optarg;
+        args->farm = value;
         return 0;
     case 'J':
         args->json = true;
@@ -190,20 +200,20 @@ static int arg_take(struct cmd_args *args, const char *command, int option, unsi
         args->undo = true;
         return 0;
     case 'o':
-        args->out = optarg;
+        args->out = value;
         return 0;
     case 'f':
         free(args->frames);
         args->frames = NULL;
-        args->frames_text = optarg;
-        return options_frames("-f", optarg, &args->frames, &args->n_frames);
+        args->frames_text = value;
+        return options_frames("-f", value, &args->frames, &args->n_frames);
     case 'A':
     case 'S':
-        if (options_number(optarg, option == 'A', 1000000,
+        if (options_number(value, option == 'A', 1000000,
                            option == 'A' ? &args->attempt : &args->step))
             return 0;
         complain("%s: --%s %s: it is no number", command, option == 'A' ? "attempt" : "step",
-                 optarg);
+                 value);
         return EXIT_USAGE;
     default:
         return EXIT_USAGE;
@@ -213,16 +223,11 @@ static int arg_take(struct cmd_args *args, const char *command, int option, unsi
 int cmd_parse(struct cmd_args *args, int argc, char **argv, unsigned takes, int min, int max)
 {
     const char *command = argv[0];
-    char program[64];
-    int option, r = 0;
+    struct taking taking = {args, command, takes};
+    int r;
 
     *args = (struct cmd_args){.step = -1};
-    snprintf(program, sizeof(program), "westlight %s", command);
-    argv[0] = program;
-    optind = 0;
-    while (r == 0 && (option = getopt_long(argc, argv, "f:o:", long_options, NULL)) != -1)
-        r = arg_take(args, command, option, takes);
-    argv[0] = (char *)(uintptr_t)command;
+    r = options_getopt(argc, argv, "f:o:", long_options, arg_take, &taking);
     if (r)
         return r;
     while (optind < argc && args->n_words < 4)

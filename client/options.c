@@ -281,8 +281,10 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
-static int option_take(struct options *options, int option, const char *value)
+static int option_take(void *user, int option, const char *value)
 {
+    struct options *options = user;
+
     switch (option) {
     case 'f':
         free(options->frames);
@@ -357,19 +359,28 @@ static int option_take(struct options *options, int option, const char *value)
     }
 }
 
-int options_parse(struct options *options, int argc, char **argv)
+int options_getopt(int argc, char **argv, const char *letters, const struct option *longs,
+                   options_take *take, void *user)
 {
-    const char *command = argv[0];
-    char program[64];
+    char *command = argv[0], program[64];
     int option, r = 0;
 
-    *options = (struct options){.chunk = 1};
     snprintf(program, sizeof(program), "westlight %s", command);
     argv[0] = program; /* getopt puts it before its own messages */
     optind = 0;
-    while (r == 0 && (option = getopt_long(argc, argv, "f:o:p:", long_options, NULL)) != -1)
-        r = option_take(options, option, optarg);
-    argv[0] = (char *)(uintptr_t)command;
+    while (r == 0 && (option = getopt_long(argc, argv, letters, longs, NULL)) != -1)
+        r = take(user, option, optarg);
+    argv[0] = command;
+    return r;
+}
+
+int options_parse(struct options *options, int argc, char **argv)
+{
+    const char *command = argv[0];
+    int r;
+
+    *options = (struct options){.chunk = 1};
+    r = options_getopt(argc, argv, "f:o:p:", long_options, option_take, options);
     if (r)
         return r;
     if (optind == argc) {

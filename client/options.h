@@ -49,6 +49,12 @@ struct options {
 
 /* argv[0] is the command's name. Prints what is wrong, pointing at it. */
 int options_parse(struct options *options, int argc, char **argv);
+/* Gives `take` each option in turn until one is refused; what getopt itself says begins with the
+ * command's name. optind is then the first word. */
+struct option;
+typedef int options_take(void *user, int option, const char *value);
+int options_getopt(int argc, char **argv, const char *letters, const struct option *longs,
+                 options_take *take, void *user);
 void options_deinit(struct options *options);
 /* The value of -p NAME, or `otherwise`. */
 const char *options_param(const struct options *options, const char *name, const char *otherwise);

@@ -12,8 +12,6 @@ struct scan_blender {
     bool seen;         /* false: there is no Blender here, and nothing is known */
     long first, last, step;
     char movie[64];    /* the movie format that it writes; "": pictures */
-    bool denoises;     /* it needs a build with a denoiser */
-    char engine[64];
 };
 int scan_blender(const char *scene, struct inputs *inputs, struct scan_blender *ret_scan);
 

@@ -110,13 +110,9 @@ static const char script[] =
     "        add(path, what)\n"
     "scene = bpy.context.scene\n"
     "render = scene.render\n"
-    "denoises = render.engine == 'CYCLES' and scene.cycles.use_denoising\n"
-    "if scene.use_nodes and scene.node_tree and render.use_compositing:\n"
-    "    denoises = denoises or any(n.bl_idname == 'CompositorNodeDenoise' and not n.mute for n in "
-    "scene.node_tree.nodes)\n"
     "print('\\nwestlight-scan ' + json.dumps({\n"
     "    'files': sorted(files.items()), 'first': scene.frame_start, 'last': scene.frame_end,\n"
-    "    'step': scene.frame_step, 'engine': render.engine, 'denoises': bool(denoises),\n"
+    "    'step': scene.frame_step,\n"
     "    'movie': render.image_settings.file_format if render.is_movie_format else ''}), "
     "flush=True)\n";
 
@@ -178,9 +174,7 @@ static int take(json_t *json, struct inputs *inputs, struct scan_blender *scan)
     scan->first = (long)json_integer_value(json_object_get(json, "first"));
     scan->last = (long)json_integer_value(json_object_get(json, "last"));
     scan->step = (long)json_integer_value(json_object_get(json, "step"));
-    scan->denoises = json_is_true(json_object_get(json, "denoises"));
     text_of(json, "movie", scan->movie, sizeof(scan->movie));
-    text_of(json, "engine", scan->engine, sizeof(scan->engine));
     json_array_foreach(files, i, pair)
     {
         const char *path = json_string_value(json_array_get(pair, 0)),

@@ -15,19 +15,13 @@ import termios
 import threading
 
 from farm import CLIENT, Farm, check, equal, main, read, scenario, tree, until, write
-from kills import Shot
-
-
-def small_farm(farm, slots=2):
-    farm.start_broker()
-    farm.worker("box1", "--no-probe", "--slots", str(slots), "--cores", str(slots))
-    return farm.person("ann"), Shot(farm)
+from kills import shot_farm
 
 
 @scenario
 def two_tasks_that_wrote_one_path_with_different_content_are_named_to_who_builds_on_both():
     with Farm() as farm:
-        ann, shot = small_farm(farm)
+        ann, shot = shot_farm(farm)
         argv = ("render", farm.path("shot"), "--preset", "command", "-f", "7-8", "-o", farm.path("out"))
         answer = ann.ask(*argv, "-p", 'run=echo equal > "$OUT/equal"; echo $FRAME > "$OUT/same"',
                          "-p", 'then=cat "$OUT/same" > "$OUT/end"', code=1)
@@ -42,7 +36,7 @@ def two_tasks_that_wrote_one_path_with_different_content_are_named_to_who_builds
 @scenario
 def show_tells_where_each_frame_stands_in_one_line():
     with Farm() as farm:
-        ann, shot = small_farm(farm)
+        ann, shot = shot_farm(farm)
         job = shot.submit(ann, "1-12")
         shot.wait_starts(lambda starts: sorted(starts) == [1, 2], "two frames run")
         shot.open(1)
@@ -92,7 +86,7 @@ class Wire:
 @scenario
 def a_submission_stopped_while_it_may_be_accepted_says_so():
     with Farm() as farm:
-        ann, shot = small_farm(farm)
+        ann, shot = shot_farm(farm)
         control, bulk = Wire(farm.control), Wire(farm.bulk)
         ann.configure(control=control.endpoint, bulk=bulk.endpoint)
         argv = ("submit", farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p", "run=true")
@@ -120,7 +114,7 @@ def a_submission_stopped_while_it_may_be_accepted_says_so():
 @scenario
 def a_fetch_is_partial_where_results_came_while_it_ran():
     with Farm() as farm:
-        ann, shot = small_farm(farm)
+        ann, shot = shot_farm(farm)
         # Frame 1 leaves more names than a pipe holds: fetch, which nobody reads, stops after its list.
         job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-2", "-o", farm.path("out"), "-p",
                          'run=while [ $FRAME = 2 ] && [ ! -e %s/gate ]; do sleep 0.05; done; [ $FRAME = 2 ] || for i in $(seq 500); do '
@@ -140,7 +134,7 @@ def a_fetch_is_partial_where_results_came_while_it_ran():
 @scenario
 def a_disk_that_fills_is_told_at_once_and_render_goes_on_when_there_is_room():
     with Farm() as farm:
-        ann, shot = small_farm(farm)
+        ann, shot = shot_farm(farm)
         argv = ["render", farm.path("shot"), "--preset", "command", "-f", "1-3", "-p",
                 'run=while [ $FRAME -gt 1 ] && [ ! -e %s/gate ]; do sleep 0.05; done; head -c 100000 /dev/zero > "$OUT/f.$FRAME"' % shot.witness]
 
@@ -187,7 +181,7 @@ def on_a_terminal(person, *argv, columns=80):
 @scenario
 def on_a_terminal_the_bar_stays_on_one_line_and_tells_how_long_it_takes():
     with Farm() as farm:
-        ann, shot = small_farm(farm)
+        ann, shot = shot_farm(farm)
         argv = ("render", farm.path("shot"), "--preset", "command", "-f", "1-24", "-p", 'run=sleep 0.05; echo $FRAME > "$OUT/f.$FRAME"')
         code, stream = on_a_terminal(ann, *argv, "-o", farm.path("out"))
         equal(code, 0, "exit code")
@@ -225,7 +219,7 @@ def on_a_terminal_an_error_is_wrapped_between_words_and_a_command_to_copy_is_not
 @scenario
 def a_name_that_is_no_text_is_listed_as_json_all_the_same():
     with Farm() as farm:
-        ann, shot = small_farm(farm)
+        ann, shot = shot_farm(farm)
         name = "Sz\udcfc\udce2\udc82.blend"  # bytes FC, and E2 82, which is cut off
         job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "--name", name,
                          "-p", 'run=echo x > "$OUT/f"')

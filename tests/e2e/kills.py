@@ -49,6 +49,13 @@ def away(operator):
     return [worker["name"] for worker in operator.ask("workers", "--json", code=0).json if not worker["connected"]]
 
 
+def shot_farm(farm, slots=2):
+    """A broker, one worker, and a gated job waiting to be submitted."""
+    farm.start_broker()
+    farm.worker("box1", "--no-probe", "--slots", str(slots), "--cores", str(slots))
+    return farm.person("ann"), Shot(farm)
+
+
 def running_on(person, job, name):
     """The frame that runs on this worker."""
     for live in person.show(job)["live"]:

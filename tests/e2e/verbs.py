@@ -7,14 +7,7 @@ import signal
 import subprocess
 
 from farm import CLIENT, ID, Farm, alive, check, equal, lines, main, read, scenario, tree, until, write
-from kills import GATED, Shot
-
-
-def shot_farm(farm, slots=2):
-    """A broker, one worker, and a gated job waiting to be submitted."""
-    farm.start_broker()
-    farm.worker("box1", "--no-probe", "--slots", str(slots), "--cores", str(slots))
-    return farm.person("ann"), Shot(farm)
+from kills import GATED, shot_farm
 
 
 @scenario
