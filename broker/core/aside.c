@@ -3,8 +3,9 @@
  * The idea: what tells a broken worker from a broken scene is variety. A worker is set aside when
  * so many different tasks failed on it without a success between, and they are of several jobs, or
  * as many of them were done elsewhere since. It gets no more work for a while, twice as long each
- * time; then one more failure is enough. A second worker is set aside only while half of those
- * connected go on, so that several broken scenes together do not stop the farm.
+ * time; then one more failure is enough. At least half of those connected always go on, so that
+ * several broken scenes together do not stop the farm; the only worker of a farm is never set aside:
+ * nobody would do its work, and jobs pause themselves.
  *
  * The streak follows from attempts and is durable with them; the verdict is a record of its own,
  * because it depends on who is connected.
@@ -96,7 +97,7 @@ static void judge(struct core *core, struct worker *worker)
 
     if (worker->aside || !guilty(worker))
         return;
-    if (fleet->aside > 0 && 2 * (fleet->aside + 1) > fleet->connected)
+    if (2 * (fleet->aside + 1) > fleet->connected)
         return;
     record.tend.tend = TEND_ASIDE;
     record.tend.worker = worker->key;

@@ -65,6 +65,22 @@ static void check_guilty(const struct worker_model *worker)
     CHECK(worker->n_failed >= LIMIT_ASIDE_TASKS && (jobs > 1 || elsewhere >= LIMIT_ASIDE_TASKS));
 }
 
+/* At least half of those connected go on. */
+static void check_half(const struct world *world)
+{
+    uint32_t aside = 0, connected = 0;
+
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        struct worker_view view;
+
+        if (!core_worker_by_key(world->core, &world->workers[i].key, &view) || !view.connected)
+            continue;
+        connected++;
+        aside += view.aside && !view.drained;
+    }
+    CHECK(2 * aside <= connected);
+}
+
 static void check_once(const struct world *world, const struct record *record)
 {
     const struct lease_id *lease = &record->attempt.lease;
@@ -167,6 +183,8 @@ static void check_tend(struct world *world, const struct record *record)
     case TEND_ASIDE:
         CHECK(record->wall_s >= worker->aside_until_wall_s); /* never while it is */
         check_guilty(worker);
+        if (!world->replaying)
+            check_half(world);
         worker->aside_until_wall_s = record->tend.until_wall_s;
         world->asides++;
         return;

@@ -130,8 +130,9 @@ struct worker_model {
 struct world {
     uint64_t seed, random;
     int64_t now_ns, ends_ns;
-    bool trace; /* every message of a worker, to stderr */
-    bool calm;  /* no more faults, no more requests */
+    bool trace;     /* every message of a worker, to stderr */
+    bool calm;      /* no more faults, no more requests */
+    bool replaying; /* a crashed core is gone and the next one is not there yet */
     struct core *core;
     uint32_t epoch;
     struct outbox outbox;

@@ -247,8 +247,10 @@ void world_crash(struct world *world)
     memset(world->floors, 0, sizeof(world->floors));
     uint64_t results = world->results;
 
+    world->replaying = true;
     for (size_t i = 0; i < world->n_records; i++)
         check_record(world, &world->records[i]);
+    world->replaying = false;
     world->results = results;
     world->epoch++;
     world->core = world_replay(world, world->n_records);

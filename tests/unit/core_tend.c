@@ -382,6 +382,19 @@ TEST(many_broken_scenes_stop_half_of_the_farm_at_most)
     farm_free(&farm);
 }
 
+TEST(the_only_worker_goes_on_whatever_it_fails)
+{
+    struct farm farm = busy_farm(1, 4);
+
+    for (unsigned i = 0; i < 4; i++)
+        end_on(&farm, 1, CLASS_OK);
+    for (unsigned i = 0; i < 40; i++)
+        end_on(&farm, 1, CLASS_RENDERER);
+    assert_true(worker_view_of(&farm, 1).failed_in_a_row > LIMIT_ASIDE_TASKS);
+    assert_false(worker_view_of(&farm, 1).aside);
+    farm_free(&farm);
+}
+
 TEST(what_is_not_the_workers_doing_does_not_count)
 {
     struct farm farm = busy_farm(1, 2);
@@ -484,6 +497,7 @@ int main(void)
         cmocka_unit_test(one_broken_scene_sets_nobody_aside),
         cmocka_unit_test(one_job_is_enough_where_its_tasks_are_done_elsewhere),
         cmocka_unit_test(many_broken_scenes_stop_half_of_the_farm_at_most),
+        cmocka_unit_test(the_only_worker_goes_on_whatever_it_fails),
         cmocka_unit_test(what_is_not_the_workers_doing_does_not_count),
         cmocka_unit_test(one_task_that_fails_again_and_again_is_one),
         cmocka_unit_test(clearing_a_worker_leaves_the_marks_of_its_tasks),
