@@ -117,7 +117,8 @@ static void audit_lease(const struct core *core, const struct lease *lease)
           !worker->listed || lease->plan); /* what runs has its room, also after a restart */
     CHECK(link_alone(&lease->running) || (lease_active(lease) && lease->started && !lease->noted));
     CHECK(link_alone(&lease->hungry) ||
-          (lease_active(lease) && !lease->behind && worker_available(worker)));
+          (lease_active(lease) && !lease->behind && worker_available(worker) &&
+           lease->step->demand->hungry_mask >> lease->place & 1));
     CHECK(link_alone(&lease->queued) ||
           (lease_active(lease) && !lease->started && lease->before && !lease->behind));
     CHECK(lease->place == 0 || lease->place <= worker->shape->prefetch ||
@@ -280,8 +281,12 @@ static void audit_demand(const struct core *core, const struct demand *demand)
         return;
     audit_queues(demand);
     CHECK((demand->queues.n > 0) == !link_alone(&demand->runnable));
-    for (unsigned i = 0; i < LIMIT_PREFETCH; i++)
-        CHECK(link_alone(&demand->hungry[i]) == !(demand->hungry_mask >> i & 1));
+    for (uint64_t rest = demand->hungry_mask; rest; rest &= rest - 1) {
+        const struct link *list = &demand->hungry[__builtin_ctzll(rest)];
+
+        CHECK(!link_alone(list)); /* and who is in one has its bit: audit_lease */
+        CHECK(container_of(list->next, struct lease, hungry)->place == list - demand->hungry);
+    }
     CHECK(link_alone(&demand->queued) == link_alone(&demand->stealable));
     CHECK(link_alone(&demand->delayed) == link_alone(&demand->wanting));
     if (demand->queues.n == 0 || core->lease_pool.in_use >= LIMIT_LEASES)

@@ -266,7 +266,7 @@ void worker_unlink(struct world *world, uint32_t number, int64_t away_ns, bool d
     if (!dies)
         return;
     worker->boot[1]++;
-    for (uint32_t i = 0; i < HELD; i++) /* the spool outlives the process, now and then */
+    for (uint32_t i = 0; i < worker->n_held; i++) /* the spool outlives the process, now and then */
         if (worker->held[i].state != RESULT || sim_random(world, 2))
             worker->held[i].state = FREE;
 }
@@ -276,7 +276,7 @@ int64_t worker_next_ns(const struct world *world, uint32_t number)
     const struct sim_worker *worker = &world->workers[number];
     int64_t next_ns = worker->linked && !worker->paused ? worker->beat_ns : worker->wake_ns;
 
-    for (uint32_t i = 0; i < HELD && !worker->paused; i++)
+    for (uint32_t i = 0; i < worker->n_held && !worker->paused; i++)
         if (worker->held[i].state == RUNNING && worker->held[i].ends_ns < next_ns)
             next_ns = worker->held[i].ends_ns;
     return next_ns;
@@ -331,7 +331,7 @@ static void lease_begin(struct world *world, uint32_t number, struct sim_lease *
     struct sim_worker *worker = &world->workers[number];
     uint32_t cards = 0;
 
-    for (uint32_t i = 0; i < HELD; i++)
+    for (uint32_t i = 0; i < worker->n_held; i++)
         if (worker->held[i].state == RUNNING)
             cards |= worker->held[i].gpu_mask;
     CHECK((cards & lease->gpu_mask) == 0); /* also after a restart of the broker */
@@ -350,7 +350,7 @@ static void lease_end(struct world *world, uint32_t number, struct sim_lease *en
 {
     struct sim_worker *worker = &world->workers[number];
 
-    for (uint32_t i = 0; i < HELD; i++) {
+    for (uint32_t i = 0; i < worker->n_held; i++) {
         struct sim_lease *lease = &worker->held[i];
 
         if (lease->state != QUEUED || lease->behind != ended->id.attempt ||
@@ -399,7 +399,7 @@ static void say_running(struct world *world, uint32_t number)
 {
     const struct sim_worker *worker = &world->workers[number];
 
-    for (uint32_t i = 0; i < HELD; i++)
+    for (uint32_t i = 0; i < worker->n_held; i++)
         if (worker->held[i].state == RUNNING)
             lease_say(world, number, &worker->held[i],
                       sim_random(world, 2) ? EVENT_STARTED : EVENT_PROGRESS);
@@ -414,7 +414,7 @@ static void list(struct world *world, uint32_t number)
         [QUEUED] = HELD_QUEUED, [RUNNING] = HELD_RUNNING, [RESULT] = HELD_RESULT};
     size_t n = 0;
 
-    for (uint32_t i = 0; i < HELD; i++)
+    for (uint32_t i = 0; i < worker->n_held; i++)
         if (worker->held[i].state != FREE)
             items[n++] = (struct inventory_item){worker->held[i].id, states[worker->held[i].state],
                                                  worker->held[i].gpu_mask};
@@ -451,7 +451,7 @@ void worker_run(struct world *world, uint32_t number)
     worker->paused = false;
     if (!worker->linked && worker->wake_ns <= world->now_ns)
         hello(world, number);
-    for (uint32_t i = 0; i < HELD; i++) {
+    for (uint32_t i = 0; i < worker->n_held; i++) {
         struct sim_lease *lease = &worker->held[i];
 
         if (lease->state != RUNNING || lease->ends_ns > world->now_ns)
@@ -474,7 +474,7 @@ void worker_run(struct world *world, uint32_t number)
         worker->beat_ns = world->now_ns + 5 * SECOND;
         if (worker->welcomed)
             world_send(world, number, &event);
-        for (uint32_t i = 0; i < HELD && worker->welcomed; i++)
+        for (uint32_t i = 0; i < worker->n_held && worker->welcomed; i++)
             if (worker->held[i].state == RUNNING)
                 lease_say(world, number, &worker->held[i], EVENT_PROGRESS);
         trouble(world, number);
@@ -483,7 +483,7 @@ void worker_run(struct world *world, uint32_t number)
 
 static struct sim_lease *held_find(struct sim_worker *worker, const struct lease_id *id)
 {
-    for (uint32_t i = 0; i < HELD; i++)
+    for (uint32_t i = 0; i < worker->n_held; i++)
         if (worker->held[i].state != FREE && worker->held[i].id.attempt == id->attempt &&
             worker->held[i].id.epoch == id->epoch)
             return &worker->held[i];
@@ -498,9 +498,15 @@ static void assigned(struct world *world, uint32_t number, const struct effect *
     struct sim_lease *lease = NULL,
                      *before = effect->assign.behind ? held_find(worker, &ahead) : NULL;
 
-    for (uint32_t i = 0; i < HELD && !lease; i++)
+    while (worker->n_held > 0 && worker->held[worker->n_held - 1].state == FREE)
+        worker->n_held--;
+    for (uint32_t i = 0; i < worker->n_held && !lease; i++)
         lease = worker->held[i].state == FREE ? &worker->held[i] : NULL;
-    CHECK(lease && !held_find(worker, &effect->lease));
+    if (!lease) {
+        CHECK(worker->n_held < HELD);
+        lease = &worker->held[worker->n_held++];
+    }
+    CHECK(!held_find(worker, &effect->lease));
     *lease = (struct sim_lease){
         .state = QUEUED, .id = effect->lease, .gpu_mask = effect->assign.gpu_mask};
     if (!effect->assign.behind && sim_chance(world, 150)) {

@@ -286,13 +286,30 @@ void check_restored(struct world *world)
     core_free(restored);
 }
 
+bool check_explained(const struct world *world, uint32_t number, uint32_t step, uint32_t index)
+{
+    const struct sim_job *job = &world->jobs[number];
+    enum task_state state = TASK_WAITING;
+    uint32_t floor = 0;
+    struct why why;
+
+    CHECK(core_task(world->core, &job->id, (struct task_id){step, index}, &state, &floor));
+    if (state == TASK_DONE || state == TASK_CANCELLED || state == TASK_FAILED ||
+        state == TASK_LEFT_OUT)
+        return true;
+    if (state != TASK_READY && state != TASK_WAITING)
+        return false;
+    core_why(world->core, &job->id, step, &why);
+    return (job->impossible && why.kind == WHY_NO_AMOUNT && why.wanted == 1000) ||
+           (state == TASK_WAITING && why.kind == WHY_DEPENDS);
+}
+
 static void check_task(struct world *world, uint32_t number, uint32_t step, uint32_t index)
 {
     const struct sim_job *job = &world->jobs[number];
     const struct task_model *model = &world->model[number][step][index];
     enum task_state state = TASK_WAITING;
     uint32_t floor = 0;
-    struct why why;
 
     CHECK(core_task(world->core, &job->id, (struct task_id){step, index}, &state, &floor));
     CHECK((state == TASK_DONE) == model->done);
@@ -300,14 +317,7 @@ static void check_task(struct world *world, uint32_t number, uint32_t step, uint
     CHECK((state == TASK_FAILED) == model->failed);
     CHECK((state == TASK_LEFT_OUT) == model->left_out);
     CHECK(floor == model->floor);
-    if (state == TASK_DONE || state == TASK_CANCELLED || state == TASK_FAILED ||
-        state == TASK_LEFT_OUT)
-        return;
-    core_why(world->core, &job->id, step, &why);
-    bool nobody_can = job->impossible && why.kind == WHY_NO_AMOUNT && why.wanted == 1000;
-
-    CHECK(state == TASK_READY || state == TASK_WAITING);
-    CHECK(nobody_can || (state == TASK_WAITING && why.kind == WHY_DEPENDS));
+    CHECK(check_explained(world, number, step, index));
 }
 
 void check_end(struct world *world)

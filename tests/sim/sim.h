@@ -94,6 +94,7 @@ struct sim_worker {
     bool blender;
     bool bad; /* whatever it runs fails */
     struct sim_lease held[HELD];
+    uint32_t n_held; /* from there on all are FREE */
 };
 
 /* A message in flight towards the broker, or an effect on its way out. */
@@ -134,6 +135,7 @@ struct world {
     bool calm;      /* no more faults, no more requests */
     bool replaying; /* a crashed core is gone and the next one is not there yet */
     struct core *core;
+    struct core *restored; /* made of the records alone, as they come */
     uint32_t epoch;
     struct outbox outbox;
     struct record *records;
@@ -202,5 +204,7 @@ void check_limits(const struct world *world); /* after each step: what it has as
 /* Right after an edit of frames was taken: it did what it says. */
 void check_frames(struct world *world, const struct sim_request *request);
 void check_restored(struct world *world);
+/* A task that has ended, or will not for a reason that stays. */
+bool check_explained(const struct world *world, uint32_t number, uint32_t step, uint32_t index);
 void check_end(struct world *world);
 uint32_t sim_job_number(const struct world *world, const struct job_id *id);
