@@ -27,6 +27,10 @@ build_ready build -Dwerror=true -Dbuildtype=debugoptimized || finish
 build_ready build-asan -Dwerror=true -Dbuildtype=debugoptimized \
   -Db_sanitize=address,undefined -Db_lundef=false || finish
 
+# The simulation's seeds are the commit's own.
+WESTLIGHT_COMMIT=$(git rev-parse HEAD 2>/dev/null || :)
+export WESTLIGHT_COMMIT
+
 run() { # folder, suites...: meson says how it goes; what counts is in testlog.json
   folder=$1
   shift

@@ -210,6 +210,26 @@ void check_effect(const struct world *world, const struct effect *effect)
     CHECK(pooled == job->pooled && (!pooled || strcmp(worker->pool, "a") == 0));
 }
 
+void check_verdicts(const struct world *world, const struct event *event)
+{
+    for (size_t i = 0; i < world->outbox.n_effects; i++) {
+        const struct effect *effect = &world->outbox.effects[i];
+        const struct lease_id *id = &effect->lease;
+        const struct inventory_item *item = event->inventory.items;
+
+        if (effect->kind != EFFECT_VERDICT || effect->verdict.mark_only ||
+            effect->verdict.verdict != VERDICT_DROP)
+            continue;
+        while (memcmp(&item->lease, id, sizeof(*id)) != 0)
+            item++;
+        const struct task_model *task =
+            &world->model[sim_job_number(world, &id->job)][id->task.step][id->task.index];
+
+        CHECK(item->state == HELD_QUEUED || id->floor != task->floor || task->done ||
+              task->cancelled || task->left_out);
+    }
+}
+
 static void check_edit(struct world *world, const struct record *record)
 {
     const uint32_t number = sim_job_number(world, &record->job);

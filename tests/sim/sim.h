@@ -170,6 +170,7 @@ void world_deinit(struct world *world);
 void world_event(struct world *world, struct event *event);
 void world_sync(struct world *world);  /* records become durable, effects leave */
 void world_crash(struct world *world); /* without what was not synced */
+extern bool world_sends_early;         /* a plant: whatever waits for a sync has left already */
 struct core *world_replay(const struct world *world, size_t n_records);
 void world_send(struct world *world, uint32_t worker, const struct event *event);
 bool world_run(struct world *world); /* one more thing happens; false: nothing will */
@@ -199,6 +200,8 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace);
 
 /* check.c */
 void check_record(struct world *world, const struct record *record);
+/* What a worker still does is not taken from it without a reason. */
+void check_verdicts(const struct world *world, const struct event *event);
 void check_effect(const struct world *world, const struct effect *effect);
 void check_limits(const struct world *world); /* after each step: what it has assigned */
 /* Right after an edit of frames was taken: it did what it says. */

@@ -147,6 +147,8 @@ void world_event(struct world *world, struct event *event)
         world->waiting[world->n_waiting].effect = world->outbox.effects[i];
         world->waiting[world->n_waiting++].after = before + world->outbox.effects_after[i];
     }
+    if (event->kind == EVENT_INVENTORY)
+        check_verdicts(world, event);
     core_audit(world->core);
     check_limits(world);
     if (world->events % 32 == 0) /* restoring equals having lived */
@@ -239,8 +241,15 @@ void world_sync(struct world *world)
     world->n_waiting = 0;
 }
 
+bool world_sends_early;
+
 void world_crash(struct world *world)
 {
+    size_t durable = world->n_durable;
+
+    if (world_sends_early)
+        world_sync(world);
+    world->n_durable = durable;
     core_free(world->core);
     core_free(world->restored);
     world->n_records = world->n_durable;
