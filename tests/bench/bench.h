@@ -3,4 +3,5 @@
  */
 #pragma once
 
+int bench_core(int argc, char **argv);
 int bench_latency(int argc, char **argv);

@@ -11,6 +11,7 @@ int main(int argc, char **argv)
         int (*run)(int argc, char **argv);
         const char *summary;
     } benches[] = {
+        {"core", bench_core, "events a second through the core alone"},
         {"latency", bench_latency, "submit to task start on an idle farm"},
     };
 
