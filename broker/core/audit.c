@@ -113,8 +113,9 @@ static void audit_lease(const struct core *core, const struct lease *lease)
     CHECK(!lease->before || lease->before->step->demand == lease->step->demand);
     CHECK(!lease->before || !lease->plan); /* the queued hold nothing */
     CHECK(!lease->lapsed || !lease->plan);
-    CHECK(!lease_active(lease) || !lease->started || lease->rendered || !worker->connected ||
-          !worker->listed || lease->plan); /* what runs has its room, also after a restart */
+    /* What runs has its room, also after a restart and until it has stopped. */
+    CHECK(lease->lapsed || !lease->started || lease->rendered || !worker->connected ||
+          !worker->listed || lease->plan);
     CHECK(link_alone(&lease->running) || (lease_active(lease) && lease->started && !lease->noted));
     CHECK(link_alone(&lease->hungry) ||
           (lease_active(lease) && !lease->behind && worker_available(worker) &&

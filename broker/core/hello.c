@@ -168,12 +168,13 @@ static void inventory_done(struct core *core, struct worker *worker)
             lease_lost(core, lease);
     }
     worker->listed = true;
-    /* Also what was noted before a restart and held nothing until its worker came. */
+    /* Also what was noted before a restart and held nothing until its worker came, and what is to
+     * stop since it was listed: until it has, it is in the way. */
     list_each(link, &worker->leases)
     {
         struct lease *lease = container_of(link, struct lease, of_worker);
 
-        if (lease_active(lease) && lease->place == 0 && !lease->rendered)
+        if (!lease->lapsed && lease->place == 0 && !lease->rendered)
             lease_take(core, lease, lease->gpu_mask);
     }
     worker_regroup(&core->fleet, worker);

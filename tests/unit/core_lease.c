@@ -367,6 +367,39 @@ TEST(a_worker_that_comes_back_after_a_restart_with_its_noted_task_has_no_room_fo
     farm_free(&farm);
 }
 
+TEST(what_is_stopped_while_the_list_still_comes_is_in_the_way_until_it_has_stopped)
+{
+    struct farm farm = farm_new();
+    struct plan_job job = {1, 1, 0, {{.tasks = 2, .cards = 1}}};
+    struct plan_worker node = {.number = 1, .slots = 1, .cards = 1, .card_memory_mib = 8000};
+    struct record record = {0};
+
+    submit(&farm, &job);
+    record = farm.outbox.records[0];
+    join(&farm, &node);
+    struct lease_id lease = assigned(&farm, 0);
+    struct inventory_item item = {lease, HELD_RUNNING, 1};
+
+    farm_free(&farm);
+    farm = restarted(&job, &record, 1);
+    hello(&farm, &node, 2, 1);
+    struct event part = {.kind = EVENT_INVENTORY};
+
+    part.inventory.worker = worker_numbered(&farm, 1);
+    part.inventory.items = &item;
+    part.inventory.n_items = 1;
+    farm_step(&farm, &part); /* more of it is to come */
+    assert_int_equal(
+        verb(&farm, 1, VERB_CANCEL, &(struct task_range){0, lease.task.index, lease.task.index}),
+        CODE_OK);
+    assert_int_equal(effects_of(&farm, EFFECT_REVOKE), 1);
+    inventory(&farm, 1, NULL, 0);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    assert_int_equal(result(&farm, 1, lease, CLASS_CANCELLED), CODE_STALE);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1);
+    farm_free(&farm);
+}
+
 TEST(word_that_a_lapsed_lease_runs_may_come_before_the_list)
 {
     struct farm farm = farm_new();
@@ -542,6 +575,8 @@ int main(void)
         cmocka_unit_test(the_same_lease_is_lost_once_however_often_its_worker_is_silent),
         cmocka_unit_test(a_broker_that_does_not_read_takes_nobody_for_silent),
         cmocka_unit_test(a_task_is_not_given_up_while_those_that_could_run_it_are_held),
+        cmocka_unit_test(
+            what_is_stopped_while_the_list_still_comes_is_in_the_way_until_it_has_stopped),
         cmocka_unit_test(word_that_a_lapsed_lease_runs_may_come_before_the_list),
     };
 
