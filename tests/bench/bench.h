@@ -4,4 +4,5 @@
 #pragma once
 
 int bench_core(int argc, char **argv);
+int bench_recover(int argc, char **argv);
 int bench_latency(int argc, char **argv);

@@ -1,8 +1,9 @@
 /* core.c - events a second through the core alone: a full farm, and queues that stay long.
  *
- * Every worker keeps all its slots and its queue full; each task is three events (started, progress,
- * result), and each worker beats once for each round of its slots. What the core says is taken and
- * acted upon as a worker would, within the time that is measured; nothing is stored or sent.
+ * Every worker keeps all its slots and its queue full; each task is three events (started,
+ * progress, result), and each worker beats once for each round of its slots. What the core says is
+ * taken and acted upon as a worker would, within the time that is measured; nothing is stored or
+ * sent.
  */
 #include <tests/bench/bench.h>
 
@@ -134,12 +135,10 @@ static void round_run(struct bench *bench)
 
 int bench_core(int argc, char **argv)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                            {"workers", required_argument, NULL, 'w'},
-                                            {"jobs", required_argument, NULL, 'n'},
-                                            {"tasks", required_argument, NULL, 't'},
-                                            {"events", required_argument, NULL, 'e'},
-                                            {0}};
+    static const struct option options[] = {
+        {"json", no_argument, NULL, 'j'},         {"workers", required_argument, NULL, 'w'},
+        {"jobs", required_argument, NULL, 'n'},   {"tasks", required_argument, NULL, 't'},
+        {"events", required_argument, NULL, 'e'}, {0}};
     unsigned long workers = 1000, jobs = 400, tasks = 4000000, events = 5000000;
     struct core_config config = {.epoch = 1, .seed = 1, .tasks_max = UINT64_MAX / 2};
 
@@ -189,8 +188,8 @@ int bench_core(int argc, char **argv)
            "\"seconds\": %.3f, \"events_per_s\": %.0f, \"ns_per_event\": %.0f, "
            "\"queued_bytes_per_task\": %.2f}\n",
            workers, SLOTS, STUDIOS, jobs, tasks, n, (unsigned long long)bench.done,
-           (unsigned long long)(bench.assigned - assigned), seconds, n / seconds,
-           1e9 * seconds / n, 1024.0 * (double)(after.ru_maxrss - before.ru_maxrss) / (double)tasks);
+           (unsigned long long)(bench.assigned - assigned), seconds, n / seconds, 1e9 * seconds / n,
+           1024.0 * (double)(after.ru_maxrss - before.ru_maxrss) / (double)tasks);
     core_free(bench.core);
     outbox_deinit(&bench.outbox);
     free(bench.nodes);

@@ -13,6 +13,7 @@ int main(int argc, char **argv)
     } benches[] = {
         {"core", bench_core, "events a second through the core alone"},
         {"latency", bench_latency, "submit to task start on an idle farm"},
+        {"recover", bench_recover, "how long a broker with a long history is away"},
     };
 
     for (size_t i = 0; argc > 1 && i < sizeof(benches) / sizeof(benches[0]); i++)

@@ -1,0 +1,235 @@
+/* recover.c - how long a broker with a long history is away: from its start to its first word.
+ *
+ * The jobs are submitted to a real broker; their results are then written to its store as it would
+ * have written them, each naming a refs block. What is timed is `westlight-broker run` on that
+ * state, from the fork to the ready line, and what it says of its own recovery.
+ */
+#include <tests/bench/bench.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <broker/store/store.h>
+#include <client/local.h>
+#include <proto/base/clock.h>
+#include <proto/identity.h>
+#include <proto/westlight.pb-c.h>
+
+enum { BATCH = 4096, WORKERS = 200 };
+
+extern char **environ;
+
+struct history {
+    char folder[128];
+    long jobs, tasks; /* tasks of each */
+    struct job_id *ids;
+    uint64_t sequence;
+    double write_s;
+};
+
+static int jobs_submit(struct history *history, const struct westlight_farm *farm)
+{
+    struct westlight *westlight = NULL;
+    const struct westlight_range frames = {1, history->tasks, 1};
+    char why[512] = "", id[WESTLIGHT_ID_TEXT];
+    int r = westlight_open(farm, 10000, &westlight, why, sizeof(why));
+
+    for (long i = 0; r == 0 && i < history->jobs; i++) {
+        struct westlight_job *job = westlight_job_new("history");
+        struct westlight_step *step = westlight_job_step(job, "render");
+
+        westlight_step_ints(step, "frame", &frames, 1, 1);
+        westlight_step_run(step, "/bin/true", NULL, 0, 60);
+        westlight_step_output(step, "/nothing");
+        r = westlight_submit(westlight, job, NULL, NULL, NULL, id);
+        westlight_job_free(job);
+        for (size_t j = 0; r == 0 && j < sizeof(struct job_id); j++)
+            sscanf(id + 2 * j, "%2hhx", &history->ids[i].bytes[j]);
+    }
+    if (r)
+        fprintf(stderr, "westlight-bench recover: %s%s\n", why,
+                westlight ? westlight_why(westlight) : "");
+    westlight_close(westlight);
+    return r;
+}
+
+/* What a worker says of an image of its own in the vault. */
+static size_t result_pack(uint64_t number, uint8_t *ret_bytes)
+{
+    Wl__Result result = WL__RESULT__INIT;
+    Wl__Usage usage = WL__USAGE__INIT;
+    Wl__BlockRef manifest = WL__BLOCK_REF__INIT;
+    uint8_t id[32] = {0}, refs_id[32] = {1};
+    ProtobufCBinaryData refs = {sizeof(refs_id), refs_id};
+    Wl__BlockRef *manifests[] = {&manifest};
+
+    memcpy(id + 8, &number, sizeof(number));
+    memcpy(refs_id + 8, &number, sizeof(number));
+    manifest.id = (ProtobufCBinaryData){sizeof(id), id};
+    result.manifest = manifests;
+    result.n_manifest = 1;
+    result.refs = &refs;
+    result.n_refs = 1;
+    result.usage = &usage;
+    usage.wall_ns = 60000000000;
+    result.class_ = CLASS_OK;
+    result.output_files = 1;
+    result.output_bytes = 2000000;
+    return wl__result__pack(&result, ret_bytes);
+}
+
+static void record_fill(const struct history *history, uint64_t number, uint8_t *blob,
+                        struct record *ret_record)
+{
+    struct record *record = ret_record;
+
+    /* Jobs run side by side, as they do. */
+    *record = (struct record){.kind = RECORD_ATTEMPT};
+    record->job = history->ids[number % (uint64_t)history->jobs];
+    record->sequence = history->sequence + 1 + number;
+    record->wall_s = 1700000000 + (int64_t)number / 10;
+    record->attempt.lease = (struct lease_id){.job = record->job,
+                                              .task.index = number / (uint64_t)history->jobs,
+                                              .epoch = 1,
+                                              .attempt = number + 1};
+    record->attempt.worker.bytes[0] = (uint8_t)(number % WORKERS);
+    record->attempt.worker.bytes[31] = 1;
+    record->attempt.class = CLASS_OK;
+    record->attempt.usage = (struct usage){60000000000, 59000000000, 2000000000, 50, 2000000, 0};
+    record->attempt.blob = blob;
+    record->attempt.blob_size = result_pack(number, blob);
+}
+
+static int last_sequence(void *user, const struct record *record)
+{
+    *(uint64_t *)user = record->sequence;
+    return 0;
+}
+
+static int results_write(struct history *history, const char *state)
+{
+    struct store *store = NULL;
+    struct record *records = calloc(BATCH, sizeof(*records));
+    uint8_t(*blobs)[512] = calloc(BATCH, sizeof(*blobs));
+    uint64_t all = (uint64_t)(history->jobs * history->tasks), batch = 0, durable = 0;
+    int64_t began_ns = clock_monotonic_ns();
+    int r = records && blobs ? store_open(state, &store) : -ENOMEM;
+
+    if (r == 0)
+        r = store_recover(store, last_sequence, &history->sequence);
+    for (uint64_t number = 0; r == 0 && number < all;) {
+        size_t n = 0;
+
+        for (; n < BATCH && number < all; n++, number++)
+            record_fill(history, number, blobs[n], &records[n]);
+        r = store_submit(store, ++batch, records, n);
+    }
+    while (r == 0 && durable < batch) {
+        r = store_completed(store, &durable);
+        usleep(1000);
+    }
+    if (r)
+        fprintf(stderr, "westlight-bench recover: %s\n", store_why(store));
+    store_close(store);
+    free(records);
+    free(blobs);
+    history->write_s = (double)(clock_monotonic_ns() - began_ns) / 1e9;
+    return r;
+}
+
+/* From the start of a broker to its ready line; it is killed then. */
+static int broker_time(const char *state, double *ret_s)
+{
+    char self[1024] = "", program[1100], line[512] = "", fd[16];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    int pipes[2], r = n > 0 && pipe2(pipes, O_CLOEXEC) == 0 ? 0 : -errno;
+    posix_spawn_file_actions_t actions;
+    static const char anywhere[] = "tcp://127.0.0.1:*";
+    pid_t pid;
+
+    if (r)
+        return r;
+    snprintf(program, sizeof(program), "%.*s/../broker/westlight-broker",
+             (int)(strrchr(self, '/') - self), self);
+    snprintf(fd, sizeof(fd), "%d", 3);
+    const char *argv[] = {program,  "run",    "--state",    state, "--control", anywhere,
+                          "--bulk", anywhere, "--ready-fd", fd,    NULL};
+
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, pipes[1], 3);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    int64_t began_ns = clock_monotonic_ns();
+
+    r = -posix_spawn(&pid, program, &actions, NULL, (char *const *)argv, environ);
+    close(pipes[1]);
+    if (r == 0 && read(pipes[0], line, sizeof(line) - 1) <= 0)
+        r = -EIO;
+    *ret_s = (double)(clock_monotonic_ns() - began_ns) / 1e9;
+    close(pipes[0]);
+    posix_spawn_file_actions_destroy(&actions);
+    if (r != -EIO && r != 0)
+        return r;
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return r;
+}
+
+static int history_make(struct history *history, char *ret_state, size_t size)
+{
+    struct local *local = NULL;
+    int r = local_start(1, "recover", &local);
+
+    if (r)
+        return r;
+    snprintf(ret_state, size, "%s/broker", local_folder(local));
+    r = jobs_submit(history, local_farm(local));
+    local_stop(local);
+    return r ? r : results_write(history, ret_state);
+}
+
+int bench_recover(int argc, char **argv)
+{
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+                                            {"jobs", required_argument, NULL, 'n'},
+                                            {"tasks", required_argument, NULL, 't'},
+                                            {0}};
+    struct history history = {
+        .folder = "/tmp/westlight-bench-XXXXXX", .jobs = 1000, .tasks = 1000000};
+    double seconds[3] = {0};
+    char state[512];
+    int r = 0;
+
+    optind = 0;
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
+        if (option == '?' || (option == 'n' && !options_number(optarg, 1, 10000, &history.jobs)) ||
+            (option == 't' && !options_number(optarg, 1, 100000000, &history.tasks)))
+            r = 2;
+    history.tasks /= history.jobs;
+    if (r || history.tasks == 0 || !mkdtemp(history.folder)) {
+        fprintf(stderr, "usage: westlight-bench recover [--json] [--jobs N] [--tasks N, one a job "
+                        "at least]\n");
+        return 2;
+    }
+    setenv("WESTLIGHT_LOCAL", history.folder, 1);
+    setenv("XDG_STATE_HOME", history.folder, 1);
+    history.ids = calloc((size_t)history.jobs, sizeof(*history.ids));
+    r = history.ids ? history_make(&history, state, sizeof(state)) : -ENOMEM;
+    for (size_t i = 0; r == 0 && i < 3; i++)
+        r = broker_time(state, &seconds[i]);
+    if (r == 0)
+        printf("{\"bench\": \"recover\", \"jobs\": %ld, \"tasks\": %ld, \"first_s\": %.3f, "
+               "\"second_s\": %.3f, \"third_s\": %.3f, \"results_written_per_s\": %.0f}\n",
+               history.jobs, history.jobs * history.tasks, seconds[0], seconds[1], seconds[2],
+               (double)(history.jobs * history.tasks) / history.write_s);
+    free(history.ids);
+    folder_remove(history.folder);
+    return r ? 1 : 0;
+}
