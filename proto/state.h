@@ -72,6 +72,8 @@
 
 /* The pool of a worker is an attribute that the broker alone gives it; "" where it is in none. */
 #define ATTRIBUTE_POOL "attr.worker.pool"
+/* Its values are the versions of attr.software.blender that can denoise. */
+#define ATTRIBUTE_DENOISER "attr.blender.denoiser"
 
 /* What an edit of a job changes, as bits. None raises a floor but EDIT_FRAMES, and that only of
  * tasks that are left out, taken in again, or (a last chunk that was not full) get more frames. */

@@ -311,13 +311,15 @@ static int make_offer(struct options *options, struct probe **ret_probe,
         fprintf(stderr, "westlight-worker: this machine cannot be probed: %s\n", strerror(-r));
         return EXIT_FAILED;
     }
-    if (options->no_probe) {
-        probe->n_gpus = 0;
-        probe_forget_software(probe);
-    }
-    r = declared(options, probe);
-    if (r != EXIT_OK)
+    r = options->no_probe ? 0 : probe_find_software(probe);
+    if (r == 0 && (r = declared(options, probe)) != EXIT_OK)
         return r;
+    if (r == 0)
+        r = probe_ask_denoisers(probe);
+    if (r < 0) {
+        fprintf(stderr, "westlight-worker: %s\n", strerror(-r));
+        return EXIT_FAILED;
+    }
     options->offer.extras = options->extras;
     r = offer_make(probe, &options->offer, ret_offer, &culprit);
     if (r == OFFER_E_FORM)
@@ -341,9 +343,18 @@ static void log_offer(const struct probe *probe, const Wl__Offer *offer)
     for (size_t i = 0; i < probe->n_gpus; i++)
         log_info("gpu", "index=%zu model=\"%s\" uuid=%s memory_mib=%llu", i, probe->gpus[i].model,
                  probe->gpus[i].uuid, (unsigned long long)(probe->gpus[i].memory_bytes >> 20));
-    for (size_t i = 0; i < probe->n_software; i++)
-        log_info("software", "name=%s version=%s path=%s", probe->software[i].name,
-                 probe->software[i].version, probe->software[i].path);
+    for (size_t i = 0; i < probe->n_software; i++) {
+        const struct probe_software *software = &probe->software[i];
+
+        log_info("software", "name=%s version=%s path=%s%s", software->name, software->version,
+                 software->path, software->denoiser == DENOISER_THERE ? " denoiser=yes" : "");
+        if (software->denoiser == DENOISER_UNKNOWN && strcmp(software->name, "blender") == 0)
+            log_warn("software",
+                     "name=%s version=%s path=%s why=\"it does not say whether it has the "
+                     "denoiser, so it is not offered: write denoiser = yes into the software file "
+                     "where it has\"",
+                     software->name, software->version, software->path);
+    }
 }
 
 static int catch_signals(void)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 #include <proto/limits.h>
+#include <proto/state.h>
 
 enum { MEMORY_STEP_MIB = 256 };
 
@@ -131,6 +132,8 @@ static int add_software(struct offer_made *offer, const struct probe *probe)
 
         strncat(name, probe->software[i].name, sizeof(name) - strlen(name) - 1);
         r = add_value(offer, name, probe->software[i].version);
+        if (r == 0 && probe->software[i].denoiser == DENOISER_THERE)
+            r = add_value(offer, ATTRIBUTE_DENOISER, probe->software[i].version);
     }
     return r;
 }

@@ -2,7 +2,8 @@
  * adds.
  *
  * Names:   amount.worker.vcpu, .memory (MiB), .gpu, .gpu.memory (MiB of the largest card);
- *          attr.worker.os.family, attr.worker.cpu.arch, attr.worker.gpu.model, attr.software.NAME.
+ *          attr.worker.os.family, attr.worker.cpu.arch, attr.worker.gpu.model, attr.software.NAME,
+ *          attr.blender.denoiser (the versions that have it).
  * Owns:    struct offer_made owns all its message points to.
  * Errors:  -ENOMEM; OFFER_E_FORM where an extra is not NAME=VALUE; OFFER_E_LIMIT past limits.h.
  * Source:  Open Job Description 2023-09, "HostRequirements".

@@ -27,13 +27,26 @@
 #define PROBE_CPUS_MAX      8192
 #define PROBE_PATH_DEFAULT  "/usr/local/bin:/usr/bin:/bin"
 
+#define PROBE_BLENDER       "blender"
+#define PROBE_DENOISER      "\nwestlight denoiser "
+
+static const char denoiser_script[] = "try:\n"
+                                      "    from _cycles import with_openimagedenoise as there\n"
+                                      "except ImportError:\n"
+                                      "    there = False\n"
+                                      "print('\\nwestlight denoiser', bool(there), flush=True)\n";
+
+static const char *const version_options[] = {"--version", NULL};
+static const char *const blender_options[] = {
+    "--background", "--factory-startup", "-noaudio", "--python-expr", denoiser_script, NULL};
+
 static const struct {
-    const char *name;   /* the command, too */
-    const char *option; /* makes it say its version and end */
-    const char *before; /* what stands before the version */
+    const char *name;           /* the command, too */
+    const char *const *options; /* make it say its version, and what else is asked, and end */
+    const char *before;         /* what stands before the version */
 } programs[] = {
-    {"blender", "--version", "Blender "},
-    {"povray", "--version", "POV-Ray "},
+    {PROBE_BLENDER, blender_options, "Blender "},
+    {"povray", version_options, "POV-Ray "},
 };
 
 /* ---- processors and memory ---- */
@@ -195,21 +208,37 @@ static bool find_version(const char *text, const char *before, char *ret_version
     return false;
 }
 
-static int ask_version(struct spawn_group *group, const char *path, const char *search,
-                       const char *option, struct bytes *output)
+/* What it prints, ended by 0; nothing where it does not end well. */
+static int ask(struct spawn_group *group, const struct probe_software *software, const char *search,
+               const char *const *options, struct bytes *output)
 {
-    char variable[PATH_MAX + 8];
-    char *arguments[] = {(char *)path, (char *)option, NULL};
-    char *environment[] = {variable, (char *)"HOME=/nonexistent", (char *)"LANG=C", NULL};
+    char variable[PATH_MAX + 8], *arguments[8] = {(char *)software->path};
+    _cleanup_(freep) char **environment = calloc(software->n_variables + 4, sizeof(char *));
     struct spawn_config config = {.arguments = arguments, .environment = environment, .folder = "/",
                                   .timeout_ns = PROBE_SOFTWARE_NS, .on_output = on_output,
                                   .user = output};
     struct spawn_result result;
-    int r;
+    size_t n = 0;
+    int r = environment ? 0 : -ENOMEM;
 
-    snprintf(variable, sizeof(variable), "PATH=%s", search);
-    output->size = 0;
-    r = spawn_run(group, &config, &result);
+    for (size_t i = 0; options[i]; i++)
+        arguments[i + 1] = (char *)options[i];
+    for (; r == 0 && n < software->n_variables; n++) /* the first of a name counts */
+        if (asprintf(&environment[n], "%s=%s", software->variables[n].name,
+                     software->variables[n].value) < 0) {
+            environment[n] = NULL;
+            r = -ENOMEM;
+        }
+    if (r == 0) {
+        snprintf(variable, sizeof(variable), "PATH=%s", search);
+        environment[n] = variable;
+        environment[n + 1] = (char *)"HOME=/nonexistent";
+        environment[n + 2] = (char *)"LANG=C";
+        output->size = 0;
+        r = spawn_run(group, &config, &result);
+    }
+    for (size_t i = 0; environment && i < n; i++)
+        free(environment[i]);
     if (r)
         return r;
     if (result.end != SPAWN_EXITED || result.exit_status != 0)
@@ -217,28 +246,49 @@ static int ask_version(struct spawn_group *group, const char *path, const char *
     return bytes_append(output, "", 1);
 }
 
+static enum probe_denoiser denoiser_said(const char *text)
+{
+    const char *said = strstr(text, PROBE_DENOISER);
+
+    if (!said)
+        return DENOISER_UNKNOWN;
+    return strncmp(said + strlen(PROBE_DENOISER), "True", 4) == 0 ? DENOISER_THERE : DENOISER_NONE;
+}
+
+static const char *search_path(void)
+{
+    const char *search = getenv("PATH");
+
+    return search && *search ? search : PROBE_PATH_DEFAULT;
+}
+
+/* A wrapper may know no other option than --version. */
 static int probe_program(struct spawn_group *group, size_t i, struct probe *probe)
 {
     struct probe_software *found = &probe->software[probe->n_software];
-    const char *search = getenv("PATH");
+    const char *const *asked[] = {programs[i].options, version_options};
     _cleanup_(bytes_deinit) struct bytes output = {0};
-    int r;
+    bool known = false;
 
-    search = search && *search ? search : PROBE_PATH_DEFAULT;
-    if (spawn_find(programs[i].name, search, found->path, sizeof(found->path)) < 0)
+    if (spawn_find(programs[i].name, search_path(), found->path, sizeof(found->path)) < 0)
         return 0;
-    r = ask_version(group, found->path, search, programs[i].option, &output);
-    if (r)
-        return r == -ENOMEM ? r : 0;
-    if (!find_version((const char *)output.data, programs[i].before, found->version,
-                      sizeof(found->version)))
+    for (size_t k = 0; !known && k < ARRAY_SIZE(asked); k++) {
+        int r = ask(group, found, search_path(), asked[k], &output);
+
+        if (r)
+            return r == -ENOMEM ? r : 0;
+        known = find_version((const char *)output.data, programs[i].before, found->version,
+                             sizeof(found->version));
+    }
+    if (!known)
         return 0;
+    found->denoiser = denoiser_said((const char *)output.data);
     snprintf(found->name, sizeof(found->name), "%s", programs[i].name);
     probe->n_software++;
     return 0;
 }
 
-static int probe_software(struct probe *probe)
+int probe_find_software(struct probe *probe)
 {
     _cleanup_(spawn_group_freep) struct spawn_group *group = NULL;
     int r = spawn_group_new(&group);
@@ -251,6 +301,29 @@ static int probe_software(struct probe *probe)
     for (size_t i = 0; !r && i < ARRAY_SIZE(programs); i++)
         r = probe_program(group, i, probe);
     return r;
+}
+
+int probe_ask_denoisers(struct probe *probe)
+{
+    _cleanup_(spawn_group_freep) struct spawn_group *group = NULL;
+    _cleanup_(bytes_deinit) struct bytes output = {0};
+    int r = 0;
+
+    for (size_t i = 0; i < probe->n_software; i++) {
+        struct probe_software *software = &probe->software[i];
+
+        if (!software->declared || software->denoiser != DENOISER_UNKNOWN ||
+            strcmp(software->name, PROBE_BLENDER) != 0)
+            continue;
+        r = group ? 0 : spawn_group_new(&group);
+        if (r == 0)
+            r = ask(group, software, search_path(), blender_options, &output);
+        if (r == -ENOMEM)
+            return r;
+        if (r == 0)
+            software->denoiser = denoiser_said((const char *)output.data);
+    }
+    return 0;
 }
 
 /* ---- the whole ---- */
@@ -271,8 +344,6 @@ int probe_new(const char *nvml, struct probe **ret_probe)
     probe->cores = cores(limits.cores);
     probe->memory_mib = memory_mib(limits.memory_bytes);
     r = probe_gpus(nvml && *nvml ? nvml : PROBE_NVML, probe);
-    if (!r)
-        r = probe_software(probe);
     if (r)
         return r;
 

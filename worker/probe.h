@@ -18,6 +18,9 @@ struct probe_gpu {
 struct probe_variable {
     char *name, *value;
 };
+/* Distributions build Blender without OpenImageDenoise: Cycles then fails where a scene denoises,
+ * and the compositor passes the noise on without a word. */
+enum probe_denoiser { DENOISER_UNKNOWN, DENOISER_NONE, DENOISER_THERE };
 struct probe_software {
     char name[64];    /* "povray", "blender" */
     char version[64]; /* "3.7.0.10", "3.4.1" */
@@ -25,6 +28,7 @@ struct probe_software {
     struct probe_variable *variables; /* it is run with; declared ones only: see software.h */
     size_t n_variables;
     bool declared;
+    enum probe_denoiser denoiser; /* of a Blender */
 };
 struct probe {
     char host[256];
@@ -36,8 +40,12 @@ struct probe {
     size_t n_software;
 };
 
-/* `nvml` NULL: $WESTLIGHT_NVML, else libnvidia-ml.so.1. */
+/* The machine and its cards. `nvml` NULL: $WESTLIGHT_NVML, else libnvidia-ml.so.1. */
 int probe_new(const char *nvml, struct probe **ret_probe);
+/* Adds the programs in PATH that say their version. */
+int probe_find_software(struct probe *probe);
+/* Runs each declared Blender of which it is not known, to hear whether it has the denoiser. */
+int probe_ask_denoisers(struct probe *probe);
 void probe_free(struct probe *probe);
 void probe_forget_software(struct probe *probe);
 DEFINE_CLEANUP(struct probe *, probe_free)

@@ -163,6 +163,16 @@ static int add_variable(struct ini *ini, struct probe_software *one, const char 
     return variable->name && variable->value ? 0 : -ENOMEM;
 }
 
+static int set_denoiser(struct ini *ini, struct probe_software *one, const char *value)
+{
+    if (strcmp(one->name, "blender") != 0)
+        return ini_fail(ini, "denoiser is said of a blender: remove it from %s", one->name);
+    if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+        return ini_fail(ini, "denoiser = %.60s: write yes, no, or nothing to have it asked", value);
+    one->denoiser = *value == 'y' ? DENOISER_THERE : DENOISER_NONE;
+    return 0;
+}
+
 static int on_setting(struct ini *ini, char *name, char *value)
 {
     struct loading *loading = ini->user;
@@ -176,9 +186,11 @@ static int on_setting(struct ini *ini, char *name, char *value)
         return set_command(ini, &loading->one, value);
     if (strncmp(name, "env ", 4) == 0 || strncmp(name, "env\t", 4) == 0)
         return add_variable(ini, &loading->one, ini_trim(name + 4), value);
+    if (strcmp(name, "denoiser") == 0)
+        return set_denoiser(ini, &loading->one, value);
     return ini_fail(ini,
-                    "\"%.60s\" is not known here: a software has command = PATH and "
-                    "env NAME = VALUE",
+                    "\"%.60s\" is not known here: a software has command = PATH, "
+                    "env NAME = VALUE and, where it is a blender, denoiser = yes or no",
                     name);
 }
 

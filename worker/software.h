@@ -4,6 +4,7 @@
  *     [blender 4.0.2]
  *     command = /opt/blender-4.0/blender
  *     env OCIO = /opt/ocio/config.ocio
+ *     denoiser = yes               (of a Blender that cannot be asked)
  *
  * Shape:   a section is one version; any number of versions of a name lie side by side. One that is
  *          declared takes the place of an equal one that was found.

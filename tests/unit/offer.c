@@ -34,10 +34,37 @@ TEST(twins_that_differ_by_a_few_mib_offer_the_same)
     assert_true(memory_offered(64215, 60001) == 60001); /* as the operator says */
 }
 
+TEST(the_blenders_that_denoise_are_named_by_version)
+{
+    struct probe_software software[] = {
+        {.name = "blender", .version = "3.4.1", .denoiser = DENOISER_NONE},
+        {.name = "blender", .version = "4.0.2", .denoiser = DENOISER_THERE},
+        {.name = "blender", .version = "4.1.0", .denoiser = DENOISER_UNKNOWN},
+    };
+    struct probe probe = {.host = "box", .software = software};
+    struct offer_made offer;
+    const char *culprit = NULL;
+
+    for (size_t n = 1; n <= 3; n += 2) {
+        const Wl__Attribute *found = NULL;
+
+        probe.n_software = n;
+        assert_int_equal(offer_make(&probe, &(struct offer_options){0}, &offer, &culprit), 0);
+        for (size_t i = 0; i < offer.message.n_attributes; i++)
+            if (strcmp(offer.message.attributes[i]->name, "attr.blender.denoiser") == 0)
+                found = offer.message.attributes[i];
+        assert_int_equal(found ? found->n_any_of : 0, n == 3 ? 1 : 0); /* the first alone: none */
+        if (found)
+            assert_string_equal(found->any_of[0], "4.0.2");
+        offer_deinit(&offer);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(twins_that_differ_by_a_few_mib_offer_the_same),
+        cmocka_unit_test(the_blenders_that_denoise_are_named_by_version),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

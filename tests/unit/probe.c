@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <proto/base/bytes.h>
 #include <proto/limits.h>
 #include <worker/cgroup.h>
@@ -86,6 +87,16 @@ static void no_more_cards_than_a_lease_can_name(void **state)
     assert_int_equal(probe->n_gpus, LIMIT_GPUS);
 }
 
+static struct probe *software(void)
+{
+    struct probe *probe = NULL;
+
+    assert_int_equal(probe_new("/nonexistent", &probe), 0);
+    assert_int_equal(probe->n_software, 0);
+    assert_int_equal(probe_find_software(probe), 0);
+    return probe;
+}
+
 static void software_is_what_says_its_version(void **state)
 {
     _cleanup_(probe_freep) struct probe *probe = NULL;
@@ -93,7 +104,7 @@ static void software_is_what_says_its_version(void **state)
     put("povray", "#!/bin/sh\necho 'cannot open a file' >&2\necho 'POV-Ray 3.7.0.10.unofficial' >&2\n",
         0755);
     put("blender", "#!/bin/sh\necho Blender 3.4.1\nexit 1\n", 0755);
-    assert_int_equal(probe_new("/nonexistent", &probe), 0);
+    probe = software();
     assert_int_equal(probe->n_software, 1);
     assert_string_equal(probe->software[0].name, "povray");
     assert_string_equal(probe->software[0].version, "3.7.0.10");
@@ -102,9 +113,43 @@ static void software_is_what_says_its_version(void **state)
     probe_free(TAKE_PTR(probe));
     put("blender", "#!/bin/sh\necho\necho Blender 3.4.1\n", 0755);
     put("povray", "not a program", 0644);
-    assert_int_equal(probe_new("/nonexistent", &probe), 0);
+    probe = software();
     assert_int_equal(probe->n_software, 1);
     assert_string_equal(probe->software[0].version, "3.4.1");
+}
+
+static void a_blender_found_is_run_once_for_its_version_and_its_denoiser(void **state)
+{
+    static const struct {
+        const char *says; /* beside its version */
+        enum probe_denoiser denoiser;
+        const char *runs;
+    } cases[] = {
+        {"echo; echo westlight denoiser True", DENOISER_THERE, "1\n"},
+        {"echo; echo westlight denoiser False", DENOISER_NONE, "1\n"},
+        {"echo; echo that westlight denoiser True", DENOISER_UNKNOWN, "1\n"},
+        {"[ $1 = --version ] && exit; echo; echo westlight denoiser True; exit 1", DENOISER_UNKNOWN,
+         "1\n1\n"}, /* it cannot do what it was asked, but it is there */
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_(probe_freep) struct probe *probe = NULL;
+        _cleanup_(bytes_deinit) struct bytes runs = {0};
+        char text[512], path[256];
+
+        snprintf(path, sizeof(path), "%s/runs", folder);
+        unlink(path);
+        snprintf(text, sizeof(text), "#!/bin/sh\necho 1 >> %s\necho Blender 4.0.2\n%s\n", path,
+                 cases[i].says);
+        put("blender", text, 0755);
+        probe = software();
+        assert_int_equal(probe->n_software, 1);
+        assert_string_equal(probe->software[0].version, "4.0.2");
+        assert_int_equal(probe->software[0].denoiser, cases[i].denoiser);
+        assert_int_equal(file_read(path, 100, &runs), 0);
+        assert_int_equal(bytes_append(&runs, "", 1), 0);
+        assert_string_equal((char *)runs.data, cases[i].runs);
+    }
 }
 
 static void the_machine_is_what_this_process_may_use(void **state)
@@ -175,6 +220,7 @@ int main(void)
         PROBE(without_a_driver_there_are_no_cards),
         PROBE(no_more_cards_than_a_lease_can_name),
         PROBE(software_is_what_says_its_version),
+        PROBE(a_blender_found_is_run_once_for_its_version_and_its_denoiser),
         PROBE(the_machine_is_what_this_process_may_use),
         PROBE(the_least_limit_on_the_way_up_counts),
         PROBE(version_1_groups_and_containers_are_read),

@@ -110,6 +110,10 @@ static void a_bad_file_is_refused_by_its_line(void **state)
         {"[blender 4.0]\nversion = 3\n", "software:2: \"version\" is not known here"},
         {"[blender 4.0]\nenv A = b\n\n[povray 3]\ncommand = /bin/sh\n",
          "software:1: blender 4.0 has no command: add command = /PATH/TO/blender"},
+        {"[blender 4.0]\ncommand = /bin/sh\ndenoiser = maybe\n",
+         "software:3: denoiser = maybe: write yes, no, or nothing to have it asked"},
+        {"[povray 3]\ndenoiser = yes\n",
+         "software:2: denoiser is said of a blender: remove it from povray"},
         {"[povray 3]\ncommand = /bin/sh\n[blender 4.0]\n",
          "software:3: blender 4.0 has no command"},
         {"[x 1]\ncommand = /bin/sh\n[x 1]\ncommand = /bin/cat\n",
@@ -126,6 +130,38 @@ static void a_bad_file_is_refused_by_its_line(void **state)
     }
     char why[1024] = "";
     assert_int_equal(software_load("/nonexistent/software", probe, why, sizeof(why)), -ENOENT);
+}
+
+static void a_declared_blender_is_asked_with_its_variables_unless_the_file_says_it(void **state)
+{
+    static const struct {
+        const char *settings;
+        enum probe_denoiser denoiser;
+        bool asked;
+    } cases[] = {
+        {"env HAS = True", DENOISER_THERE, true},
+        {"env HAS = False", DENOISER_NONE, true},
+        {"", DENOISER_UNKNOWN, true},
+        {"env HAS = True\ndenoiser = no", DENOISER_NONE, false},
+        {"denoiser = yes", DENOISER_THERE, false},
+    };
+    char program[128], asked[160], text[512], why[1024] = "";
+
+    snprintf(program, sizeof(program), "%s/blender", folder);
+    snprintf(asked, sizeof(asked), "%s.asked", program);
+    snprintf(text, sizeof(text), "#!/bin/sh\n: > %s\necho\necho westlight denoiser ${HAS:?}\n", asked);
+    assert_int_equal(file_write(program, text, strlen(text), 0755), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        unlink(asked);
+        snprintf(text, sizeof(text), "[blender 4.0]\ncommand = %s\n%s\n[ray 1]\ncommand = /bin/sh\n",
+                 program, cases[i].settings);
+        assert_int_equal(load(text, why), 0);
+        assert_int_equal(probe_ask_denoisers(probe), 0);
+        assert_int_equal(probe->software[0].denoiser, cases[i].denoiser);
+        assert_int_equal(probe->software[1].denoiser, DENOISER_UNKNOWN);
+        assert_int_equal(access(asked, F_OK) == 0, cases[i].asked);
+        probe_forget_software(probe);
+    }
 }
 
 /* ---- in a session ---- */
@@ -226,6 +262,7 @@ int main(void)
         TEST(versions_lie_side_by_side_and_the_newest_is_found_without_one),
         TEST(what_is_declared_takes_the_place_of_what_was_found),
         TEST(a_bad_file_is_refused_by_its_line),
+        TEST(a_declared_blender_is_asked_with_its_variables_unless_the_file_says_it),
         TEST(the_pinned_version_runs_as_command_and_for_scripts),
         TEST(a_version_that_is_not_there_fails_the_task_and_no_other_stands_in),
     };
