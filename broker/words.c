@@ -66,6 +66,14 @@ static void no_attribute(const struct why *why, char *text, size_t size)
         no_pool(value, text, size);
         return;
     }
+    if (strcmp(why->name, ATTRIBUTE_DENOISER) == 0) {
+        snprintf(text, size,
+                 "no connected worker has a Blender%s%s with the denoiser, which the scene uses: "
+                 "submit it with another version or with -p denoise=no, or start a worker that has "
+                 "it (westlight workers)",
+                 *value ? " " : "", value);
+        return;
+    }
     if (*value)
         snprintf(wanted, sizeof wanted, " %s", value);
     if (strncmp(why->name, software, strlen(software)) == 0)

@@ -531,10 +531,11 @@ static int run(int argc, char **argv, bool wait)
                             .began_ns = clock_monotonic_ns()};
     struct westlight_job *job = NULL;
     struct inputs inputs = {0};
+    struct preset_facts facts;
     int r = options_parse(&render.options, argc, argv);
 
     if (r == 0)
-        r = preset_job(&render.options, &inputs, &job, &render.preset, render.out);
+        r = preset_job(&render.options, &inputs, &job, &render.preset, &facts, render.out);
     if (r == 0 && !render.options.dry_run)
         r = out_check(&render, wait);
     if (r == 0 && render.options.dry_run) {
@@ -548,9 +549,9 @@ static int run(int argc, char **argv, bool wait)
         if (r == 0 && render.local)
             r = local_workers(render.local, render.options.slots);
         if (r == 0 && !continued(&render) &&
-            (r = pin_version(
-                 &(struct pin){render.westlight, render.local, &render.options, render.preset}, job,
-                 render.software)) == 0)
+            (r = pin_version(&(struct pin){render.westlight, render.local, &render.options,
+                                           render.preset, &facts},
+                             job, render.software)) == 0)
             r = submit(&render, job);
     }
     if (r == 0 && wait)

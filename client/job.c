@@ -435,7 +435,8 @@ void westlight_step_software(struct westlight_step *step, const char *software)
         SET(step->recipe->software, software);
 }
 
-static void pin(struct westlight_step *step, const char *name, const char *version)
+/* The attribute becomes the version; where the step does not ask for it, only if `always`. */
+static void pin(struct westlight_step *step, const char *name, bool always, const char *version)
 {
     Wl__Attribute *attribute = NULL;
 
@@ -443,7 +444,8 @@ static void pin(struct westlight_step *step, const char *name, const char *versi
         if (strcmp(step->step.attributes[i]->name, name) == 0)
             attribute = step->step.attributes[i];
     if (!attribute) {
-        westlight_step_attribute(step, name, &version, 1);
+        if (always)
+            westlight_step_attribute(step, name, &version, 1);
         return;
     }
     for (size_t i = 0; i < attribute->n_any_of; i++)
@@ -464,7 +466,9 @@ void westlight_job_version(struct westlight_job *job, const char *software, cons
         if (strcmp(job->steps[i]->recipe->software, software) != 0)
             continue;
         SET(job->steps[i]->recipe->version, version);
-        pin(job->steps[i], name, version);
+        pin(job->steps[i], name, true, version);
+        if (strcmp(software, "blender") == 0)
+            pin(job->steps[i], ATTRIBUTE_DENOISER, false, version);
     }
 }
 

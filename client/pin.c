@@ -63,11 +63,8 @@ static void choose(const struct pin *pin, const struct offered *offered,
 {
     const char *asked = pin->options->version ? pin->options->version
                                               : options_param(pin->options, "version", NULL);
-    char saved[32] = "";
 
-    if (pin->preset->saved)
-        pin->preset->saved(pin->options->scene, saved);
-    version_choose(offered->name, asked, pin->preset->saved ? saved : NULL,
+    version_choose(offered->name, asked, pin->preset->saves ? pin->facts->saved : NULL,
                    (const char *const *)offered->versions, offered->n, ret_choice);
 }
 
@@ -93,6 +90,10 @@ int pin_version(const struct pin *pin, struct westlight_job *job, char ret_text[
         complain("%s", choice.line);
     else if (r == 0 && !pin->options->json)
         printf("%s\n", choice.line);
+    if (r == 0 && pin->facts->denoises && !pin->options->json)
+        printf("the scene denoises: only workers whose %s%s%s has the denoiser render it; "
+               "-p denoise=no renders without\n",
+               offered.name, choice.version ? " " : "", choice.version ? choice.version : "");
     for (size_t i = 0; i < offered.n; i++)
         free(offered.versions[i]);
     free(offered.versions);

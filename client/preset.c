@@ -513,7 +513,7 @@ void preset_inputs(const struct preset_scene *scene, struct westlight_step *step
 }
 
 int preset_job(const struct options *options, struct inputs *inputs, struct westlight_job **ret_job,
-               const struct preset **ret_preset, char *ret_out)
+               const struct preset **ret_preset, struct preset_facts *ret_facts, char *ret_out)
 {
     struct preset_scene scene = {
         .options = options, .frames = options->frames, .n_frames = options->n_frames};
@@ -554,6 +554,7 @@ int preset_job(const struct options *options, struct inputs *inputs, struct west
     }
 
     strcpy(ret_out, scene.out);
+    *ret_facts = scene.facts;
     *ret_job = job;
     *ret_preset = preset;
     return 0;

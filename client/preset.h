@@ -13,8 +13,15 @@
 
 #define PRESET_PATTERN 256
 
+/* What a scene says of itself, as far as its preset can read it. */
+struct preset_facts {
+    char saved[32]; /* by which version: "3.4"; "": not known */
+    bool denoises;  /* it needs a renderer with a denoiser, and -p does not turn it off */
+};
+
 struct preset_scene {
     const struct options *options;
+    struct preset_facts facts;
     char path[4096];   /* absolute, links resolved */
     char folder[4096]; /* the folder that becomes the root */
     char base[256];    /* file name without its ending */
@@ -38,11 +45,10 @@ struct preset {
     const char *help, *notes; /* a line; lines that say what its parameters take */
     bool folder_ok; /* SCENE may be a folder */
     /* What the scene uses: files wherever they lie, what is missing, and, where it says them, its
-     * frames; NULL: nothing but its folder. */
+     * frames and its facts; NULL: nothing but its folder. */
     int (*scan)(struct preset_scene *scene, struct inputs *inputs);
     const char *software; /* what it runs; NULL: what --software says, if anything */
-    /* Which version saved the scene, "" where it does not say; NULL: scenes do not. */
-    void (*saved)(const char *scene, char ret_version[32]);
+    bool saves; /* a scene says which version saved it */
     int (*build)(struct preset_scene *scene, struct westlight_job *job);
 };
 
@@ -51,7 +57,7 @@ extern const struct preset preset_povray, preset_blender, preset_command;
 /* Checks the scene, finds its preset, gathers its inputs, builds the job. `ret_out` (4096 bytes):
  * where frames go. */
 int preset_job(const struct options *options, struct inputs *inputs, struct westlight_job **ret_job,
-               const struct preset **ret_preset, char *ret_out);
+               const struct preset **ret_preset, struct preset_facts *ret_facts, char *ret_out);
 /* The scene's own range, where the user has named no frames. */
 int preset_range(struct preset_scene *scene, int64_t first, int64_t last, int64_t step);
 /* An absolute path without "." and "..", by its letters alone: the folder need not exist. `from` is

@@ -9,11 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <client/scan.h>
+#include <proto/state.h>
 
-static const char script[] =
+static const char script[] = SCAN_DENOISES
     "import bpy, json, os, re, sys\n"
-    "out, frames, head, digits, tail, ending, size, samples, rules, device = "
-    "sys.argv[sys.argv.index('--') + 1:][:10]\n"
+    "out, frames, head, digits, tail, ending, size, samples, rules, device, denoise = "
+    "sys.argv[sys.argv.index('--') + 1:][:11]\n"
     "rules = sorted(((rule['source_path'], rule['destination_path'])\n"
     "                for rule in json.load(open(rules))['path_mapping_rules']), key=lambda rule: "
     "-len(rule[0]))\n"
@@ -104,6 +105,25 @@ static const char script[] =
     "              'or on workers whose Blender has support for their cards')\n"
     "        sys.exit(1)\n"
     "    scene.cycles.device = 'GPU' if gpu else 'CPU'\n"
+    "if denoise == 'no':\n"
+    "    for each in bpy.data.scenes:\n"
+    "        if hasattr(each, 'cycles'):\n"
+    "            each.cycles.use_denoising = False\n"
+    "    for tree in [compositor(each) for each in bpy.data.scenes] + list(bpy.data.node_groups):\n"
+    "        for node in tree.nodes if tree else ():\n"
+    "            if node.type == 'DENOISE':\n"
+    "                node.mute = True\n"
+    "if denoises(scene):\n" /* its compositor would leave the noise in without a word */
+    "    try:\n"
+    "        from _cycles import with_openimagedenoise as there\n"
+    "    except ImportError:\n"
+    "        there = True\n" /* this Blender does not say */
+    "    if not there:\n"
+    "        print('openjd_fail: the scene denoises, and this Blender was built without the '\n"
+    "              'denoiser: submit it with -p denoise=yes, and it waits for workers that have "
+    "it, '\n"
+    "              'or with -p denoise=no')\n"
+    "        sys.exit(1)\n"
     "render.use_overwrite = True\n"
     "render.use_placeholder = False\n"
     "# The format that the ending asks for; the scene's own keeps its settings.\n"
@@ -130,7 +150,7 @@ static const char script[] =
     "    bpy.ops.render.render(write_still=True)\n"
     "    print('openjd_progress: %.2f' % (100.0 * (done + 1) / len(todo)), flush=True)\n";
 
-static const char *const params[] = {"samples", "device", NULL};
+static const char *const params[] = {"samples", "device", "denoise", NULL};
 static const char *const endings_written[] = {"png", "exr",  "jpg", "jpeg", "tga",
                                               "tif", "tiff", "bmp", "webp", "hdr",
                                               "dpx", "cin",  "jp2", "rgb",  NULL};
@@ -145,15 +165,21 @@ static int blender_scan(struct preset_scene *scene, struct inputs *inputs)
     if (r)
         return r;
     if (!scan.seen) {
+        version_of_blend(scene->path, scene->facts.saved);
         complain("%s: Blender is not installed here, so files that it uses outside of its folder "
                  "cannot be seen: name them with --asset",
                  scene->options->scene);
+        if (!options_param(scene->options, "denoise", NULL))
+            complain("%s: nor can it be seen whether it denoises: say -p denoise=yes where it does",
+                     scene->options->scene);
         if (scene->n_frames)
             return 0;
         complain("%s: its range cannot be seen either: say which frames with -f",
                  scene->options->scene);
         return EXIT_USAGE;
     }
+    strcpy(scene->facts.saved, scan.saved);
+    scene->facts.denoises = scan.denoises;
     if (*scan.movie && !*scene->picture) {
         complain("%s: it writes a movie (%s), and frames of a movie cannot be rendered apart: name "
                  "pictures, such as -o '%s-frames/%s.####.png'",
@@ -167,7 +193,8 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
 {
     const struct options *options = scene->options;
     const char *samples = options_param(options, "samples", "-"),
-               *device = options_param(options, "device", "auto");
+               *device = options_param(options, "device", "auto"),
+               *denoise = options_param(options, "denoise", "auto");
     struct westlight_step *step;
     uint32_t timeout_s;
     char size[32] = "-", head[PRESET_PATTERN], digits[16], tail[PRESET_PATTERN];
@@ -183,6 +210,13 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
         complain("--device %s: there is no such device: choose auto, cpu or gpu", device);
         return EXIT_USAGE;
     }
+    if (strcmp(denoise, "auto") != 0 && strcmp(denoise, "yes") != 0 && strcmp(denoise, "no") != 0) {
+        complain("-p denoise=%s: choose auto, yes or no: as the scene says, needed, or left out",
+                 denoise);
+        return EXIT_USAGE;
+    }
+    if (strcmp(denoise, "auto") != 0)
+        scene->facts.denoises = *denoise == 'y';
     for (size_t i = 0; i < scene->n_frames; i++)
         if (scene->frames[i].first < -FRAME_MAX || scene->frames[i].last > FRAME_MAX) {
             complain("--frames %s: Blender numbers its frames from %d to %d", options->frames_text,
@@ -204,6 +238,8 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
     preset_frames(scene, step);
     preset_inputs(scene, step);
     preset_software(scene, step, "blender");
+    if (scene->facts.denoises)
+        westlight_step_attribute(step, ATTRIBUTE_DENOISER, NULL, 0);
     westlight_step_file(step, "Render", "render.py", false, script);
     westlight_step_output(step, scene->out);
     westlight_step_run(step, "blender",
@@ -227,8 +263,9 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
                                              size,
                                              samples,
                                              "{{Session.PathMappingRulesFile}}",
-                                             device},
-                       21, timeout_s);
+                                             device,
+                                             denoise},
+                       22, timeout_s);
     return 0;
 }
 
@@ -240,7 +277,10 @@ const struct preset preset_blender = {
     .help = "Blender scenes (.blend), engine and format as saved",
     .scan = blender_scan,
     .software = "blender",
-    .saved = version_of_blend,
-    .notes = "           -p samples=N (Cycles)\n",
+    .saves = true,
+    .notes =
+        "           -p samples=N (Cycles); -p denoise=auto|yes|no: as the scene says, on workers "
+        "that can\n"
+        "           (yes: even where it cannot be seen here), or without\n",
     .build = blender_build,
 };

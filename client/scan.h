@@ -12,7 +12,46 @@ struct scan_blender {
     bool seen;         /* false: there is no Blender here, and nothing is known */
     long first, last, step;
     char movie[64];    /* the movie format that it writes; "": pictures */
+    char saved[32];    /* "3.4": the version that saved it */
+    bool denoises;
 };
+/* Python: denoises(scene), whether rendering it, or a scene it shows, runs OpenImageDenoise: Cycles
+ * at the end of a frame (where a card has no OptiX), the compositor in its node. Before 3.0 Cycles
+ * had a denoiser of its own besides. */
+#define SCAN_DENOISES                                                                              \
+    "def composited(tree, ends=('COMPOSITE', 'OUTPUT_FILE', 'GROUP_OUTPUT')):\n"                   \
+    "    seen, todo = set(), [n for n in tree.nodes if n.type in ends and not n.mute]\n"           \
+    "    while todo:\n"                                                                            \
+    "        node = todo.pop()\n"                                                                  \
+    "        if node.name in seen:\n"                                                              \
+    "            continue\n"                                                                       \
+    "        seen.add(node.name)\n"                                                                \
+    "        yield node\n"                                                                         \
+    "        if getattr(node, 'node_tree', None) and not node.mute:\n"                             \
+    "            yield from composited(node.node_tree, ('GROUP_OUTPUT',))\n"                       \
+    "        todo += [link.from_node for socket in node.inputs for link in socket.links]\n"        \
+    "def compositor(scene):\n"                                                                     \
+    "    return getattr(scene, 'node_tree', None) or getattr(scene, 'compositing_node_group', "    \
+    "None)\n"                                                                                      \
+    "def denoises(scene, seen=()):\n"                                                              \
+    "    tree = scene.use_nodes and scene.render.use_compositing and compositor(scene)\n"          \
+    "    nodes = list(composited(tree)) if tree else []\n"                                         \
+    "    cycles, editor = getattr(scene, 'cycles', None), scene.sequence_editor\n"                 \
+    "    if (scene.render.engine == 'CYCLES' and getattr(cycles, 'use_denoising', False) and\n"    \
+    "            getattr(cycles, 'denoiser', '') != 'NLM' and\n"                                   \
+    "            any(layer.use and getattr(layer.cycles, 'use_denoising', True)\n"                 \
+    "                for layer in scene.view_layers)):\n"                                          \
+    "        return True\n"                                                                        \
+    "    if any(node.type == 'DENOISE' and not node.mute and node.inputs[0].is_linked\n"           \
+    "           for node in nodes):\n"                                                             \
+    "        return True\n"                                                                        \
+    "    strips = [] if not editor or not scene.render.use_sequencer else [\n"                     \
+    "        strip for strip in getattr(editor, 'strips_all', None) or editor.sequences_all\n"     \
+    "        if strip.type == 'SCENE' and not strip.mute]\n"                                       \
+    "    shown = [node.scene for node in nodes if node.type == 'R_LAYERS']\n"                      \
+    "    seen = (*seen, scene)\n"                                                                  \
+    "    return any(other and other not in seen and denoises(other, seen)\n"                       \
+    "               for other in shown + [strip.scene for strip in strips])\n"
 int scan_blender(const char *scene, struct inputs *inputs, struct scan_blender *ret_scan);
 
 /* `folder` is where POV-Ray runs; `libraries` are further folders in which names are looked for,

@@ -19,7 +19,7 @@
 #define SAID_BYTES_MAX (64 * 1024 * 1024)
 #define SAID_PREFIX    "westlight-scan "
 
-static const char script[] =
+static const char script[] = SCAN_DENOISES
     "import bpy, json, os, re\n"
     "files, unsure = {}, {}\n"
     "def absolute(path, library=None):\n"
@@ -112,7 +112,8 @@ static const char script[] =
     "render = scene.render\n"
     "print('\\nwestlight-scan ' + json.dumps({\n"
     "    'files': sorted(files.items()), 'first': scene.frame_start, 'last': scene.frame_end,\n"
-    "    'step': scene.frame_step,\n"
+    "    'step': scene.frame_step, 'saved': '%d.%d' % bpy.data.version[:2], "
+    "'denoises': denoises(scene),\n"
     "    'movie': render.image_settings.file_format if render.is_movie_format else ''}), "
     "flush=True)\n";
 
@@ -174,7 +175,9 @@ static int take(json_t *json, struct inputs *inputs, struct scan_blender *scan)
     scan->first = (long)json_integer_value(json_object_get(json, "first"));
     scan->last = (long)json_integer_value(json_object_get(json, "last"));
     scan->step = (long)json_integer_value(json_object_get(json, "step"));
+    scan->denoises = json_is_true(json_object_get(json, "denoises"));
     text_of(json, "movie", scan->movie, sizeof(scan->movie));
+    text_of(json, "saved", scan->saved, sizeof(scan->saved));
     json_array_foreach(files, i, pair)
     {
         const char *path = json_string_value(json_array_get(pair, 0)),

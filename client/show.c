@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <client/say.h>
 #include <proto/base/check.h>
+#include <proto/state.h>
 
 const char *show_bytes(uint64_t bytes, char text[32])
 {
@@ -215,6 +216,9 @@ void show_worker(const struct westlight_worker *worker)
     for (size_t i = 0; i < worker->n_attributes; i++)
         if (strncmp(worker->attributes[i], "attr.software.", 14) == 0)
             printf("%s ", worker->attributes[i] + 14);
+        else if (strncmp(worker->attributes[i], ATTRIBUTE_DENOISER "=",
+                         sizeof(ATTRIBUTE_DENOISER)) == 0)
+            printf("%s ", worker->attributes[i] + strlen("attr."));
     printf("\n");
 }
 

@@ -1,4 +1,5 @@
 """Which renderer runs a job, what becomes of a missing licence, and which pictures count."""
+import gzip
 import os
 import re
 import struct
@@ -25,6 +26,53 @@ BLENDER = """#!/bin/sh
 %(real)s "$@" || exit
 while [ "$1" != -- ]; do shift; done
 echo "%(version)s $MARK" > "$2/mark.$3"
+"""
+# Two scenes that denoise: cycles.blend when it is rendered, node.blend in its compositor; the frames
+# of both without that, and of node.blend as this Blender makes it.
+DENOISED = BLEND.replace(", compress=True", "").rsplit("bpy.ops", 1)[0] + """
+import _cycles
+print("has the denoiser:", _cycles.with_openimagedenoise)
+folder = sys.argv[-1]
+scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = 40, 30, 100
+def frame(name):
+    scene.render.filepath = folder + '/direct/' + name + '.png'
+    bpy.ops.render.render(write_still=True)
+frame('cycles')
+scene.cycles.use_denoising = True
+bpy.ops.wm.save_as_mainfile(filepath=folder + '/cycles.blend')
+scene.cycles.use_denoising, scene.use_nodes = False, True
+nodes, links = scene.node_tree.nodes, scene.node_tree.links
+nodes.clear()
+layers, end = nodes.new('CompositorNodeRLayers'), nodes.new('CompositorNodeComposite')
+bright, group = nodes.new('CompositorNodeBrightContrast'), nodes.new('CompositorNodeGroup')
+bright.inputs['Bright'].default_value = 5
+tree = group.node_tree = bpy.data.node_groups.new('clean', 'CompositorNodeTree')
+tree.inputs.new('NodeSocketColor', 'Image')
+tree.outputs.new('NodeSocketColor', 'Image')
+first, denoise, last = (tree.nodes.new(kind) for kind in ('NodeGroupInput', 'CompositorNodeDenoise', 'NodeGroupOutput'))
+tree.links.new(first.outputs[0], denoise.inputs['Image'])
+tree.links.new(denoise.outputs[0], last.inputs[0])
+chain = (layers, group, bright, end)
+for a, b in zip(chain, chain[1:]):
+    links.new(a.outputs['Image'], b.inputs['Image'])
+bpy.ops.wm.save_as_mainfile(filepath=folder + '/node.blend')
+frame('node')
+loose = nodes.new('CompositorNodeDenoise')  # leads nowhere
+links.new(layers.outputs['Image'], loose.inputs['Image'])
+group.mute = True
+scene.cycles.use_denoising, scene.view_layers[0].cycles.use_denoising = True, False
+bpy.ops.wm.save_as_mainfile(filepath=folder + '/off.blend')
+other = bpy.data.scenes.new('other')
+other.camera, other.render.engine, other.cycles.use_denoising = scene.camera, 'CYCLES', True
+layers.scene = other
+bpy.ops.wm.save_as_mainfile(filepath=folder + '/layers.blend')
+scene.use_nodes = False
+scene.sequence_editor_create().sequences.new_scene('strip', other, 1, 1)
+bpy.ops.wm.save_as_mainfile(filepath=folder + '/strip.blend')
+"""
+# The installed Blender, made to say that it has the denoiser.
+DENOISER = """#!/bin/sh
+exec %s --python-expr 'import _cycles; _cycles.with_openimagedenoise = True' "$@"
 """
 # A renderer that copies the picture lying ready for its node and frame, `.none`: none, else a good
 # one. Others wait until the bad one has had its go. Called by the preset: ... -- OUT FRAMES ...
@@ -63,6 +111,10 @@ def declare(farm, node, **programs):
                        "--software", write(farm.path(node + ".software"), text))
 
 
+def installed_blender():
+    return subprocess.run(["sh", "-c", "command -v blender"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def script(farm, name, text):
     return write(farm.path("opt", name), text, 0o755)
 
@@ -83,7 +135,7 @@ def two_blenders_side_by_side_and_each_job_runs_one_of_them_only():
     with Farm() as farm:
         farm.start_broker()
         ann = farm.person("ann")
-        real = subprocess.run(["sh", "-c", "command -v blender"], capture_output=True, text=True, check=True).stdout.strip()
+        real = installed_blender()
         versions = ("3.4.9", "4.0.2", "3.10.0")
         paths = {version: script(farm, "blender-" + version, BLENDER % {"version": version, "real": real}) for version in versions}
         for node in ("box1", "box2"):
@@ -108,6 +160,64 @@ def two_blenders_side_by_side_and_each_job_runs_one_of_them_only():
             equal(len(workers), 2, "workers that took part")
             shown = ann.ask("show", answer.id).out
             check("software blender %s\n" % wanted in shown, "show names it:", shown)
+
+
+@scenario
+def a_scene_that_denoises_waits_for_a_blender_that_can_and_renders_without_where_asked():
+    with Farm() as farm:
+        farm.start_broker()
+        ann, ops, shot = farm.person("ann"), farm.person("ops", role="operator", studio=None), farm.path("shot")
+        made = farm.run("blender", "--background", "--factory-startup", "-noaudio", "--python-exit-code", "1", "--python",
+                        write(farm.path("make.py"), DENOISED), "--", shot)
+        if "has the denoiser: True" in made.stdout:
+            return print("skipped: the installed Blender has the denoiser, and none can stand in for one without")
+        direct = {name[:-4]: pixels(data) for name, data in tree(os.path.join(shot, "direct")).items()}
+        check(direct["cycles"] != direct["node"], "the compositor changes the picture")
+        with open(os.path.join(shot, "cycles.blend"), "rb") as plain:  # as Blender packed until 2.93
+            packed = gzip.compress(plain.read(), 1)
+        write(os.path.join(shot, "cycles.blend"), packed)
+        declare(farm, "box1", blender_3_4_1=(installed_blender(), {}))
+        until(lambda: "blender" in ann.ask("software").out, "the worker is there")
+
+        jobs, said = {}, "the scene denoises: only workers whose blender 3.4.1 has the denoiser render it; -p denoise=no renders without"
+        for name in ("cycles", "node"):
+            scene = os.path.join(shot, name + ".blend")
+            answer = ann.ask("submit", scene, "-f", "1", "-o", farm.path("out", name), code=0)
+            check("blender 3.4.1: the version that saved the scene\n" + said in answer.out, answer)
+            jobs[name] = answer.id
+            equal(ann.show(answer.id)["phase"], "waiting", name)
+            shown = ann.ask("show", answer.id).out
+            check("no connected worker has a Blender 3.4.1 with the denoiser, which the scene uses" in shown, shown)
+            answer = ann.ask("render", scene, "-f", "1", "-o", farm.path("without", name), "-p", "denoise=no", code=0)
+            check("denoiser" not in answer.out, answer)
+            equal({path: pixels(data) for path, data in tree(farm.path("without", name)).items()},
+                  {name + ".0001.png": direct[name]}, name + " without")
+        for name, asks in (("off", False), ("layers", True), ("strip", True)):
+            answer = ann.ask("submit", os.path.join(shot, name + ".blend"), "-f", "1", "-o", farm.path(name), code=0)
+            equal(said in answer.out, asks, name)
+            ann.ask("cancel", answer.id, code=0)
+        check("choose auto, yes or no" in ann.ask("submit", scene, "-p", "denoise=off", code=2).err, "a typo is named")
+
+        # Who has no Blender at home is told what cannot be seen, and may say it.
+        path, ann.env["PATH"] = ann.env["PATH"], "/nonexistent"
+        answer = ann.ask("render", scene, "-f", "1", "-o", farm.path("blind"), code=1)
+        check("nor can it be seen whether it denoises: say -p denoise=yes" in answer.err, answer)
+        check("box1: blender exited with 1: the scene denoises, and this Blender was built without the denoiser" in answer.err, answer)
+        answer = ann.ask("submit", scene, "-f", "1", "-o", farm.path("blind"), "-p", "denoise=yes", code=0)
+        equal(ann.show(answer.id)["phase"], "waiting", "what was said")
+        ann.env["PATH"] = path
+
+        for job in (answer.id, jobs["cycles"]):
+            ann.ask("cancel", job, code=0)
+        declare(farm, "box2", blender_3_4_1=(script(farm, "denoiser", DENOISER % installed_blender()), {}))
+        ann.wait_counts(jobs["node"], done=1)
+        offers = {worker["name"]: (worker["done"], [a for a in worker["attributes"] if "denoiser" in a])
+                  for worker in ops.ask("workers", "--json", code=0).json}
+        equal(offers["box2"], (1, ["attr.blender.denoiser=3.4.1"]), "who says to have it, and took it")
+        equal(offers["box1"][1], [], "who does not")
+        check("blender.denoiser=3.4.1" in ops.ask("workers").out, "the table names it")
+        ann.ask("fetch", jobs["node"], code=0)
+        equal({path: pixels(data) for path, data in tree(farm.path("out", "node")).items()}, {"node.0001.png": direct["node"]}, "fetched")
 
 
 @scenario

@@ -114,6 +114,7 @@ static void a_version_pins_the_steps_of_its_software_and_no_other(void **state)
 
     westlight_step_attribute(first, "attr.worker.os.family", (const char *[]){"linux"}, 1);
     westlight_step_attribute(first, "attr.software.blender", NULL, 0);
+    westlight_step_attribute(first, "attr.blender.denoiser", NULL, 0);
     westlight_step_software(first, "blender");
     second = westlight_job_step(job, "comp");
     westlight_step_run(second, "nuke", NULL, 0, 0);
@@ -123,10 +124,12 @@ static void a_version_pins_the_steps_of_its_software_and_no_other(void **state)
     westlight_step_expect(first, WESTLIGHT_CHECK_FAIL, 40, 30, 1);
     assert_int_equal(job_compile(job), 0);
     assert_string_equal(first->recipe->version, "4.0.2");
-    assert_int_equal(first->step.n_attributes, 2);
+    assert_int_equal(first->step.n_attributes, 3);
     assert_string_equal(first->step.attributes[0]->any_of[0], "linux");
     assert_int_equal(first->step.attributes[1]->n_any_of, 1);
     assert_string_equal(first->step.attributes[1]->any_of[0], "4.0.2");
+    assert_int_equal(first->step.attributes[2]->n_any_of, 1); /* the denoiser of the same version */
+    assert_string_equal(first->step.attributes[2]->any_of[0], "4.0.2");
     assert_string_equal(second->recipe->version, "");
     assert_int_equal(second->step.n_attributes, 0);
     assert_int_equal(first->recipe->expect->check, CHECK_FAIL);
