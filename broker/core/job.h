@@ -81,7 +81,8 @@ struct note {
     uint32_t gpu_mask;
 };
 enum delay { DELAY_NONE, DELAY_BACK_OFF, DELAY_OTHER_WORKER };
-enum { TASK_RECENT = 4 };
+/* More than it takes to park a task; so only licence failures, after a restart, push one out. */
+enum { TASK_RECENT = 12 };
 
 /* A task out of the ordinary. */
 struct task {

@@ -27,6 +27,7 @@ struct lease {
     const struct plan *plan; /* what it holds; NULL: nothing */
     uint32_t gpu_mask;
     bool started, lapsed, stopping, noted, asked_back;
+    bool counted;  /* as lost: once, however often it is lost again */
     bool rendered; /* its result is on its way: started, and needs no room any more */
     bool listed; /* by the inventory that is coming in */
     uint16_t permille;

@@ -75,8 +75,9 @@ bool attempt_recorded(const struct task *task, const struct lease_id *id)
 
 void attempt_lost(struct core *core, struct lease *lease)
 {
-    if (!lease->started || attempt_recorded(lease->task, &lease->id))
+    if (!lease->started || lease->counted || attempt_recorded(lease->task, &lease->id))
         return;
+    lease->counted = true;
     attempt_record(core, &lease->id, lease->worker, CLASS_WORKER_LOST, NULL);
     lease->worker->failed++;
 }

@@ -514,6 +514,33 @@ TEST(the_same_lease_is_lost_once_however_often_its_worker_is_silent)
     farm_free(&farm);
 }
 
+TEST(a_lost_lease_is_remembered_however_many_attempts_follow)
+{
+    struct lease_id lease;
+    struct farm farm = farm_at_work(1, &lease);
+
+    join(&farm, &two);
+    pass_beating(&farm, 40, 2, 2);
+    for (unsigned i = 0; i < 2 * TASK_RECENT;) { /* it lacks a licence all day */
+        const struct worker *worker = core_worker_at(farm.core, worker_numbered(&farm, 2));
+
+        pass_beating(&farm, 5, 2, 2);
+        if (link_alone(&worker->leases))
+            continue;
+        lease = container_of(worker->leases.next, struct lease, of_worker)->id;
+        started(&farm, 2, lease);
+        assert_int_equal(result(&farm, 2, lease, CLASS_LICENCE), CODE_OK);
+        i++;
+    }
+    uint64_t failed = view_of(&farm, 1).attempts_failed;
+
+    beat(&farm, 1);
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_RUNNING); /* it lived all the time */
+    pass_beating(&farm, 40, 2, 2);
+    assert_int_equal(view_of(&farm, 1).attempts_failed, failed);
+    farm_free(&farm);
+}
+
 TEST(a_broker_that_does_not_read_takes_nobody_for_silent)
 {
     struct lease_id leases[5];
@@ -573,6 +600,7 @@ int main(void)
         cmocka_unit_test(
             while_nobody_is_heard_tasks_are_held_and_the_first_return_begins_the_window),
         cmocka_unit_test(the_same_lease_is_lost_once_however_often_its_worker_is_silent),
+        cmocka_unit_test(a_lost_lease_is_remembered_however_many_attempts_follow),
         cmocka_unit_test(a_broker_that_does_not_read_takes_nobody_for_silent),
         cmocka_unit_test(a_task_is_not_given_up_while_those_that_could_run_it_are_held),
         cmocka_unit_test(
