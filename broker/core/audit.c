@@ -188,6 +188,10 @@ static void audit_shape(const struct core *core, const struct shape *shape)
             set++;
         CHECK(set->n_any_of == 1 && set->any_of[0] == worker->pool);
     }
+    CHECK(shape->n_cards <= LIMIT_GPUS && shape->n_kinds <= shape->n_cards);
+    CHECK(shape->n_free <= FREE_CARDS + LIMIT_GPUS + LIMIT_AMOUNTS);
+    for (uint32_t card = 0; card < shape->n_cards; card++)
+        CHECK(shape->card_kind[card] < shape->n_kinds);
     CHECK(workers == shape->workers && connected == shape->connected && held == shape->held);
     CHECK(drained == shape->drained && aside == shape->aside);
 }
@@ -282,6 +286,10 @@ static void audit_demand(const struct core *core, const struct demand *demand)
         return;
     audit_queues(demand);
     CHECK((demand->queues.n > 0) == !link_alone(&demand->runnable));
+    bool wants = demand->queues.n > 0 && core->lease_pool.in_use < LIMIT_LEASES;
+
+    CHECK(!wants || demand->hungry_mask == 0);   /* work and a place in a queue never lie idle */
+    CHECK(!wants || !fleet_room(fleet, demand)); /* nor work and room */
     for (uint64_t rest = demand->hungry_mask; rest; rest &= rest - 1) {
         const struct link *list = &demand->hungry[__builtin_ctzll(rest)];
 
@@ -290,10 +298,6 @@ static void audit_demand(const struct core *core, const struct demand *demand)
     }
     CHECK(link_alone(&demand->queued) == link_alone(&demand->stealable));
     CHECK(link_alone(&demand->delayed) == link_alone(&demand->wanting));
-    if (demand->queues.n == 0 || core->lease_pool.in_use >= LIMIT_LEASES)
-        return;
-    CHECK(!fleet_room(fleet, demand)); /* work and room never lie idle side by side */
-    CHECK(demand->hungry_mask == 0);   /* nor work and a place in a queue */
 }
 
 void core_audit(const struct core *core)
@@ -314,8 +318,8 @@ void core_audit(const struct core *core)
     for (size_t i = 0; i < core->fleet.n_demands; i++)
         uses -= core->fleet.all_demands[i]->uses;
     CHECK(uses == 0);
-    audit_fleet(core);
     list_each(link, &core->fleet.shapes) audit_shape(core, container_of(link, struct shape, link));
+    audit_fleet(core);
     audit_open(&core->fleet);
     for (size_t i = 0; i < core->n_studios; i++)
         audit_studio(core, core->all_studios[i]);
