@@ -481,12 +481,41 @@ static void open_with_threads(unsigned threads)
     assert_int_equal(vault_port_new(vault, &port), 0);
 }
 
-/* Submitted in this order; the second completes first. */
-static void assert_overtakes(struct vault_request *slow, struct vault_request *quick)
+/* The thread that takes puts hangs in the sync of this one, until it is let go. */
+static void occupy(struct vault_request *put, struct block_id *id)
+{
+    static char text[] = "slow0"; /* another each time: what is there needs no sync */
+
+    text[4]++;
+    *put = (struct vault_request){.kind = VAULT_PUT, .studio = north, .ids = id, .n_ids = 1};
+    put->data = (uint8_t *)strdup(text);
+    put->size = strlen(text);
+    put->port = port;
+    digest(put->data, put->size, id);
+    assert_int_equal(sem_init(&sync_may_go, 0, 0), 0);
+    atomic_store(&hold_data, true);
+    vault_submit(vault, put);
+}
+
+static void let_go(void)
+{
+    atomic_store(&hold_data, false);
+    sem_post(&sync_may_go);
+}
+
+/* Submitted in this order; the second completes first. `before` them, where there is one, keeps the
+ * only thread busy until both are there. */
+static void assert_overtakes(struct vault_request *slow, struct vault_request *quick,
+                             struct vault_request *before)
 {
     slow->port = quick->port = port;
     vault_submit(vault, slow);
     vault_submit(vault, quick);
+    if (before) {
+        let_go();
+        assert_ptr_equal(next_completed(), before);
+        sem_destroy(&sync_may_go);
+    }
     assert_ptr_equal(next_completed(), quick);
     assert_int_equal(quick->result, 0);
     free(quick->data);
@@ -497,7 +526,8 @@ static void a_job_with_many_refs_holds_up_nobody(void **state)
 {
     enum { REFS = 8 };
     struct job_id job = {{1}};
-    struct block_id one = put_text(north, "one"), two = put_text(south, "two"), refs[REFS];
+    struct block_id one = put_text(north, "one"), two = put_text(south, "two"), refs[REFS], id;
+    struct vault_request before;
 
     for (uint8_t i = 0; i < REFS; i++) {
         struct block_id ids[2] = {one, {{i}}};
@@ -509,13 +539,15 @@ static void a_job_with_many_refs_holds_up_nobody(void **state)
     struct vault_request bad = {
         .kind = VAULT_GET, .studio = north, .job = job, .ids = &stranger, .n_ids = 1};
     struct vault_request good = {.kind = VAULT_GET, .studio = south, .ids = &two, .n_ids = 1};
-    assert_overtakes(&bad, &good);
+    occupy(&before, &id);
+    assert_overtakes(&bad, &good, &before);
     assert_ptr_equal(next_completed(), &bad);
     assert_int_equal(bad.result, VAULT_E_DENIED);
 
     struct vault_request pin = {.kind = VAULT_PIN, .studio = north, .ids = refs, .n_ids = REFS};
     good = (struct vault_request){.kind = VAULT_GET, .studio = south, .ids = &two, .n_ids = 1};
-    assert_overtakes(&pin, &good);
+    occupy(&before, &id);
+    assert_overtakes(&pin, &good, &before);
     assert_ptr_equal(next_completed(), &pin);
     assert_int_equal(pin.result, VAULT_E_MISSING);
     assert_int_equal(pin.n_absent, REFS);
@@ -527,19 +559,12 @@ static void reads_wait_for_no_pin(void **state)
     struct block_id one = put_text(north, "one"), refs = put_refs(north, &one, 1), id;
     struct vault_request pin = {.kind = VAULT_PIN, .studio = north, .ids = &refs, .n_ids = 1};
     struct vault_request get = {.kind = VAULT_GET, .studio = north, .ids = &one, .n_ids = 1};
-    struct vault_request slow = {.kind = VAULT_PUT, .studio = north, .ids = &id, .n_ids = 1};
+    struct vault_request slow;
 
     open_with_threads(2);
-    slow.data = (uint8_t *)strdup("slow");
-    slow.size = 4;
-    slow.port = port;
-    digest(slow.data, slow.size, &id);
-    assert_int_equal(sem_init(&sync_may_go, 0, 0), 0);
-    atomic_store(&hold_data, true);
-    vault_submit(vault, &slow); /* the one thread that takes puts and pins hangs in its sync */
-    assert_overtakes(&pin, &get);
-    atomic_store(&hold_data, false);
-    sem_post(&sync_may_go);
+    occupy(&slow, &id); /* the one thread that takes puts and pins */
+    assert_overtakes(&pin, &get, NULL);
+    let_go();
     for (int i = 0; i < 2; i++)
         assert_int_equal(next_completed()->result, 0);
     free(pin.absent);
