@@ -31,6 +31,7 @@ struct broker {
     struct store_reader *zap_registry;      /* the control context's ZAP thread's */
     struct store_reader *bulk_zap_registry; /* the bulk context's */
     struct store_reader *bulk_registry;     /* the bulk thread's */
+    struct store_reader *history;           /* the vault threads', by turns */
     struct core *core;
     struct journal *journal;
     struct query *query;
@@ -137,6 +138,8 @@ static int open_store(struct broker *broker, struct bytes *why)
     if (r == 0)
         r = store_reader_new(state, &broker->bulk_registry);
     if (r == 0)
+        r = store_reader_new(state, &broker->history);
+    if (r == 0)
         r = query_new(state, &broker->query);
     if (r == 0)
         r = journal_new(broker->store, &broker->journal);
@@ -148,6 +151,8 @@ static int open_store(struct broker *broker, struct bytes *why)
         r = vault_open(path, broker->config.vault_threads, &broker->vault);
     if (r == 0)
         r = vault_port_new(broker->vault, &broker->port);
+    if (r == 0)
+        vault_history_by(broker->vault, gateway_history, broker->history);
     if (r != 0 && why->size == 0)
         bytes_printf(why, "%s: %s", state, r < 0 ? strerror(-r) : store_why(broker->store));
     return r;
@@ -389,6 +394,7 @@ static void close_all(struct broker *broker)
     store_reader_free(broker->zap_registry);
     store_reader_free(broker->bulk_zap_registry);
     store_reader_free(broker->bulk_registry);
+    store_reader_free(broker->history);
     wipe(&broker->signer, sizeof broker->signer);
     wipe(&broker->keys, sizeof broker->keys);
     if (broker->signals >= 0)

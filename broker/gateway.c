@@ -106,23 +106,61 @@ void gateway_studio(struct gateway *gateway, const struct key_row *row)
 
 /* ---- records ---- */
 
+/* What a committed result names as refs; the caller's to free. */
+static int result_refs(const struct record *record, struct block_id **ret_refs, size_t *ret_n)
+{
+    Wl__Result *result =
+        wl__result__unpack(NULL, record->attempt.blob_size, record->attempt.blob);
+    size_t n = result ? result->n_refs : 0;
+    struct block_id *refs = reallocarray(*ret_refs, *ret_n + n + 1, sizeof *refs);
+
+    if (refs) {
+        for (size_t i = 0; i < n; i++)
+            if (result->refs[i].len == sizeof *refs)
+                memcpy(&refs[(*ret_n)++], result->refs[i].data, sizeof *refs);
+        *ret_refs = refs;
+    }
+    wl__result__free_unpacked(result, NULL);
+    return refs ? 0 : -ENOMEM;
+}
+
 static void follow_result(struct gateway *gateway, const struct record *record)
 {
     struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &record->job);
-    Wl__Result *result;
+    struct block_id *refs = NULL;
+    size_t n = 0;
 
     if (record->attempt.class != CLASS_OK || !record->attempt.blob_size || !entry)
         return;
-    result = wl__result__unpack(NULL, record->attempt.blob_size, record->attempt.blob);
-    if (result && result->n_refs > 0) {
-        struct block_id *refs = gateway_scratch(gateway, result->n_refs * sizeof *refs);
+    if (result_refs(record, &refs, &n) < 0)
+        gateway_die("memory", -ENOMEM);
+    if (n > 0)
+        vault_job_refs(gateway->with.vault, entry->studio, &record->job, refs, n);
+    free(refs);
+}
 
-        for (size_t i = 0; i < result->n_refs; i++)
-            if (result->refs[i].len == sizeof refs[i])
-                memcpy(&refs[i], result->refs[i].data, sizeof refs[i]);
-        vault_job_refs(gateway->with.vault, entry->studio, &record->job, refs, result->n_refs);
-    }
-    wl__result__free_unpacked(result, NULL);
+enum { HISTORY_ROWS = 64 }; /* of results, a turn of a vault thread */
+
+struct history {
+    uint64_t *after;
+    struct block_id **refs;
+    size_t *n;
+};
+
+static int history_row(void *user, const struct attempt_row *row)
+{
+    struct history *history = user;
+
+    *history->after = row->sequence;
+    return result_refs(&row->record, history->refs, history->n);
+}
+
+int gateway_history(void *user, const struct job_id *job, uint64_t *after,
+                    struct block_id **ret_refs, size_t *ret_n)
+{
+    struct history history = {after, ret_refs, ret_n};
+
+    return store_results(user, job, *after, HISTORY_ROWS, history_row, &history);
 }
 
 /* So that workers may read what the job (or its newest recipe) refers to. */
@@ -199,6 +237,7 @@ static int recover_job(struct gateway *gateway, const struct record *record)
         whole.submit.spec = &spec;
         core_apply(gateway->with.core, &whole);
         r = follow_job(gateway, &whole);
+        vault_job_history(gateway->with.vault, spec.studio, &spec.job);
         catalogue_spec_deinit(&spec);
     }
     wl__submit__free_unpacked(submit, NULL);
@@ -237,8 +276,7 @@ int gateway_recover(struct gateway *gateway, const struct record *record)
     } else if (record->kind == RECORD_EDIT) {
         r = recover_edit(gateway, record);
     } else {
-        core_apply(gateway->with.core, record);
-        gateway_follow(gateway, record);
+        core_apply(gateway->with.core, record); /* results' refs: gateway_history */
     }
     gateway_scratch_free(gateway);
     return r;

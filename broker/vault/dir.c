@@ -421,6 +421,16 @@ void vault_job_refs(struct vault *vault, struct studio_id studio, const struct j
     (void)reach_add(vault->reach, studio, job, refs, n_refs);
 }
 
+void vault_history_by(struct vault *vault, vault_history *history, void *user)
+{
+    reach_history_by(vault->reach, history, user);
+}
+
+void vault_job_history(struct vault *vault, struct studio_id studio, const struct job_id *job)
+{
+    (void)reach_history(vault->reach, studio, job);
+}
+
 /* ---- life ---- */
 
 DEFINE_CLEANUP(struct vault *, vault_close)

@@ -1,7 +1,9 @@
 /* reach.c - which blocks the workers of a job may read.
  *
  * A refs block is loaded only when an id is asked for that those loaded so far do not name; most
- * reads of a job's workers are of its input, which its first refs blocks name.
+ * reads of a job's workers are of its input, which its first refs blocks name. The names of those of
+ * results that were there before a start are asked for last of all: most jobs of a long history are
+ * never read again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -18,6 +20,8 @@ struct job {
     pthread_mutex_t lock; /* of what follows; taken after the table's, or alone */
     struct block_id *names;
     size_t n_names, capacity;
+    bool history;         /* more names can be had, of results after this: */
+    uint64_t history_after;
     size_t n_loaded;      /* names[0 .. n_loaded) are in `ids` */
     int broken;           /* what came of a refs block that could not be loaded */
     struct block_set ids; /* the names themselves are in it as well, once loading has begun */
@@ -31,6 +35,9 @@ struct reach {
     size_t n_buckets, n_jobs;
     struct list used;
     atomic_size_t n_ids;
+    vault_history *history;
+    void *history_user;
+    pthread_mutex_t history_lock; /* taken last */
 };
 
 int reach_new(struct disk *disk, struct reach **ret_reach)
@@ -47,6 +54,7 @@ int reach_new(struct disk *disk, struct reach **ret_reach)
     reach->disk = disk;
     list_init(&reach->used);
     pthread_mutex_init(&reach->lock, NULL);
+    pthread_mutex_init(&reach->history_lock, NULL);
     *ret_reach = reach;
     return 0;
 }
@@ -64,6 +72,7 @@ void reach_free(struct reach *reach)
             free(job);
         }
     free(reach->buckets);
+    pthread_mutex_destroy(&reach->history_lock);
     pthread_mutex_destroy(&reach->lock);
     free(reach);
 }
@@ -169,6 +178,41 @@ int reach_add(struct reach *reach, struct studio_id studio, const struct job_id 
     return r;
 }
 
+void reach_history_by(struct reach *reach, vault_history *history, void *user)
+{
+    reach->history = history;
+    reach->history_user = user;
+}
+
+int reach_history(struct reach *reach, struct studio_id studio, const struct job_id *id)
+{
+    pthread_mutex_lock(&reach->lock);
+    struct job *job = find_or_make(reach, studio, id);
+    if (job)
+        job->history = true;
+    pthread_mutex_unlock(&reach->lock);
+    return job ? 0 : -ENOMEM;
+}
+
+/* Some more names of old results. */
+static int history_next(struct reach *reach, struct job *job)
+{
+    _cleanup_(freep) struct block_id *refs = NULL;
+    uint64_t after = job->history_after;
+    size_t n_refs = 0;
+
+    pthread_mutex_lock(&reach->history_lock);
+    int r = reach->history(reach->history_user, &job->id, &after, &refs, &n_refs);
+    pthread_mutex_unlock(&reach->history_lock);
+    if (r == 0)
+        r = add_names(job, refs, n_refs);
+    if (r)
+        return VAULT_E_BUSY;
+    job->history = after != job->history_after;
+    job->history_after = after;
+    return 0;
+}
+
 /* ---- ids ---- */
 
 static void forget_ids(struct reach *reach, struct job *job)
@@ -232,14 +276,18 @@ static int check_job(struct reach *reach, struct job *job, const struct block_id
 {
     if (block_set_has(&job->ids, id))
         return 0;
-    if (job->n_loaded < job->n_names) {
+    if (job->n_loaded == job->n_names && job->history) {
+        int r = history_next(reach, job);
+        if (r)
+            return r;
+    } else if (job->n_loaded < job->n_names) {
         int r = load_next(reach, job);
         if (r)
             return r;
         if (block_set_has(&job->ids, id))
             return 0;
     }
-    if (job->n_loaded < job->n_names)
+    if (job->n_loaded < job->n_names || job->history)
         return REACH_E_MORE;
     return job->broken ? job->broken : VAULT_E_DENIED;
 }

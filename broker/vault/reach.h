@@ -20,6 +20,9 @@ enum { REACH_E_MORE = 100 }; /* apart from VAULT_E_* */
 struct reach;
 int reach_new(struct disk *disk, struct reach **ret_reach);
 void reach_free(struct reach *reach);
+/* Names that are read only when they are wanted: see vault.h. */
+void reach_history_by(struct reach *reach, vault_history *history, void *user);
+int reach_history(struct reach *reach, struct studio_id studio, const struct job_id *job);
 int reach_add(struct reach *reach, struct studio_id studio, const struct job_id *job,
               const struct block_id *refs, size_t n_refs);
 int reach_check(struct reach *reach, struct studio_id studio, const struct job_id *job,

@@ -68,6 +68,14 @@ int vault_port_fd(struct vault_port *port); /* an eventfd */
 void vault_submit(struct vault *vault, struct vault_request *request);
 struct vault_request *vault_completed(struct vault_port *port); /* NULL: none waits */
 /* What a job (its submission and its results) refers to, for reads by its workers: refs blocks by
- * name. Told at acceptance, at each commit, and for every job at recovery. Any thread. */
+ * name. Told at acceptance and at each commit, and of submissions at recovery. Any thread. */
+/* What a job's results referred to before the vault was opened is asked for when a worker wants what
+ * nothing else names. `history` gives some names of results after *after, which it moves; where it
+ * does not, there are no more. Called in the vault's threads, one call at a time; *ret_refs are the
+ * caller's to free. Other than 0: the reader is to ask again. Told before the first request. */
+typedef int vault_history(void *user, const struct job_id *job, uint64_t *after,
+                          struct block_id **ret_refs, size_t *ret_n);
+void vault_history_by(struct vault *vault, vault_history *history, void *user);
+void vault_job_history(struct vault *vault, struct studio_id studio, const struct job_id *job);
 void vault_job_refs(struct vault *vault, struct studio_id studio, const struct job_id *job,
                     const struct block_id *refs, size_t n_refs);

@@ -3,6 +3,7 @@
 The job's command is the witness: each start of a frame adds a line to a file outside of every
 session, and a frame ends when the scenario opens its gate.
 """
+import hashlib
 import os
 import re
 import signal
@@ -144,6 +145,27 @@ def a_broker_killed_in_mid_job_goes_on_and_what_was_committed_or_runs_is_not_run
         equal({frame: shot.starts()[frame] for frame in kept}, dict.fromkeys(kept, 1), "starts of what was committed or ran")
         equal(sorted(shot.starts()), list(range(1, 11)), "frames started")
         equal(farm.rows("SELECT value FROM meta WHERE name = 'epoch'"), [(3,)], "the epoch")
+
+
+@scenario
+def a_step_reads_on_another_worker_what_was_committed_before_the_brokers_death():
+    with Farm() as farm:
+        farm.start_broker()
+        box1, ann = farm.worker("box1", "--no-probe", "--slots", "2", "--cores", "2"), farm.person("ann")
+        write(farm.path("shot", "input"), "x")
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-6", "-o", farm.path("out"),
+                         "-p", 'run=head -c 20000 /dev/urandom > "$OUT/noise.$FRAME"',
+                         "-p", 'then=while [ ! -e %s ]; do sleep 0.05; done; sha256sum "$OUT"/noise.? > "$OUT/sums"' % farm.path("gate"))
+        ann.wait_counts(job, done=6, running=1)
+        box1.kill()
+        farm.broker.kill()
+        farm.start_broker()
+        write(farm.path("gate"), "")
+        farm.worker("box2", "--no-probe", "--slots", "2", "--cores", "2")
+        ann.ask("fetch", job, "--follow", "-o", farm.path("home"), code=0, seconds=120)
+        home = tree(farm.path("home"))
+        sums = [line.split()[0] for line in home.pop("sums").decode().splitlines()]
+        equal(sums, [hashlib.sha256(home["noise.%d" % i]).hexdigest() for i in range(1, 7)], "what the second step read")
 
 
 @scenario

@@ -481,6 +481,53 @@ static void open_with_threads(unsigned threads)
     assert_int_equal(vault_port_new(vault, &port), 0);
 }
 
+/* Of three results, one a call. */
+static struct block_id old_refs[3];
+static unsigned history_calls;
+
+static int old_results(void *user, const struct job_id *job, uint64_t *after,
+                       struct block_id **ret_refs, size_t *ret_n)
+{
+    assert_ptr_equal(user, old_refs);
+    assert_int_equal(job->bytes[0], 1);
+    assert_int_equal(*after, history_calls++);
+    if (*after == 3)
+        return 0;
+    *ret_refs = malloc(sizeof **ret_refs);
+    **ret_refs = old_refs[(*after)++];
+    *ret_n = 1;
+    return 0;
+}
+
+static void what_results_of_an_earlier_life_name_is_asked_for_when_it_is_wanted(void **state)
+{
+    struct job_id job = {{1}}, other = {{2}};
+    struct block_id blocks[3], refs, unnamed = put_text(north, "unnamed"), mine;
+
+    for (uint8_t i = 0; i < 3; i++) {
+        blocks[i] = put_text(north, (const char[]){'a' + i, 0});
+        old_refs[i] = put_refs(north, &blocks[i], 1);
+    }
+    mine = put_text(north, "mine");
+    refs = put_refs(north, &mine, 1);
+    open_with_threads(1);
+    vault_history_by(vault, old_results, old_refs);
+    history_calls = 0;
+    vault_job_refs(vault, north, &job, &refs, 1);
+    vault_job_history(vault, north, &job);
+    vault_job_refs(vault, north, &other, &refs, 1);
+    assert_int_equal(get(north, &job, mine, "mine"), 0);
+    assert_int_equal(history_calls, 0);
+    assert_int_equal(get(north, &job, blocks[1], "b"), 0);
+    assert_int_equal(history_calls, 2);
+    assert_int_equal(get(north, &other, blocks[1], "b"), VAULT_E_DENIED);
+    assert_int_equal(get(north, &job, unnamed, "unnamed"), VAULT_E_DENIED);
+    assert_int_equal(history_calls, 4); /* to its end, once */
+    assert_int_equal(get(north, &job, unnamed, "unnamed"), VAULT_E_DENIED);
+    assert_int_equal(get(north, &job, blocks[2], "c"), 0);
+    assert_int_equal(history_calls, 4);
+}
+
 /* The thread that takes puts hangs in the sync of this one, until it is let go. */
 static void occupy(struct vault_request *put, struct block_id *id)
 {
@@ -603,6 +650,7 @@ int main(void)
         T(pin_wants_what_is_named_beside_in_the_refs),
         T(a_job_reads_what_its_refs_name_and_nothing_else),
         T(many_jobs_keep_their_own_reach),
+        T(what_results_of_an_earlier_life_name_is_asked_for_when_it_is_wanted),
         T(a_job_with_many_refs_holds_up_nobody),
         T(reads_wait_for_no_pin),
         T(files_are_for_their_owner_only),
