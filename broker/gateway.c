@@ -109,8 +109,7 @@ void gateway_studio(struct gateway *gateway, const struct key_row *row)
 /* What a committed result names as refs; the caller's to free. */
 static int result_refs(const struct record *record, struct block_id **ret_refs, size_t *ret_n)
 {
-    Wl__Result *result =
-        wl__result__unpack(NULL, record->attempt.blob_size, record->attempt.blob);
+    Wl__Result *result = wl__result__unpack(NULL, record->attempt.blob_size, record->attempt.blob);
     size_t n = result ? result->n_refs : 0;
     struct block_id *refs = reallocarray(*ret_refs, *ret_n + n + 1, sizeof *refs);
 
