@@ -63,6 +63,8 @@ int gateway_init(struct gateway *gateway, const struct gateway_config *config)
     if (r == 0)
         r = live_init(&gateway->live);
     if (r == 0)
+        r = uploads_init(&gateway->uploads);
+    if (r == 0)
         r = watch_init(&gateway->watch);
     return r;
 }
@@ -73,6 +75,7 @@ void gateway_deinit(struct gateway *gateway)
     roster_deinit(&gateway->roster);
     watch_deinit(&gateway->watch);
     live_deinit(&gateway->live);
+    uploads_deinit(&gateway->uploads);
     catalogue_deinit(&gateway->catalogue);
     outbox_deinit(&gateway->outbox);
     gateway_scratch_free(gateway);
@@ -197,6 +200,7 @@ static int follow_job(struct gateway *gateway, const struct record *record)
     if (r < 0)
         return r;
     follow_refs(gateway, entry);
+    uploads_end(&gateway->uploads, spec->studio, &spec->job);
     return 0;
 }
 
@@ -436,6 +440,7 @@ static const struct entry {
     [WL__ENVELOPE__BODY_SHOW_REQUEST] = {STUDIO, gateway_on_show},
     [WL__ENVELOPE__BODY_RESULTS_REQUEST] = {STUDIO, gateway_on_results},
     [WL__ENVELOPE__BODY_ATTEMPTS_REQUEST] = {STUDIO, gateway_on_attempts},
+    [WL__ENVELOPE__BODY_UPLOADING] = {STUDIO, gateway_on_uploading},
     [WL__ENVELOPE__BODY_VERB] = {STUDIO, gateway_on_verb},
     [WL__ENVELOPE__BODY_EDIT] = {STUDIO, gateway_on_edit},
     [WL__ENVELOPE__BODY_WATCH] = {STUDIO, gateway_on_watch},

@@ -5,7 +5,7 @@
  * until the records ahead of it are durable.
  *
  * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c,
- *          gateway_edit.c and gateway_look.c for studios and operators, gateway_tend.c for
+ *          gateway_upload.c, gateway_edit.c and gateway_look.c for studios and operators, gateway_tend.c for
  *          operators alone, gateway_worker.c for workers,
  *          gateway_page.c for what the query thread answers; gateway_hello.c greets,
  *          gateway_effect.c is the way out.
@@ -22,6 +22,7 @@
 #include <broker/live.h>
 #include <broker/roster.h>
 #include <broker/query.h>
+#include <broker/uploads.h>
 #include <broker/vault/vault.h>
 #include <broker/watch.h>
 #include <proto/identity.h>
@@ -79,6 +80,7 @@ struct gateway {
     struct roster roster;
     struct catalogue catalogue;
     struct live live;
+    struct uploads uploads;
     struct watch watch;
     struct outbox outbox;
     struct verdicts verdicts;
@@ -185,6 +187,14 @@ void gateway_committed(struct gateway *gateway, const struct link_route *route,
                        const struct lease_id *lease, enum code code, const char *why,
                        const struct block_id *absent, size_t n_absent);
 
+/* Uploads, as those of their studio see them. Each of these has answered where it says true. */
+bool gateway_upload_refused(struct gateway *gateway, const Wl__Submit *submit); /* cancelled */
+bool gateway_upload_cancel(struct gateway *gateway, const Wl__Verb *verb);
+bool gateway_upload_busy(struct gateway *gateway, const ProtobufCBinaryData *id); /* no job yet */
+/* Adds rows to the first page of a list; how many bytes they take. */
+size_t gateway_upload_rows(struct gateway *gateway, const Wl__JobsRequest *wanted, Wl__Jobs *jobs,
+                           size_t limit);
+
 /* Tasks named by a request; list is the caller's to free. */
 struct ranges {
     struct task_range *list;
@@ -202,6 +212,7 @@ struct studio_id gateway_scope(const struct peer *peer); /* an operator's: 0, an
 /* Handlers: the message is gateway->ask. */
 void gateway_on_hello(struct gateway *gateway);
 void gateway_on_submit(struct gateway *gateway);
+void gateway_on_uploading(struct gateway *gateway);
 void gateway_on_verb(struct gateway *gateway);
 void gateway_on_edit(struct gateway *gateway);
 void gateway_on_pass_request(struct gateway *gateway);

@@ -40,6 +40,8 @@ struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinary
     if (entry && gateway_sees(gateway->ask.peer, entry->studio) &&
         core_job(gateway->with.core, &job, ret_view))
         return entry;
+    if (gateway_upload_busy(gateway, id))
+        return NULL;
     gateway_refuse(gateway, CODE_UNKNOWN, "the job", "there is no such job",
                    "westlight jobs lists them");
     return NULL;
@@ -165,10 +167,11 @@ static void jobs_by_prefix(struct gateway *gateway, const Wl__JobsRequest *wante
     size_t n;
 
     memcpy(prefix, wanted->prefix.data, wanted->prefix.len);
+    (void)gateway_upload_rows(gateway, wanted, jobs, limit);
     n = catalogue_prefix(&gateway->catalogue, gateway_scope(gateway->ask.peer), prefix,
                          wanted->prefix_nibbles, found, limit + 1);
-    jobs->more = n > limit;
-    for (size_t i = 0; i < n && i < limit; i++) {
+    jobs->more = jobs->n_jobs + n > limit;
+    for (size_t i = 0; i < n && jobs->n_jobs < limit; i++) {
         struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &found[i]);
         struct job_view view;
 
@@ -182,7 +185,7 @@ static void jobs_by_age(struct gateway *gateway, const Wl__JobsRequest *wanted, 
                         size_t limit)
 {
     uint64_t before = wanted->before_sequence;
-    size_t bytes = 0, looked = 0;
+    size_t bytes = gateway_upload_rows(gateway, wanted, jobs, limit), looked = 0;
     struct job_view view;
 
     while (core_job_before(gateway->with.core, gateway_scope(gateway->ask.peer), before, &view)) {

@@ -273,6 +273,11 @@ void gateway_submit_go(struct gateway *gateway, struct job_spec *spec)
     struct event event = {.kind = EVENT_SUBMIT};
     size_t size = 0;
 
+    if (gateway_upload_refused(gateway, submit)) {
+        spec_free(spec);
+        free(submission);
+        return;
+    }
     if (!submission)
         gateway_die("memory", -ENOMEM);
     gateway_digest(gateway, &submit->base, &event.submit.digest);
@@ -454,7 +459,7 @@ void gateway_on_verb(struct gateway *gateway)
     const char *why = NULL;
     struct job_view view;
 
-    if (!gateway_job(gateway, &verb->job, &view))
+    if (gateway_upload_cancel(gateway, verb) || !gateway_job(gateway, &verb->job, &view))
         return;
     if (verb->kind < WL__VERB_KIND__VERB_CANCEL || verb->kind > WL__VERB_KIND__VERB_RETRY)
         why = "it asks for nothing that can be done";

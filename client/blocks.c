@@ -16,6 +16,14 @@ static int ask_pass(struct blocks *blocks, Wl__Envelope **ret_answer)
                            CONNECTION_TIMEOUT_NS, ret_answer);
 }
 
+static bool on_tick(void *user)
+{
+    struct blocks *blocks = user;
+
+    blocks->ticked = blocks->tick ? blocks->tick(blocks->user) : 0;
+    return blocks->ticked == 0;
+}
+
 static int open_link(struct blocks *blocks)
 {
     struct westlight *westlight = blocks->westlight;
@@ -41,6 +49,8 @@ static int open_link(struct blocks *blocks)
         .pass = answer->pass->pass.data,
         .pass_size = answer->pass->pass.len,
         .stop = &westlight->stop,
+        .tick = on_tick,
+        .user = blocks,
     };
     r = transfer_new(&config, &blocks->transfer);
     if (r != 0)
@@ -55,6 +65,7 @@ static void close_link(struct blocks *blocks)
     if (!blocks->transfer)
         return;
     blocks->sent += transfer_bytes_sent(blocks->transfer);
+    blocks->stored += transfer_bytes_stored(blocks->transfer);
     blocks->received += transfer_bytes_received(blocks->transfer);
     transfer_free(TAKE_PTR(blocks->transfer));
 }
@@ -67,6 +78,11 @@ void blocks_deinit(struct blocks *blocks)
 uint64_t blocks_sent(const struct blocks *blocks)
 {
     return blocks->sent + (blocks->transfer ? transfer_bytes_sent(blocks->transfer) : 0);
+}
+
+uint64_t blocks_stored(const struct blocks *blocks)
+{
+    return blocks->stored + (blocks->transfer ? transfer_bytes_stored(blocks->transfer) : 0);
 }
 
 uint64_t blocks_received(const struct blocks *blocks)
@@ -88,6 +104,8 @@ static int moved(struct blocks *blocks, int r)
         return 0;
     if (r == -ECANCELED && atomic_load(&westlight->stop))
         return connection_stopped(westlight);
+    if (r == -ECANCELED && blocks->ticked)
+        return blocks->ticked; /* and it has said why */
     const char *why = transfer_why(blocks->transfer);
     int code = r > 0 && r < (int)ARRAY_SIZE(codes) ? codes[r]
                : r == -ETIMEDOUT                   ? WESTLIGHT_E_TIMEOUT

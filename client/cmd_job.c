@@ -83,7 +83,9 @@ static int show_with_warnings(struct westlight *westlight, const char *id,
                               const struct westlight_shown *shown)
 {
     json_t *json = show_job_json(shown), *warnings = json_array();
-    int r = westlight_warnings(westlight, id, UINT32_MAX, warning_add, warnings);
+    int r = shown->row.uploading
+                ? 0
+                : westlight_warnings(westlight, id, UINT32_MAX, warning_add, warnings);
 
     json_object_set_new(json, "warnings", warnings);
     if (r)
@@ -113,12 +115,15 @@ int cmd_show(int argc, char **argv)
         bool failed = shown->row.attempts_failed > 0;
         size_t warnings = 0;
 
+        bool uploading = shown->row.uploading;
+
         show_job(shown);
         if (failed && cmd_failure(westlight, id, &failure))
             say("last fault %s\n           westlight log %.8s says more; westlight retry %.8s "
                 "runs failed frames again",
                 failure.text, id, id);
-        westlight_warnings(westlight, id, WARNINGS_SHOWN + 1, warning_print, &warnings);
+        if (!uploading)
+            westlight_warnings(westlight, id, WARNINGS_SHOWN + 1, warning_print, &warnings);
     }
     westlight_close(westlight);
     return r;
@@ -300,6 +305,8 @@ static int verb(int argc, char **argv, enum westlight_verb what, const char *pas
     else if (args.json)
         show_json(json_pack("{s:s,s:s,s:I}", "id", id, "did", argv[0], "tasks", (json_int_t)tasks),
                   false);
+    else if (tasks == 0 && *westlight_why(westlight))
+        printf("job %.8s: %s\n", id, westlight_why(westlight));
     else if (tasks == 0 && what != WESTLIGHT_RETRY)
         printf("job %.8s: nothing of it was left to run: nothing has changed\n", id);
     else if (what == WESTLIGHT_PAUSE || what == WESTLIGHT_RESUME)

@@ -16,7 +16,7 @@
 #include <client/local.h>
 #include <client/pin.h>
 #include <client/preset.h>
-#include <client/render_home.h>
+#include <client/render_submit.h>
 #include <client/say.h>
 #include <client/show.h>
 #include <proto/base/bytes.h>
@@ -29,73 +29,7 @@ static double seconds_since(int64_t began_ns)
     return (double)(clock_monotonic_ns() - began_ns) / NS_PER_S;
 }
 
-/* ---- submitting ---- */
-
-static void on_id(void *user, const char id[WESTLIGHT_ID_TEXT])
-{
-    struct render *render = user;
-
-    strcpy(render->id, id);
-    if (!render->options.json) {
-        printf("job %s\n", id);
-        fflush(stdout);
-    }
-}
-
-static void on_upload(void *user, const struct westlight_upload *upload)
-{
-    struct render *render = user;
-
-    /* Before it is known to be accepted: if it was, the same command goes on with it. */
-    if (upload->submitted && !render->upload.submitted && render->local)
-        local_run_remember(render->local, render->id);
-    render->upload = *upload;
-}
-
-/* No answer came, or nobody waited for it. */
-static void say_uncertain(const struct render *render)
-{
-    if (render->local)
-        complain("the job may have been accepted: the same command goes on with it");
-    else
-        complain("the job may have been accepted: westlight show %.8s says; westlight fetch %.8s "
-                 "-o '%s' --follow goes on, westlight cancel %.8s ends it",
-                 render->id, render->id, render->out, render->id);
-}
-
-static int submit(struct render *render, struct westlight_job *job)
-{
-    char files[32], sent[32];
-    uint64_t frames, tasks;
-    int r = westlight_submit(render->westlight, job, on_id, on_upload, render, render->id);
-
-    if (r && render->upload.submitted &&
-        (r == WESTLIGHT_E_STOPPED || r == WESTLIGHT_E_TIMEOUT || r == WESTLIGHT_E_UNREACHABLE)) {
-        r = r == WESTLIGHT_E_STOPPED ? EXIT_PARTIAL
-                                     : complain_library(r, westlight_why(render->westlight));
-        say_uncertain(render);
-        return r;
-    }
-    if (r == WESTLIGHT_E_STOPPED) {
-        complain("stopped before the job was accepted: the same command begins again, and sends "
-                 "only what is missing");
-        return EXIT_PARTIAL;
-    }
-    if (r)
-        return complain_library(r, westlight_why(render->westlight));
-    westlight_folder_keep(render->id, render->out); /* else fetch asks for -o */
-    if (render->options.json)
-        return 0;
-    tasks = westlight_job_tasks(job, &frames);
-    printf("accepted: ");
-    if (frames)
-        printf("%" PRIu64 " frame%s in ", frames, frames == 1 ? "" : "s");
-    printf("%" PRIu64 " task%s; %" PRIu64 " file%s, %s, of which %s were sent\n", tasks,
-           tasks == 1 ? "" : "s", render->upload.files, render->upload.files == 1 ? "" : "s",
-           show_bytes(render->upload.file_bytes, files),
-           show_bytes(render->upload.bytes_sent, sent));
-    return 0;
-}
+/* ---- the private farm ---- */
 
 struct others {
     char mine[WESTLIGHT_ID_TEXT];
@@ -438,52 +372,13 @@ static int bring_home(struct render *render)
     return conclude(render, &ending);
 }
 
-static int farm_open(struct render *render)
-{
-    char why[1024] = "", run[65];
-    int r;
-
-    if (render->options.local) {
-        local_run_name(&render->options, render->out, run);
-        r = local_start(render->options.workers, run, &render->local);
-        if (r)
-            return r;
-        render->farm = *local_farm(render->local);
-        if (!render->options.json)
-            printf("private farm of %u worker%s in %s\n",
-                   render->options.workers ? render->options.workers : 1,
-                   render->options.workers > 1 ? "s" : "", local_folder(render->local));
-    } else if ((r = cmd_farm(render->options.farm, &render->farm)))
-        return r;
-
-    r = westlight_open(&render->farm, CMD_OPEN_MS, &render->westlight, why, sizeof(why));
-    return r ? complain_library(r, why) : 0;
-}
-
-static void submitted(struct render *render)
-{
-    if (render->options.json)
-        show_json(json_pack("{s:s,s:o,s:s,s:I,s:I,s:I}", "id", render->id, "folder",
-                            show_text_json(render->out), "software", render->software, "files",
-                            (json_int_t)render->upload.files, "file_bytes",
-                            (json_int_t)render->upload.file_bytes, "bytes_sent",
-                            (json_int_t)render->upload.bytes_sent),
-                  false);
-    else if (render->local)
-        say("the private farm ends with this command: westlight render and the same words go on "
-            "with the job");
-    else
-        say("westlight watch %.8s follows it; westlight fetch %.8s -o '%s' --follow brings it home",
-            render->id, render->id, render->out);
-}
-
 /* ---- --dry-run ---- */
 
 /* Nothing is sent and no job is made; a farm is asked which blocks it has. */
 static int dry_run(struct render *render, const struct inputs *inputs, struct westlight_job *job)
 {
     struct westlight_upload upload = {0};
-    int r = farm_open(render);
+    int r = render_farm(render);
 
     if (r == 0) {
         cmd_interruptible(render->westlight);
@@ -534,17 +429,21 @@ static int run(int argc, char **argv, bool wait)
     struct preset_facts facts;
     int r = options_parse(&render.options, argc, argv);
 
-    if (r == 0)
+    render_submit_words(&render, argc, argv);
+    if (r == 0 && render.options.resume)
+        r = render_again(&render, &wait);
+    if (r == 0 && !render.accepted)
         r = preset_job(&render.options, &inputs, &job, &render.preset, &facts, render.out);
-    if (r == 0 && !render.options.dry_run)
+    if (r == 0 && !render.options.dry_run && !render.accepted)
         r = out_check(&render, wait);
     if (r == 0 && render.options.dry_run) {
         r = dry_run(&render, &inputs, job);
         wait = false;
     } else if (r == 0)
-        r = farm_open(&render);
-    if (r == 0 && !render.options.dry_run) {
+        r = render_farm(&render);
+    if (r == 0)
         cmd_interruptible(render.westlight);
+    if (r == 0 && !render.options.dry_run && !render.accepted) {
         r = render.local ? others_pause(&render) : 0;
         if (r == 0 && render.local)
             r = local_workers(render.local, render.options.slots);
@@ -552,12 +451,12 @@ static int run(int argc, char **argv, bool wait)
             (r = pin_version(&(struct pin){render.westlight, render.local, &render.options,
                                            render.preset, &facts},
                              job, render.software)) == 0)
-            r = submit(&render, job);
+            r = render_submit(&render, job);
     }
     if (r == 0 && wait)
         r = bring_home(&render);
     else if (r == 0 && !render.options.dry_run)
-        submitted(&render);
+        render_submitted(&render);
 
     cmd_interruptible(NULL);
     inputs_deinit(&inputs);
@@ -567,6 +466,7 @@ static int run(int argc, char **argv, bool wait)
     local_stop(render.local);
     block_set_deinit(&render.home);
     options_deinit(&render.options);
+    unsent_deinit(&render.unsent);
     return r;
 }
 

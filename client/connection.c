@@ -423,6 +423,23 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request,
     }
 }
 
+int connection_post(struct westlight *westlight, Wl__Envelope *message)
+{
+    message->request = ++westlight->request;
+    int r = westlight->welcome ? send_envelope(westlight, message) : 0;
+    return r == LINK_E_AGAIN ? 0 : r;
+}
+
+int connection_glance(struct westlight *westlight, Wl__Envelope **ret_answer)
+{
+    *ret_answer = NULL;
+    for (;;) {
+        int r = connection_turn(westlight, clock_monotonic_ns(), ret_answer);
+        if (r != 0 || *ret_answer)
+            return r == WESTLIGHT_E_TIMEOUT ? 0 : r;
+    }
+}
+
 int connection_notice(struct westlight *westlight, int64_t deadline_ns,
                       struct westlight_watch **ret_watch)
 {

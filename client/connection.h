@@ -82,6 +82,10 @@ void *connection_scratch(struct westlight *westlight, size_t n, size_t size);
 /* Sends and waits for an answer of that kind; numbers the request itself. */
 int connection_call(struct westlight *westlight, Wl__Envelope *request,
                     Wl__Envelope__BodyCase expected, int64_t timeout_ns, Wl__Envelope **ret_answer);
+/* Sends and does not wait: it is lost with its link, and its answer is for connection_glance. */
+int connection_post(struct westlight *westlight, Wl__Envelope *message);
+/* Keeps the link up and takes an answer that has come, without waiting; NULL: there is none. */
+int connection_glance(struct westlight *westlight, Wl__Envelope **ret_answer);
 /* Waits for a notice on any watch. WESTLIGHT_E_TIMEOUT. deadline_ns 0: for ever. */
 int connection_notice(struct westlight *westlight, int64_t deadline_ns,
                       struct westlight_watch **ret_watch);

@@ -130,6 +130,7 @@ void westlight_job_free(struct westlight_job *job)
     free(job->note);
     free(job->person);
     recipe_free(&job->recipe);
+    wipe(&job->again, sizeof(job->again));
     free(job);
 }
 
@@ -529,6 +530,16 @@ int job_compile(struct westlight_job *job)
         lend_space(job->steps[i]);
     job->compiled = true;
     return 0;
+}
+
+void westlight_job_again(struct westlight_job *job, const struct westlight_submission *submission)
+{
+    job->again = *submission;
+}
+
+const char *westlight_job_name(const struct westlight_job *job)
+{
+    return job->recipe.job_name;
 }
 
 uint64_t westlight_job_tasks(const struct westlight_job *job, uint64_t *ret_frames)

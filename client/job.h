@@ -40,6 +40,7 @@ struct westlight_job {
     size_t n_roots;
     struct westlight_step **steps;
     size_t n_steps;
+    struct westlight_submission again; /* id "": a new one each time */
     bool compiled;
     char error[LIMIT_MESSAGE_BYTES];
 };

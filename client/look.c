@@ -32,6 +32,7 @@ int westlight_jobs(struct westlight *westlight, enum westlight_listed which,
         request.all = which == WESTLIGHT_ALL;
         request.archived = which == WESTLIGHT_ARCHIVED;
         request.before_sequence = before;
+        request.uploads = true;
         request.limit = LIMIT_PAGE;
         int r = ask_jobs(westlight, &request, &answer);
         for (size_t i = 0; r == 0 && i < answer->jobs->n_jobs; i++) {
@@ -74,6 +75,7 @@ int westlight_resolve(struct westlight *westlight, const char *prefix,
 
     connection_begin(westlight);
     request.all = true;
+    request.uploads = !last;
     request.limit = last ? 1 : 2;
     if (!last) {
         if (!prefix_bytes(prefix, bytes))
@@ -216,6 +218,32 @@ static int step_row(struct westlight *westlight, const Wl__Show *show, const Wl_
     return r;
 }
 
+/* What is still being uploaded has a row and nothing else. E_UNKNOWN: it is not uploaded (any
+ * more). */
+static int show_upload(struct westlight *westlight, const uint8_t job[16],
+                       const struct westlight_shown **ret_shown)
+{
+    Wl__JobsRequest request = WL__JOBS_REQUEST__INIT;
+    struct westlight_shown *shown = connection_scratch(westlight, 1, sizeof(*shown));
+    uint8_t id[WESTLIGHT_ID_BYTES];
+
+    if (!shown)
+        return -ENOMEM;
+    memcpy(id, job, sizeof(id));
+    request.uploads = true;
+    request.limit = 1;
+    request.prefix = (ProtobufCBinaryData){sizeof(id), id};
+    request.prefix_nibbles = 2 * sizeof(id);
+    int r = ask_jobs(westlight, &request, &westlight->held);
+    if (r != 0)
+        return r;
+    const Wl__Jobs *jobs = westlight->held->jobs;
+    if (jobs->n_jobs == 0 || !jobs->jobs[0]->upload)
+        return WESTLIGHT_E_UNKNOWN;
+    *ret_shown = shown;
+    return look_row(westlight, jobs->jobs[0], &shown->row);
+}
+
 int westlight_show(struct westlight *westlight, const char *id,
                    const struct westlight_shown **ret_shown)
 {
@@ -226,6 +254,12 @@ int westlight_show(struct westlight *westlight, const char *id,
     int r = connection_begin_job(westlight, id, job);
     if (r == 0)
         r = look_show(westlight, job, &westlight->held);
+    if (r == WESTLIGHT_E_STATE) { /* no job yet; it may become one while we ask */
+        if (show_upload(westlight, job, ret_shown) == 0)
+            return 0;
+        wire_free(TAKE_PTR(westlight->held));
+        r = look_show(westlight, job, &westlight->held);
+    }
     if (r != 0)
         return r;
     const Wl__Show *show = westlight->held->show;

@@ -27,6 +27,8 @@
     "  --chunk N             N frames a task\n"                                                    \
     "  --device auto|cpu|gpu Blender: what Cycles renders on (auto: leased cards, else CPUs)\n"    \
     "  --clock-range RANGE   POV-Ray: the frames the clock runs over (default: -f)\n"              \
+    "  --resume [UPLOAD]     go on with an upload that was cut short, with the words of the first\n"  \
+    "                        time and no others: its id, 'last', or nothing for the only one\n"    \
     "  --dry-run             list what would travel, and send nothing\n"                           \
     "  --asset PATH          a file or folder that travels too; may be repeated\n"                 \
     "  --exclude PATTERN     files or folders that stay: *.psd, old/*; may be repeated\n"          \

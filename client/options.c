@@ -247,6 +247,7 @@ enum {
     LONG_ALLOW_MISSING,
     LONG_DRY_RUN,
     LONG_CLOCK_RANGE,
+    LONG_RESUME,
     LONG_DEVICE
 };
 
@@ -276,6 +277,7 @@ static const struct option long_options[] = {
     {"narrow", required_argument, NULL, LONG_NARROW},
     {"allow-missing", no_argument, NULL, LONG_ALLOW_MISSING},
     {"dry-run", no_argument, NULL, LONG_DRY_RUN},
+    {"resume", no_argument, NULL, LONG_RESUME},
     {"device", required_argument, NULL, LONG_DEVICE},
     {"clock-range", required_argument, NULL, LONG_CLOCK_RANGE},
     {NULL, 0, NULL, 0},
@@ -351,6 +353,9 @@ static int option_take(void *user, int option, const char *value)
         return pair_push("device", strlen("device"), value, &options->params, &options->n_params);
     case LONG_CLOCK_RANGE:
         return pair_push("clock", strlen("clock"), value, &options->params, &options->n_params);
+    case LONG_RESUME:
+        options->resume = true;
+        return 0;
     case LONG_DRY_RUN:
         options->dry_run = true;
         return 0;
@@ -383,6 +388,15 @@ int options_parse(struct options *options, int argc, char **argv)
     r = options_getopt(argc, argv, "f:o:p:", long_options, option_take, options);
     if (r)
         return r;
+    if (options->resume) {
+        options->scene = optind < argc ? argv[optind] : NULL;
+        if (argc - 1 == 1 + (options->scene != NULL))
+            return 0;
+        complain("%s: --resume repeats the words of the first time: write westlight %s --resume "
+                 "UPLOAD and no others",
+                 command, command);
+        return EXIT_USAGE;
+    }
     if (optind == argc) {
         complain("%s: no scene was named: write westlight %s SCENE, see westlight help %s", command,
                  command, command);

@@ -43,6 +43,7 @@ struct options {
     int32_t priority;
     uint32_t max_workers;
     bool json, force, allow_missing, dry_run;
+    bool resume; /* `scene` is then an upload, or NULL; and nothing else is given */
     const char **assets, **exclude, **narrow;
     size_t n_assets, n_exclude, n_narrow;
 };

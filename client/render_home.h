@@ -10,7 +10,9 @@
 #include <pthread.h>
 #include <client/local.h>
 #include <client/pin.h>
+#include <client/unsent.h>
 #include <proto/block_set.h>
+#include <proto/limits.h>
 
 struct render {
     struct options options;
@@ -25,7 +27,11 @@ struct render {
     char id[WESTLIGHT_ID_TEXT];
     char out[4096];
     int64_t began_ns;
+    char name[LIMIT_NAME_BYTES + 1];
     struct westlight_upload upload;
+    struct unsent unsent;         /* how to go on with the upload: written down while `kept` */
+    bool kept, resumed, accepted; /* accepted: by an earlier try of the same */
+    int64_t uploading_ns, bar_ns;
 
     pthread_mutex_t lock; /* the lines printed, and what follows */
     pthread_cond_t wake;  /* of the thread, while it pauses */

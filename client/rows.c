@@ -320,6 +320,16 @@ void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage)
     };
 }
 
+static void upload_row(const Wl__Upload *upload, struct westlight_row *row)
+{
+    row->uploading = true;
+    row->state = "uploading";
+    row->phase = upload->stopped ? "stopped" : "uploading";
+    row->upload_files = upload->files;
+    row->upload_bytes = upload->file_bytes;
+    row->upload_bytes_done = upload->bytes_done;
+}
+
 int look_row(struct westlight *westlight, const Wl__JobRow *message, struct westlight_row *ret_row)
 {
     struct westlight_row row = {
@@ -347,7 +357,10 @@ int look_row(struct westlight *westlight, const Wl__JobRow *message, struct west
                                "farm %s: the broker named a job without an id: update this program",
                                westlight->farm.name);
     hex_encode(message->job.data, message->job.len, row.id);
-    row.phase = look_phase((enum job_state)message->state, &row.counts, &row.finished);
+    if (message->upload)
+        upload_row(message->upload, &row);
+    else
+        row.phase = look_phase((enum job_state)message->state, &row.counts, &row.finished);
     *ret_row = row;
     return 0;
 }

@@ -60,10 +60,8 @@ const char *show_phase_colour(const char *phase)
 {
     static const struct {
         const char *phase, *colour;
-    } colours[] = {{"done", "\033[32m"},
-                   {"failed", "\033[31m"},
-                   {"running", "\033[36m"},
-                   {"paused", "\033[33m"},
+    } colours[] = {{"done", "\033[32m"},     {"failed", "\033[31m"},    {"running", "\033[36m"},
+                   {"paused", "\033[33m"},   {"uploading", "\033[36m"}, {"stopped", "\033[33m"},
                    {"cancelled", "\033[90m"}};
 
     for (size_t i = 0; show_colour() && i < sizeof(colours) / sizeof(colours[0]); i++)
@@ -85,14 +83,37 @@ void show_row_head(void)
            "NAME");
 }
 
+unsigned show_percent(uint64_t bytes_done, uint64_t bytes)
+{
+    return bytes_done >= bytes ? 100 : (unsigned)(100.0 * (double)bytes_done / (double)bytes);
+}
+
+static unsigned row_percent(const struct westlight_row *row)
+{
+    return show_percent(row->upload_bytes_done, row->upload_bytes);
+}
+
+/* What to do about an upload that nobody goes on with. */
+static void show_stopped(const char *label, const struct westlight_row *row)
+{
+    if (strcmp(row->phase, "stopped") == 0)
+        printf("%-10s upload stopped at %u %%: westlight submit --resume %.8s continues it%s%s\n",
+               label, row_percent(row), row->id, *row->person ? ", where it was begun by " : "",
+               row->person);
+}
+
 void show_row(const struct westlight_row *row)
 {
     char done[32], time[32];
 
-    snprintf(done, sizeof(done), "%" PRIu64 "/%" PRIu64, row->counts.done, row->counts.tasks);
+    if (row->uploading)
+        snprintf(done, sizeof(done), "%u %%", row_percent(row));
+    else
+        snprintf(done, sizeof(done), "%" PRIu64 "/%" PRIu64, row->counts.done, row->counts.tasks);
     printf("%.8s  %s%-9s%s  %11s  %6" PRIu64 "  %-16s  %.60s\n", row->id,
            show_phase_colour(row->phase), row->phase, show_plain(), done, row->counts.failed,
            show_time(row->submitted_wall_s, time), row->name);
+    show_stopped("", row);
 }
 
 static void show_counts(const char *label, const struct westlight_counts *counts)
@@ -136,11 +157,28 @@ static void show_frames(const struct westlight_step_row *step)
     printf("  frames   %s%s\n", step->frames, text);
 }
 
+static void show_uploading(const struct westlight_row *row)
+{
+    char all[32], done[32], time[32];
+
+    printf("job        %s\nname       %s\nstate      %s: %u %%, %s of %s in %" PRIu64 " file%s\n",
+           row->id, row->name, row->phase, row_percent(row),
+           show_bytes(row->upload_bytes_done, done), show_bytes(row->upload_bytes, all),
+           row->upload_files, row->upload_files == 1 ? "" : "s");
+    show_stopped("", row);
+    printf("begun      %s by %s of %s\n", show_time(row->submitted_wall_s, time),
+           *row->person ? row->person : "?", row->studio);
+}
+
 void show_job(const struct westlight_shown *shown)
 {
     const struct westlight_row *row = &shown->row;
     char text[32], in[32], out[32];
 
+    if (row->uploading) {
+        show_uploading(row);
+        return;
+    }
     printf("job        %s\nname       %s\nstate      %s%s%s%s%s\n", row->id, row->name,
            show_phase_colour(row->phase), row->phase, show_plain(), *row->reason ? ": " : "",
            row->reason);
@@ -295,9 +333,19 @@ static json_t *strings_json(const char *const *texts, size_t n)
     return array;
 }
 
+static json_t *upload_json(const struct westlight_row *row)
+{
+    if (!row->uploading)
+        return json_null();
+    return json_pack("{s:i,s:I,s:I,s:I,s:b}", "percent", (int)row_percent(row), "files",
+                     (json_int_t)row->upload_files, "file_bytes", (json_int_t)row->upload_bytes,
+                     "bytes_done", (json_int_t)row->upload_bytes_done, "stopped",
+                     strcmp(row->phase, "stopped") == 0);
+}
+
 json_t *show_row_json(const struct westlight_row *row)
 {
-    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o,s:i,s:b}", "id",
+    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o,s:i,s:b,s:o}", "id",
                      row->id, "name", show_text_json(row->name), "person",
                      show_text_json(row->person), "studio", show_text_json(row->studio), "note",
                      show_text_json(row->note), "state", row->state, "phase", row->phase, "reason",
@@ -305,7 +353,7 @@ json_t *show_row_json(const struct westlight_row *row)
                      (json_int_t)row->submitted_wall_s, "counts", counts_json(&row->counts),
                      "attempts_failed", (json_int_t)row->attempts_failed, "finished", row->finished,
                      "tags", strings_json(row->tags, row->n_tags), "max_workers",
-                     (int)row->max_workers, "archived", row->archived);
+                     (int)row->max_workers, "archived", row->archived, "upload", upload_json(row));
 }
 
 json_t *show_job_json(const struct westlight_shown *shown)

@@ -15,6 +15,9 @@ bool show_colour(void); /* standard output */
 const char *show_phase_colour(const char *phase);
 const char *show_plain(void); /* ends a colour */
 
+/* How much of an upload is done, of 100; 99.9 is not all of it. */
+unsigned show_percent(uint64_t bytes_done, uint64_t bytes);
+
 void show_row_head(void);
 void show_row(const struct westlight_row *row);
 void show_job(const struct westlight_shown *shown);

@@ -1,10 +1,10 @@
 /* submit.c - a job goes out: files to blocks to the vault, then one message.
  *
- * Files are read once. Blocks are sealed into a batch in memory; when it is full the vault is
- * asked which of them it lacks, and those are put. So memory is bounded by the batch, and what the
- * vault has (from this job cut short, or from another of the studio's) is not sent again. A job
- * without input folders never opens a bulk link.
+ * Files are read once. Blocks are sealed into a batch (batch.c), so memory is bounded. A job
+ * without input folders never opens a bulk link, and is not announced. The id and the key are made
+ * first, or are those of an earlier try.
  */
+#include <client/batch.h>
 #include <client/job.h>
 #include <client/recipe.h>
 
@@ -19,16 +19,10 @@
 #include <proto/base/check.h>
 #include <proto/manifest.h>
 
-#define BATCH_BYTES   (32 * 1024 * 1024) /* one transfer window */
-#define READ_AGAIN    3                  /* a file that changed while it was read */
-#define SUBMIT_ROUNDS 3                  /* blocks that went missing meanwhile */
+#define READ_AGAIN    3 /* a file that changed while it was read */
+#define SUBMIT_ROUNDS 3 /* blocks that went missing meanwhile */
 /* Above the files themselves: headers and tags, manifests, refs. */
 #define PASS_SPARE_BYTES (64ULL * 1024 * 1024)
-
-struct batch_block {
-    struct block_id id;
-    size_t offset, size;
-};
 
 /* What a Root message needs, kept until the recipe is sealed. */
 struct packed_root {
@@ -43,18 +37,8 @@ struct packed_root {
 struct upload {
     struct westlight *westlight;
     struct westlight_job *job;
-    westlight_on_upload *on_upload;
-    void *user;
-    bool estimate; /* nothing is put */
-    struct westlight_upload count;
-    struct blocks blocks;
-
-    struct block_id *ids; /* all that the job refers to */
-    size_t n_ids, ids_capacity;
-    struct bytes batch;
-    struct batch_block *in_batch;
-    size_t n_in_batch, in_batch_capacity;
-    size_t *missing; /* of the batch, which to put */
+    struct westlight_submission submission;
+    struct batch batch;
 
     struct packed_root *roots;
     Wl__Root **root_pointers;
@@ -64,112 +48,28 @@ struct upload {
     size_t n_refs;
 };
 
-static void tell(struct upload *upload)
+/* ---- what is sent, as one number ---- */
+
+/* Another process that adds the same comes to the same. */
+static void print_add(struct upload *upload, const char *text, const void *data, size_t size)
 {
-    if (upload->on_upload)
-        upload->on_upload(upload->user, &upload->count);
+    uint8_t print[32];
+
+    mac2(upload->submission.print, text, strlen(text) + 1, data, size, print);
+    memcpy(upload->submission.print, print, sizeof(print));
 }
 
-/* ---- blocks to the vault ---- */
-
-static int put_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id)
+static int print_begin(struct upload *upload)
 {
-    struct upload *upload = user;
-    const struct batch_block *block = &upload->in_batch[upload->missing[i]];
+    const Wl__Recipe *recipe = &upload->job->recipe; /* no roots are lent yet */
+    _cleanup_(bytes_wipe_deinit) struct bytes packed = {0};
+    int r = bytes_reserve(&packed, wl__recipe__get_packed_size(recipe) + 1);
 
-    out->size = 0;
-    *ret_id = block->id;
-    return bytes_append(out, upload->batch.data + block->offset, block->size);
-}
-
-static int put_missing(struct upload *upload, const bool *missing)
-{
-    size_t n = 0, bytes = 0;
-
-    upload->missing = calloc(upload->n_in_batch, sizeof(*upload->missing));
-    if (!upload->missing)
-        return -ENOMEM;
-    for (size_t i = 0; i < upload->n_in_batch; i++)
-        if (missing[i]) {
-            upload->missing[n++] = i;
-            bytes += upload->in_batch[i].size;
-        }
-    int r =
-        n > 0 && !upload->estimate ? blocks_put(&upload->blocks, n, false, put_source, upload) : 0;
-    free(TAKE_PTR(upload->missing));
-    if (r == 0) {
-        upload->count.blocks_sent += n;
-        upload->count.bytes_sent += bytes;
-    }
-    return r;
-}
-
-static int flush(struct upload *upload)
-{
-    _cleanup_(freep) struct block_id *ids = NULL;
-    _cleanup_(freep) bool *missing = NULL;
-    size_t n = upload->n_in_batch;
-
-    if (n == 0)
-        return 0;
-    ids = calloc(n, sizeof(*ids));
-    missing = calloc(n, sizeof(*missing));
-    if (!ids || !missing)
-        return -ENOMEM;
-    for (size_t i = 0; i < n; i++)
-        ids[i] = upload->in_batch[i].id;
-    int r = blocks_have(&upload->blocks, ids, n, missing);
-    if (r == 0)
-        r = put_missing(upload, missing);
-    if (r != 0)
-        return r;
-    upload->n_in_batch = 0;
-    upload->batch.size = 0;
-    tell(upload);
-    return 0;
-}
-
-static int remember_id(struct upload *upload, const struct block_id *id)
-{
-    if (upload->n_ids == upload->ids_capacity) {
-        size_t capacity = upload->ids_capacity ? 2 * upload->ids_capacity : 256;
-        struct block_id *grown = reallocarray(upload->ids, capacity, sizeof(*grown));
-        if (!grown)
-            return -ENOMEM;
-        upload->ids = grown;
-        upload->ids_capacity = capacity;
-    }
-    upload->ids[upload->n_ids++] = *id;
-    return 0;
-}
-
-static int batch_block(void *user, const struct block_key *key, const void *sealed, size_t size)
-{
-    struct upload *upload = user;
-
-    if (atomic_load(&upload->westlight->stop))
-        return connection_stopped(upload->westlight);
-    if (upload->batch.size + size > BATCH_BYTES) {
-        int r = flush(upload);
-        if (r != 0)
-            return r;
-    }
-    if (upload->n_in_batch == upload->in_batch_capacity) {
-        size_t capacity = upload->in_batch_capacity ? 2 * upload->in_batch_capacity : 64;
-        struct batch_block *grown = reallocarray(upload->in_batch, capacity, sizeof(*grown));
-        if (!grown)
-            return -ENOMEM;
-        upload->in_batch = grown;
-        upload->in_batch_capacity = capacity;
-    }
-    size_t offset = upload->batch.size;
-    int r = bytes_append(&upload->batch, sealed, size);
-    if (r == 0)
-        r = remember_id(upload, &key->id);
     if (r < 0)
         return r;
-    upload->in_batch[upload->n_in_batch++] = (struct batch_block){key->id, offset, size};
-    upload->count.blocks++;
+    packed.size = wl__recipe__pack(recipe, packed.data);
+    memset(upload->submission.print, 0, sizeof(upload->submission.print));
+    print_add(upload, "recipe", packed.data, packed.size);
     return 0;
 }
 
@@ -253,11 +153,13 @@ static int measure(struct upload *upload, const struct job_root *from, struct pa
             return connection_fail(westlight, WESTLIGHT_E_MISSING,
                                    "input file %s/%s: %s: check the path", from->folder,
                                    root->files[i], strerror(errno));
+        const int64_t is[] = {status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
+        print_add(upload, root->files[i], is, sizeof(is));
         root->message.files++;
         root->message.file_bytes += (uint64_t)status.st_size;
     }
-    upload->count.files += root->message.files;
-    upload->count.file_bytes += root->message.file_bytes;
+    upload->batch.count.files += root->message.files;
+    upload->batch.count.file_bytes += root->message.file_bytes;
     return 0;
 }
 
@@ -274,8 +176,9 @@ static int pack_files(struct upload *upload, const struct job_root *from, struct
         _cleanup_(bytes_deinit) struct bytes why = {0};
         uint64_t bytes = 0;
         ret_packed->size = 0;
-        int r = manifest_pack(upload->westlight->sealer, upload->westlight->secret, &folder, 1,
-                              files, root->n_files, batch_block, upload, ret_packed, &bytes, &why);
+        int r =
+            manifest_pack(upload->westlight->sealer, upload->westlight->secret, &folder, 1, files,
+                          root->n_files, batch_block, &upload->batch, ret_packed, &bytes, &why);
         if (r == MANIFEST_E_CHANGED && upload->westlight->why[0] == '\0' && tries < READ_AGAIN)
             continue;
         if (r != 0)
@@ -296,7 +199,7 @@ static int pack_root(struct upload *upload, const struct job_root *from, struct 
         return r;
     mac2(upload->westlight->secret, "manifest1", strlen("manifest1"), "", 0, secret);
     r = manifest_seal(upload->westlight->sealer, secret, packed.data, packed.size, batch_block,
-                      upload, &root->keys, &n);
+                      &upload->batch, &root->keys, &n);
     wipe(secret, sizeof(secret));
     if (r == 0 && n > LIMIT_MANIFEST_BLOCKS)
         return connection_fail(upload->westlight, WESTLIGHT_E_USAGE,
@@ -318,6 +221,20 @@ static int pack_root(struct upload *upload, const struct job_root *from, struct 
     return 0;
 }
 
+/* All is measured, and nothing was sent. */
+static int begun(struct upload *upload)
+{
+    const struct westlight_submission *again = &upload->job->again;
+    struct batch *batch = &upload->batch;
+
+    batch->count.changed =
+        again->id[0] && memcmp(upload->submission.print, again->print, sizeof(again->print)) != 0;
+    batch_tell(batch);
+    return upload->n_roots > 0 && !batch->estimate && !batch->announce.begun
+               ? announce_begin(&batch->announce)
+               : 0;
+}
+
 static int pack_roots(struct upload *upload)
 {
     struct westlight_job *job = upload->job;
@@ -329,19 +246,21 @@ static int pack_roots(struct upload *upload)
     if (!upload->roots || !upload->root_pointers)
         return -ENOMEM;
     upload->n_roots = job->n_roots;
-    upload->n_ids = 0;
-    memset(&upload->count, 0, sizeof(upload->count));
+    batch_begin(&upload->batch, &upload->submission);
+    r = print_begin(upload);
     for (size_t i = 0; r == 0 && i < job->n_roots; i++) {
         wl__root__init(&upload->roots[i].message);
         upload->root_pointers[i] = &upload->roots[i].message;
         r = find_files(upload, &job->roots[i], &upload->roots[i]);
         if (r == 0)
+            print_add(upload, job->roots[i].folder, "", 0);
+        if (r == 0)
             r = measure(upload, &job->roots[i], &upload->roots[i]);
     }
-    upload->blocks.write_bytes =
-        upload->count.file_bytes + upload->count.files * 1024 + PASS_SPARE_BYTES;
+    upload->batch.blocks.write_bytes =
+        upload->batch.count.file_bytes + upload->batch.count.files * 1024 + PASS_SPARE_BYTES;
     if (r == 0)
-        tell(upload);
+        r = begun(upload);
     for (size_t i = 0; r == 0 && i < job->n_roots; i++)
         r = pack_root(upload, &job->roots[i], &upload->roots[i]);
     return r;
@@ -360,7 +279,7 @@ static int seal_recipe(struct upload *upload, const uint8_t job_key[32],
     message->roots = NULL;
     message->n_roots = 0;
     if (r == 0 && recipe->ref.inline_sealed.len == 0)
-        r = batch_block(upload, &recipe->key, recipe->sealed.data, recipe->sealed.size);
+        r = batch_block(&upload->batch, &recipe->key, recipe->sealed.data, recipe->sealed.size);
     return r;
 }
 
@@ -384,9 +303,10 @@ static void refs_free(struct upload *upload)
 static int put_refs(struct upload *upload)
 {
     refs_free(upload);
-    if (upload->n_ids == 0)
+    if (upload->batch.n_ids == 0)
         return 0;
-    int r = refs_pack(upload->ids, upload->n_ids, upload->refs, upload->ref_names, &upload->n_refs);
+    int r = refs_pack(upload->batch.ids, upload->batch.n_ids, upload->refs, upload->ref_names,
+                      &upload->n_refs);
     if (r == SEAL_E_SIZE)
         return connection_fail(upload->westlight, WESTLIGHT_E_USAGE,
                                "job %.100s: its inputs are more than %d million blocks: split it",
@@ -394,7 +314,7 @@ static int put_refs(struct upload *upload)
                                LIMIT_REFS_BLOCKS * LIMIT_REFS_PER_BLOCK / 1000000);
     if (r != 0)
         return r;
-    return blocks_put(&upload->blocks, upload->n_refs, true, refs_source, upload);
+    return blocks_put(&upload->batch.blocks, upload->n_refs, true, refs_source, upload);
 }
 
 static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_t job_key[32],
@@ -433,7 +353,7 @@ static int send_submit(struct upload *upload, const uint8_t id[16], const uint8_
     submit.recipe = &ref;
     submit.refs = refs;
     submit.n_refs = upload->n_refs;
-    submit.input_bytes = upload->count.file_bytes;
+    submit.input_bytes = upload->batch.count.file_bytes;
     envelope.body_case = WL__ENVELOPE__BODY_SUBMIT;
     envelope.submit = &submit;
     int r = connection_call(upload->westlight, &envelope, WL__ENVELOPE__BODY_ACCEPTED,
@@ -451,12 +371,12 @@ static int submit_round(struct upload *upload, const uint8_t id[16], const uint8
     if (r == 0)
         r = seal_recipe(upload, job_key, &recipe);
     if (r == 0)
-        r = flush(upload);
+        r = batch_flush(&upload->batch);
     if (r == 0)
         r = put_refs(upload);
     if (r == 0) {
-        upload->count.submitted = true;
-        tell(upload);
+        upload->batch.count.submitted = true;
+        batch_tell(&upload->batch);
         r = send_submit(upload, id, job_key, &recipe, &answer);
     }
     recipe_sealed_deinit(&recipe);
@@ -473,9 +393,7 @@ static int submit_rounds(struct upload *upload, const uint8_t id[16], const uint
             return r;
         /* Something was swept or lost between the answer and now: ask again for all of it. */
         upload->westlight->why[0] = '\0';
-        upload->count.submitted = false;
-        upload->n_in_batch = 0;
-        upload->batch.size = 0;
+        upload->batch.count.submitted = false;
     }
 }
 
@@ -496,7 +414,8 @@ static int upload_new(struct westlight *westlight, struct westlight_job *job,
     upload = calloc(1, sizeof(*upload));
     if (!upload)
         return -ENOMEM;
-    *upload = (struct upload){.westlight = westlight, .job = job, .blocks.westlight = westlight};
+    *upload = (struct upload){.westlight = westlight, .job = job};
+    batch_init(&upload->batch, westlight, job->recipe.job_name);
     *ret_upload = upload;
     return 0;
 }
@@ -505,41 +424,56 @@ static void upload_free(struct upload *upload)
 {
     roots_free(upload);
     refs_free(upload);
-    blocks_deinit(&upload->blocks);
-    bytes_deinit(&upload->batch);
-    free(upload->in_batch);
-    free(upload->ids);
+    batch_deinit(&upload->batch);
+    wipe(&upload->submission, sizeof(upload->submission));
     free(upload);
+}
+
+/* The id and the key: those of the first try, or new ones. */
+static int identify(struct upload *upload)
+{
+    struct westlight_submission *submission = &upload->submission;
+    uint8_t *id = upload->batch.announce.job;
+
+    *submission = upload->job->again;
+    if (submission->id[0] && hex_decode(submission->id, id, WESTLIGHT_ID_BYTES) < 0)
+        return connection_fail(upload->westlight, WESTLIGHT_E_USAGE, "job %.32s: not an id",
+                               submission->id);
+    if (submission->id[0])
+        return 0;
+    int r = random_bytes(id, WESTLIGHT_ID_BYTES);
+    if (r == 0)
+        r = random_bytes(submission->key, sizeof(submission->key));
+    hex_encode(id, WESTLIGHT_ID_BYTES, submission->id);
+    return r;
 }
 
 int westlight_submit(struct westlight *westlight, struct westlight_job *job, westlight_on_id *on_id,
                      westlight_on_upload *on_upload, void *user, char ret_id[WESTLIGHT_ID_TEXT])
 {
-    uint8_t id[WESTLIGHT_ID_BYTES], job_key[32];
-    char text[WESTLIGHT_ID_TEXT];
+    struct westlight_submission *submission;
     struct upload *upload;
     int r = upload_new(westlight, job, &upload);
 
     if (r != 0)
         return r;
-    upload->on_upload = on_upload;
-    upload->user = user;
-    r = random_bytes(id, sizeof(id));
-    if (r == 0)
-        r = random_bytes(job_key, sizeof(job_key));
-    hex_encode(id, sizeof(id), text);
+    submission = &upload->submission;
+    upload->batch.on_upload = on_upload;
+    upload->batch.user = user;
+    r = identify(upload);
     if (r == 0 && on_id)
-        on_id(user, text);
+        on_id(user, submission->id);
     if (r == 0)
-        r = submit_rounds(upload, id, job_key);
+        r = submit_rounds(upload, upload->batch.announce.job, submission->key);
     if (r == 0) {
-        upload->count.accepted = true;
-        tell(upload);
-        recipe_keep_key(westlight, text, job_key);
-        memcpy(ret_id, text, sizeof(text));
+        upload->batch.count.accepted = true;
+        batch_tell(&upload->batch);
+        recipe_keep_key(westlight, submission->id, submission->key);
+        memcpy(ret_id, submission->id, sizeof(submission->id));
+    } else {
+        announce_end(&upload->batch.announce, r == WESTLIGHT_E_USAGE);
     }
     upload_free(upload);
-    wipe(job_key, sizeof(job_key));
     return r;
 }
 
@@ -553,16 +487,16 @@ int westlight_estimate(struct westlight *westlight, struct westlight_job *job,
 
     if (r != 0)
         return r;
-    upload->estimate = true;
+    upload->batch.estimate = true;
     r = random_bytes(job_key, sizeof(job_key));
     if (r == 0)
         r = pack_roots(upload);
     if (r == 0)
         r = seal_recipe(upload, job_key, &recipe);
     if (r == 0)
-        r = flush(upload);
+        r = batch_flush(&upload->batch);
     if (r == 0)
-        *ret_upload = upload->count;
+        *ret_upload = upload->batch.count;
     recipe_sealed_deinit(&recipe);
     upload_free(upload);
     return r;

@@ -2,6 +2,7 @@
 #include <client/look.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +42,8 @@ int westlight_do(struct westlight *westlight, const char *id, enum westlight_ver
                         &answer);
     if (r == 0 && ret_tasks)
         *ret_tasks = answer->done->tasks;
+    if (r == 0 && answer->done->upload)
+        snprintf(westlight->why, sizeof(westlight->why), "%s", answer->done->text);
     return r;
 }
 

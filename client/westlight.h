@@ -134,16 +134,31 @@ void westlight_step_expect(struct westlight_step *step, enum westlight_check che
 /* Its animation's frames: it can never be given others (westlight_set, westlight_resubmit). */
 void westlight_step_within(struct westlight_step *step, int64_t first, int64_t last);
 
+/* What makes a second try the same submission, in another process too: with it (westlight_job_again)
+ * a job is sent under the same id, and what the vault has is not sent again. `key` is secret. `print`
+ * tells what was to be sent: recipe, paths, sizes, times. */
+struct westlight_submission {
+    char id[WESTLIGHT_ID_TEXT];
+    uint8_t key[32], print[32];
+};
+void westlight_job_again(struct westlight_job *job, const struct westlight_submission *submission);
+
 struct westlight_upload {
     uint64_t files, file_bytes, blocks, blocks_sent, bytes_sent;
+    uint64_t bytes_done; /* of file_bytes: what the vault has */
+    const struct westlight_submission *submission;
+    bool changed; /* it is another print than westlight_job_again's */
     bool submitted; /* the job itself went out: where no answer came, it may be accepted all the same */
     bool accepted;
 };
+const char *westlight_job_name(const struct westlight_job *job);
 /* The tasks of all steps, and the values of their first parameters: frames, for a renderer. */
 uint64_t westlight_job_tasks(const struct westlight_job *job, uint64_t *ret_frames);
 typedef void westlight_on_upload(void *user, const struct westlight_upload *upload);
-/* The id is made first and given to `on_id` before a byte is sent. Files are packed and sealed,
- * what the vault lacks is sent, and the job is submitted; ACCEPTED means it is durable. */
+/* The id is made first and given to `on_id` before a byte is sent; `on_upload` is called first when
+ * the files have been measured, and nothing was sent. Files are packed and sealed, what the vault
+ * lacks is sent, and the job is submitted; ACCEPTED means it is durable. Meanwhile the studio's
+ * people see it in lists; one that they cancel ends with WESTLIGHT_E_STATE. */
 typedef void westlight_on_id(void *user, const char id[WESTLIGHT_ID_TEXT]);
 /* What westlight_submit would send: everything is read, sealed and asked for, nothing is sent. */
 int westlight_estimate(struct westlight *westlight, struct westlight_job *job,
@@ -166,7 +181,7 @@ struct westlight_row {
     int32_t priority;
     uint32_t max_workers; /* 0: no limit */
     bool archived;
-    const char *state; /* "active", "paused", "cancelled"; see also `phase` */
+    const char *state; /* "active", "paused", "cancelled", "uploading"; see also `phase` */
     const char
         *phase; /* what a person calls it: waiting, running, done, failed, paused, cancelled */
     const char *reason; /* why it is paused; "" */
@@ -177,6 +192,10 @@ struct westlight_row {
     const char *const *tags;
     size_t n_tags;
     bool finished; /* nothing of it will run any more, unless asked to */
+    /* Not a job yet: state and phase are "uploading", the phase "stopped" where nobody sends. Begun
+     * when it says submitted; no counts. */
+    bool uploading;
+    uint64_t upload_files, upload_bytes, upload_bytes_done;
 };
 struct westlight_live {
     uint32_t step;
@@ -278,7 +297,8 @@ int westlight_next(struct westlight *westlight, int timeout_ms,
 /* ---- doing ---- */
 
 enum westlight_verb { WESTLIGHT_CANCEL = 1, WESTLIGHT_PAUSE, WESTLIGHT_RESUME, WESTLIGHT_RETRY };
-/* Frames: n_frames 0 is the whole job (retry: what failed). *ret_tasks: how many it touched. */
+/* Frames: n_frames 0 is the whole job (retry: what failed). *ret_tasks: how many it touched. An
+ * upload can be cancelled; then that is what westlight_why says. */
 int westlight_do(struct westlight *westlight, const char *id, enum westlight_verb verb,
                  const struct westlight_range *frames, size_t n_frames, uint64_t *ret_tasks);
 

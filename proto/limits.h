@@ -69,6 +69,7 @@
 #define LIMIT_LEASES                 (1u << 20)
 #define LIMIT_JOBS                   (1u << 20)
 #define LIMIT_PAGE                   (200) /* rows in one page of a list */
+#define LIMIT_UPLOADS                (32)  /* of one studio that the broker lists; the oldest makes room */
 #define LIMIT_TEND_WORKERS           (128) /* in one operator's request: its answer names each */
 #define LIMIT_RESULTS_PAGE           (48)  /* rows of up to ~1.3 KiB, mostly; 64 KiB end a page, too */
 
@@ -78,6 +79,8 @@
 #define LIMIT_RECONNECT_NS           (60LL * 1000000000) /* a noted task waits for its worker */
 #define LIMIT_NOTE_AFTER_NS          (2LL * 1000000000)  /* a lease this old is noted */
 #define LIMIT_LICENCE_NS             (30LL * 1000000000) /* first wait for one; doubled each time */
+#define LIMIT_UPLOAD_SILENT_NS       (10LL * 1000000000) /* ten words missed: it has stopped */
+#define LIMIT_UPLOAD_KEPT_NS         (86400LL * 1000000000) /* as long as its blocks are safe */
 #define LIMIT_TASK_S                 (7 * 86400) /* the longest timeout a job may ask for */
 
 /* Failing. */

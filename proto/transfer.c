@@ -104,6 +104,11 @@ uint64_t transfer_bytes_sent(const struct transfer *transfer)
     return transfer->bytes_sent;
 }
 
+uint64_t transfer_bytes_stored(const struct transfer *transfer)
+{
+    return transfer->bytes_stored;
+}
+
 uint64_t transfer_bytes_received(const struct transfer *transfer)
 {
     return transfer->bytes_received;
@@ -367,7 +372,8 @@ static int mind_the_time(struct call *call)
     struct transfer *transfer = call->transfer;
     int64_t now_ns = clock_monotonic_ns();
 
-    if (transfer->config.stop && atomic_load(transfer->config.stop))
+    if ((transfer->config.stop && atomic_load(transfer->config.stop)) ||
+        (transfer->config.tick && !transfer->config.tick(transfer->config.user)))
         return transfer_say(transfer, -ECANCELED, "transfer", "stopped", "start it again");
     if (transfer->refused_ns && now_ns - transfer->refused_ns > REFUSED_NS)
         return transfer_say(transfer, TRANSFER_E_REFUSED, transfer->endpoint,

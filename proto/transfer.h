@@ -6,7 +6,8 @@
  *
  * Calls block the calling thread, up to their deadline of silence: `patience_ns` without a single
  * answer is -ETIMEDOUT. They survive a lost connection by opening again and asking anew for what
- * is missing. `stop`, where not NULL, is polled; a true value ends the call with -ECANCELED.
+ * is missing. `stop`, where not NULL, is polled; a true value ends the call with -ECANCELED. So does
+ * a false `tick`, which is called all the while, twenty times a second at the least.
  * Errors:  -errno; TRANSFER_E_*; transfer_why says the rest in words.
  */
 #pragma once
@@ -32,6 +33,8 @@ struct transfer_config {
     size_t window_bytes;       /* 0: LIMIT_WINDOW_BYTES */
     int64_t patience_ns;       /* 0: 30 s */
     const atomic_bool *stop;   /* may be NULL */
+    bool (*tick)(void *user);  /* may be NULL */
+    void *user;
 };
 
 struct transfer;
@@ -41,6 +44,7 @@ DEFINE_CLEANUP(struct transfer *, transfer_free)
 /* What went wrong, as "what: why: next", for a person. */
 const char *transfer_why(const struct transfer *transfer);
 uint64_t transfer_bytes_sent(const struct transfer *transfer);
+uint64_t transfer_bytes_stored(const struct transfer *transfer); /* put, and known to be durable */
 uint64_t transfer_bytes_received(const struct transfer *transfer);
 
 /* ret_missing[i] is set where the vault lacks ids[i]; any number of ids. "Have" is said only of

@@ -211,6 +211,125 @@ static void a_foreign_job_is_answered_exactly_as_an_unknown_one(void **state)
     disconnect(&bob);
 }
 
+static void say_uploading(struct peer_link *link, uint8_t job, uint64_t bytes_done)
+{
+    uint8_t id[16] = {job};
+    Wl__Uploading uploading = WL__UPLOADING__INIT;
+
+    uploading.job = (ProtobufCBinaryData){sizeof id, id};
+    uploading.name = (char *)"crater";
+    uploading.files = 3;
+    uploading.file_bytes = 1000;
+    uploading.bytes_done = bytes_done;
+    say(link, &ENVELOPE(UPLOADING, uploading, &uploading));
+}
+
+/* The jobs that begin with the digits of `job`, uploads too; 0: all. The caller's to free. */
+static Wl__Envelope *jobs_of(struct peer_link *link, uint8_t job)
+{
+    Wl__JobsRequest request = WL__JOBS_REQUEST__INIT;
+
+    request.all = request.uploads = true;
+    request.prefix = (ProtobufCBinaryData){1, &job};
+    request.prefix_nibbles = job ? 2 : 0;
+    say(link, &ENVELOPE(JOBS_REQUEST, jobs_request, &request));
+    return hear(link, WL__ENVELOPE__BODY_JOBS);
+}
+
+static size_t n_jobs(struct peer_link *link, uint8_t job)
+{
+    Wl__Envelope *answer = jobs_of(link, job);
+    size_t n = answer->jobs->n_jobs;
+
+    wire_free(answer);
+    return n;
+}
+
+static void say_cancel_job(struct peer_link *link, uint8_t job)
+{
+    uint8_t id[16] = {job}, request[16] = {99, job};
+    Wl__Verb verb = WL__VERB__INIT;
+
+    verb.request_id = (ProtobufCBinaryData){sizeof request, request};
+    verb.job = (ProtobufCBinaryData){sizeof id, id};
+    verb.kind = WL__VERB_KIND__VERB_CANCEL;
+    say(link, &ENVELOPE(VERB, verb, &verb));
+}
+
+static void an_upload_is_seen_by_its_studio_until_the_job_is_accepted(void **state)
+{
+    struct peer_link ann, bob, ops, box;
+    Wl__Envelope *answer;
+
+    (void)state;
+    join_as(&ann, ANN);
+    join_as(&bob, BOB);
+    join_as(&ops, OPS);
+    worker_join(&box, BOX1, 1);
+    say_uploading(&box, 0x17, 0);
+    hear_refusal(&box, CODE_REFUSED);
+    say_uploading(&ops, 0x17, 0); /* of no studio */
+    hear_refusal(&ops, CODE_REFUSED);
+    say_uploading(&ann, 0x17, 0);
+    wire_free(hear(&ann, WL__ENVELOPE__BODY_DONE));
+    say_uploading(&ann, 0x17, 2000); /* more than there is */
+    wire_free(hear(&ann, WL__ENVELOPE__BODY_DONE));
+
+    answer = jobs_of(&ann, 0x17);
+    assert_int_equal(answer->jobs->n_jobs, 1);
+    assert_string_equal(answer->jobs->jobs[0]->name, "crater");
+    assert_string_equal(answer->jobs->jobs[0]->person, "ann");
+    assert_int_equal(answer->jobs->jobs[0]->upload->bytes_done, 1000);
+    assert_false(answer->jobs->jobs[0]->upload->stopped);
+    wire_free(answer);
+    assert_int_equal(n_jobs(&ann, 0), 1);
+    assert_int_equal(n_jobs(&ann, 0x18), 0);
+    assert_int_equal(n_jobs(&bob, 0x17) + n_jobs(&bob, 0), 0);
+    say_show(&ann, 0x17);
+    hear_refusal(&ann, CODE_STATE);
+    say_show(&bob, 0x17);
+    hear_refusal(&bob, CODE_UNKNOWN);
+    say_cancel_job(&bob, 0x17);
+    hear_refusal(&bob, CODE_UNKNOWN);
+
+    submit(&ann, 1, 0x17, 2);
+    answer = jobs_of(&ann, 0);
+    assert_int_equal(answer->jobs->n_jobs, 1);
+    assert_null(answer->jobs->jobs[0]->upload);
+    wire_free(answer);
+    say_uploading(&ann, 0x17, 1000); /* a word that came late */
+    wire_free(hear(&ann, WL__ENVELOPE__BODY_DONE));
+    assert_int_equal(n_jobs(&ann, 0), 1);
+    disconnect(&ann);
+    disconnect(&bob);
+    disconnect(&ops);
+    disconnect(&box);
+}
+
+static void an_upload_that_was_cancelled_is_not_accepted(void **state)
+{
+    struct peer_link ann;
+
+    (void)state;
+    join_as(&ann, ANN);
+    say_uploading(&ann, 0x17, 0);
+    wire_free(hear(&ann, WL__ENVELOPE__BODY_DONE));
+    for (int i = 0; i < 2; i++) {
+        say_cancel_job(&ann, 0x17);
+        if (i == 0)
+            wire_free(hear(&ann, WL__ENVELOPE__BODY_DONE));
+        else
+            hear_refusal(&ann, CODE_UNKNOWN);
+        assert_int_equal(n_jobs(&ann, 0), 0);
+        say_uploading(&ann, 0x17, 10);
+        hear_refusal(&ann, CODE_STATE);
+        say_submit(&ann, 1, 0x17, 2);
+        hear_refusal(&ann, CODE_STATE);
+    }
+    submit(&ann, 1, 0x18, 2);
+    disconnect(&ann);
+}
+
 static void the_same_request_gets_the_same_answer_after_a_kill_too(void **state)
 {
     struct peer_link ann;
@@ -622,6 +741,8 @@ int main(void)
         TEST(an_operator_alone_tends_workers_and_once_a_request),
         TEST(a_studio_learns_what_there_is_to_render_with_and_no_more),
         TEST(a_foreign_job_is_answered_exactly_as_an_unknown_one),
+        TEST(an_upload_is_seen_by_its_studio_until_the_job_is_accepted),
+        TEST(an_upload_that_was_cancelled_is_not_accepted),
         TEST(the_same_request_gets_the_same_answer_after_a_kill_too),
         TEST(an_edit_is_done_once_and_outlives_a_kill),
         TEST(refs_that_the_vault_lacks_are_named),
