@@ -152,7 +152,7 @@ int batch_block(void *user, const struct block_key *key, const void *sealed, siz
         (struct batch_block){key->id, offset, size, key->body_bytes};
     batch->waiting_bytes += key->body_bytes;
     batch->count.blocks++;
-    return 0;
+    return announce_go_on(&batch->announce); /* a slow disk is no silence */
 }
 
 /* ---- beginning and end ---- */

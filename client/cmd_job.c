@@ -11,6 +11,7 @@
 #include <time.h>
 #include <client/say.h>
 #include <client/show.h>
+#include <client/unsent.h>
 
 struct jobs {
     json_t *array;
@@ -287,6 +288,17 @@ int cmd_fetch(int argc, char **argv)
 
 /* ---- verbs ---- */
 
+/* A broker forgets uploads when it is started anew; one that was begun here can still be ended. */
+static int give_up(const char *prefix)
+{
+    char id[WESTLIGHT_ID_TEXT];
+
+    if (!unsent_forget(prefix, id))
+        return EXIT_USAGE;
+    complain("but an upload %.8s was begun here: it is given up", id);
+    return 0;
+}
+
 static int verb(int argc, char **argv, enum westlight_verb what, const char *past, unsigned takes)
 {
     struct westlight *westlight = NULL;
@@ -296,16 +308,21 @@ static int verb(int argc, char **argv, enum westlight_verb what, const char *pas
     int r = cmd_parse(&args, argc, argv, takes, 1, 1);
 
     if (r || (r = cmd_open_job(&args, &westlight, id))) {
+        if (r == EXIT_USAGE && what == WESTLIGHT_CANCEL && args.n_words == 1 && !args.n_frames)
+            r = give_up(args.words[0]);
         cmd_args_deinit(&args);
         return r;
     }
     r = westlight_do(westlight, id, what, args.frames, args.n_frames, &tasks);
+    bool upload = r == 0 && *westlight_why(westlight);
+    if (upload)
+        unsent_forget(id, id); /* where it was begun here, and nobody sends it */
     if (r)
         r = complain_library(r, westlight_why(westlight));
     else if (args.json)
         show_json(json_pack("{s:s,s:s,s:I}", "id", id, "did", argv[0], "tasks", (json_int_t)tasks),
                   false);
-    else if (tasks == 0 && *westlight_why(westlight))
+    else if (upload)
         printf("job %.8s: %s\n", id, westlight_why(westlight));
     else if (tasks == 0 && what != WESTLIGHT_RETRY)
         printf("job %.8s: nothing of it was left to run: nothing has changed\n", id);

@@ -242,7 +242,7 @@ static struct unsent *choose(struct unsent *list, size_t n, const char *which)
     }
     if (n > 0 && which ? strcmp(which, "last") == 0 : n == 1)
         return &list[0];
-    for (size_t i = 0; size >= 4 && i < n; i++)
+    for (size_t i = 0; size >= UNSENT_PREFIX && i < n; i++)
         if (strncmp(list[i].submission.id, which, size) == 0) {
             if (found) {
                 complain("--resume %s: several uploads begin so: type more digits", which);

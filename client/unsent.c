@@ -226,6 +226,28 @@ int unsent_list(struct unsent **ret_list, size_t *ret_n)
     return 0;
 }
 
+bool unsent_forget(const char *prefix, char ret_id[WESTLIGHT_ID_TEXT])
+{
+    struct unsent *list = NULL, *found = NULL;
+    size_t n = 0, n_found = 0, size = strlen(prefix);
+    bool gone = false;
+
+    if (size < UNSENT_PREFIX || unsent_list(&list, &n) < 0)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (strncmp(list[i].submission.id, prefix, size) == 0) {
+            found = &list[i];
+            n_found++;
+        }
+    if (n_found == 1 && unsent_lock(found) == 0) {
+        strcpy(ret_id, found->submission.id);
+        unsent_drop(found);
+        gone = true;
+    }
+    unsent_list_free(list, n);
+    return gone;
+}
+
 void unsent_list_free(struct unsent *list, size_t n)
 {
     for (size_t i = 0; i < n; i++)

@@ -12,6 +12,8 @@
 #include <client/westlight.h>
 #include <proto/base/bytes.h>
 
+#define UNSENT_PREFIX 4 /* so many digits name one at the least */
+
 struct unsent {
     struct westlight_submission submission;
     int64_t begun_wall_s;
@@ -32,4 +34,7 @@ void unsent_drop(struct unsent *unsent);
 void unsent_deinit(struct unsent *unsent);
 /* All there are, the newest first; those that cannot be read are left out. */
 int unsent_list(struct unsent **ret_list, size_t *ret_n);
+/* The upload with this id, or with these first digits where no other has them, is given up: nothing of
+ * it is kept. False where there is none, or somebody sends it. */
+bool unsent_forget(const char *prefix, char ret_id[WESTLIGHT_ID_TEXT]);
 void unsent_list_free(struct unsent *list, size_t n);

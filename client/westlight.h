@@ -298,7 +298,7 @@ int westlight_next(struct westlight *westlight, int timeout_ms,
 
 enum westlight_verb { WESTLIGHT_CANCEL = 1, WESTLIGHT_PAUSE, WESTLIGHT_RESUME, WESTLIGHT_RETRY };
 /* Frames: n_frames 0 is the whole job (retry: what failed). *ret_tasks: how many it touched. An
- * upload can be cancelled; then that is what westlight_why says. */
+ * upload can be cancelled; westlight_why then says that, and is "" otherwise. */
 int westlight_do(struct westlight *westlight, const char *id, enum westlight_verb verb,
                  const struct westlight_range *frames, size_t n_frames, uint64_t *ret_tasks);
 

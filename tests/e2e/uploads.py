@@ -112,6 +112,15 @@ def an_upload_that_a_colleague_cancels_stops_and_is_not_resumed():
         upload.bulk.open()
         check("it was cancelled by bob" in upload.resume(code=4).err, "nor does one go on that was dead meanwhile")
         check("no upload was cut short" in upload.resume(code=2).err, "nothing to resume")
+
+        upload.start(10 * MB)  # and one that only its own machine still knows of
+        upload.wait_percent(25)
+        upload.kill()
+        farm.broker.kill()
+        farm.start_broker()
+        equal(upload.row(), None, "the broker forgot it")
+        check("was begun here: it is given up" in upload.ann.ask("cancel", upload.id[:6], code=0).err, "it says so")
+        check("no upload was cut short" in upload.resume(code=2).err, "nothing to resume")
         equal(farm.rows("SELECT count(*) FROM jobs")[0][0], 0, "jobs")
 
 

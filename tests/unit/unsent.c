@@ -118,6 +118,26 @@ static void one_at_a_time_sends(void **state)
     unsent_list_free(list, 1);
 }
 
+static void one_is_given_up_by_its_first_digits_unless_somebody_sends_it(void **state)
+{
+    struct unsent one = upload('a', 5), other = upload('a', 6), *list;
+    char id[WESTLIGHT_ID_TEXT] = "";
+
+    (void)state;
+    other.submission.id[5] = 'b';
+    assert_int_equal(unsent_keep(&one), 0);
+    assert_int_equal(unsent_keep(&other), 0);
+    assert_false(unsent_forget("aaaaaa", id));
+    unsent_deinit(&one);
+    assert_false(unsent_forget("aaa", id));
+    assert_false(unsent_forget("aaaaa", id)); /* which of the two? */
+    assert_true(unsent_forget("aaaaaa", id));
+    assert_string_equal(id, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+    assert_int_equal(listed(&list), 1);
+    unsent_list_free(list, 1);
+    unsent_deinit(&other);
+}
+
 static void the_newest_is_first_and_what_cannot_be_read_is_left_out(void **state)
 {
     static const char odd[] = "westlight upload 2\0id ", cut[] = "westlight upload 1\0id b\0key";
@@ -151,6 +171,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(it_comes_back_as_it_was_whatever_the_words),
         TEST(one_at_a_time_sends),
+        TEST(one_is_given_up_by_its_first_digits_unless_somebody_sends_it),
         TEST(the_newest_is_first_and_what_cannot_be_read_is_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
