@@ -8,24 +8,23 @@ from farm import Farm, check, equal, main, read, scenario, tree, until, write
 from home import Wire
 from kills import shot_farm
 
-SIZE = 100_000_000
 MB = 1_000_000
 
 
 class Upload:
-    """A scene of SIZE random bytes, submitted by ann over a link that stands still after half of it. A
+    """A scene of `size` random bytes, submitted by ann over a link that stands still after half of it. A
     frame says which bytes its worker had."""
 
-    def __init__(self, farm):
+    def __init__(self, farm, size=20 * MB):
         self.farm = farm
         self.ann, self.shot = shot_farm(farm)
         self.bob = farm.person("bob")  # of the same studio
         self.eve = farm.person("eve", studio="other")
-        self.data = os.urandom(SIZE)
+        self.data = os.urandom(size)
         write(farm.path("shot", "input"), self.data)
         self.argv = ("submit", "shot", "--preset", "command", "-f", "1-2", "-o", "out", "--name", "crater", "-p",
                      'run=sha256sum < input > "$OUT/f.$FRAME"')
-        self.start(SIZE // 2)
+        self.start(size // 2)
 
     def start(self, bytes_up):
         self.bulk = Wire(self.farm.bulk, bytes_up)
@@ -61,10 +60,10 @@ class Upload:
 @scenario
 def an_upload_is_seen_by_its_studio_and_goes_on_under_its_id_after_a_kill():
     with Farm() as farm:
-        upload = Upload(farm)
+        upload = Upload(farm, 100 * MB)
         row = upload.wait_percent(25)
         equal((row["state"], row["person"], row["name"], row["upload"]["file_bytes"], row["finished"]),
-              ("uploading", "ann", "crater", SIZE, False), "what a colleague sees")
+              ("uploading", "ann", "crater", 100 * MB, False), "what a colleague sees")
         short = upload.id[:8]
         check(re.search(r"%s +uploading +\d+ %%" % short, upload.bob.ask("jobs", code=0).out), "in the list")
         check(re.search(r"state +uploading: \d+ %, .* of 100 MB in 1 file\n", upload.bob.ask("show", short, code=0).out), "and by its id")
@@ -87,8 +86,8 @@ def an_upload_is_seen_by_its_studio_and_goes_on_under_its_id_after_a_kill():
         answer = upload.resume()
         equal(answer.id, upload.id, "the id")
         sent = float(re.search(r"100 MB, of which ([\d.]+) MB were sent", answer.out).group(1)) * MB
-        check(sent <= SIZE * (100.5 - row["upload"]["percent"]) / 100 + MB, "sends what is missing:", row, answer)
-        check(sent > SIZE / 4, "the vault had not all:", answer)
+        check(sent <= 100 * MB * (100.5 - row["upload"]["percent"]) / 100 + MB, "sends what is missing:", row, answer)
+        check(sent > 100 * MB / 4, "the vault had not all:", answer)
         upload.home(upload.data)
         check("no upload was cut short" in upload.resume(code=2).err and os.listdir(upload.ann.home + "/.state/westlight/uploads") == [],
               "nothing is left to resume")
@@ -105,7 +104,7 @@ def an_upload_that_a_colleague_cancels_stops_and_is_not_resumed():
         equal((upload.row(), upload.bob.ask("show", upload.id).code), (None, 2), "it is listed no more")
         check("no such upload" in upload.resume(upload.id, code=2).err, "nothing to resume")
 
-        upload.start(10 * MB)  # another, of the same scene
+        upload.start(2 * MB)  # another, of the same scene
         upload.wait_percent(25)
         upload.kill()
         upload.bob.ask("cancel", upload.id, code=0)
@@ -113,7 +112,7 @@ def an_upload_that_a_colleague_cancels_stops_and_is_not_resumed():
         check("it was cancelled by bob" in upload.resume(code=4).err, "nor does one go on that was dead meanwhile")
         check("no upload was cut short" in upload.resume(code=2).err, "nothing to resume")
 
-        upload.start(10 * MB)  # and one that only its own machine still knows of
+        upload.start(2 * MB)  # and one that only its own machine still knows of
         upload.wait_percent(25)
         upload.kill()
         farm.broker.kill()
