@@ -1,6 +1,5 @@
 /* command.c - see command.h. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,46 +21,65 @@ struct options {
     const char *state, *role, *studio, *name, *weight, *key;
 };
 
-static int parse(int argc, char **argv, bool wants_key, struct options *options)
-{
-    static const struct option LONG[] = {
-        {"state", required_argument, NULL, 's'},  {"role", required_argument, NULL, 'r'},
-        {"studio", required_argument, NULL, 't'}, {"name", required_argument, NULL, 'n'},
-        {"weight", required_argument, NULL, 'w'}, {0},
-    };
-    int c;
+enum { STATE = 256, ROLE, STUDIO, NAME, WEIGHT };
 
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "", LONG, NULL)) != -1) {
-        switch (c) {
-        case 's':
-            options->state = optarg;
-            break;
-        case 'r':
-            options->role = optarg;
-            break;
-        case 't':
-            options->studio = optarg;
-            break;
-        case 'n':
-            options->name = optarg;
-            break;
-        case 'w':
-            options->weight = optarg;
-            break;
-        default:
-            return usage(argv[0], "an option it does not have, or one without its value",
-                         "see westlight-broker --help");
-        }
+#define ROW_STATE                                                                                  \
+    {                                                                                              \
+        STATE, "state", "DIR", "the broker's state folder"                                         \
     }
+
+const struct args_option command_state_options[] = {ROW_STATE, {0}};
+
+const struct args_option command_allow_options[] = {
+    ROW_STATE,
+    {ROLE, "role", "ROLE", "operator, studio (a person of one) or worker"},
+    {STUDIO, "studio", "NAME", "the studio whose person it is"},
+    {NAME, "name", "NAME", "as others see it: Ada, node1"},
+    {WEIGHT, "weight", "N",
+     "the studio's share of the farm against the others' (its own; a new studio's is 1)"},
+    {0},
+};
+
+static int take_option(void *user, int option, const char *value)
+{
+    struct options *options = user;
+
+    *(option == STATE    ? &options->state
+      : option == ROLE   ? &options->role
+      : option == STUDIO ? &options->studio
+      : option == NAME   ? &options->name
+                         : &options->weight) = value;
+    return 0;
+}
+
+int command_args(const struct args_option *rows, int argc, char **argv, args_take *take, void *user,
+                 int *ret_word)
+{
+    static const struct args_program program = {.name = "westlight-broker"};
+    const struct args_command command = {.name = argv[0], .options = rows};
+    char why[ARGS_WHY_BYTES];
+    int r = args_parse(&program, &command, argc, argv, take, user, why, ret_word);
+
+    if (*why)
+        fprintf(stderr, "westlight-broker: %s\n", why);
+    return r;
+}
+
+static int parse(const struct args_option *rows, int argc, char **argv, bool wants_key,
+                 struct options *options)
+{
+    int word, r = command_args(rows, argc, argv, take_option, options, &word);
+
+    if (r != 0)
+        return r;
     if (!options->state)
         return usage(argv[0], "--state is missing", "give the broker's state folder");
-    if (wants_key && optind + 1 != argc)
+    if (wants_key && word + 1 != argc)
         return usage(argv[0], "it takes one key",
                      "give a public key (40 characters) or the path of a key file");
-    if (!wants_key && optind != argc)
+    if (!wants_key && word != argc)
         return usage(argv[0], "it takes no further argument", "leave it out");
-    options->key = wants_key ? argv[optind] : NULL;
+    options->key = wants_key ? argv[word] : NULL;
     return 0;
 }
 
@@ -170,7 +188,7 @@ int command_allow(int argc, char **argv)
     _cleanup_(bytes_deinit) struct bytes why = {0};
     struct options options = {0};
     struct key_row row = {0};
-    int r = parse(argc, argv, true, &options);
+    int r = parse(command_allow_options, argc, argv, true, &options);
 
     if (r == 0)
         r = copy_name("--studio", options.studio, row.studio_name);
@@ -197,7 +215,7 @@ int command_forbid(int argc, char **argv)
     _cleanup_(bytes_deinit) struct bytes why = {0};
     struct options options = {0};
     struct key_row row = {0};
-    int r = parse(argc, argv, true, &options);
+    int r = parse(command_state_options, argc, argv, true, &options);
 
     if (r == 0)
         r = parse_key(options.key, &row.key);
@@ -217,7 +235,7 @@ int command_key(int argc, char **argv)
     struct options options = {0};
     struct link_keypair keys;
     char text[IDENTITY_Z85_SIZE];
-    int r = parse(argc, argv, false, &options);
+    int r = parse(command_state_options, argc, argv, false, &options);
 
     if (r != 0)
         return r;

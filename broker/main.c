@@ -1,6 +1,5 @@
-/* main.c - a table of commands; `run` is the one without a name. */
+/* main.c - the table of commands, and `run`. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,35 +10,6 @@
 #include <broker/command.h>
 
 enum { FAILED = 1, USAGE = 2 };
-
-static const char HELP[] =
-    "westlight-broker: splits jobs into tasks and leases them to workers.\n"
-    "\n"
-    "  westlight-broker [run] --state DIR [options]\n"
-    "      --control ENDPOINT         where peers connect (tcp://*:7420)\n"
-    "      --bulk ENDPOINT            where blocks go (tcp://*:7421)\n"
-    "      --bulk-advertise ENDPOINT  where peers find it, if not at control's host\n"
-    "      --bulk-memory BYTES        held for all peers while blocks move (256 MiB)\n"
-    "      --vault-threads N          reading and writing blocks (4)\n"
-    "      --lease-seconds N          silence after which a worker's frames go to others (30)\n"
-    "      --licence-seconds N        a task that found no licence waits so long, then twice as\n"
-    "                                 long, up to 10 minutes (30)\n"
-    "      --log LEVEL                error, warn, info or debug (info)\n"
-    "      --ready-fd N               write the ready line there too\n"
-    "      --ready-file PATH          write the ready line to a file too\n"
-    "    A port of * is any free one; the ready line says which:\n"
-    "    ready control=tcp://HOST:PORT bulk=tcp://HOST:PORT key=PUBLIC-KEY\n"
-    "    SIGTERM ends it. So does SIGKILL: nothing that was accepted is lost.\n"
-    "\n"
-    "  westlight-broker allow --state DIR --role operator|studio|worker\n"
-    "      [--studio NAME] [--name NAME] [--weight N] KEY\n"
-    "    KEY is a public key or a key file. Also while the broker runs. DIR must hold a broker's\n"
-    "    state: run or key makes it.\n"
-    "  westlight-broker forbid --state DIR KEY\n"
-    "  westlight-broker key --state DIR\n"
-    "    Prints the broker's public key; makes it the first time.\n"
-    "\n"
-    "  westlight-broker --help | --version\n";
 
 static int usage(const char *what, const char *why, const char *next)
 {
@@ -66,7 +36,7 @@ static int number(const char *option, const char *text, unsigned long long least
 }
 
 enum {
-    STATE,
+    STATE = 256,
     CONTROL,
     BULK,
     ADVERTISE,
@@ -79,81 +49,150 @@ enum {
     READY_FILE
 };
 
-static int take_option(int option, struct broker_config *config)
+static const struct args_option run_options[] = {
+    {STATE, "state", "DIR", "the broker's state; made where it is not there"},
+    {CONTROL, "control", "ENDPOINT", "where peers connect (tcp://*:7420)"},
+    {BULK, "bulk", "ENDPOINT", "where blocks go (tcp://*:7421)"},
+    {ADVERTISE, "bulk-advertise", "ENDPOINT", "where peers find it, if not at control's host"},
+    {MEMORY, "bulk-memory", "BYTES", "held for all peers while blocks move (256 MiB)"},
+    {THREADS, "vault-threads", "N", "reading and writing blocks (4)"},
+    {LEASE, "lease-seconds", "N", "silence after which a worker's frames go to others (30)"},
+    {LICENCE, "licence-seconds", "N",
+     "a task that found no licence waits so long, then twice as long, up to 10 minutes (30)"},
+    {LEVEL, "log", "LEVEL", "error, warn, info or debug (info)"},
+    {READY_FD, "ready-fd", "N", "write the ready line there too"},
+    {READY_FILE, "ready-file", "PATH", "write the ready line to a file too"},
+    {0},
+};
+
+static int command_run(int argc, char **argv);
+
+static const struct args_command COMMANDS[] = {
+    {"run", command_run, "", "take jobs and lease their tasks to workers", run_options,
+     "run may be left out: options alone mean it.\n"
+     "\n"
+     "A port of * is any free one; the ready line, printed when peers may connect, says which:\n"
+     "\n"
+     "  ready control=tcp://HOST:PORT bulk=tcp://HOST:PORT key=PUBLIC-KEY\n"
+     "\n"
+     "SIGTERM ends it. So does SIGKILL: nothing that was accepted is lost. A failed write or a "
+     "full "
+     "disk end it too; it goes on where it was when it is started again.",
+     "  westlight-broker run --state /srv/westlight\n"},
+    {"allow", command_allow, "KEY", "let a key in, also while the broker runs",
+     command_allow_options,
+     "--state and --role are needed, and --studio with the role studio. " COMMAND_KEY_TEXT "\n"
+     "\n"
+     "A key that is allowed again gets what is named then.",
+     "  westlight-broker allow --state /srv/westlight --role worker \\\n"
+     "      --name node1 'WORKER-KEY'\n"
+     "  westlight-broker allow --state /srv/westlight --role studio \\\n"
+     "      --studio Aurora --name Ada 'ARTIST-KEY'\n"},
+    {"forbid", command_forbid, "KEY", "shut a key out, also while the broker runs",
+     command_state_options, COMMAND_KEY_TEXT " What it does is stopped within about a second.",
+     "  westlight-broker forbid --state /srv/westlight 'KEY'\n"},
+    {"key", command_key, "", "print the broker's public key; the first time, make it",
+     command_state_options,
+     "Workers name it by --server-key, people by server_key in their config.",
+     "  westlight-broker key --state /srv/westlight\n"},
+};
+
+static const struct args_topic TOPICS[] = {
+    {"state", "STATE FOLDER", "what lies in the folder of --state",
+     "broker.key\tthe key pair by which peers know the broker\n"
+     "master.key\tsigns what workers show, and wraps the jobs' keys; keep its backup apart from "
+     "the "
+     "database's\n"
+     "state.db\tjobs, keys, results: tables that sqlite3 can read while the broker runs\n"
+     "vault/\tsealed blocks: scenes, frames, logs\n"
+     "\n"
+     "A backup is a copy of all of it, taken while the broker is stopped. Only the user that runs "
+     "the broker can read it.",
+     NULL},
+    {"exit", "EXIT STATUS", "exit codes",
+     "0\tended in good order\n"
+     "1\tfailed: the last line says why\n"
+     "2\tthe command cannot be meant so: the message says what to change",
+     NULL},
+};
+
+static const struct args_program PROGRAM = {
+    .name = "westlight-broker",
+    .section = "8",
+    .summary = "split jobs into tasks and lease them to workers",
+    .text =
+        "westlight-broker is the farm's middle: studios hand it jobs, workers render them, and it "
+        "keeps what they bring back. It is one process with one folder for its state. Peers "
+        "connect to tcp ports 7420 and 7421, each with a key that was allowed.\n"
+        "\n"
+        "westlight-broker help COMMAND or TOPIC says more.",
+    .commands = COMMANDS,
+    .n_commands = ARRAY_SIZE(COMMANDS),
+    .topics = TOPICS,
+    .n_topics = ARRAY_SIZE(TOPICS),
+    .see_also = "westlight(1), westlight-worker(8)",
+    .first = true,
+};
+
+static int take_option(void *user, int option, const char *value)
 {
+    struct broker_config *config = user;
     unsigned long long n = 0;
     enum log_level level;
     int r = 0;
 
     switch (option) {
     case STATE:
-        config->state = optarg;
+        config->state = value;
         break;
     case CONTROL:
-        config->control = optarg;
+        config->control = value;
         break;
     case BULK:
-        config->bulk = optarg;
+        config->bulk = value;
         break;
     case ADVERTISE:
-        config->bulk_advertise = optarg;
+        config->bulk_advertise = value;
         break;
     case MEMORY:
-        r = number("--bulk-memory", optarg, 4 << 20, 1ULL << 40, &n);
+        r = number("--bulk-memory", value, 4 << 20, 1ULL << 40, &n);
         if (r == 0)
             config->bulk_memory_bytes = n;
         break;
     case THREADS:
-        r = number("--vault-threads", optarg, 1, 64, &n);
+        r = number("--vault-threads", value, 1, 64, &n);
         if (r == 0)
             config->vault_threads = (unsigned)n;
         break;
     case LEASE:
-        r = number("--lease-seconds", optarg, 2, 3600, &n);
+        r = number("--lease-seconds", value, 2, 3600, &n);
         if (r == 0)
             config->lease_ns = (int64_t)n * NS_PER_S;
         break;
     case LICENCE:
-        r = number("--licence-seconds", optarg, 1, 600, &n);
+        r = number("--licence-seconds", value, 1, 600, &n);
         if (r == 0)
             config->licence_ns = (int64_t)n * NS_PER_S;
         break;
     case LEVEL:
-        if (log_level_parse(optarg, &level) < 0)
+        if (log_level_parse(value, &level) < 0)
             return usage("--log", "no such level", "give error, warn, info or debug");
         log_level_set(level);
         break;
     case READY_FD:
-        r = number("--ready-fd", optarg, 0, 1 << 20, &n);
+        r = number("--ready-fd", value, 0, 1 << 20, &n);
         if (r == 0)
             config->ready_fd = (int)n;
         break;
     case READY_FILE:
-        config->ready_file = optarg;
+        config->ready_file = value;
         break;
-    default:
-        return usage("run", "an option it does not have, or one without its value",
-                     "see westlight-broker --help");
     }
     return r;
 }
 
 static int command_run(int argc, char **argv)
 {
-    static const struct option LONG[] = {
-        {"state", required_argument, NULL, STATE},
-        {"control", required_argument, NULL, CONTROL},
-        {"bulk", required_argument, NULL, BULK},
-        {"bulk-advertise", required_argument, NULL, ADVERTISE},
-        {"bulk-memory", required_argument, NULL, MEMORY},
-        {"vault-threads", required_argument, NULL, THREADS},
-        {"lease-seconds", required_argument, NULL, LEASE},
-        {"licence-seconds", required_argument, NULL, LICENCE},
-        {"log", required_argument, NULL, LEVEL},
-        {"ready-fd", required_argument, NULL, READY_FD},
-        {"ready-file", required_argument, NULL, READY_FILE},
-        {0},
-    };
     struct broker_config config = {.control = "tcp://*:7420",
                                    .bulk = "tcp://*:7421",
                                    .bulk_memory_bytes = 256 << 20,
@@ -161,43 +200,18 @@ static int command_run(int argc, char **argv)
                                    .lease_ns = LIMIT_LEASE_NS,
                                    .licence_ns = LIMIT_LICENCE_NS,
                                    .ready_fd = -1};
-    int c, r;
+    int word, r = command_args(run_options, argc, argv, take_option, &config, &word);
 
-    while ((c = getopt_long(argc, argv, "", LONG, NULL)) != -1) {
-        r = take_option(c, &config);
-        if (r != 0)
-            return r;
-    }
-    if (optind != argc)
-        return usage(argv[optind], "run takes options only", "see westlight-broker --help");
+    if (r != 0)
+        return r;
+    if (word != argc)
+        return usage(argv[word], "run takes options only", "see westlight-broker help run");
     if (!config.state)
         return usage("run", "--state is missing", "give a folder for the broker's state");
     return broker_run(&config) == 0 ? 0 : FAILED;
 }
 
-static const struct command {
-    const char *name;
-    int (*run)(int argc, char **argv);
-} COMMANDS[] = {
-    {"run", command_run},
-    {"allow", command_allow},
-    {"forbid", command_forbid},
-    {"key", command_key},
-};
-
 int main(int argc, char **argv)
 {
-    if (argc >= 2 && strcmp(argv[1], "--help") == 0)
-        return fputs(HELP, stdout) < 0;
-    if (argc >= 2 && strcmp(argv[1], "--version") == 0)
-        return printf("westlight-broker %s\n", WESTLIGHT_VERSION) < 0;
-    if (argc >= 2 && strncmp(argv[1], "--", 2) == 0)
-        return command_run(argc, argv);
-    for (size_t i = 0; argc >= 2 && i < ARRAY_SIZE(COMMANDS); i++)
-        if (strcmp(argv[1], COMMANDS[i].name) == 0)
-            return COMMANDS[i].run(argc - 1, argv + 1);
-    if (argc < 2)
-        return usage("no command was named", "run needs a folder for its state",
-                     "see westlight-broker --help");
-    return usage(argv[1], "it is none of run, allow, forbid, key", "see westlight-broker --help");
+    return args_main(&PROGRAM, argc, argv);
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <broker/words.h>
+#include <proto/base/bytes.h>
 
 static void no_amount(const struct why *why, char *text, size_t size)
 {
@@ -117,7 +118,7 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
         return;
     case WHY_BUSY:
         snprintf(text, size, "%" PRIu32 " worker%s could run it and %s busy: it waits its turn",
-                 why->workers, why->workers == 1 ? "" : "s", why->workers == 1 ? "is" : "are");
+                 why->workers, plural(why->workers), why->workers == 1 ? "is" : "are");
         return;
     case WHY_UNWILLING:
         unwilling(why, text, size);
@@ -125,7 +126,7 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
     case WHY_LIMIT:
         snprintf(text, size,
                  "at its limit of %" PRIu32 " worker%s: westlight set JOB --max-workers changes it",
-                 why->workers, why->workers == 1 ? "" : "s");
+                 why->workers, plural(why->workers));
         return;
     case WHY_HELD:
         snprintf(text, size,
@@ -145,19 +146,24 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
     }
 }
 
+static enum worker_state worker_state_of(const struct worker_view *view)
+{
+    bool has = view->running + view->queued > 0;
+
+    if (!view->connected)
+        return !view->drained ? WORKER_AWAY : has ? WORKER_DRAINING_AWAY : WORKER_DRAINED_AWAY;
+    if (!view->listed)
+        return WORKER_JOINING;
+    if (view->drained)
+        return has ? WORKER_DRAINING : WORKER_DRAINED;
+    if (view->aside)
+        return WORKER_SET_ASIDE;
+    return view->running ? WORKER_RUNNING : WORKER_IDLE;
+}
+
 const char *words_worker(const struct worker_view *view)
 {
-    if (!view->connected)
-        return !view->drained                 ? "away"
-               : view->running + view->queued ? "draining, away"
-                                              : "drained, away";
-    if (!view->listed)
-        return "joining";
-    if (view->drained)
-        return view->running + view->queued ? "draining" : "drained";
-    if (view->aside)
-        return "set aside";
-    return view->running ? "running" : "idle";
+    return worker_state_name(worker_state_of(view));
 }
 
 const char *words_reason(enum pause_reason reason)
@@ -177,12 +183,10 @@ const char *words_reason(enum pause_reason reason)
 
 void words_done(enum verb_kind verb, uint64_t tasks, char *text, size_t size)
 {
-    const char *s = tasks == 1 ? "" : "s";
-
     text[0] = 0;
     switch (verb) {
     case VERB_CANCEL:
-        snprintf(text, size, "cancelled %" PRIu64 " task%s", tasks, s);
+        snprintf(text, size, "cancelled %" PRIu64 " task%s", tasks, plural(tasks));
         return;
     case VERB_PAUSE:
         snprintf(text, size, "paused; what runs is finished first");
@@ -191,7 +195,7 @@ void words_done(enum verb_kind verb, uint64_t tasks, char *text, size_t size)
         snprintf(text, size, "resumed");
         return;
     case VERB_RETRY:
-        snprintf(text, size, "%" PRIu64 " task%s will be run again", tasks, s);
+        snprintf(text, size, "%" PRIu64 " task%s will be run again", tasks, plural(tasks));
         return;
     }
 }

@@ -1,18 +1,14 @@
 /* cmd.h - the commands: one function each, called with argv[0] the command's name; the answer is
- * the exit code. main.c holds the table.
+ * the exit code. commands.c holds the table, topics.c what help says beside it.
  */
 #pragma once
 
 #include <client/options.h>
+#include <proto/base/args.h>
 
-/* A row of the table in main.c; `usage` is also where completion finds the options. */
-struct command {
-    const char *name;
-    int (*run)(int argc, char **argv);
-    const char *summary, *usage;
-};
-extern const struct command cmd_table[];
-extern const size_t cmd_table_size;
+enum { TOPICS = 7 };
+extern const struct args_topic topics_table[TOPICS];
+extern const struct args_program cmd_program;
 
 int cmd_render(int argc, char **argv);
 int cmd_submit(int argc, char **argv);
@@ -33,7 +29,7 @@ int cmd_workers(int argc, char **argv);
 int cmd_key(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 
-/* What most commands take: [--farm NAME] [--json] [-f FRAMES] [-o DIR] [...] and words. */
+/* What most commands take, of which each has some (commands.c), and words. */
 struct cmd_args {
     const char *farm, *out, *frames_text;
     struct westlight_range *frames;
@@ -43,17 +39,10 @@ struct cmd_args {
     const char *words[4];
     int n_words;
 };
-enum {
-    CMD_FRAMES = 1,
-    CMD_OUT = 2,
-    CMD_FOLLOW = 4,
-    CMD_FORCE = 8,
-    CMD_ALL = 16, /* and --archived */
-    CMD_ATTEMPT = 32,
-    CMD_UNDO = 64,
-};
-/* Takes the options of `takes` and from min to max words; complains otherwise. */
-int cmd_parse(struct cmd_args *args, int argc, char **argv, unsigned takes, int min, int max);
+/* Takes the command's options and from min to max words; complains otherwise. */
+int cmd_parse(struct cmd_args *args, int argc, char **argv, int min, int max);
+/* The same for a command whose options are its own: *ret_word is the first word's place. */
+int cmd_read(int argc, char **argv, args_take *take, void *user, int *ret_word);
 void cmd_args_deinit(struct cmd_args *args);
 
 /* Finds the farm of that name, else the default; "local" is the private one that runs now. */

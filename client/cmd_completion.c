@@ -1,65 +1,36 @@
-/* cmd_completion.c - what a shell needs to complete commands and options, made from the table that
- * help is printed from, so that no second list can fall behind.
+/* cmd_completion.c - what a shell needs to complete commands, options and topics of help, made from
+ * the table that help is printed from, so that no second list can fall behind.
  */
 #include <client/cmd.h>
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
-/* The next option that a usage text names: "-f" or "--frames". NULL: there is none. */
-static const char *option_next(const char *text, size_t *ret_size)
-{
-    for (const char *at = text; (at = strchr(at, '-')); at++) {
-        size_t dashes = strspn(at, "-"), size = dashes;
+#define EACH_COMMAND(c)                                                                            \
+    const struct args_command *c = cmd_program.commands;                                           \
+    c < cmd_program.commands + cmd_program.n_commands;                                             \
+    c++
+#define EACH_OPTION(o, c)                                                                          \
+    const struct args_option *o = (c)->options;                                                    \
+    o && o->id;                                                                                    \
+    o++
 
-        if (at > text && !strchr(" [|,", at[-1])) {
-            at += dashes - 1;
-            continue;
-        }
-        while (isalpha((unsigned char)at[size]) || (dashes == 2 && at[size] == '-'))
-            size++;
-        if ((dashes == 1 && size == 2) || (dashes == 2 && size > 3)) {
-            *ret_size = size;
-            return at;
-        }
-        at += size - 1;
+static void option_words(const struct args_command *command)
+{
+    for (EACH_OPTION(o, command)) {
+        if (o->id < 128)
+            printf(" -%c", (char)o->id);
+        printf(" --%s", o->name);
     }
-    return NULL;
 }
 
-/* Named once, though the text may name it often. */
-static bool option_seen(const char *usage, const char *option, size_t size)
+/* What help takes. */
+static void topic_words(void)
 {
-    size_t n;
-
-    for (const char *at = usage; (at = option_next(at, &n)) && at < option; at += n)
-        if (n == size && memcmp(at, option, n) == 0)
-            return true;
-    return false;
-}
-
-typedef void option_print(const struct command *command, const char *option, size_t size);
-
-static void options_each(const struct command *command, option_print *print)
-{
-    size_t size;
-
-    for (const char *at = command->usage; (at = option_next(at, &size)); at += size)
-        if (!option_seen(command->usage, at, size))
-            print(command, at, size);
-}
-
-static void option_word(const struct command *command, const char *option, size_t size)
-{
-    (void)command;
-    printf(" %.*s", (int)size, option);
-}
-
-static void option_fish(const struct command *command, const char *option, size_t size)
-{
-    printf("complete -c westlight -n '__fish_seen_subcommand_from %s' %s %.*s\n", command->name,
-           size == 2 ? "-s" : "-l", (int)(size == 2 ? 1 : size - 2), option + (size == 2 ? 1 : 2));
+    for (EACH_COMMAND(c))
+        printf(" %s", c->name);
+    for (size_t i = 0; i < cmd_program.n_topics; i++)
+        printf(" %s", cmd_program.topics[i].name);
 }
 
 /* Between quotes, as every shell here takes them. */
@@ -74,48 +45,70 @@ static void text_quoted(const char *text)
 
 static void bash(void)
 {
-    printf("_westlight()\n{\n    local current=${COMP_WORDS[COMP_CWORD]} words=\n"
+    printf("_westlight() {\n    local words current=${COMP_WORDS[COMP_CWORD]}\n"
            "    case $COMP_CWORD:${COMP_WORDS[1]} in\n    1:*) words='help");
-    for (size_t i = 0; i < cmd_table_size; i++)
-        printf(" %s", cmd_table[i].name);
+    for (EACH_COMMAND(c))
+        printf(" %s", c->name);
+    printf("' ;;\n    2:help) words='");
+    topic_words();
     printf("' ;;\n");
-    for (size_t i = 0; i < cmd_table_size; i++) {
-        printf("    *:%s) words='", cmd_table[i].name);
-        options_each(&cmd_table[i], option_word);
+    for (EACH_COMMAND(c)) {
+        printf("    *:%s) words='", c->name);
+        option_words(c);
         printf("' ;;\n");
     }
     printf("    esac\n    COMPREPLY=()\n"
-           "    if [[ $COMP_CWORD == 1 || $current == -* ]]; then\n"
+           "    if [[ $COMP_CWORD == 1 || $COMP_CWORD:${COMP_WORDS[1]} == 2:help ||\n"
+           "        $current == -* ]]; then\n"
            "        COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n    fi\n}\n"
            "complete -o default -F _westlight westlight\n");
 }
 
 static void zsh(void)
 {
-    printf("#compdef westlight\nlocal -a commands=(\n    'help:say more of a command'\n");
-    for (size_t i = 0; i < cmd_table_size; i++) {
-        printf("    '%s:", cmd_table[i].name);
-        text_quoted(cmd_table[i].summary);
+    printf("#compdef westlight\nlocal -a commands=(\n    'help:say more of a command or topic'\n");
+    for (EACH_COMMAND(c)) {
+        printf("    '%s:", c->name);
+        text_quoted(c->summary);
         printf("'\n");
     }
     printf(")\nif (( CURRENT == 2 )); then\n    _describe command commands\n    return\nfi\n"
-           "if [[ $words[CURRENT] == -* ]]; then\n    case $words[2] in\n");
-    for (size_t i = 0; i < cmd_table_size; i++) {
-        printf("    %s) compadd --", cmd_table[i].name);
-        options_each(&cmd_table[i], option_word);
+           "if [[ $words[2] == help ]]; then\n    compadd --");
+    topic_words();
+    printf("\nelif [[ $words[CURRENT] == -* ]]; then\n    case $words[2] in\n");
+    for (EACH_COMMAND(c)) {
+        printf("    %s) compadd --", c->name);
+        option_words(c);
         printf(" ;;\n");
     }
     printf("    esac\nelse\n    _files\nfi\n");
 }
 
+static void fish_option(const struct args_command *command, const struct args_option *option)
+{
+    printf("complete -c westlight -n '__fish_seen_subcommand_from %s' -l %s", command->name,
+           option->name);
+    if (option->id < 128)
+        printf(" -s %c", (char)option->id);
+    printf("%s -d '", option->argument ? " -r" : "");
+    text_quoted(option->help);
+    printf("'\n");
+}
+
 static void fish(void)
 {
-    for (size_t i = 0; i < cmd_table_size; i++) {
-        printf("complete -c westlight -n __fish_use_subcommand -a %s -d '", cmd_table[i].name);
-        text_quoted(cmd_table[i].summary);
+    for (EACH_COMMAND(c)) {
+        printf("complete -c westlight -n __fish_use_subcommand -a %s -d '", c->name);
+        text_quoted(c->summary);
         printf("'\n");
-        options_each(&cmd_table[i], option_fish);
+        for (EACH_OPTION(o, c))
+            fish_option(c, o);
     }
+    printf("complete -c westlight -n __fish_use_subcommand -a help -d 'say more of a command or "
+           "topic'\n"
+           "complete -c westlight -f -n '__fish_seen_subcommand_from help' -a '");
+    topic_words();
+    printf("'\n");
 }
 
 int cmd_completion(int argc, char **argv)

@@ -1,11 +1,11 @@
 /* cmd_edit.c - what changes a job or makes another like it: set, resubmit, archive. */
 #include <client/cmd.h>
 
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <client/show.h>
+#include <proto/base/bytes.h>
 
 enum { TAGS_MAX = 64 }; /* more than a job takes: the library says how many */
 
@@ -15,28 +15,6 @@ struct edit_args {
     const char *tags[TAGS_MAX];
     const char *farm, *job;
     bool json, any;
-};
-
-enum {
-    LONG_NAME = 256,
-    LONG_NOTE,
-    LONG_TAG,
-    LONG_PRIORITY,
-    LONG_MAX_WORKERS,
-    LONG_FARM,
-    LONG_JSON
-};
-
-static const struct option long_options[] = {
-    {"frames", required_argument, NULL, 'f'},
-    {"name", required_argument, NULL, LONG_NAME},
-    {"note", required_argument, NULL, LONG_NOTE},
-    {"tag", required_argument, NULL, LONG_TAG},
-    {"priority", required_argument, NULL, LONG_PRIORITY},
-    {"max-workers", required_argument, NULL, LONG_MAX_WORKERS},
-    {"farm", required_argument, NULL, LONG_FARM},
-    {"json", no_argument, NULL, LONG_JSON},
-    {NULL, 0, NULL, 0},
 };
 
 static int tag_take(struct edit_args *args, const char *tag)
@@ -54,7 +32,7 @@ static int option_take(void *user, int option, const char *value)
     struct edit_args *args = user;
     struct westlight_changes *changes = &args->changes;
 
-    args->any |= option != LONG_FARM && option != LONG_JSON;
+    args->any |= option != ID_FARM && option != ID_JSON;
     switch (option) {
     case 'f':
         free(args->frames);
@@ -63,47 +41,46 @@ static int option_take(void *user, int option, const char *value)
             return EXIT_USAGE;
         changes->frames = args->frames;
         return 0;
-    case LONG_NAME:
+    case ID_NAME:
         changes->name = value;
         return 0;
-    case LONG_NOTE:
+    case ID_NOTE:
         changes->note = value;
         return 0;
-    case LONG_TAG:
+    case ID_TAG:
         return tag_take(args, value);
-    case LONG_PRIORITY:
+    case ID_PRIORITY:
         changes->set_priority = true;
         return options_priority(value, &changes->priority);
-    case LONG_MAX_WORKERS:
+    case ID_MAX_WORKERS:
         changes->set_max_workers = true;
         return options_max_workers(value, &changes->max_workers);
-    case LONG_FARM:
+    case ID_FARM:
         args->farm = value;
         return 0;
-    case LONG_JSON:
+    case ID_JSON:
         args->json = true;
         return 0;
     default:
-        return EXIT_USAGE; /* getopt has said why */
+        return EXIT_USAGE;
     }
 }
 
 static int edit_parse(struct edit_args *args, int argc, char **argv)
 {
     const char *command = argv[0];
-    int r;
+    int word, r;
 
     *args = (struct edit_args){0};
-    r = options_getopt(argc, argv, "f:", long_options, option_take, args);
+    r = cmd_read(argc, argv, option_take, args, &word);
     if (r)
         return r;
-    if (optind + 1 != argc) {
+    if (word + 1 != argc) {
         complain("%s: %s: see westlight help %s", command,
-                 optind == argc ? "it needs a job: an id, or 'last'" : "one job at a time",
-                 command);
+                 word == argc ? "it needs a job: an id, or 'last'" : "one job at a time", command);
         return EXIT_USAGE;
     }
-    args->job = argv[optind];
+    args->job = argv[word];
     return 0;
 }
 
@@ -138,7 +115,8 @@ int cmd_set(int argc, char **argv)
                 json_pack("{s:s,s:s,s:I}", "id", id, "did", "set", "tasks", (json_int_t)tasks),
                 false);
         else if (args.changes.n_frames)
-            printf("job %.8s: changed; %" PRIu64 " tasks were added or left out\n", id, tasks);
+            printf("job %.8s: changed; %" PRIu64 " task%s %s added or left out\n", id, tasks,
+                   plural(tasks), tasks == 1 ? "was" : "were");
         else
             printf("job %.8s: changed\n", id);
     }
@@ -190,7 +168,7 @@ int cmd_archive(int argc, char **argv)
     struct westlight *westlight = NULL;
     char id[WESTLIGHT_ID_TEXT];
     struct cmd_args args;
-    int r = cmd_parse(&args, argc, argv, CMD_UNDO, 1, 1);
+    int r = cmd_parse(&args, argc, argv, 1, 1);
 
     if (r || (r = cmd_open_job(&args, &westlight, id)))
         return r;

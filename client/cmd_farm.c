@@ -2,7 +2,6 @@
 #include <client/cmd.h>
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +46,7 @@ int cmd_software(int argc, char **argv)
     struct westlight *westlight = NULL;
     struct cmd_args args;
     json_t *array = NULL;
-    int r = cmd_parse(&args, argc, argv, 0, 0, 0);
+    int r = cmd_parse(&args, argc, argv, 0, 0);
 
     if (r || (r = cmd_open(args.farm, &westlight)))
         return r;
@@ -63,25 +62,30 @@ int cmd_software(int argc, char **argv)
     return r;
 }
 
+struct key_args {
+    const char *key, *secret;
+};
+
+static int key_take(void *user, int id, const char *value)
+{
+    struct key_args *args = user;
+
+    *(id == ID_KEY ? &args->key : &args->secret) = value;
+    return 0;
+}
+
 int cmd_key(int argc, char **argv)
 {
-    static const struct option options[] = {{"key", required_argument, NULL, 'k'},
-                                            {"secret", required_argument, NULL, 's'},
-                                            {NULL, 0, NULL, 0}};
     char folder[2048], key[2200], secret[2200], public_key[WESTLIGHT_KEY_TEXT], why[1024] = "";
-    const char *key_file = NULL, *secret_file = NULL;
-    int option, r;
+    struct key_args args = {0};
+    const char *key_file, *secret_file;
+    int word, r = cmd_read(argc, argv, key_take, &args, &word);
 
-    optind = 0;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (option == 'k')
-            key_file = optarg;
-        else if (option == 's')
-            secret_file = optarg;
-        else
-            return EXIT_USAGE;
-    }
-    if (optind + 1 != argc || strcmp(argv[optind], "new") != 0) {
+    if (r)
+        return r;
+    key_file = args.key;
+    secret_file = args.secret;
+    if (word + 1 != argc || strcmp(argv[word], "new") != 0) {
         complain("key: it makes a new one: write westlight key new");
         return EXIT_USAGE;
     }

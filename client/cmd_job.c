@@ -12,6 +12,7 @@
 #include <client/say.h>
 #include <client/show.h>
 #include <client/unsent.h>
+#include <proto/base/bytes.h>
 
 struct jobs {
     json_t *array;
@@ -22,11 +23,13 @@ static int row_print(void *user, const struct westlight_row *row)
 {
     struct jobs *jobs = user;
 
-    if (jobs->array)
+    if (jobs->array) {
         json_array_append_new(jobs->array, show_row_json(row));
-    else
-        show_row(row);
-    jobs->n++;
+        return 0;
+    }
+    if (jobs->n++ == 0) /* where there is none, a reason stands alone */
+        show_row_head();
+    show_row(row);
     return 0;
 }
 
@@ -35,14 +38,12 @@ int cmd_jobs(int argc, char **argv)
     struct westlight *westlight = NULL;
     struct cmd_args args;
     struct jobs jobs = {0};
-    int r = cmd_parse(&args, argc, argv, CMD_ALL, 0, 0);
+    int r = cmd_parse(&args, argc, argv, 0, 0);
 
     if (r || (r = cmd_open(args.farm, &westlight)))
         return r;
     if (args.json)
         jobs.array = json_array();
-    else
-        show_row_head();
     r = westlight_jobs(westlight,
                        args.archived ? WESTLIGHT_ARCHIVED
                        : args.all    ? WESTLIGHT_ALL
@@ -103,7 +104,7 @@ int cmd_show(int argc, char **argv)
     char id[WESTLIGHT_ID_TEXT];
     struct cmd_failure failure;
     struct cmd_args args;
-    int r = cmd_parse(&args, argc, argv, 0, 1, 1);
+    int r = cmd_parse(&args, argc, argv, 1, 1);
 
     if (r || (r = cmd_open_job(&args, &westlight, id)))
         return r;
@@ -183,7 +184,7 @@ int cmd_watch(int argc, char **argv)
     struct cmd_args args;
     struct watching watching = {.began = time(NULL)};
     bool over = false;
-    int r = cmd_parse(&args, argc, argv, 0, 1, 1), code = EXIT_PARTIAL;
+    int r = cmd_parse(&args, argc, argv, 1, 1), code = EXIT_PARTIAL;
 
     if (r || (r = cmd_open_job(&args, &westlight, id)))
         return r;
@@ -242,7 +243,7 @@ int cmd_fetch(int argc, char **argv)
     char id[WESTLIGHT_ID_TEXT], folder[4096], size[32];
     struct cmd_args args;
     struct fetching fetching = {0};
-    int r = cmd_parse(&args, argc, argv, CMD_OUT | CMD_FOLLOW | CMD_FORCE, 1, 1);
+    int r = cmd_parse(&args, argc, argv, 1, 1);
 
     if (r || (r = cmd_open_job(&args, &westlight, id)))
         return r;
@@ -272,10 +273,11 @@ int cmd_fetch(int argc, char **argv)
                                 (json_int_t)fetch.bytes_received),
                       false);
         else
-            say("%" PRIu64 " files in %s, %s, %" PRIu64 " there already; %" PRIu64 " of %" PRIu64
-                " tasks done, job %s",
-                fetching.files, fetch.folder, show_bytes(fetching.bytes, size), fetching.skipped,
-                shown->row.counts.done, shown->row.counts.tasks, shown->row.phase);
+            say("%" PRIu64 " file%s in %s, %s, %" PRIu64 " there already; %" PRIu64 " of %" PRIu64
+                " task%s done, job %s",
+                fetching.files, plural(fetching.files), fetch.folder,
+                show_bytes(fetching.bytes, size), fetching.skipped, shown->row.counts.done,
+                shown->row.counts.tasks, plural(shown->row.counts.tasks), shown->row.phase);
         if (newer) {
             complain("results came in while this ran: fetch again, or with --follow");
             r = r == EXIT_ALL_HOME ? EXIT_PARTIAL : r;
@@ -299,13 +301,13 @@ static int give_up(const char *prefix)
     return 0;
 }
 
-static int verb(int argc, char **argv, enum westlight_verb what, const char *past, unsigned takes)
+static int verb(int argc, char **argv, enum westlight_verb what, const char *past)
 {
     struct westlight *westlight = NULL;
     char id[WESTLIGHT_ID_TEXT];
     struct cmd_args args;
     uint64_t tasks = 0;
-    int r = cmd_parse(&args, argc, argv, takes, 1, 1);
+    int r = cmd_parse(&args, argc, argv, 1, 1);
 
     if (r || (r = cmd_open_job(&args, &westlight, id))) {
         if (r == EXIT_USAGE && what == WESTLIGHT_CANCEL && args.n_words == 1 && !args.n_frames)
@@ -329,7 +331,7 @@ static int verb(int argc, char **argv, enum westlight_verb what, const char *pas
     else if (what == WESTLIGHT_PAUSE || what == WESTLIGHT_RESUME)
         printf("job %.8s is %s\n", id, past);
     else
-        printf("job %.8s: %" PRIu64 " task%s %s\n", id, tasks, tasks == 1 ? "" : "s", past);
+        printf("job %.8s: %" PRIu64 " task%s %s\n", id, tasks, plural(tasks), past);
     westlight_close(westlight);
     cmd_args_deinit(&args);
     return r;
@@ -337,20 +339,20 @@ static int verb(int argc, char **argv, enum westlight_verb what, const char *pas
 
 int cmd_cancel(int argc, char **argv)
 {
-    return verb(argc, argv, WESTLIGHT_CANCEL, "cancelled", CMD_FRAMES);
+    return verb(argc, argv, WESTLIGHT_CANCEL, "cancelled");
 }
 
 int cmd_pause(int argc, char **argv)
 {
-    return verb(argc, argv, WESTLIGHT_PAUSE, "paused: frames that run will finish", 0);
+    return verb(argc, argv, WESTLIGHT_PAUSE, "paused: frames that run will finish");
 }
 
 int cmd_resume(int argc, char **argv)
 {
-    return verb(argc, argv, WESTLIGHT_RESUME, "active", 0);
+    return verb(argc, argv, WESTLIGHT_RESUME, "active");
 }
 
 int cmd_retry(int argc, char **argv)
 {
-    return verb(argc, argv, WESTLIGHT_RETRY, "will run again", CMD_FRAMES);
+    return verb(argc, argv, WESTLIGHT_RETRY, "will run again");
 }

@@ -93,7 +93,7 @@ int cmd_log(int argc, char **argv)
     uint32_t step = 0;
     uint64_t task = 0;
     size_t printed = 0;
-    int r = cmd_parse(&args, argc, argv, CMD_FRAMES | CMD_ATTEMPT | CMD_FOLLOW, 1, 1);
+    int r = cmd_parse(&args, argc, argv, 1, 1);
 
     if (r || (r = cmd_open_job(&args, &westlight, id)) ||
         (r = task_choose(westlight, id, &args, &step, &task)))

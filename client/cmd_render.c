@@ -237,7 +237,7 @@ static void say_failed(struct render *render, const struct westlight_row *row, c
         complain("job %.8s has paused itself: %s", render->id, row->reason);
     else
         complain("%" PRIu64 " of %" PRIu64 " task%s failed%s%s", row->counts.failed,
-                 row->counts.tasks, row->counts.tasks == 1 ? "" : "s",
+                 row->counts.tasks, plural(row->counts.tasks),
                  !*failed                    ? ""
                  : strpbrk(failed + 1, "-,") ? ": frames "
                                              : ": frame ",
@@ -324,8 +324,8 @@ static int conclude(struct render *render, const struct ending *ending)
         summary_json(render, shown, code, ending->stuck ? ending->why : failure.text);
     else {
         say("%zu of %" PRIu64 " task%s home: %" PRIu64 " file%s, verified, in %s", render->home.n,
-            row->counts.tasks, row->counts.tasks == 1 ? "" : "s", render->files,
-            render->files == 1 ? "" : "s", render->out);
+            row->counts.tasks, plural(row->counts.tasks), render->files, plural(render->files),
+            render->out);
         say("%s; %.1f CPU-seconds; %s sent, %s received",
             show_seconds(seconds_since(render->began_ns), time), (double)shown->usage.cpu_ns / 1e9,
             show_bytes(render->upload.bytes_sent, out),
@@ -427,7 +427,7 @@ static int run(int argc, char **argv, bool wait)
     struct westlight_job *job = NULL;
     struct inputs inputs = {0};
     struct preset_facts facts;
-    int r = options_parse(&render.options, argc, argv);
+    int r = options_parse(&render.options, args_find(&cmd_program, argv[0]), argc, argv);
 
     render_submit_words(&render, argc, argv);
     if (r == 0 && render.options.resume)

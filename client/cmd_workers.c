@@ -2,7 +2,6 @@
  */
 #include <client/cmd.h>
 
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <client/show.h>
@@ -27,41 +26,45 @@ struct workers_args {
     int n_words;
 };
 
-static int args_parse(struct workers_args *args, int argc, char **argv)
+static int arg_take(void *user, int id, const char *value)
 {
-    static const struct option options[] = {{"farm", required_argument, NULL, 'F'},
-                                            {"json", no_argument, NULL, 'J'},
-                                            {"note", required_argument, NULL, 'n'},
-                                            {NULL, 0, NULL, 0}};
-    char program[] = "westlight workers", *command = argv[0];
-    int option;
+    struct workers_args *args = user;
 
-    *args = (struct workers_args){0};
-    argv[0] = program; /* getopt puts it before its own messages */
-    optind = 0;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (option == 'F')
-            args->farm = optarg;
-        else if (option == 'J')
-            args->json = true;
-        else if (option == 'n')
-            args->note = optarg;
-        else
-            return EXIT_USAGE;
-    }
-    argv[0] = command;
-    args->words = argv + optind;
-    args->n_words = argc - optind;
+    if (id == ID_JSON)
+        args->json = true;
+    else
+        *(id == ID_FARM ? &args->farm : &args->note) = value;
     return 0;
 }
 
+static int args_read(struct workers_args *args, int argc, char **argv)
+{
+    int word, r;
+
+    *args = (struct workers_args){0};
+    r = cmd_read(argc, argv, arg_take, args, &word);
+    if (r)
+        return r;
+    args->words = argv + word;
+    args->n_words = argc - word;
+    return 0;
+}
+
+struct listing {
+    json_t *array;
+    size_t n;
+};
+
+/* The head comes with the first row: where there is none, a reason stands alone. */
 static int worker_print(void *user, const struct westlight_worker *worker)
 {
-    json_t *array = user;
+    struct listing *listing = user;
 
-    if (array)
-        json_array_append_new(array, show_worker_json(worker));
-    else
+    if (listing->array)
+        json_array_append_new(listing->array, show_worker_json(worker));
+    else if (listing->n++ == 0)
+        show_worker_head();
+    if (!listing->array)
         show_worker(worker);
     return 0;
 }
@@ -69,20 +72,20 @@ static int worker_print(void *user, const struct westlight_worker *worker)
 static int list(const struct workers_args *args)
 {
     struct westlight *westlight = NULL;
-    json_t *array;
+    struct listing listing = {0};
     int r = cmd_open(args->farm, &westlight);
 
     if (r)
         return r;
-    array = args->json ? json_array() : NULL;
-    if (!array)
-        show_worker_head();
-    r = westlight_workers(westlight, worker_print, array);
+    listing.array = args->json ? json_array() : NULL;
+    r = westlight_workers(westlight, worker_print, &listing);
     if (r) {
         r = complain_library(r, westlight_why(westlight));
-        json_decref(array);
-    } else if (array)
-        show_json(array, false);
+        json_decref(listing.array);
+    } else if (listing.array)
+        show_json(listing.array, false);
+    else if (!listing.n)
+        printf("no workers: the operator starts them with westlight-worker\n");
     westlight_close(westlight);
     return r;
 }
@@ -149,7 +152,7 @@ static int tend(const struct workers_args *args, const struct tending *tending)
 int cmd_workers(int argc, char **argv)
 {
     struct workers_args args;
-    int r = args_parse(&args, argc, argv);
+    int r = args_read(&args, argc, argv);
 
     if (r)
         return r;

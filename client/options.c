@@ -1,10 +1,9 @@
-/* options.c - one table of long options serves render and submit; every value is checked here, so
- * that what comes after never sees a bad one.
+/* options.c - what render and submit are asked: every value is checked here, so that what comes
+ * after never sees a bad one.
  */
 #include <client/options.h>
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,66 +222,6 @@ static int tag_add(struct options *options, const char *tag)
     return 0;
 }
 
-enum {
-    LONG_LOCAL = 256,
-    LONG_WORKERS,
-    LONG_SLOTS,
-    LONG_CHUNK,
-    LONG_SIZE,
-    LONG_PRESET,
-    LONG_SOFTWARE,
-    LONG_ENV,
-    LONG_FARM,
-    LONG_JSON,
-    LONG_NAME,
-    LONG_NOTE,
-    LONG_TAG,
-    LONG_PRIORITY,
-    LONG_POOL,
-    LONG_MAX_WORKERS,
-    LONG_FORCE,
-    LONG_ASSET,
-    LONG_EXCLUDE,
-    LONG_NARROW,
-    LONG_ALLOW_MISSING,
-    LONG_DRY_RUN,
-    LONG_CLOCK_RANGE,
-    LONG_RESUME,
-    LONG_DEVICE
-};
-
-static const struct option long_options[] = {
-    {"frames", required_argument, NULL, 'f'},
-    {"output", required_argument, NULL, 'o'},
-    {"param", required_argument, NULL, 'p'},
-    {"local", no_argument, NULL, LONG_LOCAL},
-    {"workers", required_argument, NULL, LONG_WORKERS},
-    {"slots", required_argument, NULL, LONG_SLOTS},
-    {"chunk", required_argument, NULL, LONG_CHUNK},
-    {"size", required_argument, NULL, LONG_SIZE},
-    {"preset", required_argument, NULL, LONG_PRESET},
-    {"software", required_argument, NULL, LONG_SOFTWARE},
-    {"env", required_argument, NULL, LONG_ENV},
-    {"farm", required_argument, NULL, LONG_FARM},
-    {"json", no_argument, NULL, LONG_JSON},
-    {"name", required_argument, NULL, LONG_NAME},
-    {"note", required_argument, NULL, LONG_NOTE},
-    {"tag", required_argument, NULL, LONG_TAG},
-    {"priority", required_argument, NULL, LONG_PRIORITY},
-    {"pool", required_argument, NULL, LONG_POOL},
-    {"max-workers", required_argument, NULL, LONG_MAX_WORKERS},
-    {"force", no_argument, NULL, LONG_FORCE},
-    {"asset", required_argument, NULL, LONG_ASSET},
-    {"exclude", required_argument, NULL, LONG_EXCLUDE},
-    {"narrow", required_argument, NULL, LONG_NARROW},
-    {"allow-missing", no_argument, NULL, LONG_ALLOW_MISSING},
-    {"dry-run", no_argument, NULL, LONG_DRY_RUN},
-    {"resume", no_argument, NULL, LONG_RESUME},
-    {"device", required_argument, NULL, LONG_DEVICE},
-    {"clock-range", required_argument, NULL, LONG_CLOCK_RANGE},
-    {NULL, 0, NULL, 0},
-};
-
 static int option_take(void *user, int option, const char *value)
 {
     struct options *options = user;
@@ -298,98 +237,95 @@ static int option_take(void *user, int option, const char *value)
         return 0;
     case 'p':
         return pair_add("-p", value, &options->params, &options->n_params);
-    case LONG_SOFTWARE:
+    case ID_SOFTWARE:
         return software_parse(value, options);
-    case LONG_ENV:
+    case ID_ENV:
         return pair_add("--env", value, &options->env, &options->n_env);
-    case LONG_LOCAL:
+    case ID_LOCAL:
         options->local = true;
         return 0;
-    case LONG_WORKERS:
+    case ID_WORKERS:
         return count_parse("--workers", value, 64, &options->workers);
-    case LONG_SLOTS:
+    case ID_SLOTS:
         return count_parse("--slots", value, 256, &options->slots);
-    case LONG_CHUNK:
+    case ID_CHUNK:
         return count_parse("--chunk", value, 1000000, &options->chunk);
-    case LONG_SIZE:
+    case ID_SIZE:
         return size_parse(value, options);
-    case LONG_PRESET:
+    case ID_PRESET:
         options->preset = value;
         return 0;
-    case LONG_FARM:
+    case ID_FARM:
         options->farm = value;
         return 0;
-    case LONG_JSON:
+    case ID_JSON:
         options->json = true;
         return 0;
-    case LONG_NAME:
+    case ID_NAME:
         options->name = value;
         return 0;
-    case LONG_NOTE:
+    case ID_NOTE:
         options->note = value;
         return 0;
-    case LONG_PRIORITY:
+    case ID_PRIORITY:
         return options_priority(value, &options->priority);
-    case LONG_POOL:
+    case ID_POOL:
         options->pool = value;
         return 0;
-    case LONG_TAG:
+    case ID_TAG:
         return tag_add(options, value);
-    case LONG_MAX_WORKERS:
+    case ID_MAX_WORKERS:
         return options_max_workers(value, &options->max_workers);
-    case LONG_FORCE:
+    case ID_FORCE:
         options->force = true;
         return 0;
-    case LONG_ASSET:
+    case ID_ASSET:
         return text_add(value, &options->assets, &options->n_assets);
-    case LONG_EXCLUDE:
+    case ID_EXCLUDE:
         return text_add(value, &options->exclude, &options->n_exclude);
-    case LONG_NARROW:
+    case ID_NARROW:
         return narrow_add(options, value);
-    case LONG_ALLOW_MISSING:
+    case ID_ALLOW_MISSING:
         options->allow_missing = true;
         return 0;
-    case LONG_DEVICE:
+    case ID_DEVICE:
         return pair_push("device", strlen("device"), value, &options->params, &options->n_params);
-    case LONG_CLOCK_RANGE:
+    case ID_CLOCK_RANGE:
         return pair_push("clock", strlen("clock"), value, &options->params, &options->n_params);
-    case LONG_RESUME:
+    case ID_RESUME:
         options->resume = true;
         return 0;
-    case LONG_DRY_RUN:
+    case ID_DRY_RUN:
         options->dry_run = true;
         return 0;
     default:
-        return EXIT_USAGE; /* getopt has said why */
+        return EXIT_USAGE;
     }
 }
 
-int options_getopt(int argc, char **argv, const char *letters, const struct option *longs,
-                   options_take *take, void *user)
+int options_given(const struct args_command *command, int argc, char **argv, args_take *take,
+                  void *user, int *ret_word)
 {
-    char *command = argv[0], program[64];
-    int option, r = 0;
+    static const struct args_program program = {.name = "westlight"};
+    char why[ARGS_WHY_BYTES];
+    int r = args_parse(&program, command, argc, argv, take, user, why, ret_word);
 
-    snprintf(program, sizeof(program), "westlight %s", command);
-    argv[0] = program; /* getopt puts it before its own messages */
-    optind = 0;
-    while (r == 0 && (option = getopt_long(argc, argv, letters, longs, NULL)) != -1)
-        r = take(user, option, optarg);
-    argv[0] = command;
+    if (*why)
+        complain("%s", why);
     return r;
 }
 
-int options_parse(struct options *options, int argc, char **argv)
+int options_parse(struct options *options, const struct args_command *rows, int argc, char **argv)
 {
     const char *command = argv[0];
-    int r;
+    int word, r;
 
     *options = (struct options){.chunk = 1};
-    r = options_getopt(argc, argv, "f:o:p:", long_options, option_take, options);
+    r = options_given(rows, argc, argv, option_take, options, &word);
     if (r)
         return r;
     if (options->resume) {
-        options->scene = optind < argc ? argv[optind] : NULL;
+        options->scene = word < argc ? argv[word] : NULL;
         if (argc - 1 == 1 + (options->scene != NULL))
             return 0;
         complain("%s: --resume repeats the words of the first time: write westlight %s --resume "
@@ -397,14 +333,14 @@ int options_parse(struct options *options, int argc, char **argv)
                  command, command);
         return EXIT_USAGE;
     }
-    if (optind == argc) {
+    if (word == argc) {
         complain("%s: no scene was named: write westlight %s SCENE, see westlight help %s", command,
                  command, command);
         return EXIT_USAGE;
     }
-    if (optind + 1 < argc) {
-        complain("%s: one scene at a time: %s and %s were named", command, argv[optind],
-                 argv[optind + 1]);
+    if (word + 1 < argc) {
+        complain("%s: one scene at a time: %s and %s were named", command, argv[word],
+                 argv[word + 1]);
         return EXIT_USAGE;
     }
     if (!options->local && (options->workers || options->slots)) {
@@ -418,7 +354,7 @@ int options_parse(struct options *options, int argc, char **argv)
         return EXIT_USAGE;
     }
 
-    options->scene = argv[optind];
+    options->scene = argv[word];
     return 0;
 }
 

@@ -6,6 +6,44 @@
 #pragma once
 
 #include <client/westlight.h>
+#include <proto/base/args.h>
+
+/* Every option of every command; a letter is its own number. */
+enum {
+    ID_LOCAL = 256,
+    ID_WORKERS,
+    ID_SLOTS,
+    ID_CHUNK,
+    ID_SIZE,
+    ID_PRESET,
+    ID_SOFTWARE,
+    ID_ENV,
+    ID_FARM,
+    ID_JSON,
+    ID_NAME,
+    ID_NOTE,
+    ID_TAG,
+    ID_PRIORITY,
+    ID_POOL,
+    ID_MAX_WORKERS,
+    ID_FORCE,
+    ID_ASSET,
+    ID_EXCLUDE,
+    ID_NARROW,
+    ID_ALLOW_MISSING,
+    ID_DRY_RUN,
+    ID_RESUME,
+    ID_CLOCK_RANGE,
+    ID_DEVICE,
+    ID_FOLLOW,
+    ID_ALL,
+    ID_ARCHIVED,
+    ID_ATTEMPT,
+    ID_STEP,
+    ID_UNDO,
+    ID_KEY,
+    ID_SECRET,
+};
 
 /* Exit codes, as the README promises them. */
 enum {
@@ -49,13 +87,10 @@ struct options {
 };
 
 /* argv[0] is the command's name. Prints what is wrong, pointing at it. */
-int options_parse(struct options *options, int argc, char **argv);
-/* Gives `take` each option in turn until one is refused; what getopt itself says begins with the
- * command's name. optind is then the first word. */
-struct option;
-typedef int options_take(void *user, int option, const char *value);
-int options_getopt(int argc, char **argv, const char *letters, const struct option *longs,
-                 options_take *take, void *user);
+int options_parse(struct options *options, const struct args_command *rows, int argc, char **argv);
+/* Gives `take` each option in turn until one is refused; complains of those that are not there. */
+int options_given(const struct args_command *command, int argc, char **argv, args_take *take,
+                 void *user, int *ret_word);
 void options_deinit(struct options *options);
 /* The value of -p NAME, or `otherwise`. */
 const char *options_param(const struct options *options, const char *name, const char *otherwise);

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <pwd.h>
 #include <unistd.h>
+#include <proto/base/bytes.h>
 #include <proto/state.h>
 
 static const struct preset *const presets[] = {&preset_povray, &preset_blender, &preset_command};
@@ -20,21 +21,35 @@ static const char *const common_params[] = {"vcpus",   "memory", "gpus",    "gpu
 
 #define N_PRESETS (sizeof(presets) / sizeof(presets[0]))
 
-void preset_list(void)
+static int text_of(const struct preset *preset, struct bytes *text)
 {
-    for (size_t i = 0; i < N_PRESETS; i++) {
-        printf("  %-8s %s\n%s", presets[i]->name, presets[i]->help, presets[i]->notes);
-        if (presets[i]->endings_written)
-            printf("           -o PATTERN may end in");
-        for (const char *const *name = presets[i]->endings_written; name && *name; name++)
-            printf(" .%s", *name);
-        printf("%s", presets[i]->endings_written ? "\n" : "");
-    }
-    printf(
-        "  every one\n"
-        "           -p vcpus=N memory=8G gpus=N gpu-memory=8G: what a task needs; -p "
-        "timeout=SECONDS\n"
-        "           -p check=warn|fail|off: what a black picture is; -p version=VERSION, as --software\n");
+    int r = bytes_printf(text, "%s: %s\n\n%s", preset->name, preset->help, preset->notes);
+
+    for (const char *const *name = preset->endings_written; r == 0 && name && *name; name++)
+        r = bytes_printf(text, "%s.%s",
+                         name == preset->endings_written ? "-o PATTERN\tends in " : ", ", *name);
+    return r ? r : bytes_printf(text, "%s\n", preset->endings_written ? "\n" : "");
+}
+
+int preset_text(struct bytes *ret_text)
+{
+    int r =
+        bytes_printf(ret_text, "A scene's ending chooses its preset; --preset NAME does as well. "
+                               "Parameters are given by -p NAME=VALUE.\n\n");
+
+    for (size_t i = 0; r == 0 && i < N_PRESETS; i++)
+        r = text_of(presets[i], ret_text);
+    return r ? r
+             : bytes_printf(ret_text, "Every preset takes\n"
+                                      "\n"
+                                      "-p vcpus=N\tCPUs that a task needs (1)\n"
+                                      "-p memory=8G\tmemory that a task needs, and may use\n"
+                                      "-p gpus=N\tcards that a task needs, which are then its own\n"
+                                      "-p gpu-memory=8G\tmemory that each of them must have\n"
+                                      "-p timeout=SECONDS\twhat takes longer has failed\n"
+                                      "-p check=warn|fail|off\ta black picture is said, rendered "
+                                      "again, or not looked for\n"
+                                      "-p version=VERSION\tas --software NAME=VERSION\n");
 }
 
 static const struct preset *preset_find(const struct options *options, const char *ending)
@@ -473,7 +488,7 @@ static int missing_say(const struct options *options, const struct inputs *input
         return 0;
     complain("%s: %zu file%s it needs %s missing: put %s there, or render without %s: "
              "--allow-missing",
-             options->scene, n, n == 1 ? "" : "s", n == 1 ? "is" : "are", n == 1 ? "it" : "them",
+             options->scene, n, plural(n), n == 1 ? "is" : "are", n == 1 ? "it" : "them",
              n == 1 ? "it" : "them");
     return EXIT_USAGE;
 }

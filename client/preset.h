@@ -42,7 +42,7 @@ struct preset {
     const char *endings[4];
     const char *const *params; /* beyond the common ones; NULL-terminated */
     const char *const *endings_written; /* of pictures; NULL: the preset names no files */
-    const char *help, *notes; /* a line; lines that say what its parameters take */
+    const char *help, *notes; /* a line; a line "-p NAME=VALUE\tWHAT\n" each (proto/base/args.h) */
     bool folder_ok; /* SCENE may be a folder */
     /* What the scene uses: files wherever they lie, what is missing, and, where it says them, its
      * frames and its facts; NULL: nothing but its folder. */
@@ -81,4 +81,5 @@ void preset_frames(const struct preset_scene *scene, struct westlight_step *step
  * last run of '#' counts. No digits: the name has none. */
 void preset_pattern(const struct preset_scene *scene, char *ret_head, unsigned *ret_digits,
                     char *ret_tail);
-void preset_list(void);
+/* All of them, as help says it (proto/base/args.h). */
+int preset_text(struct bytes *ret_text);

@@ -278,9 +278,8 @@ const struct preset preset_blender = {
     .scan = blender_scan,
     .software = "blender",
     .saves = true,
-    .notes =
-        "           -p samples=N (Cycles); -p denoise=auto|yes|no: as the scene says, on workers "
-        "that can\n"
-        "           (yes: even where it cannot be seen here), or without\n",
+    .notes = "-p samples=N\tof Cycles (as the scene says)\n"
+             "-p denoise=auto|yes|no\tas the scene says, on workers that can (auto); even where it "
+             "cannot be seen here (yes); or without (no)\n",
     .build = blender_build,
 };

@@ -78,16 +78,18 @@ const struct preset preset_command = {
     .name = "command",
     .endings = {NULL},
     .params = params,
-    .help = "a shell command over a range: -p run='COMMAND' [-p then='COMMAND']",
-    .notes =
-        "           SCENE is a folder, or a file in one; the command runs there and sees\n"
-        "             $FRAME  the task's frame; with --chunk its frames, such as 1-5\n"
-        "             $SCENE  the path of SCENE, where the task runs\n"
-        "             $OUT    what it writes to this folder comes home\n"
-        "           -p then=COMMAND runs once, when every frame is done, and finds them in $OUT\n"
-        "           -p optional=yes: a task may write nothing\n"
-        "           westlight render shot --preset command -f 1-9 \\\n"
-        "               -p run='convert in.$FRAME.png \"$OUT/out.$FRAME.jpg\"'\n",
+    .help = "a shell command over a range of frames",
+    .notes = "SCENE is a folder, or a file in one; the command runs there.\n"
+             "\n"
+             "-p run=COMMAND\twhat is run for each task\n"
+             "-p then=COMMAND\truns once, when every frame is done, and finds them in $OUT\n"
+             "-p optional=yes\ta task may write nothing\n"
+             "$FRAME\tthe task's frame; with --chunk its frames, such as 1-5\n"
+             "$SCENE\tthe path of SCENE, where the task runs\n"
+             "$OUT\twhat is written to this folder comes home\n"
+             "\n"
+             "  westlight render shot --preset command -f 1-9 \\\n"
+             "      -p run='convert in.$FRAME.png \"$OUT/out.$FRAME.jpg\"'\n",
     .folder_ok = true,
     .build = command_build,
 };

@@ -392,7 +392,9 @@ const struct preset preset_povray = {
     .help = "POV-Ray scenes (.pov) and animations (.ini)",
     .scan = povray_scan,
     .software = "povray",
-    .notes = "           -p quality=0..11 antialias=0..3 format=png|png16|exr|jpeg|tga|ppm "
-             "library=DIR\n",
+    .notes = "-p quality=0..11\tPOV-Ray's +Q: 9 and more show all (9)\n"
+             "-p antialias=0..3\tPOV-Ray's +A, a threshold: 0.3 is usual (none)\n"
+             "-p format=FORMAT\tpng, png16, exr, jpeg, tga or ppm (png)\n"
+             "-p library=DIR\tlooked through for included files; may be repeated\n",
     .build = povray_build,
 };

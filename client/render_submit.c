@@ -12,6 +12,7 @@
 #include <client/cmd.h>
 #include <client/say.h>
 #include <client/show.h>
+#include <proto/base/bytes.h>
 #include <proto/base/clock.h>
 
 #define BAR_AFTER_NS (2 * NS_PER_S) /* most uploads need none */
@@ -38,7 +39,8 @@ int render_farm(struct render *render)
         if (!render->options.json)
             printf("private farm of %u worker%s in %s\n",
                    render->options.workers ? render->options.workers : 1,
-                   render->options.workers > 1 ? "s" : "", local_folder(render->local));
+                   plural(render->options.workers ? render->options.workers : 1),
+                   local_folder(render->local));
     } else if ((r = cmd_farm(render->options.farm, &render->farm)))
         return r;
 
@@ -193,9 +195,9 @@ int render_submit(struct render *render, struct westlight_job *job)
     tasks = westlight_job_tasks(job, &frames);
     printf("accepted: ");
     if (frames)
-        printf("%" PRIu64 " frame%s in ", frames, frames == 1 ? "" : "s");
+        printf("%" PRIu64 " frame%s in ", frames, plural(frames));
     printf("%" PRIu64 " task%s; %" PRIu64 " file%s, %s, of which %s were sent\n", tasks,
-           tasks == 1 ? "" : "s", render->upload.files, render->upload.files == 1 ? "" : "s",
+           plural(tasks), render->upload.files, plural(render->upload.files),
            show_bytes(render->upload.file_bytes, files),
            show_bytes(render->upload.bytes_sent, sent));
     return 0;
@@ -322,7 +324,8 @@ int render_again(struct render *render, bool *wait)
         return EXIT_USAGE;
     }
     options_deinit(&render->options);
-    r = options_parse(&render->options, unsent->argc, unsent->argv);
+    r = options_parse(&render->options, args_find(&cmd_program, "submit"), unsent->argc,
+                      unsent->argv);
     if (r)
         return r;
     if (!render->options.farm)

@@ -251,7 +251,8 @@ static int frames_counted(Wl__TaskRange *const *ranges, size_t n_ranges, char **
     uint64_t tasks = 0;
     for (size_t i = 0; i < n_ranges; i++)
         tasks += ranges[i]->last >= ranges[i]->first ? ranges[i]->last - ranges[i]->first + 1 : 0;
-    return asprintf(ret_text, "%llu tasks", (unsigned long long)tasks) < 0 ? -ENOMEM : 0;
+    return asprintf(ret_text, "%llu task%s", (unsigned long long)tasks, plural(tasks)) < 0 ? -ENOMEM
+                                                                                           : 0;
 }
 
 int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t n_ranges, bool all,
@@ -284,25 +285,31 @@ int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t 
 
 /* ---- rows ---- */
 
-const char *look_phase(enum job_state state, const struct westlight_counts *counts,
-                       bool *ret_finished)
+static enum job_phase phase_of(enum job_state state, const struct westlight_counts *counts,
+                               bool *ret_finished)
 {
     uint64_t busy = counts->leased + counts->running, can_run = busy + counts->ready;
 
     *ret_finished = true;
     if (state == JOB_CANCELLED)
-        return "cancelled";
+        return JOB_IS_CANCELLED;
     if (counts->done == counts->tasks)
-        return "done";
+        return JOB_IS_DONE;
     if (can_run + counts->waiting == 0)
-        return counts->failed ? "failed" : counts->done ? "done" : "cancelled";
+        return counts->failed ? JOB_IS_FAILED : counts->done ? JOB_IS_DONE : JOB_IS_CANCELLED;
     /* What still waits, waits for what failed or was cancelled. */
     if (can_run == 0 && counts->failed + counts->cancelled > 0 && state != JOB_PAUSED)
-        return counts->failed ? "failed" : "cancelled";
+        return counts->failed ? JOB_IS_FAILED : JOB_IS_CANCELLED;
     *ret_finished = false;
     if (state == JOB_PAUSED)
-        return "paused";
-    return busy ? "running" : "waiting";
+        return JOB_IS_PAUSED;
+    return busy ? JOB_IS_RUNNING : JOB_IS_WAITING;
+}
+
+const char *look_phase(enum job_state state, const struct westlight_counts *counts,
+                       bool *ret_finished)
+{
+    return job_phase_name(phase_of(state, counts, ret_finished));
 }
 
 void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage)
@@ -323,8 +330,8 @@ void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage)
 static void upload_row(const Wl__Upload *upload, struct westlight_row *row)
 {
     row->uploading = true;
-    row->state = "uploading";
-    row->phase = upload->stopped ? "stopped" : "uploading";
+    row->state = job_phase_name(JOB_IS_UPLOADING);
+    row->phase = job_phase_name(upload->stopped ? JOB_IS_STOPPED : JOB_IS_UPLOADING);
     row->upload_files = upload->files;
     row->upload_bytes = upload->file_bytes;
     row->upload_bytes_done = upload->bytes_done;

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <client/say.h>
+#include <proto/base/bytes.h>
 #include <proto/base/check.h>
 #include <proto/state.h>
 
@@ -126,7 +127,7 @@ static void show_counts(const char *label, const struct westlight_counts *counts
                  {"waiting", counts->waiting},    {"failed", counts->failed},
                  {"cancelled", counts->cancelled}};
 
-    printf("%-10s %" PRIu64 " tasks:", label, counts->tasks);
+    printf("%-10s %" PRIu64 " task%s:", label, counts->tasks, plural(counts->tasks));
     for (size_t i = 0, shown = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (parts[i].n)
             printf("%s %" PRIu64 " %s", shown++ ? "," : "", parts[i].n, parts[i].name);
@@ -164,7 +165,7 @@ static void show_uploading(const struct westlight_row *row)
     printf("job        %s\nname       %s\nstate      %s: %u %%, %s of %s in %" PRIu64 " file%s\n",
            row->id, row->name, row->phase, row_percent(row),
            show_bytes(row->upload_bytes_done, done), show_bytes(row->upload_bytes, all),
-           row->upload_files, row->upload_files == 1 ? "" : "s");
+           row->upload_files, plural(row->upload_files));
     show_stopped("", row);
     printf("begun      %s by %s of %s\n", show_time(row->submitted_wall_s, time),
            *row->person ? row->person : "?", row->studio);
@@ -193,7 +194,7 @@ void show_job(const struct westlight_shown *shown)
     for (size_t i = 0; i < row->n_tags; i++)
         printf("%s%s%s", i ? ", " : "tags       ", row->tags[i], i + 1 == row->n_tags ? "\n" : "");
     if (row->max_workers)
-        printf("limit      %u worker%s\n", row->max_workers, row->max_workers == 1 ? "" : "s");
+        printf("limit      %u worker%s\n", row->max_workers, plural(row->max_workers));
     if (row->archived)
         printf("archived   westlight archive %.8s --undo brings it back\n", row->id);
     printf("submitted  %s by %s of %s, priority %d\n", show_time(row->submitted_wall_s, text),
@@ -234,9 +235,10 @@ static void worker_note(const struct westlight_worker *worker, char *note, size_
 
     snprintf(note, size, "%s", worker->note);
     if (worker->set_aside)
-        snprintf(note, size, "set aside: %u tasks failed in a row, until %s%s%s",
-                 worker->failed_in_a_row, show_time(worker->aside_until_wall_s, until),
-                 *worker->note ? "; " : "", worker->note);
+        snprintf(note, size, "set aside: %u task%s failed in a row, until %s%s%s",
+                 worker->failed_in_a_row, plural(worker->failed_in_a_row),
+                 show_time(worker->aside_until_wall_s, until), *worker->note ? "; " : "",
+                 worker->note);
 }
 
 void show_worker(const struct westlight_worker *worker)
@@ -468,9 +470,9 @@ void show_inputs(const struct inputs *inputs, const struct westlight_upload *upl
     }
     for (size_t i = 0; i < inputs->left_out.n; i++)
         printf("left out: %s\n", inputs->left_out.texts[i]);
-    printf("%zu files, %s; to send: %" PRIu64 " of %" PRIu64 " blocks, %s; %zu missing\n", n,
-           show_bytes(upload->file_bytes, bytes), upload->blocks_sent, upload->blocks,
-           show_bytes(upload->bytes_sent, sent), inputs->missing.n);
+    printf("%zu file%s, %s; to send: %" PRIu64 " of %" PRIu64 " block%s, %s; %zu missing\n", n,
+           plural(n), show_bytes(upload->file_bytes, bytes), upload->blocks_sent, upload->blocks,
+           plural(upload->blocks), show_bytes(upload->bytes_sent, sent), inputs->missing.n);
 }
 
 /* ---- a document ---- */

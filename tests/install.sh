@@ -8,7 +8,7 @@
 
 BUILD_PACKAGES="meson ninja-build pkg-config gcc libc6-dev libzmq3-dev libprotobuf-c-dev
   protobuf-c-compiler libssl-dev libsqlite3-dev libzstd-dev libpng-dev libopenexr-dev libcmocka-dev
-  libjansson-dev python3 binutils"
+  libjansson-dev python3 binutils groff-base"
 
 package_missing() {
   state=$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || true)
@@ -22,6 +22,7 @@ program_of() {
     ninja-build) echo ninja ;;
     pkg-config) echo pkg-config ;;
     binutils) echo nm ;;
+    groff-base) echo groff ;;
     protobuf-c-compiler) echo protoc-c ;;
     imagemagick) echo montage ;;
   esac

@@ -264,8 +264,8 @@ int inspect_result(const struct inspect_config *config, char ret_message[LIMIT_M
         return r;
     if (inspection.pictures < wanted) {
         snprintf(text, sizeof(text), "%llu picture%s for %llu frame%s: the renderer left some out",
-                 (unsigned long long)inspection.pictures, inspection.pictures == 1 ? "" : "s",
-                 (unsigned long long)config->frames, config->frames == 1 ? "" : "s");
+                 (unsigned long long)inspection.pictures, plural(inspection.pictures),
+                 (unsigned long long)config->frames, plural(config->frames));
         say(&inspection, true, text);
     }
     /* Previews and the like may lie beside what was asked for. */

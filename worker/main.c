@@ -1,7 +1,6 @@
 /* main.c - westlight-worker: options, the state folder, the probe, and the agent. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,6 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include <proto/base/args.h>
 #include <proto/base/log.h>
 #include <proto/identity.h>
 #include <proto/limits.h>
@@ -19,31 +19,6 @@
 #include <worker/warden.h>
 
 #define EXTRAS_MAX 64
-
-static const char help[] =
-    "westlight-worker: renders what the broker leases to it.\n"
-    "\n"
-    "  westlight-worker --broker tcp://HOST:7420 --server-key KEY --key FILE --state DIR "
-    "[options]\n"
-    "  westlight-worker inspect FILE...    says of each picture what it would of a task's\n"
-    "\n"
-    "  --broker ENDPOINT     control endpoint of the broker\n"
-    "  --server-key KEY      the broker's public key, 40 characters\n"
-    "  --key FILE            this worker's key pair, made by 'westlight key new'\n"
-    "  --state DIR           folder for the cache, the sessions and unsent results\n"
-    "  --name NAME           as the operator sees it (the host's name)\n"
-    "  --slots N             tasks at once (one per GPU, otherwise 1)\n"
-    "  --prefetch N          tasks staged behind each running one (1)\n"
-    "  --cache-bytes SIZE    of the block cache, with K, M, G or T (20G)\n"
-    "  --memory MIB          memory to offer (all)\n"
-    "  --cores N             cores to offer (all)\n"
-    "  --bulk ENDPOINT       bulk endpoint (as the broker says)\n"
-    "  --offer NAME=VALUE    a further amount (amount.x=3) or attribute (attr.x=a,b); repeatable\n"
-    "  --software FILE       softwares and versions to offer beside what is found (DIR/software,\n"
-    "                        where there is one); worker/README.md says how it is written\n"
-    "  --no-probe            find no GPU and no software of this machine\n"
-    "  --log LEVEL           error, warn, info or debug (info)\n"
-    "  --help, --version\n";
 
 enum {
     OPTION_BROKER = 256,
@@ -61,28 +36,26 @@ enum {
     OPTION_SOFTWARE,
     OPTION_NO_PROBE,
     OPTION_LOG,
-    OPTION_HELP,
-    OPTION_VERSION,
 };
 
-static const struct option table[] = {
-    {"broker", required_argument, NULL, OPTION_BROKER},
-    {"server-key", required_argument, NULL, OPTION_SERVER_KEY},
-    {"key", required_argument, NULL, OPTION_KEY},
-    {"state", required_argument, NULL, OPTION_STATE},
-    {"name", required_argument, NULL, OPTION_NAME},
-    {"slots", required_argument, NULL, OPTION_SLOTS},
-    {"prefetch", required_argument, NULL, OPTION_PREFETCH},
-    {"cache-bytes", required_argument, NULL, OPTION_CACHE_BYTES},
-    {"memory", required_argument, NULL, OPTION_MEMORY},
-    {"cores", required_argument, NULL, OPTION_CORES},
-    {"bulk", required_argument, NULL, OPTION_BULK},
-    {"offer", required_argument, NULL, OPTION_OFFER},
-    {"software", required_argument, NULL, OPTION_SOFTWARE},
-    {"no-probe", no_argument, NULL, OPTION_NO_PROBE},
-    {"log", required_argument, NULL, OPTION_LOG},
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
+static const struct args_option table[] = {
+    {OPTION_BROKER, "broker", "ENDPOINT", "where the broker listens: tcp://HOST:7420"},
+    {OPTION_SERVER_KEY, "server-key", "KEY", "the broker's public key, 40 characters"},
+    {OPTION_KEY, "key", "FILE", "this worker's key, made by: westlight key new --key FILE"},
+    {OPTION_STATE, "state", "DIR", "for the cache, the sessions and results not yet delivered"},
+    {OPTION_NAME, "name", "NAME", "as the operator sees it (the host's name)"},
+    {OPTION_SLOTS, "slots", "N", "tasks at once (one per GPU, otherwise 1)"},
+    {OPTION_PREFETCH, "prefetch", "N", "tasks whose files are fetched behind each that runs (1)"},
+    {OPTION_CACHE_BYTES, "cache-bytes", "SIZE", "of the block cache, with K, M, G or T (20G)"},
+    {OPTION_MEMORY, "memory", "MIB", "memory to offer (all)"},
+    {OPTION_CORES, "cores", "N", "cores to offer (all)"},
+    {OPTION_BULK, "bulk", "ENDPOINT", "where blocks go (as the broker says)"},
+    {OPTION_OFFER, "offer", "NAME=VALUE",
+     "a further amount (amount.x=3) or attribute (attr.x=a,b); may be repeated"},
+    {OPTION_SOFTWARE, "software", "FILE",
+     "software and versions to offer beside what is found (software in the folder of --state)"},
+    {OPTION_NO_PROBE, "no-probe", NULL, "find no GPU and no software of this machine"},
+    {OPTION_LOG, "log", "LEVEL", "error, warn, info or debug (info)"},
     {0},
 };
 
@@ -95,6 +68,77 @@ struct options {
 };
 
 enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
+
+static int command_run(int argc, char **argv);
+
+static const struct args_command commands[] = {
+    {"", command_run, "", "render what the broker leases to it", table,
+     "--broker, --server-key, --key and --state are needed. Cores, memory, NVIDIA cards, POV-Ray "
+     "and Blender are found by themselves.\n"
+     "\n"
+     "SIGTERM ends it; what runs is begun again elsewhere. While the broker is away it goes on "
+     "rendering, and keeps what it has until that is delivered.",
+     "  westlight-worker --broker tcp://farm.example:7420 \\\n"
+     "      --server-key 'SERVER-KEY' --key worker.key \\\n"
+     "      --state /var/lib/westlight\n"},
+    {"inspect", inspect_command, "FILE...", "say of each picture what is looked at in a task's",
+     NULL,
+     "A line for each file: its format and size, and whether it is whole, black, or holds values "
+     "that are no numbers.",
+     "  westlight-worker inspect frames/*.png\n"},
+};
+
+static const struct args_topic topics[] = {
+    {"software", "SOFTWARE FILE", "how versions of renderers are declared",
+     "A section for each version, in the file of --software:\n"
+     "\n"
+     "  [blender 4.0.2]\n"
+     "  command = /opt/blender-4.0/blender\n"
+     "  env OCIO = /opt/ocio/config.ocio\n"
+     "\n"
+     "  [blender 3.4.1]\n"
+     "  command = /opt/blender-3.4/blender\n"
+     "  denoiser = yes\n"
+     "\n"
+     "command\tthe program, an absolute path\n"
+     "env NAME\ta variable of its environment; one line each\n"
+     "denoiser\tof a Blender: yes or no, where it cannot be asked whether it was built with the "
+     "denoiser\n"
+     "\n"
+     "A job that is pinned to one of them runs that and no other. A section goes over what was "
+     "found on the machine under the same name and version. westlight workers shows what each "
+     "worker offers.",
+     NULL},
+    {"state", "STATE FOLDER", "what lies in the folder of --state",
+     "cache/\tsealed blocks, the least recently used out first; may be removed\n"
+     "sessions/\twhere tasks run; emptied at the start\n"
+     "spool/\tresults that are not yet delivered: keep it\n"
+     "software\tthe software file, where --software names no other\n"
+     "lock, session\tone worker at a time; keep them",
+     NULL},
+    {"exit", "EXIT STATUS", "exit codes",
+     "0\tended in good order\n"
+     "1\tfailed: the last line says why\n"
+     "2\tthe command cannot be meant so: the message says what to change",
+     NULL},
+};
+
+static const struct args_program program = {
+    .name = "westlight-worker",
+    .section = "8",
+    .summary = "render what the broker leases to this machine",
+    .text =
+        "westlight-worker runs on each machine of the farm. It says what the machine has, renders "
+        "the tasks that the broker leases to it, and sends back what they leave.\n"
+        "\n"
+        "westlight-worker help COMMAND or TOPIC says more.",
+    .commands = commands,
+    .n_commands = ARRAY_SIZE(commands),
+    .topics = topics,
+    .n_topics = ARRAY_SIZE(topics),
+    .see_also = "westlight(1), westlight-broker(8)",
+    .first = true,
+};
 
 static int stop_fd = -1;
 
@@ -114,7 +158,7 @@ static void on_signal(int number)
 
 static int usage(const char *what, const char *why)
 {
-    fprintf(stderr, "westlight-worker: %s: %s; see westlight-worker --help\n", what, why);
+    fprintf(stderr, "westlight-worker: %s: %s; see westlight-worker help\n", what, why);
     return EXIT_USAGE;
 }
 
@@ -224,35 +268,35 @@ static int parse_text(struct options *options, int option, const char *text)
     }
 }
 
-/* -1: go on. */
+static int parse_option(void *user, int option, const char *value)
+{
+    struct options *options = user;
+
+    if (option != OPTION_NO_PROBE)
+        return parse_text(options, option, value);
+    options->no_probe = true;
+    return EXIT_OK;
+}
+
 static int parse(int argc, char **argv, struct options *options)
 {
-    int option, r;
+    char why[ARGS_WHY_BYTES];
+    int word,
+        r = args_parse(&program, program.commands, argc, argv, parse_option, options, why, &word);
 
-    while ((option = getopt_long(argc, argv, "", table, NULL)) >= 0) {
-        if (option == OPTION_HELP)
-            return fputs(help, stdout) < 0 ? EXIT_FAILED : EXIT_OK;
-        if (option == OPTION_VERSION)
-            return printf("westlight-worker %s\n", WESTLIGHT_VERSION) < 0 ? EXIT_FAILED : EXIT_OK;
-        if (option == '?')
-            return EXIT_USAGE;
-        if (option == OPTION_NO_PROBE) {
-            options->no_probe = true;
-            continue;
-        }
-        r = parse_text(options, option, optarg);
-        if (r != EXIT_OK)
-            return r;
-    }
-    if (optind < argc)
-        return usage(argv[optind], "what is this?");
+    if (*why)
+        args_complain(&program, "%s", why);
+    if (r != EXIT_OK)
+        return r;
+    if (word < argc)
+        return usage(argv[word], "it takes options only, or inspect");
     if (!options->broker || !options->server_key || !options->key || !options->state)
         return usage(!options->broker       ? "--broker"
                      : !options->server_key ? "--server-key"
                      : !options->key        ? "--key"
                                             : "--state",
-                     "is needed");
-    return -1;
+                     "it is missing");
+    return EXIT_OK;
 }
 
 static int load_keys(const struct options *options, struct link_key *ret_server,
@@ -409,7 +453,7 @@ static int work(const struct options *options, const struct link_key *server,
     return r < 0 ? EXIT_FAILED : EXIT_OK;
 }
 
-int main(int argc, char **argv)
+static int command_run(int argc, char **argv)
 {
     struct options options = {.offer = {.prefetch = 1}, .cache_bytes = 20ULL << 30};
     struct link_key server;
@@ -418,10 +462,8 @@ int main(int argc, char **argv)
     struct offer_made offer = {0};
     int r;
 
-    if (argc > 1 && strcmp(argv[1], "inspect") == 0)
-        return inspect_command(argc - 1, argv + 1);
     r = parse(argc, argv, &options);
-    if (r >= 0)
+    if (r != EXIT_OK)
         return r;
     r = load_keys(&options, &server, &keys);
     if (r != EXIT_OK)
@@ -433,4 +475,9 @@ int main(int argc, char **argv)
     offer_deinit(&offer);
     wipe(&keys, sizeof(keys));
     return r;
+}
+
+int main(int argc, char **argv)
+{
+    return args_main(&program, argc, argv);
 }

@@ -22,6 +22,12 @@ int bytes_reserve(struct bytes *bytes, size_t capacity);
 int bytes_append(struct bytes *bytes, const void *data, size_t size);
 int bytes_printf(struct bytes *bytes, const char *format, ...) _printf_(2, 3); /* keeps a NUL after */
 
+/* "%zu file%s", n, plural(n) */
+static inline const char *plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 /* `text` holds 2 * size + 1 bytes. Lower case. */
 char *hex_encode(const void *data, size_t size, char *text);
 int hex_decode(const char *text, void *ret_data, size_t size); /* -EINVAL unless exactly 2 * size */
