@@ -172,9 +172,11 @@ int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char 
 
     int r = file_read(path, CONFIG_BYTES_MAX, &text);
     if (r < 0)
-        return say(why, why_size,
-                   "config %s: %s: write a [farm NAME] section there, or use --local", path,
-                   strerror(-r));
+        return say(
+            why, why_size,
+            "config %s: %s: write a [farm NAME] section there (see westlight help files), or "
+            "render with --local",
+            path, strerror(-r));
     r = bytes_append(&text, "", 1);
     if (r < 0)
         return r;

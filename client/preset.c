@@ -42,11 +42,11 @@ int preset_text(struct bytes *ret_text)
     return r ? r
              : bytes_printf(ret_text, "Every preset takes\n"
                                       "\n"
-                                      "-p vcpus=N\tCPUs that a task needs (1)\n"
+                                      "-p vcpus=N\tCPUs that a task needs (its slot's share of the worker's)\n"
                                       "-p memory=8G\tmemory that a task needs, and may use\n"
                                       "-p gpus=N\tcards that a task needs, which are then its own\n"
                                       "-p gpu-memory=8G\tmemory that each of them must have\n"
-                                      "-p timeout=SECONDS\twhat takes longer has failed\n"
+                                      "-p timeout=SECONDS\ta task that takes longer has failed (no limit)\n"
                                       "-p check=warn|fail|off\ta black picture is said, rendered "
                                       "again, or not looked for\n"
                                       "-p version=VERSION\tas --software NAME=VERSION\n");
@@ -87,15 +87,20 @@ static int params_check(const struct preset *preset, const struct options *optio
 {
     for (size_t i = 0; i < options->n_params; i++) {
         const char *name = options->params[i].name;
-        char known[512] = "";
+        struct args_near near = {.word = name};
+        char known[512] = "", text[128];
 
         if (named(preset->params, name) || named(common_params, name))
             continue;
-        for (const char *const *k = preset->params; *k; k++)
-            snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s, ", *k);
-        complain("-p %s: the preset %s has no such parameter: it knows %svcpus, memory, gpus, "
-                 "gpu-memory, timeout, check and version",
-                 name, preset->name, known);
+        for (const char *const *k = preset->params; *k; k++) {
+            snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s%s",
+                     k == preset->params ? ": it has " : ", ", *k);
+            args_near_try(&near, *k);
+        }
+        for (const char *const *k = common_params; *k; k++)
+            args_near_try(&near, *k);
+        complain("-p %s: the preset %s has no such parameter%s%s westlight help presets", name,
+                 preset->name, near.best ? "" : known, args_near_text(&near, "", text));
         return EXIT_USAGE;
     }
     return 0;

@@ -86,6 +86,25 @@ def what_help_lists_is_what_is_read():
 
 
 @scenario
+def every_parameter_that_help_presets_lists_is_taken():
+    with Farm() as farm:
+        scenes = {"povray": "s.pov", "blender": "s.blend", "command": "s.txt"}
+        text, preset, n = farm.run(CLIENT, "help", "presets").stdout, None, 0
+        every = re.findall(r"^  -p ([a-z-]+)=", text.split("Every preset takes")[1], re.M)
+        for line in text.split("Every preset takes")[0].split("\n"):
+            head, own = re.match(r"(povray|blender|command): ", line), re.match(r"  -p ([a-z-]+)=", line)
+            preset = head[1] if head else preset
+            for name in every if head else [own[1]] if own else []:
+                scene = write(farm.path("scenes", scenes[preset]), "")
+                error = farm.run(CLIENT, "render", scene, "--preset", preset, "-p", name + "=x", "-p", "quux=x", code=2).stderr
+                check("-p quux: the preset %s has no such parameter" % preset in error, name, error)
+                n += 1
+        check(n > 27, n, "parameters")
+        error = farm.run(CLIENT, "render", scene, "--preset", "povray", "-p", "qualty=3", code=2).stderr
+        check("did you mean quality? See westlight help presets" in error, error)
+
+
+@scenario
 def every_example_is_a_command_that_exists_with_options_it_has():
     with Farm() as farm:
         every = {(name, *words): options_of(text) for name in PROGRAMS for words, text in commands_of(farm, name)}
