@@ -239,7 +239,8 @@ const struct args_program cmd_program = {
         "verified. Everything is encrypted on the way, and a scene is sealed before it leaves this "
         "machine. With --local it needs no farm.\n"
         "\n"
-        "westlight help COMMAND or TOPIC says more. Where you have no farm yet, begin with:\n"
+        "westlight help COMMAND or TOPIC says more; westlight help --man | man -l - shows all of "
+        "it. Where you have no farm yet, begin with:\n"
         "\n"
         "  westlight render SCENE --local\n",
     .commands = commands,
