@@ -7,7 +7,9 @@
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
 #include <proto/limits.h>
+#include <broker/backup.h>
 #include <broker/broker.h>
+#include <broker/check.h>
 #include <broker/command.h>
 
 enum { FAILED = 1, USAGE = 2 };
@@ -38,6 +40,15 @@ static const char HELP[] =
     "  westlight-broker forbid --state DIR KEY\n"
     "  westlight-broker key --state DIR\n"
     "    Prints the broker's public key; makes it the first time.\n"
+    "\n"
+    "  westlight-broker --check STATE|BACKUP [--json] [--quick] [--keys DIR] [--set-aside]\n"
+    "    Reads all of it, also while the broker runs: one line a finding with the next step, and\n"
+    "    exit code 1; 0: all is well. --quick does not read the blocks. --set-aside moves damaged\n"
+    "    ones out of the way, so that they are sent again.\n"
+    "  westlight-broker --backup DIR --state STATE\n"
+    "    Also while the broker runs; the next time into the same DIR only what is new.\n"
+    "  westlight-broker restore BACKUP STATE [--keys DIR]\n"
+    "    STATE must be empty or not there.\n"
     "\n"
     "  westlight-broker --help | --version\n";
 
@@ -179,11 +190,18 @@ static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
 } COMMANDS[] = {
-    {"run", command_run},
-    {"allow", command_allow},
-    {"forbid", command_forbid},
-    {"key", command_key},
+    {"run", command_run},         {"allow", command_allow}, {"forbid", command_forbid},
+    {"key", command_key},         {"check", command_check}, {"backup", command_backup},
+    {"restore", command_restore},
 };
+
+static bool asks(int argc, char **argv, const char *option)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], option) == 0)
+            return true;
+    return false;
+}
 
 int main(int argc, char **argv)
 {
@@ -191,13 +209,16 @@ int main(int argc, char **argv)
         return fputs(HELP, stdout) < 0;
     if (argc >= 2 && strcmp(argv[1], "--version") == 0)
         return printf("westlight-broker %s\n", WESTLIGHT_VERSION) < 0;
+    if (argc >= 2 && strcmp(argv[1], "--check") == 0)
+        return command_check(argc - 1, argv + 1);
     if (argc >= 2 && strncmp(argv[1], "--", 2) == 0)
-        return command_run(argc, argv);
+        return asks(argc, argv, "--backup") ? command_backup(argc, argv) : command_run(argc, argv);
     for (size_t i = 0; argc >= 2 && i < ARRAY_SIZE(COMMANDS); i++)
         if (strcmp(argv[1], COMMANDS[i].name) == 0)
             return COMMANDS[i].run(argc - 1, argv + 1);
     if (argc < 2)
         return usage("no command was named", "run needs a folder for its state",
                      "see westlight-broker --help");
-    return usage(argv[1], "it is none of run, allow, forbid, key", "see westlight-broker --help");
+    return usage(argv[1], "it is none of run, allow, forbid, key, check, backup, restore",
+                 "see westlight-broker --help");
 }
