@@ -250,9 +250,11 @@ static int recover_job(struct gateway *gateway, const struct record *record)
         spec.blob = record->submit.spec->blob;
         spec.blob_size = record->submit.spec->blob_size;
         whole.submit.spec = &spec;
-        core_apply(gateway->with.core, &whole);
-        r = follow_job(gateway, &whole);
-        vault_job_history(gateway->with.vault, spec.studio, &spec.job);
+        r = apply(gateway, &whole);
+        if (r == 0)
+            r = follow_job(gateway, &whole);
+        if (r == 0 && gateway->with.vault)
+            vault_job_history(gateway->with.vault, spec.studio, &spec.job);
         catalogue_spec_deinit(&spec);
     }
     wl__submit__free_unpacked(submit, NULL);
