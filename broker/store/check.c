@@ -95,8 +95,9 @@ static int on_row(void *user, const struct record *record)
 
     if (!why)
         return 0;
+    const char *table = (size_t)record->kind < ARRAY_SIZE(tables) ? tables[record->kind] : "?";
     hex_encode(record->job.bytes, sizeof record->job.bytes, job);
-    snprintf(what, sizeof what, "state.db: table %s, row %llu (job %.8s)", tables[record->kind],
+    snprintf(what, sizeof what, "state.db: table %s, row %llu (job %.8s)", table,
              (unsigned long long)record->sequence, job);
     found(look, what, why);
     return 0;

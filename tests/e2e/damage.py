@@ -2,11 +2,13 @@
 it says what is damaged.
 """
 import glob
+import json
 import os
 import random
 import re
 import shutil
 import subprocess
+import tempfile
 
 from farm import BROKER, Farm, check, equal, lines, main, read, scenario, tree, until, write
 
@@ -104,9 +106,37 @@ def a_backup_of_a_running_broker_is_whole_and_the_next_brings_only_what_is_new()
         shutil.move(farm.path("backup", "keys"), farm.path("safe"))
         check("keys are not here" in look(farm, farm.path("backup")), "keys that are kept apart are told of")
         look(farm, farm.path("backup"), 0, "--keys", farm.path("safe"))
+        told = json.loads(look(farm, farm.path("backup"), 0, "--json", "--quick", "--keys", farm.path("safe")))
+        equal((told["findings"], told["jobs"], told["hashed"], told["running"]), (0, 2, False, False), "as JSON")
+        os.rename(farm.path("backup", "backup"), farm.path("backup", "unfinished"))  # as one that was cut off
+        check("was not finished" in farm.run(BROKER, "--check", farm.path("backup"), code=2).stderr, "it is no backup yet")
+        check(" 0 new blocks" in backup(farm).stdout, "it is finished by the next")
+        look(farm, farm.path("backup"))
         write(farm.path("taken", "file"), "not ours")
         check("no backup of this broker" in backup(farm, "taken", 1).stderr, "another's folder is refused")
         equal(tree(farm.path("taken")), {"file": b"not ours"}, "what lay there")
+
+
+@scenario
+def a_backup_on_another_file_system_is_a_copy_and_a_damaged_block_is_left_out():
+    with Farm() as farm, tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        if os.stat(elsewhere).st_dev == os.stat(farm.folder).st_dev:
+            print("        skipped: /dev/shm is no other file system")
+            return
+        ann, folder = lighted(farm), os.path.join(elsewhere, "backup")
+        job, home = done_job(farm, ann, "1-2")
+        picture = max(blocks(farm.state), key=os.path.getsize)
+        flip(picture, 99)
+        done = farm.run(BROKER, "--backup", folder, "--state", farm.state, code=1)
+        check("copied" in done.stdout and "1 blocks are damaged" in done.stderr, done.stdout, done.stderr)
+        check("is missing: westlight retry %s -f " % job[:8] in look(farm, folder, 1), look(farm, folder, None))
+        flip(picture, 99)
+        check(" 1 new blocks copied" in farm.run(BROKER, "--backup", folder, "--state", farm.state).stdout, "it comes with the next")
+        farm.broker.kill()
+        shutil.rmtree(farm.state)
+        farm.run(BROKER, "restore", folder, farm.state)
+        farm.start_broker()
+        equal(fetch(farm, ann, job, "second")[0], home, "frames")
 
 
 @scenario
