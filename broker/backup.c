@@ -106,22 +106,33 @@ static int copy_block(struct transfer *with, const char *name, const struct bloc
     return r;
 }
 
+/* What is there stays, unless it is a link to another file than the vault has now: then the vault
+ * was sent the block again, because that file was damaged. */
+static bool is_there(const struct transfer *with, const char *name)
+{
+    struct stat from, to;
+
+    if (fstatat(with->to, name, &to, AT_SYMLINK_NOFOLLOW) < 0 || to.st_size == 0)
+        return false;
+    return fstatat(with->from, name, &from, AT_SYMLINK_NOFOLLOW) < 0 || from.st_dev != to.st_dev ||
+           from.st_ino == to.st_ino;
+}
+
 static int bring_block(struct transfer *with, const char *name, const struct block_id *id)
 {
-    struct stat status;
-
-    if (fstatat(with->to, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_size > 0) {
+    if (is_there(with, name)) {
         with->kept_blocks++;
         return 0;
     }
     if (!with->copying) {
-        if (linkat(with->from, name, with->to, name, 0) == 0) {
+        (void)unlinkat(with->to, "new", 0);
+        if (linkat(with->from, name, with->to, "new", 0) == 0 &&
+            renameat(with->to, "new", with->to, name) == 0) {
             with->new_blocks++;
             return 0;
         }
         if (errno == ENOENT)
             return 0; /* swept meanwhile */
-        /* Another file system, one without links, or an empty file in the way. */
         with->copying = errno == EXDEV || errno == EPERM || errno == ENOTSUP;
     }
     return copy_block(with, name, id);
@@ -334,11 +345,16 @@ static int backup(const char *state, const char *folder)
     if (r < 0)
         return failed(folder, r, "choose a folder that can be written");
     r = check_target(folder, &mark);
-    if (r == 0 && begin(folder, &mark) < 0)
-        r = failed(folder, -errno, "choose a folder that can be written");
-    if (r == 0 && join(path, folder, "state") == 0)
-        r = folder_make(path, 0700) < 0 ? failed(path, -errno, "choose another folder")
-                                        : copy_database(state, path);
+    if (r != 0)
+        return r;
+    r = begin(folder, &mark);
+    if (r == 0)
+        r = join(path, folder, "state");
+    if (r == 0)
+        r = folder_make(path, 0700);
+    if (r < 0)
+        return failed(folder, r, "choose a folder that can be written");
+    r = copy_database(state, path);
     if (r != 0)
         return r;
     r = join(vault, state, "vault");
