@@ -175,9 +175,26 @@ static int64_t beat_ns(int64_t lease_ns)
     return lease_ns / 3 < LIMIT_BEAT_NS ? lease_ns / 3 : LIMIT_BEAT_NS;
 }
 
+/* A master key that does not open one job's key opens none: said now, not when a worker is to get it.
+ */
+static int check_master(struct broker *broker, struct bytes *why)
+{
+    struct catalogue *catalogue = &broker->gateway.catalogue;
+    const uint8_t *key;
+
+    if (!catalogue->root || catalogue_key(catalogue, catalogue->root, &key) == 0)
+        return 0;
+    bytes_printf(why,
+                 "%s/master.key: damaged, or another state's: the jobs' keys do not open with it: put "
+                 "the state's own back from a backup's folder of keys",
+                 broker->config.state);
+    return -EBADMSG;
+}
+
 static int recover(struct broker *broker, struct bytes *why)
 {
     struct core_config core_config = {.epoch = store_epoch(broker->store),
+                                      .sequence = store_sequence(broker->store),
                                       .licence_ns = broker->config.licence_ns,
                                       .lease_ns = broker->config.lease_ns};
     struct gateway_config config = {.journal = broker->journal,
@@ -188,6 +205,7 @@ static int recover(struct broker *broker, struct bytes *why)
                                     .signer = &broker->signer,
                                     .bulk = broker->bulk_advertised,
                                     .epoch = core_config.epoch,
+                                    .fence = store_fence(broker->store),
                                     .beat_ns = beat_ns(core_config.lease_ns)};
     int64_t begun_ns = clock_monotonic_ns();
     int r = random_bytes(&core_config.seed, sizeof core_config.seed);
@@ -203,13 +221,24 @@ static int recover(struct broker *broker, struct bytes *why)
         return r;
     broker->has_gateway = true;
     r = store_keys(broker->registry, on_key, &broker->gateway);
+    if (r > 0)
+        bytes_printf(why, "%s: %s", broker->config.state, store_reader_why(broker->registry));
+    if (r > 0)
+        return r;
     if (r == 0)
         r = store_recover(broker->store, on_record, &broker->gateway);
     if (r != 0) {
-        bytes_printf(why, "%s: %s: bring back a backup of the state", broker->config.state,
-                     r > 0 ? store_why(broker->store) : strerror(-r));
+        bytes_printf(why, "%s: %s", broker->config.state,
+                     r > 0          ? store_why(broker->store)
+                     : r == -EBADMSG ? "state.db: damaged: a record fits nowhere: westlight-broker "
+                                       "--check lists the damage, westlight-broker restore brings "
+                                       "back a backup"
+                                     : strerror(-r));
         return r;
     }
+    r = check_master(broker, why);
+    if (r != 0)
+        return r;
     core_recovered(broker->core, clock_monotonic_ns());
     log_info("recovered", "epoch=%u jobs=%zu ms=%lld", core_config.epoch,
              broker->gateway.catalogue.n_jobs,

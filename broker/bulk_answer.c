@@ -158,9 +158,9 @@ static void send_result_fault(struct bulk *bulk, struct task *task)
     const char *why = "the vault has no such block", *next = "send it again";
 
     if (result == VAULT_E_CORRUPT) {
-        code = CODE_INTERNAL;
-        why = "the block is damaged on the broker's disk";
-        next = "send it again, and have the disk looked at";
+        code = CODE_DAMAGED;
+        why = "it is damaged on the broker's disk";
+        next = "submit the scene again from its files where it is an input";
     } else if (result == VAULT_E_FULL) {
         code = CODE_BUSY;
         why = "the broker's disk is full";

@@ -132,7 +132,8 @@ static void follow_result(struct gateway *gateway, const struct record *record)
     struct block_id *refs = NULL;
     size_t n = 0;
 
-    if (record->attempt.class != CLASS_OK || !record->attempt.blob_size || !entry)
+    if (record->attempt.class != CLASS_OK || !record->attempt.blob_size || !entry ||
+        !gateway->with.vault)
         return;
     if (result_refs(record, &refs, &n) < 0)
         gateway_die("memory", -ENOMEM);
@@ -171,6 +172,8 @@ static void follow_refs(struct gateway *gateway, const struct catalogue_job *ent
     const Wl__Submit *submit = entry->submit;
     struct block_id *refs = gateway_scratch(gateway, (submit->n_refs + 1) * sizeof *refs);
 
+    if (!gateway->with.vault)
+        return; /* --check serves nobody */
     for (size_t i = 0; i < submit->n_refs; i++)
         if (submit->refs[i].len == sizeof refs[i])
             memcpy(&refs[i], submit->refs[i].data, sizeof refs[i]);
@@ -218,6 +221,15 @@ void gateway_follow(struct gateway *gateway, const struct record *record)
         gateway_die("a submission as stored", r);
 }
 
+/* Never CHECKed into an abort by what a disk says. */
+static int apply(struct gateway *gateway, const struct record *record)
+{
+    if (core_unfit(gateway->with.core, record))
+        return -EBADMSG;
+    core_apply(gateway->with.core, record);
+    return 0;
+}
+
 static int recover_job(struct gateway *gateway, const struct record *record)
 {
     struct record whole = *record;
@@ -238,9 +250,11 @@ static int recover_job(struct gateway *gateway, const struct record *record)
         spec.blob = record->submit.spec->blob;
         spec.blob_size = record->submit.spec->blob_size;
         whole.submit.spec = &spec;
-        core_apply(gateway->with.core, &whole);
-        r = follow_job(gateway, &whole);
-        vault_job_history(gateway->with.vault, spec.studio, &spec.job);
+        r = apply(gateway, &whole);
+        if (r == 0)
+            r = follow_job(gateway, &whole);
+        if (r == 0 && gateway->with.vault)
+            vault_job_history(gateway->with.vault, spec.studio, &spec.job);
         catalogue_spec_deinit(&spec);
     }
     wl__submit__free_unpacked(submit, NULL);
@@ -262,8 +276,9 @@ static int recover_edit(struct gateway *gateway, const struct record *record)
         whole.edit.archived = edit->archived;
         whole.edit.spaces = spaces;
         whole.edit.n_spaces = edit->n_spaces;
-        core_apply(gateway->with.core, &whole);
-        r = follow_edit(gateway, &whole);
+        r = apply(gateway, &whole);
+        if (r == 0)
+            r = follow_edit(gateway, &whole);
         catalogue_spaces_free(spaces, edit->n_spaces);
     }
     wl__edit__free_unpacked(edit, NULL);
@@ -279,7 +294,7 @@ int gateway_recover(struct gateway *gateway, const struct record *record)
     } else if (record->kind == RECORD_EDIT) {
         r = recover_edit(gateway, record);
     } else {
-        core_apply(gateway->with.core, record); /* results' refs: gateway_history */
+        r = apply(gateway, record); /* results' refs: gateway_history */
     }
     gateway_scratch_free(gateway);
     return r;

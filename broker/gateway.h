@@ -70,6 +70,7 @@ struct gateway_config {
     void *control;
     const char *bulk; /* as Welcome says it; "" */
     uint32_t epoch;
+    uint32_t fence; /* the first epoch whose leases count */
     int64_t beat_ns; /* how often a worker speaks at the least */
 };
 

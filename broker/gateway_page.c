@@ -168,8 +168,13 @@ static void answered(struct gateway *gateway, struct query_request *request)
     if (request->result < 0) {
         log_limited(LOG_ERROR, "query", "kind=%d error=\"%s\"", request->kind,
                     strerror(-request->result));
-        gateway_refuse(gateway, CODE_INTERNAL, "the list", "it could not be read",
-                       "try again; whoever runs the broker finds the reason in its log");
+        if (request->result == -EBADMSG)
+            gateway_refuse(gateway, CODE_DAMAGED, "the list",
+                           "a row of it is damaged on the broker's disk",
+                           "tell whoever runs the broker: westlight-broker --check says which");
+        else
+            gateway_refuse(gateway, CODE_INTERNAL, "the list", "it could not be read",
+                           "try again; whoever runs the broker finds the reason in its log");
         return;
     }
     if (request->kind != QUERY_RESULTS && request->kind != QUERY_DEPENDENCIES)

@@ -24,7 +24,9 @@ bool gateway_ticket(struct gateway *gateway, const Wl__Lease *message,
     char name[64];
     struct lease lease;
 
-    if (wire_lease(message, &lease) == 0 &&
+    /* What was leased before a backup was restored may be of frames that this past does not have.
+     */
+    if (wire_lease(message, &lease) == 0 && lease.epoch >= gateway->with.fence &&
         ticket_valid(gateway->with.signer, &lease, &gateway->ask.peer->key, ticket->data,
                      ticket->len)) {
         *ret_lease = gateway_lease_id(&lease);

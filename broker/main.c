@@ -6,7 +6,9 @@
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
 #include <proto/limits.h>
+#include <broker/backup.h>
 #include <broker/broker.h>
+#include <broker/check.h>
 #include <broker/command.h>
 
 enum { FAILED = 1, USAGE = 2 };
@@ -95,6 +97,26 @@ static const struct args_command COMMANDS[] = {
      command_state_options,
      "Workers name it by --server-key, people by server_key in their config.",
      "  westlight-broker key --state /srv/westlight\n"},
+    {"check", command_check, "STATE|BACKUP",
+     "read all of a state or a backup, and name what is damaged", command_check_options,
+     "Also while the broker runs. One line a finding, with the next step, and exit code 1; 0: all "
+     "is "
+     "well. westlight-broker --check STATE is the same.",
+     "  westlight-broker check /srv/westlight\n"
+     "  westlight-broker check --quick /backup/westlight\n"},
+    {"backup", command_backup, "DIR", "copy the state, also while the broker runs",
+     command_backup_options,
+     "The next time into the same folder only what is new is copied. The keys lie in a folder of "
+     "their own, so that they can be kept apart. westlight-broker --backup DIR --state STATE is "
+     "the "
+     "same.",
+     "  westlight-broker backup /backup/westlight --state /srv/westlight\n"},
+    {"restore", command_restore, "BACKUP STATE", "make a state of a backup",
+     command_restore_options,
+     "STATE must be empty or not there. What was accepted after the backup is gone, and whoever "
+     "asks "
+     "for it is told that it is unknown.",
+     "  westlight-broker restore /backup/westlight /srv/westlight\n"},
 };
 
 static const struct args_topic TOPICS[] = {
@@ -106,12 +128,11 @@ static const struct args_topic TOPICS[] = {
      "state.db\tjobs, keys, results: tables that sqlite3 can read while the broker runs\n"
      "vault/\tsealed blocks: scenes, frames, logs\n"
      "\n"
-     "A backup is a copy of all of it, taken while the broker is stopped. Only the user that runs "
-     "the broker can read it.",
+     "westlight-broker backup copies all of it. Only the user that runs the broker can read it.",
      NULL},
     {"exit", "EXIT STATUS", "exit codes",
      "0\tended in good order\n"
-     "1\tfailed: the last line says why\n"
+     "1\tfailed, or found something: the last line says what\n"
      "2\tthe command cannot be meant so: the message says what to change",
      NULL},
 };
@@ -211,7 +232,22 @@ static int command_run(int argc, char **argv)
     return broker_run(&config) == 0 ? 0 : FAILED;
 }
 
+/* The two that are asked for as options: --check STATE, and --backup DIR with --state STATE. */
+static bool asks(int argc, char **argv, const char *option)
+{
+    size_t size = strlen(option);
+
+    for (int i = 1; i < argc && argv[1][0] == '-'; i++)
+        if (strncmp(argv[i], option, size) == 0 && (argv[i][size] == '\0' || argv[i][size] == '='))
+            return true;
+    return false;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc >= 2 && strcmp(argv[1], "--check") == 0)
+        return command_check(argc - 1, argv + 1);
+    if (asks(argc, argv, "--backup"))
+        return command_backup(argc, argv);
     return args_main(&PROGRAM, argc, argv);
 }

@@ -269,7 +269,7 @@ static int read_results(struct query *query, struct query_request *request)
     r = store_results(query->reader, &request->job, request->after, page.limit + 1, on_result,
                       &page);
     results->more = page.more;
-    return page.error ? page.error : r < 0 ? r : 0;
+    return page.error ? page.error : r > 0 ? -EBADMSG : r; /* damaged: never a shorter list */
 }
 
 static int read_attempts(struct query *query, struct query_request *request)
@@ -295,7 +295,7 @@ static int read_attempts(struct query *query, struct query_request *request)
         r = store_attempts(query->reader, &request->job, request->task, request->after,
                            page.limit + 1, on_attempt, &page);
     attempts->more = page.more;
-    return page.error ? page.error : r < 0 ? r : 0;
+    return page.error ? page.error : r > 0 ? -EBADMSG : r; /* damaged: never a shorter list */
 }
 
 static int read_dependencies(struct query *query, struct query_request *request)
@@ -321,8 +321,8 @@ static int read_dependencies(struct query *query, struct query_request *request)
         page.next = offset;
         r = store_step_results(query->reader, &request->job, range->step, range->first + offset,
                                range->last, page.limit - page.n + 1, on_dependency, &page);
-        if (page.error || r < 0)
-            return page.error ? page.error : r;
+        if (page.error || r)
+            return page.error ? page.error : r > 0 ? -EBADMSG : r;
         if (page.more) {
             results->more = true;
             results->next = at << 32 | page.next;

@@ -93,10 +93,9 @@ uint64_t blocks_received(const struct blocks *blocks)
 static int moved(struct blocks *blocks, int r)
 {
     static const int codes[] = {
-        [TRANSFER_E_REFUSED] = WESTLIGHT_E_REFUSED,
-        [TRANSFER_E_MISSING] = WESTLIGHT_E_UNKNOWN,
-        [TRANSFER_E_FULL] = WESTLIGHT_E_BUSY,
-        [TRANSFER_E_CORRUPT] = WESTLIGHT_E_CORRUPT,
+        [TRANSFER_E_REFUSED] = WESTLIGHT_E_REFUSED, [TRANSFER_E_MISSING] = WESTLIGHT_E_UNKNOWN,
+        [TRANSFER_E_FULL] = WESTLIGHT_E_BUSY,       [TRANSFER_E_CORRUPT] = WESTLIGHT_E_CORRUPT,
+        [TRANSFER_E_DAMAGED] = WESTLIGHT_E_CORRUPT,
     };
     struct westlight *westlight = blocks->westlight;
 

@@ -223,6 +223,21 @@ static int home_group(struct homing *homing, Wl__ResultRow *const *rows, size_t 
     return r == 0 ? homing_write(homing, page.results, n) : r;
 }
 
+/* Where a block of one is gone, the others come home one by one. */
+static int home_rows(struct homing *homing, Wl__ResultRow *const *rows, size_t n)
+{
+    int r = home_group(homing, rows, n);
+
+    if (n == 1)
+        return r != 0 && homing_damaged(homing, rows[0], r) ? 0 : r;
+    if (r != WESTLIGHT_E_CORRUPT && r != WESTLIGHT_E_UNKNOWN)
+        return r;
+    r = 0;
+    for (size_t i = 0; r == 0 && i < n; i++)
+        r = home_rows(homing, rows + i, 1);
+    return r;
+}
+
 /* A result of a frame that was added since the recipe was read. */
 static int see_new_frames(struct homing *homing, const Wl__Results *rows)
 {
@@ -248,7 +263,7 @@ static int fetch_page(struct homing *homing, bool *ret_more)
     r = see_new_frames(homing, rows);
     for (size_t i = 0, n; r == 0 && i < rows->n_results; i += n) {
         n = group(rows, i);
-        r = home_group(homing, rows->results + i, n);
+        r = home_rows(homing, rows->results + i, n);
     }
     *ret_more = rows->more && rows->n_results > 0;
     return r;
@@ -388,6 +403,11 @@ int westlight_fetch(struct westlight *westlight, const char *id, struct westligh
                             (unsigned long long)homing.conflicts - 1);
     else if (r == 0 && homing.conflicts == 1)
         r = connection_fail(westlight, WESTLIGHT_E_EXISTS, "%s", homing.conflict);
+    if (r == 0 && homing.damaged > 1)
+        r = connection_fail(westlight, WESTLIGHT_E_CORRUPT, "%s (and %llu more)", homing.damage,
+                            (unsigned long long)homing.damaged - 1);
+    else if (r == 0 && homing.damaged == 1)
+        r = connection_fail(westlight, WESTLIGHT_E_CORRUPT, "%s", homing.damage);
     fetch->bytes_received = blocks_received(&homing.blocks);
     homing_deinit(&homing);
     return r;

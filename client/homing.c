@@ -370,6 +370,23 @@ static int home_result(struct homing *homing, struct homing_result *result)
     return report(homing, result->row, NULL, !any, homing->fetch->on_result);
 }
 
+bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r)
+{
+    char name[LIMIT_NAME_BYTES];
+    const char *frame;
+
+    if (r != WESTLIGHT_E_CORRUPT && r != WESTLIGHT_E_UNKNOWN)
+        return false;
+    if (homing->damaged++ > 0)
+        return true;
+    look_task_name(homing->steps, row->step, row->task, name, sizeof(name));
+    frame = strncmp(name, "frame", 5) == 0 ? strchr(name, ' ') : NULL;
+    snprintf(homing->damage, sizeof(homing->damage),
+             "%.100s: %.400s; westlight retry %.8s%s%.80s renders it again", name,
+             homing->westlight->why, homing->id, frame ? " -f" : "", frame ? frame : "");
+    return true;
+}
+
 int homing_write(struct homing *homing, struct homing_result *results, size_t n)
 {
     reader_forget(&homing->reader);
@@ -388,7 +405,7 @@ int homing_write(struct homing *homing, struct homing_result *results, size_t n)
         }
     for (size_t i = 0; i < n; i++) {
         int r = home_result(homing, &results[i]);
-        if (r != 0)
+        if (r != 0 && !homing_damaged(homing, results[i].row, r))
             return r;
     }
     return 0;

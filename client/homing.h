@@ -29,6 +29,8 @@ struct homing {
     uint64_t files_done, results_done, results_known;
     uint64_t conflicts;
     char conflict[512];  /* the first, in words */
+    uint64_t damaged;    /* results that the broker has and cannot give: left out, they end nothing */
+    char damage[768];    /* the first, in words */
     int64_t progress_ns; /* when something last arrived */
 };
 
@@ -41,5 +43,7 @@ struct homing_result {
 /* Names the sub-folder of every declared output: none where only one folder is declared. */
 int homing_places(struct homing *homing, const Wl__Recipe *recipe);
 void homing_deinit(struct homing *homing);
+/* A result of which a block is gone: counted, with westlight_why; false for other errors. */
+bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r);
 /* Writes the files of one page of results, in order. */
 int homing_write(struct homing *homing, struct homing_result *results, size_t n);

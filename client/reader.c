@@ -94,6 +94,17 @@ static int load_window(struct reader *reader, const struct block_key *key)
     for (size_t k = 0; k < n; k++)
         reader->held[k].id = wants[k].id;
     int r = blocks_get(reader->blocks, wants, n, take_block, reader);
+    if ((r == WESTLIGHT_E_CORRUPT || r == WESTLIGHT_E_UNKNOWN) && n > 1) {
+        /* One of them cannot be had, and it may be another file's: this one alone. */
+        drop_window(reader);
+        reader->held = calloc(1, sizeof(*reader->held));
+        if (!reader->held)
+            return -ENOMEM;
+        reader->n_held = 1;
+        reader->held[0].id = key->id;
+        const struct transfer_want alone = {key->id, key->sealed_bytes};
+        r = blocks_get(reader->blocks, &alone, 1, take_block, reader);
+    }
     if (r != 0)
         drop_window(reader);
     return r;

@@ -92,7 +92,8 @@
     X(CODE_PROTOCOL, 8, "protocol")       /* versions do not meet */                               \
     X(CODE_STALE, 9, "stale")             /* older floor, epoch, session or ticket */              \
     X(CODE_ALREADY, 10, "already committed")                                                       \
-    X(CODE_INTERNAL, 11, "internal")
+    X(CODE_INTERNAL, 11, "internal")                                                               \
+    X(CODE_DAMAGED, 12, "damaged")        /* on the broker's disk: never served */
 
 /* What the broker says of each lease a returning worker lists. */
 #define VERDICTS(X)                                                                                \

@@ -226,6 +226,8 @@ static int fault_result(uint32_t code)
         return TRANSFER_E_FULL;
     case CODE_INVALID:
         return TRANSFER_E_CORRUPT;
+    case CODE_DAMAGED:
+        return TRANSFER_E_DAMAGED;
     case CODE_INTERNAL:
         return -EIO;
     default:

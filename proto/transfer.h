@@ -21,6 +21,7 @@ enum {
     TRANSFER_E_MISSING = 2, /* the vault has no such block */
     TRANSFER_E_FULL = 3,    /* the vault, the quota or the pass's limit is full */
     TRANSFER_E_CORRUPT = 4, /* bytes that are not those of their id */
+    TRANSFER_E_DAMAGED = 5, /* on the broker's disk, which does not give it out */
 };
 
 struct transfer_config {

@@ -54,8 +54,9 @@ static int fail_transfer(struct staging *staging, const char *what, int r)
 {
     if (r == -ECANCELED || r == -ENOMEM)
         return r;
-    return fail(staging, r == TRANSFER_E_MISSING ? CLASS_MISSING_INPUT : CLASS_TRANSFER, "%s: %s",
-                what, supply_why(staging->config->supply));
+    bool lost = r == TRANSFER_E_MISSING || r == TRANSFER_E_DAMAGED;
+    return fail(staging, lost ? CLASS_MISSING_INPUT : CLASS_TRANSFER, "%s: %s", what,
+                supply_why(staging->config->supply));
 }
 
 static bool stopped(const struct staging *staging)

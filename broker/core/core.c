@@ -173,6 +173,8 @@ void core_recovered(struct core *core, int64_t now_ns)
     CHECK(!core->live);
     core->live = true;
     core->now_ns = now_ns;
+    if (core->sequence < core->config.sequence)
+        core->sequence = core->config.sequence;
     for (size_t i = 0; i < core->n_jobs; i++) {
         list_each(link, &core->jobs[i]->tasks)
             hold_noted(core, container_of(link, struct task, of_job));

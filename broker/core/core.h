@@ -292,6 +292,7 @@ void outbox_deinit(struct outbox *outbox);
 
 struct core_config {
     uint32_t epoch;
+    uint64_t sequence; /* once recovered, records go on above it; 0: above the last */
     uint64_t seed; /* of the hash tables: random, so that nobody can choose ids that collide */
     int64_t lease_ns, reconnect_ns, note_after_ns; /* 0: limits.h */
     int64_t licence_ns; /* 0: limits.h */
@@ -304,6 +305,8 @@ void core_free(struct core *core);
 void core_step(struct core *core, const struct event *event, struct outbox *outbox);
 /* Recovery: records in sequence order. Then core_recovered once, with the time. */
 void core_apply(struct core *core, const struct record *record);
+/* Why a record read back is none of this history; NULL: it may be applied. */
+const char *core_unfit(const struct core *core, const struct record *record);
 void core_recovered(struct core *core, int64_t now_ns);
 int64_t core_deadline_ns(const struct core *core); /* INT64_MAX: none */
 void core_audit(const struct core *core);          /* every invariant; CHECKs */

@@ -7,39 +7,43 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <broker/store/checksum.h>
 #include <broker/store/database.h>
 #include <proto/base/check.h>
 
 /* A writer waits this long for another program that holds the write lock (`allow`), which takes
  * milliseconds; a checkpoint that restarts the log may take seconds. */
 #define BUSY_MS 60000
-/* A quick check reads the whole file: below this size it takes a moment, above it a start would
- * be late, and damage is found by the read that meets it. */
-#define QUICK_CHECK_BYTES (64LL * 1024 * 1024)
+/* SQLite's check reads the whole file: below this size it takes a moment, above it a start would be
+ * late. Rows are checked as they are read in any case; what is left for --check is the indexes. */
+#define CHECK_BYTES (64LL * 1024 * 1024)
 
 static const char *const schema_steps[] = {
-    "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
-    "INSERT INTO meta VALUES('epoch', 0);"
+    "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL,"
+    " inverse INTEGER NOT NULL) WITHOUT ROWID;" /* ~value: the checksum of these */
+    "INSERT INTO meta VALUES('epoch', 0, ~0);"
     "CREATE TABLE studios(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
-    " weight INTEGER NOT NULL);"
+    " weight INTEGER NOT NULL, checksum INTEGER NOT NULL);"
     "CREATE TABLE keys(public BLOB PRIMARY KEY, role INTEGER NOT NULL, studio INTEGER NOT NULL,"
-    " name TEXT NOT NULL, added INTEGER NOT NULL) WITHOUT ROWID;"
+    " name TEXT NOT NULL, added INTEGER NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;"
     /* first_name and first_priority are what was submitted, for recovery; name, priority, state and
      * reason are current. */
     "CREATE TABLE jobs(sequence INTEGER PRIMARY KEY, job BLOB NOT NULL UNIQUE,"
     " studio INTEGER NOT NULL, first_name TEXT NOT NULL, name TEXT NOT NULL,"
     " submitted INTEGER NOT NULL, first_priority INTEGER NOT NULL, priority INTEGER NOT NULL, "
     "state INTEGER NOT NULL,"
-    " reason INTEGER NOT NULL, blob BLOB NOT NULL);"
+    " reason INTEGER NOT NULL, blob BLOB NOT NULL, checksum INTEGER NOT NULL);"
     "CREATE TABLE attempts(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, step INTEGER NOT NULL, task INTEGER NOT NULL, floor INTEGER NOT NULL,"
     " epoch INTEGER NOT NULL, attempt INTEGER NOT NULL, worker BLOB NOT NULL,"
     " class INTEGER NOT NULL, wall_ns INTEGER NOT NULL, cpu_ns INTEGER NOT NULL,"
     " memory_bytes INTEGER NOT NULL, bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL,"
-    " card_ns INTEGER NOT NULL, blob BLOB NOT NULL, warned INTEGER NOT NULL);"
+    " card_ns INTEGER NOT NULL, blob BLOB NOT NULL, warned INTEGER NOT NULL,"
+    " checksum INTEGER NOT NULL);"
     /* The promise "one current result per floor", kept by the database itself. */
     "CREATE UNIQUE INDEX one_result ON attempts(job, step, task, floor) WHERE class = 0;"
     "CREATE INDEX results_of_job ON attempts(job) WHERE class = 0;"
@@ -49,20 +53,20 @@ static const char *const schema_steps[] = {
     "CREATE TABLE changes(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, kind INTEGER NOT NULL, step INTEGER NOT NULL, first INTEGER NOT NULL,"
     " last INTEGER NOT NULL, floor INTEGER NOT NULL, state INTEGER NOT NULL,"
-    " reason INTEGER NOT NULL);"
+    " reason INTEGER NOT NULL, checksum INTEGER NOT NULL);"
     "CREATE TABLE edits(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
-    " job BLOB NOT NULL, blob BLOB NOT NULL);"
+    " job BLOB NOT NULL, blob BLOB NOT NULL, checksum INTEGER NOT NULL);"
     "CREATE TABLE notes(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, step INTEGER NOT NULL, task INTEGER NOT NULL, floor INTEGER NOT NULL,"
     " epoch INTEGER NOT NULL, attempt INTEGER NOT NULL, worker BLOB NOT NULL,"
-    " gpu_mask INTEGER NOT NULL, UNIQUE(job, step, task));"
+    " gpu_mask INTEGER NOT NULL, checksum INTEGER NOT NULL, UNIQUE(job, step, task));"
     "CREATE TABLE requests(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " studio INTEGER NOT NULL, request BLOB NOT NULL, digest BLOB NOT NULL,"
     " code INTEGER NOT NULL, tasks INTEGER NOT NULL, job BLOB NOT NULL,"
-    " UNIQUE(studio, request));"
+    " checksum INTEGER NOT NULL, UNIQUE(studio, request));"
     "CREATE TABLE tends(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " worker BLOB NOT NULL, kind INTEGER NOT NULL, text TEXT NOT NULL,"
-    " until_wall_s INTEGER NOT NULL);",
+    " until_wall_s INTEGER NOT NULL, checksum INTEGER NOT NULL);",
 };
 #define SCHEMA_VERSION ((int)ARRAY_SIZE(schema_steps))
 
@@ -85,7 +89,7 @@ int database_error(struct database *database, int code, const char *what)
         next = "free space on this disk";
     } else if ((code & 0xff) == SQLITE_CORRUPT || (code & 0xff) == SQLITE_NOTADB) {
         result = STORE_E_CORRUPT;
-        next = "restore the folder from a backup";
+        next = DATABASE_NEXT;
     } else if ((code & 0xff) == SQLITE_BUSY) {
         result = -EBUSY;
         next = "end the other program that holds it";
@@ -109,6 +113,13 @@ int database_run_text(struct database *database, const char *text)
     return sqlite3_exec(database->handle, text, NULL, NULL, NULL);
 }
 
+static int damaged(struct database *database, const char *path, const char *reason)
+{
+    snprintf(database->why, sizeof database->why, "%.300s: damaged (%.200s): " DATABASE_NEXT, path,
+             reason);
+    return STORE_E_CORRUPT;
+}
+
 static int read_number(struct database *database, const char *text, int64_t *ret_number)
 {
     sqlite3_stmt *statement = NULL;
@@ -125,14 +136,15 @@ static int read_number(struct database *database, const char *text, int64_t *ret
     return code;
 }
 
-static int quick_check(struct database *database, const char *path)
+static int check_pages(struct database *database, const char *path)
 {
     struct stat status;
-    if (stat(path, &status) < 0 || status.st_size > QUICK_CHECK_BYTES)
+    if (stat(path, &status) < 0 || status.st_size > CHECK_BYTES)
         return 0;
 
     sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(database->handle, "PRAGMA quick_check(1)", -1, &statement, NULL);
+    int code =
+        sqlite3_prepare_v2(database->handle, "PRAGMA integrity_check(1)", -1, &statement, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_step(statement);
     int r = 0;
@@ -140,24 +152,98 @@ static int quick_check(struct database *database, const char *path)
         r = database_error(database, code, path);
     } else {
         const char *text = (const char *)sqlite3_column_text(statement, 0);
-        if (!text || strcmp(text, "ok")) {
-            snprintf(database->why, sizeof database->why,
-                     "%.400s: damaged (%.200s): restore the folder from a backup", path,
-                     text ? text : "unknown");
-            r = STORE_E_CORRUPT;
-        }
+        if (!text || strcmp(text, "ok"))
+            r = damaged(database, path, text ? text : "unknown");
     }
     sqlite3_finalize(statement);
     return r;
 }
 
+/* The tables as they are described in the file are those of this program: a bit of their text that
+ * has turned over would change what is indexed, or how a column is read. */
+static int read_schema(sqlite3 *handle, char **ret_text)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(handle,
+                                  "SELECT group_concat(type || name || tbl_name || sql, ';') FROM"
+                                  " (SELECT * FROM sqlite_schema WHERE sql IS NOT NULL"
+                                  " AND name NOT LIKE 'sqlite_stat%' ORDER BY name)",
+                                  -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        const char *text = (const char *)sqlite3_column_text(statement, 0);
+        *ret_text = strdup(text ? text : "");
+        code = *ret_text ? SQLITE_OK : SQLITE_NOMEM;
+    }
+    sqlite3_finalize(statement);
+    return code;
+}
+
+static int check_schema(struct database *database, const char *path)
+{
+    _cleanup_(freep) char *wanted = NULL, *found = NULL;
+    sqlite3 *empty = NULL;
+    int code = sqlite3_open(":memory:", &empty);
+
+    for (size_t i = 0; code == SQLITE_OK && i < ARRAY_SIZE(schema_steps); i++)
+        code = sqlite3_exec(empty, schema_steps[i], NULL, NULL, NULL);
+    if (code == SQLITE_OK)
+        code = read_schema(empty, &wanted);
+    sqlite3_close(empty);
+    if (code == SQLITE_OK)
+        code = read_schema(database->handle, &found);
+    if (code != SQLITE_OK)
+        return database_error(database, code, path);
+    return strcmp(wanted, found) ? damaged(database, path, "its tables are not described as ours")
+                                 : 0;
+}
+
+/* All names are ones we gave, and the epoch is there. */
+int database_check_meta(struct database *database)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(
+        database->handle,
+        "SELECT 1 FROM (SELECT sum(name = 'epoch') AS epochs, count(*) AS n, sum(value = ~inverse"
+        " AND name IN ('epoch', 'fence', 'sequence', 'backup_sequence')) AS whole FROM meta)"
+        " WHERE epochs = 1 AND whole = n",
+        -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    sqlite3_finalize(statement);
+    return code == SQLITE_ROW ? SQLITE_OK : code == SQLITE_DONE ? SQLITE_CORRUPT : code;
+}
+
+int database_check_form(struct database *database, const char *folder)
+{
+    char path[LIMIT_PATH_BYTES + 16];
+    int64_t version = 0;
+
+    snprintf(path, sizeof path, "%s/state.db", folder);
+    int code = read_number(database, "PRAGMA user_version", &version);
+    if (code == SQLITE_OK && version < SCHEMA_VERSION)
+        return damaged(database, path, "its version is none");
+    int r = code == SQLITE_OK ? check_schema(database, path) : database_error(database, code, path);
+    if (r)
+        return r;
+    code = database_check_meta(database);
+    return code == SQLITE_OK ? 0 : damaged(database, path, "table meta");
+}
+
 /* Brings the schema up to date, under the write lock. */
 static int migrate(struct database *database, const char *path)
 {
-    int64_t version = 0;
+    int64_t version = 0, tables = 0;
     int code = database_run_text(database, "BEGIN IMMEDIATE");
     if (code == SQLITE_OK)
         code = read_number(database, "PRAGMA user_version", &version);
+    if (code == SQLITE_OK)
+        code = read_number(database, "SELECT count(*) FROM sqlite_schema", &tables);
+    if (code == SQLITE_OK && version == 0 && tables > 0) {
+        (void)database_run_text(database, "ROLLBACK");
+        return damaged(database, path, "it has tables and no version");
+    }
     for (int step = (int)version; code == SQLITE_OK && step < SCHEMA_VERSION; step++)
         code = database_run_text(database, schema_steps[step]);
     if (code == SQLITE_OK && version < SCHEMA_VERSION) {
@@ -201,7 +287,9 @@ static int prepare_connection(struct database *database, const char *path, enum 
     int r = check_version(database, path, &version);
     if (r)
         return r;
-    if (mode == DATABASE_READ) {
+    if (mode == DATABASE_LOOK)
+        sqlite3_db_config(database->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    if (mode != DATABASE_WRITE) {
         int code = database_run_text(database, "PRAGMA query_only = 1;"
                                                "PRAGMA wal_autocheckpoint = 0");
         return code == SQLITE_OK ? 0 : database_error(database, code, path);
@@ -213,7 +301,10 @@ static int prepare_connection(struct database *database, const char *path, enum 
                                            "PRAGMA trusted_schema = 0");
     if (code != SQLITE_OK)
         return database_error(database, code, path);
-    return version < SCHEMA_VERSION ? migrate(database, path) : quick_check(database, path);
+    if (version < SCHEMA_VERSION)
+        return migrate(database, path);
+    r = check_schema(database, path);
+    return r ? r : check_pages(database, path);
 }
 
 int database_open(struct database *database, const char *folder, enum database_mode mode)
@@ -336,4 +427,19 @@ void database_attempt(sqlite3_stmt *statement, struct record *ret_record)
     record.attempt.blob_size = (size_t)sqlite3_column_bytes(statement, 16);
     record.attempt.warned = sqlite3_column_int64(statement, 17) != 0;
     *ret_record = record;
+}
+
+int database_verify(struct database *database, sqlite3_stmt *statement, const char *table,
+                    const struct record *record)
+{
+    char job[2 * sizeof record->job.bytes + 1];
+
+    if (sqlite3_column_int64(statement, sqlite3_column_count(statement) - 1) ==
+        checksum_record(record))
+        return 0;
+    hex_encode(record->job.bytes, sizeof record->job.bytes, job);
+    snprintf(database->why, sizeof database->why,
+             "state.db: table %s, row %llu (job %.8s): damaged: " DATABASE_NEXT, table,
+             (unsigned long long)record->sequence, job);
+    return STORE_E_CORRUPT;
 }

@@ -15,7 +15,11 @@
 #define DATABASE_STATEMENTS 16
 #define DATABASE_WHY_BYTES  768
 
-enum database_mode { DATABASE_WRITE, DATABASE_READ };
+#define DATABASE_NEXT                                                                              \
+    "westlight-broker --check lists the damage, westlight-broker restore brings back a backup"
+
+/* LOOK leaves the files as they are, also as the last that closes them. */
+enum database_mode { DATABASE_WRITE, DATABASE_READ, DATABASE_LOOK };
 
 struct database {
     sqlite3 *handle;
@@ -25,6 +29,9 @@ struct database {
 
 int database_open(struct database *database, const char *folder, enum database_mode mode);
 void database_close(struct database *database);
+/* Of our schema, with the names and numbers it must hold; STORE_E_CORRUPT. */
+int database_check_form(struct database *database, const char *folder);
+int database_check_meta(struct database *database); /* SQLite's code */
 /* Fills `why`: "what: SQLite's reason: next step", and returns the mapped code. */
 int database_error(struct database *database, int code, const char *what);
 /* Statements are kept under the index of their text. */
@@ -41,7 +48,10 @@ int database_finish(sqlite3_stmt *statement);
 /* Columns of an attempt in the order that database_attempt reads them, from column `first`. */
 #define DATABASE_ATTEMPT_COLUMNS                                                                   \
     "sequence, wall_s, job, step, task, floor, epoch, attempt, worker, class, wall_ns, cpu_ns, "   \
-    "memory_bytes, bytes_in, bytes_out, card_ns, blob, warned"
+    "memory_bytes, bytes_in, bytes_out, card_ns, blob, warned, checksum"
 void database_attempt(sqlite3_stmt *statement, struct record *ret_record);
+/* 0, or STORE_E_CORRUPT where the last column is not the checksum of the record that was read. */
+int database_verify(struct database *database, sqlite3_stmt *statement, const char *table,
+                    const struct record *record);
 /* A blob of exactly `size` bytes; zeroes where the column holds something else. */
 void database_column_bytes(sqlite3_stmt *statement, int column, void *ret_data, size_t size);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <broker/store/checksum.h>
 #include <broker/store/database.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
@@ -18,7 +19,8 @@
 enum statement { RESULTS, STEP_RESULTS, ATTEMPTS, FAILURES, WARNINGS, KEY, KEYS, STATEMENTS };
 
 #define KEY_ROWS                                                                                   \
-    "SELECT k.public, k.role, k.studio, coalesce(s.name, ''), k.name, coalesce(s.weight, 1)"       \
+    "SELECT k.public, k.role, k.studio, coalesce(s.name, ''), k.name, coalesce(s.weight, 1),"      \
+    " k.added, k.checksum, coalesce(s.checksum, 0)"                                                \
     " FROM keys k LEFT JOIN studios s ON s.id = k.studio"
 
 static const char *const texts[STATEMENTS] = {
@@ -29,10 +31,11 @@ static const char *const texts[STATEMENTS] = {
                 " AND b.step = a.step AND b.task = a.task AND b.floor > a.floor AND b.class = 0)"
                 " ORDER BY sequence LIMIT ?",
     /* With max() SQLite takes the other columns from the row that holds the maximum. */
-    [STEP_RESULTS] = "SELECT max(sequence), wall_s, job, step, task, floor, epoch, attempt, worker,"
-                     " class, wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns, blob,"
-                     " warned FROM attempts WHERE job = ? AND step = ? AND task BETWEEN ? AND ?"
-                     " AND class = 0 GROUP BY task ORDER BY task LIMIT ?",
+    [STEP_RESULTS] =
+        "SELECT max(sequence), wall_s, job, step, task, floor, epoch, attempt, worker,"
+        " class, wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns, blob,"
+        " warned, checksum FROM attempts WHERE job = ? AND step = ? AND task BETWEEN ? AND ?"
+        " AND class = 0 GROUP BY task ORDER BY task LIMIT ?",
     [ATTEMPTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
                  " WHERE job = ? AND step = ? AND task = ? AND sequence > ?"
                  " ORDER BY sequence LIMIT ?",
@@ -85,6 +88,11 @@ void store_reader_free(struct store_reader *reader)
     free(reader);
 }
 
+const char *store_reader_why(const struct store_reader *reader)
+{
+    return reader->database.why;
+}
+
 /* ---- attempts ---- */
 
 static int64_t row_limit(size_t limit)
@@ -97,7 +105,7 @@ static int64_t row_limit(size_t limit)
 static int give_attempts(struct store_reader *reader, sqlite3_stmt *statement, int code,
                          store_row *each, void *user)
 {
-    int r = 0;
+    int r = 0, damaged = 0;
 
     reader->until_ns = clock_monotonic_ns() + READ_NS;
     while (code == SQLITE_OK || code == SQLITE_ROW) {
@@ -107,14 +115,15 @@ static int give_attempts(struct store_reader *reader, sqlite3_stmt *statement, i
         struct attempt_row row;
         database_attempt(statement, &row.record);
         row.sequence = row.record.sequence;
-        r = each(user, &row);
-        if (r)
+        damaged = database_verify(&reader->database, statement, "attempts", &row.record);
+        r = damaged ? 0 : each(user, &row);
+        if (damaged || r)
             break;
     }
     if (code != SQLITE_ROW && code != SQLITE_DONE)
         r = database_error(&reader->database, code, "state.db: a list of attempts");
     sqlite3_reset(statement);
-    return r > 0 && code == SQLITE_ROW ? 0 : r;
+    return damaged ? damaged : r > 0 && code == SQLITE_ROW ? 0 : r;
 }
 
 int store_results(struct store_reader *reader, const struct job_id *job, uint64_t after,
@@ -173,7 +182,8 @@ static void column_text(sqlite3_stmt *statement, int column, char *text, size_t 
     snprintf(text, size, "%s", value ? value : "");
 }
 
-static void read_key(sqlite3_stmt *statement, struct key_row *ret_row)
+/* A role or a studio that nobody gave must not come of a bit that has turned over. */
+static int read_key(struct database *database, sqlite3_stmt *statement, struct key_row *ret_row)
 {
     memset(ret_row, 0, sizeof *ret_row);
     database_column_bytes(statement, 0, ret_row->key.bytes, sizeof ret_row->key.bytes);
@@ -182,6 +192,19 @@ static void read_key(sqlite3_stmt *statement, struct key_row *ret_row)
     column_text(statement, 3, ret_row->studio_name, sizeof ret_row->studio_name);
     column_text(statement, 4, ret_row->name, sizeof ret_row->name);
     ret_row->weight = (uint32_t)sqlite3_column_int64(statement, 5);
+    bool whole =
+        sqlite3_column_int64(statement, 7) ==
+            checksum_key(ret_row, sqlite3_column_int64(statement, 6)) &&
+        (ret_row->studio.value == 0 ||
+         sqlite3_column_int64(statement, 8) ==
+             checksum_studio(ret_row->studio.value, ret_row->studio_name, ret_row->weight));
+    if (whole)
+        return 0;
+    snprintf(database->why, sizeof database->why,
+             "state.db: tables keys and studios, the key of %.100s: damaged: forbid and allow it "
+             "again, or " DATABASE_NEXT,
+             ret_row->name[0] ? ret_row->name : "a person or node without a name");
+    return STORE_E_CORRUPT;
 }
 
 int store_key(struct store_reader *reader, const struct worker_key *key, struct key_row *ret_row)
@@ -194,7 +217,7 @@ int store_key(struct store_reader *reader, const struct worker_key *key, struct 
     if (code == SQLITE_OK)
         code = sqlite3_step(statement);
     if (code == SQLITE_ROW)
-        read_key(statement, ret_row);
+        r = read_key(&reader->database, statement, ret_row);
     else
         r = code == SQLITE_DONE ? STORE_E_NONE
                                 : database_error(&reader->database, code, "state.db: a key");
@@ -205,17 +228,21 @@ int store_key(struct store_reader *reader, const struct worker_key *key, struct 
 int store_keys(struct store_reader *reader, store_key_each *each, void *user)
 {
     sqlite3_stmt *statement = reader->database.statements[KEYS];
-    int code, r = 0;
+    int code, r = 0, damaged = 0;
 
     reader->until_ns = clock_monotonic_ns() + READ_NS;
     while ((code = sqlite3_step(statement)) == SQLITE_ROW && r == 0) {
         struct key_row row;
-        read_key(statement, &row);
+        damaged = read_key(&reader->database, statement, &row);
+        if (damaged)
+            break;
         r = each(user, &row);
     }
     if (code != SQLITE_ROW && code != SQLITE_DONE)
         r = database_error(&reader->database, code, "state.db: the list of keys");
     sqlite3_reset(statement);
+    if (damaged)
+        return damaged;
     return r > 0 && (code == SQLITE_ROW || code == SQLITE_DONE) ? 0 : r;
 }
 
@@ -247,34 +274,6 @@ static int check_row(const struct key_row *row, struct bytes *why)
     return r ? r : check_name("name", row->name, false, why);
 }
 
-/* The studio's id; made where it is new. No name is no studio: 0. */
-static int find_studio(struct database *database, const struct key_row *row, int64_t *ret_studio)
-{
-    sqlite3_stmt *statement = NULL;
-    int64_t weight = row->weight;
-    int code;
-
-    if (!row->studio_name[0]) {
-        *ret_studio = 0;
-        return SQLITE_OK;
-    }
-    code = sqlite3_prepare_v2(database->handle,
-                              "INSERT INTO studios(name, weight) VALUES(?1, max(?2, 1))"
-                              " ON CONFLICT(name) DO UPDATE SET"
-                              " weight = iif(?2 > 0, ?2, weight) RETURNING id",
-                              -1, &statement, NULL);
-    if (code == SQLITE_OK)
-        code = database_bind(statement, "ti", row->studio_name, weight);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(statement);
-    if (code == SQLITE_ROW) {
-        *ret_studio = sqlite3_column_int64(statement, 0);
-        code = SQLITE_OK;
-    }
-    sqlite3_finalize(statement);
-    return code;
-}
-
 /* One statement with its values bound; *ret_changes is how many rows it touched. */
 static int finish_text(struct database *database, sqlite3_stmt *statement, int code,
                        int *ret_changes)
@@ -287,25 +286,66 @@ static int finish_text(struct database *database, sqlite3_stmt *statement, int c
     return code;
 }
 
+/* The studio's id; made where it is new. No name is no studio: 0. */
+static int find_studio(struct database *database, const struct key_row *row, int64_t *ret_studio)
+{
+    sqlite3_stmt *statement = NULL;
+    int64_t weight = row->weight;
+    int code, changes;
+
+    if (!row->studio_name[0]) {
+        *ret_studio = 0;
+        return SQLITE_OK;
+    }
+    code =
+        sqlite3_prepare_v2(database->handle,
+                           "INSERT INTO studios(name, weight, checksum) VALUES(?1, max(?2, 1), 0)"
+                           " ON CONFLICT(name) DO UPDATE SET"
+                           " weight = iif(?2 > 0, ?2, weight) RETURNING id, weight",
+                           -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = database_bind(statement, "ti", row->studio_name, weight);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        *ret_studio = sqlite3_column_int64(statement, 0);
+        weight = sqlite3_column_int64(statement, 1);
+        code = SQLITE_OK;
+    }
+    sqlite3_finalize(statement);
+    if (code == SQLITE_OK)
+        code = sqlite3_prepare_v2(database->handle, "UPDATE studios SET checksum = ? WHERE id = ?",
+                                  -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = database_bind(
+            statement, "ii",
+            checksum_studio((uint32_t)*ret_studio, row->studio_name, (uint32_t)weight),
+            *ret_studio);
+    return finish_text(database, statement, code, &changes);
+}
+
 static int write_key(struct database *database, const struct key_row *row)
 {
     sqlite3_stmt *statement = NULL;
-    int64_t studio = 0;
+    int64_t studio = 0, added_wall_s = clock_wall_ns() / NS_PER_S;
+    struct key_row whole = *row;
     int changes;
 
     int code = find_studio(database, row, &studio);
     if (code != SQLITE_OK)
         return code;
+    whole.studio.value = (uint32_t)studio;
     code = sqlite3_prepare_v2(database->handle,
-                              "INSERT INTO keys(public, role, studio, name, added)"
-                              " VALUES(?, ?, ?, ?, ?) ON CONFLICT(public) DO UPDATE SET"
-                              " role = excluded.role, studio = excluded.studio,"
-                              " name = excluded.name",
+                              "INSERT INTO keys(public, role, studio, name, added, checksum)"
+                              " VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT(public) DO UPDATE SET"
+                              " role = excluded.role, studio = excluded.studio, name ="
+                              " excluded.name, added = excluded.added,"
+                              " checksum = excluded.checksum",
                               -1, &statement, NULL);
     if (code == SQLITE_OK)
-        code = database_bind(statement, "biiti", row->key.bytes, sizeof row->key.bytes,
-                             (int64_t)row->role, studio, row->name,
-                             (int64_t)(clock_wall_ns() / NS_PER_S));
+        code = database_bind(statement, "biitii", row->key.bytes, sizeof row->key.bytes,
+                             (int64_t)row->role, studio, row->name, added_wall_s,
+                             checksum_key(&whole, added_wall_s));
     return finish_text(database, statement, code, &changes);
 }
 

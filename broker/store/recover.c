@@ -9,17 +9,20 @@
 enum source { JOBS, ATTEMPTS, CHANGES, EDITS, NOTES, REQUESTS, TENDS, SOURCES };
 
 static const char *const texts[SOURCES] = {
-    [JOBS] = "SELECT sequence, submitted, job, studio, first_name, first_priority, blob FROM jobs"
+    [JOBS] = "SELECT sequence, submitted, job, studio, first_name, first_priority, blob, checksum "
+             "FROM jobs"
              " ORDER BY sequence",
     [ATTEMPTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts ORDER BY sequence",
-    [CHANGES] = "SELECT sequence, wall_s, job, kind, step, first, last, floor, state, reason"
-                " FROM changes ORDER BY sequence",
-    [EDITS] = "SELECT sequence, wall_s, job, blob FROM edits ORDER BY sequence",
-    [NOTES] = "SELECT sequence, wall_s, job, step, task, floor, epoch, attempt, worker, gpu_mask"
+    [CHANGES] =
+        "SELECT sequence, wall_s, job, kind, step, first, last, floor, state, reason, checksum"
+        " FROM changes ORDER BY sequence",
+    [EDITS] = "SELECT sequence, wall_s, job, blob, checksum FROM edits ORDER BY sequence",
+    [NOTES] = "SELECT sequence, wall_s, job, step, task, floor, epoch, attempt, worker, gpu_mask, "
+              "checksum"
               " FROM notes ORDER BY sequence",
-    [REQUESTS] = "SELECT sequence, wall_s, job, studio, request, digest, code, tasks FROM requests"
-                 " ORDER BY sequence",
-    [TENDS] = "SELECT sequence, wall_s, worker, kind, text, until_wall_s FROM tends"
+    [REQUESTS] = "SELECT sequence, wall_s, job, studio, request, digest, code, tasks, checksum"
+                 " FROM requests ORDER BY sequence",
+    [TENDS] = "SELECT sequence, wall_s, worker, kind, text, until_wall_s, checksum FROM tends"
               " ORDER BY sequence",
 };
 
@@ -99,8 +102,15 @@ static void read_tend(sqlite3_stmt *row, struct record *ret_record)
     ret_record->tend.until_wall_s = sqlite3_column_int64(row, 5);
 }
 
-static int give(sqlite3_stmt *row, enum source source, store_each *each, void *user)
+static const char *const tables[SOURCES] = {
+    [JOBS] = "jobs",   [ATTEMPTS] = "attempts", [CHANGES] = "changes", [EDITS] = "edits",
+    [NOTES] = "notes", [REQUESTS] = "requests", [TENDS] = "tends",
+};
+
+static int give(struct database *database, enum source source, store_each *each, recover_bad *bad,
+                void *user)
 {
+    sqlite3_stmt *row = database->statements[source];
     struct record record;
     struct job_spec spec;
 
@@ -118,7 +128,12 @@ static int give(sqlite3_stmt *row, enum source source, store_each *each, void *u
         read_request(row, &record);
     else
         read_tend(row, &record);
-    return each(user, &record);
+    int r = database_verify(database, row, tables[source], &record);
+    if (r && bad) {
+        bad(user, database->why);
+        return 0;
+    }
+    return r ? r : each(user, &record);
 }
 
 /* *ret_sequence is UINT64_MAX once the table is at its end. */
@@ -134,7 +149,7 @@ static int advance(sqlite3_stmt *row, uint64_t *ret_sequence)
     return SQLITE_OK;
 }
 
-int recover(struct database *database, store_each *each, void *user)
+int recover(struct database *database, store_each *each, recover_bad *bad, void *user)
 {
     uint64_t next[SOURCES];
     int code = SQLITE_OK;
@@ -153,7 +168,7 @@ int recover(struct database *database, store_each *each, void *user)
                 first = i;
         if (next[first] == UINT64_MAX)
             return 0;
-        r = give(database->statements[first], (enum source)first, each, user);
+        r = give(database, (enum source)first, each, bad, user);
         if (r)
             return r;
         code = advance(database->statements[first], &next[first]);

@@ -16,8 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 #include <broker/store/recover.h>
+#include <broker/store/wal.h>
 #include <broker/store/writer.h>
 #include <proto/base/check.h>
+#include <proto/base/clock.h>
 
 /* What may wait for the writer: beyond it store_submit blocks, so that a slow disk slows the loop
  * down and memory stays bounded. */
@@ -31,11 +33,16 @@
  * than this for a person's open transaction. The next attempt comes 1024 pages later. */
 #define CHECKPOINT_BUSY_MS 50
 
+/* More than a broker is started, or writes, between two backups, should its clock be wrong. */
+#define RESTORED_EPOCHS    65536
+#define RESTORED_SEQUENCES (1LL << 32)
+
 struct store {
     char folder[LIMIT_PATH_BYTES];
     int lock_fd;
     int event_fd;
     uint32_t epoch;
+    int64_t fence, sequence; /* of meta; 0: none */
     struct database writing, checkpointing;
     pthread_t writer, checkpointer;
     bool writer_runs, checkpointer_runs;
@@ -66,7 +73,31 @@ uint32_t store_epoch(const struct store *store)
     return store->epoch;
 }
 
+uint32_t store_fence(const struct store *store)
+{
+    return (uint32_t)store->fence;
+}
+
+uint64_t store_sequence(const struct store *store)
+{
+    return (uint64_t)store->sequence;
+}
+
 /* ---- opening ---- */
+
+/* Whose it is; and of which start of the machine, once the log holds nothing of an earlier one. */
+static int sign_lock(struct store *store, const char *boot)
+{
+    char owner[32 + WAL_BOOT_BYTES];
+    int n = snprintf(owner, sizeof owner, "%ld%s%s\n", (long)getpid(), *boot ? " " : "", boot);
+
+    if (ftruncate(store->lock_fd, 0) == 0 && pwrite(store->lock_fd, owner, (size_t)n, 0) == n)
+        return 0;
+    int error = errno;
+    snprintf(open_why, sizeof open_why, "%.500s/lock: %s: free space on this disk", store->folder,
+             strerror(error));
+    return -error;
+}
 
 static int lock_folder(struct store *store)
 {
@@ -90,38 +121,95 @@ static int lock_folder(struct store *store)
             path, owner[0] ? owner : "unknown");
         return STORE_E_LOCKED;
     }
-    int n = snprintf(owner, sizeof owner, "%ld\n", (long)getpid());
-    if (ftruncate(store->lock_fd, 0) < 0 || pwrite(store->lock_fd, owner, (size_t)n, 0) != n) {
-        int error = errno;
-        snprintf(open_why, sizeof open_why, "%.500s: %s: free space on this disk", path,
-                 strerror(error));
-        return -error;
-    }
     return 0;
+}
+
+static int read_meta(struct database *database, const char *name, int64_t *ret_value)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(
+        database->handle, "SELECT value, inverse FROM meta WHERE name = ?", -1, &statement, NULL);
+    *ret_value = 0;
+    if (code == SQLITE_OK)
+        code = database_bind(statement, "t", name);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        *ret_value = sqlite3_column_int64(statement, 0);
+        code = *ret_value == ~sqlite3_column_int64(statement, 1) ? SQLITE_OK : SQLITE_CORRUPT;
+    }
+    sqlite3_finalize(statement);
+    return code == SQLITE_DONE ? SQLITE_OK : code;
+}
+
+static int write_meta(struct database *database, const char *name, int64_t value)
+{
+    sqlite3_stmt *statement = NULL;
+    int code = sqlite3_prepare_v2(
+        database->handle, "INSERT OR REPLACE INTO meta VALUES(?1, ?2, ~?2)", -1, &statement, NULL);
+    if (code == SQLITE_OK)
+        code = database_bind(statement, "ti", name, value);
+    if (code == SQLITE_OK)
+        code = database_finish(statement);
+    sqlite3_finalize(statement);
+    return code;
+}
+
+/* The first start of a backup. The broker it was made of went on, and clients and workers remember
+ * epochs and sequences of that future: this one must use none of them, nor may a second restoring
+ * of the same backup use those of the first. So both go on from the clock: more than a start a
+ * second, more than a million records a second, there was not. What workers hold of before may be
+ * of frames that this past does not have: `fence` is the first epoch whose leases count. */
+static int leave_future(struct database *database, int64_t *epoch)
+{
+    int64_t wall_s = clock_wall_ns() / NS_PER_S, since_2025_s = wall_s - 1735689600, highest = 0;
+    int code = read_meta(database, "backup_sequence", &highest);
+
+    *epoch = *epoch + RESTORED_EPOCHS > since_2025_s ? *epoch + RESTORED_EPOCHS : since_2025_s;
+    int64_t sequence = highest + RESTORED_SEQUENCES;
+    if (sequence < wall_s << 20)
+        sequence = wall_s << 20;
+    if (code == SQLITE_OK)
+        code = write_meta(database, "sequence", sequence);
+    if (code == SQLITE_OK)
+        code = write_meta(database, "fence", *epoch);
+    if (code == SQLITE_OK)
+        code = database_run_text(database, "DELETE FROM meta WHERE name = 'backup_sequence';"
+                                           "DELETE FROM notes");
+    return code;
 }
 
 /* The commit is synced like any other, so nothing that follows can be of an older epoch. */
 static int raise_epoch(struct store *store)
 {
     struct database *database = &store->writing;
-    sqlite3_stmt *statement = NULL;
-    int64_t epoch = 0;
-    int code = sqlite3_prepare_v2(
-        database->handle, "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value",
-        -1, &statement, NULL);
+    int64_t epoch = 0, backup = 0;
+    int code = database_run_text(database, "BEGIN IMMEDIATE");
+
     if (code == SQLITE_OK)
-        code = sqlite3_step(statement);
-    if (code == SQLITE_ROW) {
-        epoch = sqlite3_column_int64(statement, 0);
-        code = sqlite3_step(statement);
-    } else if (code == SQLITE_DONE) {
-        code = SQLITE_CORRUPT;
+        code = database_check_meta(database);
+    if (code == SQLITE_OK)
+        code = read_meta(database, "epoch", &epoch);
+    if (code == SQLITE_OK)
+        code = read_meta(database, "backup_sequence", &backup);
+    epoch++;
+    if (code == SQLITE_OK && backup > 0)
+        code = leave_future(database, &epoch);
+    if (code == SQLITE_OK)
+        code = write_meta(database, "epoch", epoch);
+    if (code == SQLITE_OK)
+        code = read_meta(database, "fence", &store->fence);
+    if (code == SQLITE_OK)
+        code = read_meta(database, "sequence", &store->sequence);
+    if (code == SQLITE_OK)
+        code = database_run_text(database, "COMMIT");
+    if (code != SQLITE_OK) {
+        int r = database_error(database, code, "state.db: a new epoch");
+        (void)database_run_text(database, "ROLLBACK");
+        return r;
     }
-    int r = code == SQLITE_DONE ? 0 : database_error(database, code, "state.db: a new epoch");
-    sqlite3_finalize(statement);
-    if (r == 0)
-        store->epoch = (uint32_t)epoch;
-    return r;
+    store->epoch = (uint32_t)epoch;
+    return 0;
 }
 
 static int count_wal(void *user, sqlite3 *handle, const char *name, int pages)
@@ -131,6 +219,13 @@ static int count_wal(void *user, sqlite3 *handle, const char *name, int pages)
     (void)name;
     atomic_store(&store->wal_pages, pages);
     return SQLITE_OK;
+}
+
+/* What a power cut tore may lie behind the end of the log, until it is begun anew. */
+static bool log_is_new(struct store *store)
+{
+    return sqlite3_wal_checkpoint_v2(store->checkpointing.handle, NULL, SQLITE_CHECKPOINT_TRUNCATE,
+                                     NULL, NULL) == SQLITE_OK;
 }
 
 static int open_database(struct store *store)
@@ -382,6 +477,9 @@ DEFINE_CLEANUP(struct store *, store_close)
 
 int store_open(const char *folder, struct store **ret_store)
 {
+    char boot[WAL_BOOT_BYTES];
+    bool same_boot = false;
+
     open_why[0] = 0;
     _cleanup_(store_closep) struct store *store = calloc(1, sizeof *store);
     if (!store)
@@ -394,7 +492,13 @@ int store_open(const char *folder, struct store **ret_store)
     }
     int r = lock_folder(store);
     if (r == 0)
+        r = wal_check(folder, &same_boot, open_why);
+    if (r == 0)
+        r = sign_lock(store, "");
+    if (r == 0)
         r = open_database(store);
+    if (r == 0 && (same_boot || log_is_new(store)))
+        r = sign_lock(store, (wal_boot(boot), boot));
     if (r == 0)
         r = folder_sync(folder); /* the file's own name, once */
     if (r)
@@ -451,7 +555,7 @@ int store_recover(struct store *store, store_each *each, void *user)
     struct database database;
     r = database_open(&database, store->folder, DATABASE_READ);
     if (r == 0)
-        r = recover(&database, each, user);
+        r = recover(&database, each, NULL, user);
     pthread_mutex_lock(&store->lock);
     if (r && database.why[0])
         memcpy(store->why, database.why, sizeof store->why);

@@ -9,6 +9,8 @@
  * Owns:    store_submit copies the records' blobs; rows borrow until the next call.
  * Errors:  -errno; STORE_E_* (positive). A commit that fails is fatal unless it is a full disk
  *          (STORE_E_FULL in the completion).
+ * Damage:  every row has a checksum, verified by whoever reads it (checksum.h); the files are looked at
+ *          before SQLite opens them (wal.h). What does not fit is STORE_E_CORRUPT, never a row.
  * Fence:   store_open raises the epoch and syncs it; every commit asserts it.
  * Source:  ../README.md "The store"; sqlite.org/wal.html, sqlite.org/pragma.html.
  */
@@ -33,6 +35,10 @@ int store_open(const char *folder, struct store **ret_store);
 void store_close(struct store *store);
 const char *store_why(const struct store *store);
 uint32_t store_epoch(const struct store *store);
+/* After a backup was restored: the first epoch whose leases count, and a sequence that no record
+ * had (see raise_epoch); 0 otherwise. */
+uint32_t store_fence(const struct store *store);
+uint64_t store_sequence(const struct store *store);
 
 /* ---- recovery ---- */
 /* Calls back with every record in sequence order. A RECORD_JOB's spec holds ids, priority, name and
@@ -53,10 +59,28 @@ int store_fd(struct store *store); /* an eventfd, readable when completions wait
  * until store_recover), or negative and fatal. */
 int store_completed(struct store *store, uint64_t *ret_batch);
 
+/* ---- looking after it: from any process, while a broker runs or not ---- */
+
+/* What store_check tells. A finding without `why` is a whole sentence. `record` gets every record as
+ * store_each does and answers why it fits nowhere, NULL where it does; `result` then every result
+ * that is brought home. Both may be NULL. */
+struct store_checker {
+    void *user;
+    void (*finding)(void *user, const char *what, const char *why, const char *next);
+    const char *(*record)(void *user, const struct record *record);
+    void (*result)(void *user, const struct record *record);
+};
+/* Changes nothing. STORE_E_CORRUPT where there was a finding. */
+int store_check(const char *folder, const struct store_checker *checker);
+/* A snapshot of the database as one file, synced, and marked so that a broker started on it uses no
+ * epoch and no sequence that this one may have used since. */
+int store_copy(const char *folder, const char *path, struct bytes *why);
+
 /* ---- reading: any thread, each with a reader of its own ---- */
 struct store_reader;
 int store_reader_new(const char *folder, struct store_reader **ret_reader);
 void store_reader_free(struct store_reader *reader);
+const char *store_reader_why(const struct store_reader *reader);
 struct attempt_row {
     uint64_t sequence;
     struct record record; /* kind RECORD_ATTEMPT */

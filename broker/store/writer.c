@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <broker/store/checksum.h>
 #include <broker/store/writer.h>
 #include <proto/base/check.h>
 
@@ -31,24 +32,25 @@ enum statement {
 static const char *const texts[STATEMENTS] = {
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
-    [EPOCH] = "SELECT value FROM meta WHERE name = 'epoch'",
+    [EPOCH] = "SELECT value FROM meta WHERE name = 'epoch' AND inverse = ~value",
     [JOB] = "INSERT INTO jobs(sequence, submitted, job, studio, first_name, name, first_priority,"
-            " priority, state, reason, blob) VALUES(?1, ?2, ?3, ?4, ?5, ?5, ?6, ?6, 0, 0, ?7)",
+            " priority, state, reason, blob, checksum)"
+            " VALUES(?1, ?2, ?3, ?4, ?5, ?5, ?6, ?6, 0, 0, ?7, ?8)",
     [ATTEMPT] = "INSERT INTO attempts(" DATABASE_ATTEMPT_COLUMNS
-                ") VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                ") VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [NOTE_DELETE] = "DELETE FROM notes WHERE job = ? AND step = ? AND task = ?",
     [CHANGE] = "INSERT INTO changes(sequence, wall_s, job, kind, step, first, last, floor, state,"
-               " reason) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+               " reason, checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [JOB_STATE] = "UPDATE jobs SET state = ?, reason = ? WHERE job = ?",
     [JOB_NAME] = "UPDATE jobs SET name = ? WHERE job = ?",
     [JOB_PRIORITY] = "UPDATE jobs SET priority = ? WHERE job = ?",
-    [EDIT] = "INSERT INTO edits(sequence, wall_s, job, blob) VALUES(?, ?, ?, ?)",
+    [EDIT] = "INSERT INTO edits(sequence, wall_s, job, blob, checksum) VALUES(?, ?, ?, ?, ?)",
     [NOTE] = "INSERT OR REPLACE INTO notes(sequence, wall_s, job, step, task, floor, epoch,"
-             " attempt, worker, gpu_mask) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    [REQUEST] = "INSERT INTO requests(sequence, wall_s, studio, request, digest, code, tasks, job)"
-                " VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-    [TEND] = "INSERT INTO tends(sequence, wall_s, worker, kind, text, until_wall_s)"
-             " VALUES(?, ?, ?, ?, ?, ?)",
+             " attempt, worker, gpu_mask, checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [REQUEST] = "INSERT INTO requests(sequence, wall_s, studio, request, digest, code, tasks, job,"
+                " checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [TEND] = "INSERT INTO tends(sequence, wall_s, worker, kind, text, until_wall_s, checksum)"
+             " VALUES(?, ?, ?, ?, ?, ?, ?)",
 };
 
 /* ---- batches ---- */
@@ -134,10 +136,10 @@ struct batch *batch_new(uint64_t number, const struct record *records, size_t n_
 static int write_job(sqlite3_stmt **statements, const struct record *record)
 {
     const struct job_spec *spec = record->submit.spec;
-    int code = database_bind(statements[JOB], "iibitib", (int64_t)record->sequence,
+    int code = database_bind(statements[JOB], "iibitibi", (int64_t)record->sequence,
                              (int64_t)record->wall_s, spec->job.bytes, sizeof spec->job.bytes,
                              (int64_t)spec->studio.value, spec->name, (int64_t)spec->priority,
-                             spec->blob, spec->blob_size);
+                             spec->blob, spec->blob_size, checksum_record(record));
     return code == SQLITE_OK ? database_finish(statements[JOB]) : code;
 }
 
@@ -152,14 +154,14 @@ static int write_attempt(sqlite3_stmt **statements, const struct record *record)
         code = database_finish(statements[NOTE_DELETE]);
     if (code == SQLITE_OK)
         code = database_bind(
-            statements[ATTEMPT], "iibiiiiibiiiiiiibi", (int64_t)record->sequence,
+            statements[ATTEMPT], "iibiiiiibiiiiiiibii", (int64_t)record->sequence,
             (int64_t)record->wall_s, lease->job.bytes, sizeof lease->job.bytes, step, task,
             (int64_t)lease->floor, (int64_t)lease->epoch, (int64_t)lease->attempt,
             record->attempt.worker.bytes, sizeof record->attempt.worker.bytes,
             (int64_t)record->attempt.class, (int64_t)usage->wall_ns, (int64_t)usage->cpu_ns,
             (int64_t)usage->memory_bytes, (int64_t)usage->bytes_in, (int64_t)usage->bytes_out,
             (int64_t)usage->card_ns, record->attempt.blob, record->attempt.blob_size,
-            (int64_t)record->attempt.warned);
+            (int64_t)record->attempt.warned, checksum_record(record));
     return code == SQLITE_OK ? database_finish(statements[ATTEMPT]) : code;
 }
 
@@ -167,11 +169,12 @@ static int write_change(sqlite3_stmt **statements, const struct record *record)
 {
     const struct job_id *job = &record->job;
     int64_t state = record->change.state, reason = record->change.reason;
-    int code = database_bind(
-        statements[CHANGE], "iibiiiiiii", (int64_t)record->sequence, (int64_t)record->wall_s,
-        job->bytes, sizeof job->bytes, (int64_t)record->change.change,
-        (int64_t)record->change.range.step, (int64_t)record->change.range.first,
-        (int64_t)record->change.range.last, (int64_t)record->change.floor, state, reason);
+    int code =
+        database_bind(statements[CHANGE], "iibiiiiiiii", (int64_t)record->sequence,
+                      (int64_t)record->wall_s, job->bytes, sizeof job->bytes,
+                      (int64_t)record->change.change, (int64_t)record->change.range.step,
+                      (int64_t)record->change.range.first, (int64_t)record->change.range.last,
+                      (int64_t)record->change.floor, state, reason, checksum_record(record));
     if (code == SQLITE_OK)
         code = database_finish(statements[CHANGE]);
     if (code != SQLITE_OK)
@@ -188,9 +191,9 @@ static int write_edit(sqlite3_stmt **statements, const struct record *record)
 {
     const struct job_id *job = &record->job;
     int64_t priority = record->edit.priority;
-    int code =
-        database_bind(statements[EDIT], "iibb", (int64_t)record->sequence, (int64_t)record->wall_s,
-                      job->bytes, sizeof job->bytes, record->edit.blob, record->edit.blob_size);
+    int code = database_bind(statements[EDIT], "iibbi", (int64_t)record->sequence,
+                             (int64_t)record->wall_s, job->bytes, sizeof job->bytes,
+                             record->edit.blob, record->edit.blob_size, checksum_record(record));
 
     if (code == SQLITE_OK)
         code = database_finish(statements[EDIT]);
@@ -210,32 +213,32 @@ static int write_edit(sqlite3_stmt **statements, const struct record *record)
 static int write_note(sqlite3_stmt **statements, const struct record *record)
 {
     const struct lease_id *lease = &record->note.lease;
-    int code =
-        database_bind(statements[NOTE], "iibiiiiibi", (int64_t)record->sequence,
-                      (int64_t)record->wall_s, lease->job.bytes, sizeof lease->job.bytes,
-                      (int64_t)lease->task.step, (int64_t)lease->task.index, (int64_t)lease->floor,
-                      (int64_t)lease->epoch, (int64_t)lease->attempt, record->note.worker.bytes,
-                      sizeof record->note.worker.bytes, (int64_t)record->note.gpu_mask);
+    int code = database_bind(statements[NOTE], "iibiiiiibii", (int64_t)record->sequence,
+                             (int64_t)record->wall_s, lease->job.bytes, sizeof lease->job.bytes,
+                             (int64_t)lease->task.step, (int64_t)lease->task.index,
+                             (int64_t)lease->floor, (int64_t)lease->epoch, (int64_t)lease->attempt,
+                             record->note.worker.bytes, sizeof record->note.worker.bytes,
+                             (int64_t)record->note.gpu_mask, checksum_record(record));
     return code == SQLITE_OK ? database_finish(statements[NOTE]) : code;
 }
 
 static int write_request(sqlite3_stmt **statements, const struct record *record)
 {
-    int code = database_bind(statements[REQUEST], "iiibbiib", (int64_t)record->sequence,
+    int code = database_bind(statements[REQUEST], "iiibbiibi", (int64_t)record->sequence,
                              (int64_t)record->wall_s, (int64_t)record->request.studio.value,
                              record->request.request.bytes, sizeof record->request.request.bytes,
                              record->request.digest.bytes, sizeof record->request.digest.bytes,
                              (int64_t)record->request.code, (int64_t)record->request.tasks,
-                             record->job.bytes, sizeof record->job.bytes);
+                             record->job.bytes, sizeof record->job.bytes, checksum_record(record));
     return code == SQLITE_OK ? database_finish(statements[REQUEST]) : code;
 }
 
 static int write_tend(sqlite3_stmt **statements, const struct record *record)
 {
-    int code = database_bind(statements[TEND], "iibiti", (int64_t)record->sequence,
-                             (int64_t)record->wall_s, record->tend.worker.bytes,
-                             sizeof record->tend.worker.bytes, (int64_t)record->tend.tend,
-                             record->tend.text, (int64_t)record->tend.until_wall_s);
+    int code = database_bind(
+        statements[TEND], "iibitii", (int64_t)record->sequence, (int64_t)record->wall_s,
+        record->tend.worker.bytes, sizeof record->tend.worker.bytes, (int64_t)record->tend.tend,
+        record->tend.text, (int64_t)record->tend.until_wall_s, checksum_record(record));
     return code == SQLITE_OK ? database_finish(statements[TEND]) : code;
 }
 

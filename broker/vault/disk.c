@@ -92,6 +92,17 @@ int disk_open(struct disk *disk, const char *folder)
     return 0;
 }
 
+int disk_look(struct disk *disk, const char *folder)
+{
+    int root = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return -errno;
+    memset(disk, 0, sizeof *disk);
+    pthread_mutex_init(&disk->lock, NULL);
+    disk->root = root;
+    return 0;
+}
+
 void disk_close(struct disk *disk)
 {
     closep(&disk->root);
@@ -101,11 +112,13 @@ void disk_close(struct disk *disk)
 
 /* ---- reading ---- */
 
+/* No block is empty; a file system that was cut off in mid-write may have made one so. */
 bool disk_has(struct disk *disk, struct studio_id studio, const struct block_id *id)
 {
+    struct stat status;
     char path[PATH_SIZE];
     block_path(studio, id, NULL, path);
-    return faccessat(disk->root, path, F_OK, 0) == 0;
+    return fstatat(disk->root, path, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_size > 0;
 }
 
 static int read_file(struct disk *disk, const char *path, uint8_t **ret_data, size_t *ret_size)
@@ -131,7 +144,7 @@ static int read_file(struct disk *disk, const char *path, uint8_t **ret_data, si
     return 0;
 }
 
-int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
+int disk_peek(struct disk *disk, struct studio_id studio, const struct block_id *id,
               uint8_t **ret_data, size_t *ret_size)
 {
     char path[PATH_SIZE], aside[PATH_SIZE];
@@ -141,19 +154,34 @@ int disk_read(struct disk *disk, struct studio_id studio, const struct block_id 
 
     block_path(studio, id, NULL, path);
     int r = read_file(disk, path, &data, &size);
+    if (r == VAULT_E_MISSING) {
+        /* Whoever asks after the one who found the damage is told the same. */
+        block_path(studio, id, "damaged-", aside);
+        return faccessat(disk->root, aside, F_OK, 0) == 0 ? VAULT_E_CORRUPT : r;
+    }
     if (r == 0) {
         digest(data, size, &actual);
         r = memcmp(&actual, id, sizeof actual) ? VAULT_E_CORRUPT : 0;
-    }
-    if (r == VAULT_E_CORRUPT) {
-        block_path(studio, id, "damaged-", aside);
-        (void)renameat(disk->root, path, disk->root, aside);
     }
     if (r)
         return r > 0 ? r : VAULT_E_CORRUPT; /* -EIO: these bytes cannot be had */
     *ret_data = TAKE_PTR(data);
     *ret_size = size;
     return 0;
+}
+
+int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
+              uint8_t **ret_data, size_t *ret_size)
+{
+    char path[PATH_SIZE], aside[PATH_SIZE];
+    int r = disk_peek(disk, studio, id, ret_data, ret_size);
+
+    if (r == VAULT_E_CORRUPT) {
+        block_path(studio, id, NULL, path);
+        block_path(studio, id, "damaged-", aside);
+        (void)renameat(disk->root, path, disk->root, aside);
+    }
+    return r;
 }
 
 /* ---- writing ---- */

@@ -29,10 +29,14 @@ struct disk_file {
 };
 
 int disk_open(struct disk *disk, const char *folder);
+int disk_look(struct disk *disk, const char *folder); /* for disk_has and disk_peek: as it lies */
 void disk_close(struct disk *disk);
 bool disk_has(struct disk *disk, struct studio_id studio, const struct block_id *id);
 /* Checked against the name; a damaged one is set aside, so that it can be sent again. */
 int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
+              uint8_t **ret_data, size_t *ret_size);
+/* The same, and a damaged one stays. */
+int disk_peek(struct disk *disk, struct studio_id studio, const struct block_id *id,
               uint8_t **ret_data, size_t *ret_size);
 int disk_write(struct disk *disk, struct studio_id studio, const void *data, size_t size,
                struct disk_file *ret_file);

@@ -207,7 +207,7 @@ static int history_next(struct reach *reach, struct job *job)
     if (r == 0)
         r = add_names(job, refs, n_refs);
     if (r)
-        return VAULT_E_BUSY;
+        return r > 0 ? VAULT_E_CORRUPT : VAULT_E_BUSY; /* a damaged row stays one */
     job->history = after != job->history_after;
     job->history_after = after;
     return 0;

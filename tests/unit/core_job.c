@@ -229,6 +229,48 @@ TEST(ten_million_frames_cost_less_than_a_byte_each)
     farm_free(&farm);
 }
 
+TEST(a_record_read_back_that_fits_nowhere_is_refused_not_applied)
+{
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 4}}});
+    struct record attempt = {.kind = RECORD_ATTEMPT, .sequence = 100, .job = job_numbered(1)};
+    struct record change = {.kind = RECORD_CHANGE, .sequence = 100, .job = job_numbered(1)};
+    struct record tend = {.kind = RECORD_TEND, .sequence = 100, .tend.tend = TEND_DRAIN};
+    struct record job = {.kind = RECORD_JOB, .sequence = 100, .job = job_numbered(1)};
+
+    attempt.attempt.lease = (struct lease_id){job_numbered(1), {0, 3}, 0, 1, 1};
+    change.change.change = CHANGE_RETRY;
+    change.change.range = (struct task_range){0, 1, 3};
+    change.change.floor = 1;
+    assert_null(core_unfit(farm.core, &attempt));
+    assert_null(core_unfit(farm.core, &change));
+    assert_null(core_unfit(farm.core, &tend));
+    assert_non_null(core_unfit(farm.core, &job)); /* it is there */
+
+    struct record bad[12];
+    for (size_t i = 0; i < 12; i++)
+        bad[i] = i < 6 ? attempt : change;
+    bad[0].sequence = 1;
+    bad[1].attempt.lease.task.index = 4;
+    bad[2].attempt.lease.task.step = 1;
+    bad[3].attempt.lease.floor = 1;
+    bad[4].job = job_numbered(2);
+    bad[5].attempt.class = (enum attempt_class)99;
+    bad[6].change.range.last = 4;
+    bad[7].change.range.step = 1;
+    bad[8].change.floor = 0;
+    bad[9].job = job_numbered(2);
+    bad[10].change.change = (enum change_kind)77;
+    bad[11].change = (typeof(change.change)){.change = CHANGE_STATE, .state = (enum job_state)9};
+    for (size_t i = 0; i < 12; i++)
+        if (!core_unfit(farm.core, &bad[i]))
+            fail_msg("%zu", i);
+    tend.tend.tend = (enum tend_kind)0;
+    assert_non_null(core_unfit(farm.core, &tend));
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -243,6 +285,7 @@ int main(void)
         cmocka_unit_test(a_job_that_contradicts_itself_is_refused),
         cmocka_unit_test(the_same_request_gets_the_same_answer_and_another_body_is_refused),
         cmocka_unit_test(jobs_are_listed_newest_first_and_by_studio),
+        cmocka_unit_test(a_record_read_back_that_fits_nowhere_is_refused_not_applied),
         cmocka_unit_test(ten_million_frames_cost_less_than_a_byte_each),
     };
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -253,7 +254,7 @@ static void each_open_raises_the_epoch(void **state)
 static void an_older_epoch_is_fenced_off(void **state)
 {
     struct store *store = open_store();
-    run_sql("UPDATE meta SET value = value + 1 WHERE name = 'epoch'");
+    run_sql("UPDATE meta SET value = value + 1, inverse = ~(value + 1) WHERE name = 'epoch'");
     struct record record = attempt_record(1, 1, 0, CLASS_OK);
     assert_int_equal(store_submit(store, 1, &record, 1), 0);
     uint64_t durable = 5;
@@ -299,6 +300,153 @@ static void a_damaged_file_is_named(void **state)
     struct store *store = NULL;
     assert_int_equal(store_open(folder, &store), STORE_E_CORRUPT);
     assert_non_null(strstr(store_why(NULL), path));
+}
+
+/* Every column that is read, one at a time, as a bit that has turned over would leave it. */
+static void a_row_that_says_something_else_is_no_row(void **state)
+{
+    static const char *const changes[] = {
+        "UPDATE attempts SET task = task + 1",     "UPDATE attempts SET floor = floor | 4",
+        "UPDATE attempts SET epoch = epoch | 8",   "UPDATE attempts SET attempt = attempt | 1",
+        "UPDATE attempts SET class = 1",           "UPDATE attempts SET blob = x'00'",
+        "UPDATE attempts SET worker = zeroblob(32)", "UPDATE attempts SET job = zeroblob(16)",
+        "UPDATE attempts SET sequence = 9",        "UPDATE attempts SET wall_s = wall_s | 1 << 40",
+        "UPDATE attempts SET warned = 1",          "UPDATE attempts SET card_ns = 0",
+        "UPDATE notes SET gpu_mask = 1",           "UPDATE notes SET task = 7",
+        "UPDATE attempts SET checksum = checksum | 1 << 62, step = 3",
+    };
+    struct store *store = open_store();
+    struct record records[] = {attempt_record(1, 1, 0, CLASS_OK), note_record(2, 2)};
+    assert_int_equal(store_submit(store, 1, records, 2), 0);
+    wait_for(store, 1);
+    store_close(store);
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        char copy[160], back[160];
+        snprintf(copy, sizeof copy, "cp %s/state.db %s/kept", folder, folder);
+        snprintf(back, sizeof back, "mv %s/kept %s/state.db", folder, folder);
+        assert_int_equal(system(copy), 0);
+        run_sql(changes[i]);
+        struct seen seen = {0};
+        store = open_store();
+        if (store_recover(store, see, &seen) != STORE_E_CORRUPT)
+            fail_msg("%s", changes[i]);
+        assert_non_null(strstr(store_why(store), "damaged"));
+        store_close(store);
+        assert_int_equal(system(back), 0);
+    }
+    struct seen seen = {0};
+    store = open_store();
+    assert_int_equal(store_recover(store, see, &seen), 0);
+    assert_int_equal(seen.n, 2);
+    store_close(store);
+}
+
+static void a_copy_that_is_opened_leaves_the_numbers_of_what_went_on(void **state)
+{
+    struct store *store = open_store();
+    struct record first[] = {attempt_record(1, 1, 0, CLASS_OK), note_record(2, 2)},
+                  second = attempt_record(3, 3, 0, CLASS_OK);
+    struct bytes why = {0};
+    char path[128], copy[64];
+    uint32_t epoch = store_epoch(store);
+
+    strcpy(copy, "/tmp/westlight-copy-XXXXXX");
+    assert_non_null(mkdtemp(copy));
+    snprintf(path, sizeof path, "%s/state.db", copy);
+    assert_int_equal(store_submit(store, 1, first, 2), 0);
+    wait_for(store, 1);
+    assert_int_equal(store_copy(folder, path, &why), 0);
+    assert_int_equal(store_submit(store, 2, &second, 1), 0);
+    wait_for(store, 2);
+    assert_int_equal(store_fence(store), 0);
+    assert_true(store_sequence(store) == 0);
+    store_close(store);
+
+    struct store_checker checker = {0};
+    assert_int_equal(store_check(copy, &checker), 0);
+    assert_int_equal(store_open(copy, &store), 0);
+    uint32_t restored = store_epoch(store);
+    assert_true(restored > epoch + 1000);
+    assert_true(store_fence(store) == restored);
+    assert_true(store_sequence(store) > 1ULL << 32);
+    struct seen seen = {0};
+    assert_int_equal(store_recover(store, see, &seen), 0);
+    assert_int_equal(seen.n, 1); /* as it was then, without leases */
+    uint64_t sequence = store_sequence(store);
+    store_close(store);
+    assert_int_equal(store_open(copy, &store), 0);
+    assert_int_equal(store_epoch(store), restored + 1);
+    assert_int_equal(store_fence(store), restored);
+    assert_true(store_sequence(store) == sequence);
+    store_close(store);
+    bytes_deinit(&why);
+    assert_int_equal(folder_remove(copy), 0);
+}
+
+/* A child commits twice and is killed, so that its log stays. */
+static void leave_log(void)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        struct store *store = open_store();
+        for (uint64_t i = 1; i <= 3; i++) {
+            struct record record = attempt_record(i, i, 0, CLASS_OK);
+            store_submit(store, i, &record, 1);
+            wait_for(store, i);
+        }
+        kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
+static void flip_log(off_t at)
+{
+    char path[128];
+    uint8_t byte;
+    snprintf(path, sizeof path, "%s/state.db-wal", folder);
+    int fd = open(path, O_RDWR);
+    off_t size = lseek(fd, 0, SEEK_END);
+    assert_true(size > 4 * 4120);
+    at = at < 0 ? size + at : at;
+    assert_int_equal(pread(fd, &byte, 1, at), 1);
+    byte ^= 16;
+    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+    close(fd);
+}
+
+/* SQLite would go on with what is ahead of the bad frame. */
+static void a_log_that_breaks_off_ahead_of_commits_is_damaged_and_a_torn_end_is_not(void **state)
+{
+    struct store *store = NULL;
+    leave_log();
+    const off_t places[] = {3, 20, 32 + 8, 32 + 24 + 7, 32 + 4120 + 17, -4120 - 50};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        flip_log(places[i]);
+        assert_int_equal(store_open(folder, &store), STORE_E_CORRUPT);
+        assert_non_null(strstr(store_why(NULL), "state.db-wal"));
+        flip_log(places[i]);
+    }
+    flip_log(-50); /* the last frame: as a kill in the midst of it leaves it */
+    struct seen seen = {0};
+    store = open_store();
+    assert_int_equal(store_recover(store, see, &seen), 0);
+    assert_int_equal(seen.n, 2);
+    store_close(store);
+}
+
+static void a_database_that_is_gone_is_not_begun_anew_beside_a_vault(void **state)
+{
+    char path[128];
+    struct store *store = open_store();
+    store_close(store);
+    snprintf(path, sizeof path, "%s/vault/1", folder);
+    assert_int_equal(folder_make(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/state.db", folder);
+    assert_int_equal(truncate(path, 0), 0);
+    assert_int_equal(store_open(folder, &store), STORE_E_CORRUPT);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(store_open(folder, &store), STORE_E_CORRUPT);
+    assert_non_null(strstr(store_why(NULL), "it is gone"));
 }
 
 static void files_are_for_their_owner_only(void **state)
@@ -633,6 +781,10 @@ int main(void)
         T(a_second_broker_is_told_who_holds_the_folder),
         T(a_newer_schema_is_refused_and_left_alone),
         T(a_damaged_file_is_named),
+        T(a_row_that_says_something_else_is_no_row),
+        T(a_copy_that_is_opened_leaves_the_numbers_of_what_went_on),
+        T(a_log_that_breaks_off_ahead_of_commits_is_damaged_and_a_torn_end_is_not),
+        T(a_database_that_is_gone_is_not_begun_anew_beside_a_vault),
         T(files_are_for_their_owner_only),
         T(the_database_itself_refuses_a_second_result_of_a_floor),
         T(a_batch_without_records_completes_in_its_turn),
