@@ -16,6 +16,7 @@
 
 #include <client/farm.h>
 #include <client/look.h>
+#include <proto/base/crash.h>
 
 /* A request that has gone this long without an answer may have been lost with its link. */
 #define REPEAT_NS (10 * NS_PER_S)
@@ -371,7 +372,9 @@ static int send_due(struct westlight *westlight, const Wl__Envelope *request, ui
             false; /* greet anew; the Welcome has it repeated */
         return 0;
     }
+    crash_point("call.send");
     int r = send_envelope(westlight, request);
+    crash_point("call.sent");
     if (r == -EMSGSIZE)
         return connection_fail(westlight, WESTLIGHT_E_USAGE,
                                "the request: larger than %d KiB: use fewer steps, ranges or values",
@@ -418,6 +421,7 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request,
                 westlight, -EPROTO,
                 "farm %s: the broker gave an answer of another kind: update this program",
                 westlight->farm.name);
+        crash_point("call.answered");
         *ret_answer = TAKE_PTR(answer);
         return 0;
     }

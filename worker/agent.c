@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 #include <proto/state.h>
 #include <proto/wire.h>
@@ -331,7 +332,9 @@ static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_
     log_info("joined", "broker=%s program=\"%s\" epoch=%u session=%llu leases=%zu",
              agent->config->broker, welcome->program, welcome->epoch,
              (unsigned long long)agent->session, leases_count(agent->leases));
+    crash_point("agent.welcomed");
     r = leases_inventory(agent->leases, agent->session, send_soon, agent);
+    crash_point("agent.listed");
     if (r != 0)
         hang_up(agent, now_ns, 0, "the inventory could not be sent");
 }

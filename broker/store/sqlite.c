@@ -18,6 +18,7 @@
 #include <broker/store/recover.h>
 #include <broker/store/writer.h>
 #include <proto/base/check.h>
+#include <proto/base/crash.h>
 
 /* What may wait for the writer: beyond it store_submit blocks, so that a slow disk slows the loop
  * down and memory stays bounded. */
@@ -111,6 +112,7 @@ static int raise_epoch(struct store *store)
         -1, &statement, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_step(statement);
+    crash_point("store.epoch.written");
     if (code == SQLITE_ROW) {
         epoch = sqlite3_column_int64(statement, 0);
         code = sqlite3_step(statement);
@@ -119,6 +121,7 @@ static int raise_epoch(struct store *store)
     }
     int r = code == SQLITE_DONE ? 0 : database_error(database, code, "state.db: a new epoch");
     sqlite3_finalize(statement);
+    crash_point("store.epoch.raised");
     if (r == 0)
         store->epoch = (uint32_t)epoch;
     return r;
@@ -215,6 +218,7 @@ static void commit_waiting(struct store *store)
         pthread_cond_signal(&store->wal);
     pthread_cond_broadcast(&store->room);
     signal_event(store);
+    crash_point("store.completed");
 }
 
 static void *writer_main(void *user)
@@ -281,7 +285,9 @@ int store_completed(struct store *store, uint64_t *ret_batch)
 /* A sync that failed here may have lost pages whose log would be thrown away: fatal as well. */
 static void checkpoint(struct store *store, int mode)
 {
+    crash_point("store.checkpoint");
     int code = sqlite3_wal_checkpoint_v2(store->checkpointing.handle, NULL, mode, NULL, NULL);
+    crash_point("store.checkpointed");
     if (code == SQLITE_OK || (code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED) {
         if (code == SQLITE_OK && mode == SQLITE_CHECKPOINT_TRUNCATE)
             atomic_store(&store->wal_pages, 0);

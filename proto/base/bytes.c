@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <proto/base/bytes.h>
+#include <proto/base/crash.h>
 
 /* Below this depth a folder is first moved up, so that a hostile tree cannot use up our files. */
 #define REMOVE_DEPTH_MAX 64
@@ -267,33 +268,61 @@ int folder_sync(const char *path)
     return 0;
 }
 
-/* Syncs the folder that holds `path`. */
-static int parent_sync(const char *path)
-{
-    _cleanup_(freep) char *folder = strdup(path);
-    char *slash;
+/* ---- files that are whole or not there ---- */
 
-    if (!folder)
-        return -ENOMEM;
-    slash = strrchr(folder, '/');
-    if (!slash)
-        return folder_sync(".");
-    slash[slash == folder] = '\0';
-    return folder_sync(folder);
+int nameless_open(int folder, unsigned mode)
+{
+    _cleanup_(closep) int fd = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, mode);
+    char path[32];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return fd >= 0 && access(path, F_OK) == 0 ? TAKE_FD(fd) : -1;
 }
 
-static int temporary_fill(int fd, const void *data, size_t size, unsigned mode)
+/* A link cannot replace, so what is there is replaced through `spare`: a name that whoever was killed
+ * may have left there, or that another writer of this name has now. Either is taken away; the other
+ * does the same, and each has a whole file. */
+int nameless_name(int fd, int folder, const char *spare, const char *name, bool replace)
+{
+    char path[32];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (linkat(AT_FDCWD, path, folder, name, AT_SYMLINK_FOLLOW) == 0)
+        return 0;
+    for (int i = 0; i < 100 && replace && errno == EEXIST; i++) {
+        if (linkat(AT_FDCWD, path, folder, spare, AT_SYMLINK_FOLLOW) == 0) {
+            crash_point("file.linked");
+            if (renameat(folder, spare, folder, name) == 0)
+                return 0;
+            if (errno != ENOENT) {
+                int error = errno;
+                unlinkat(folder, spare, 0);
+                return -error;
+            }
+            errno = EEXIST;
+        } else if (errno == EEXIST && unlinkat(folder, spare, 0) < 0 && errno == ENOENT) {
+            errno = EEXIST;
+        }
+    }
+    return -errno;
+}
+
+static int file_fill(int fd, const void *data, size_t size, unsigned mode)
 {
     int r = fd_write_all(fd, data, size);
 
     if (r < 0)
         return r;
+    crash_point("file.written");
     if (fchmod(fd, mode) < 0 || fsync(fd) < 0)
         return -errno;
     return 0;
 }
 
-int file_write(const char *path, const void *data, size_t size, unsigned mode)
+/* Where the file system has no files without a name (NFS): a temporary one, which whoever is killed
+ * leaves behind. */
+static int put_temporary(const char *path, const void *data, size_t size, unsigned mode,
+                         bool replace)
 {
     _cleanup_(freep) char *temporary = NULL;
     _cleanup_(closep) int fd = -1;
@@ -306,16 +335,56 @@ int file_write(const char *path, const void *data, size_t size, unsigned mode)
     fd = mkostemp(temporary, O_CLOEXEC);
     if (fd < 0)
         return -errno;
-
-    r = temporary_fill(fd, data, size, mode);
-    if (r == 0 && rename(temporary, path) < 0)
+    r = file_fill(fd, data, size, mode);
+    if (r == 0 && (replace ? rename(temporary, path) : link(temporary, path)) < 0)
         r = -errno;
-    if (r < 0) {
+    if (r < 0 || !replace)
         unlink(temporary);
-        return r;
-    }
-    return parent_sync(path);
+    return r;
 }
+
+static int file_put(const char *path, const void *data, size_t size, unsigned mode, bool replace)
+{
+    _cleanup_(freep) char *folder = strdup(path), *spare = NULL;
+    _cleanup_(closep) int folder_fd = -1, fd = -1;
+    const char *name = strrchr(path, '/');
+    int r;
+
+    if (!folder || asprintf(&spare, "%s.new", name ? name + 1 : path) < 0) {
+        spare = NULL;
+        return -ENOMEM;
+    }
+    folder[name ? (size_t)(name - path) + (name == path) : 0] = '\0';
+    folder_fd = open(name ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder_fd < 0)
+        return -errno;
+    fd = nameless_open(folder_fd, 0600);
+    crash_point("file.created");
+    if (fd < 0)
+        r = put_temporary(path, data, size, mode, replace);
+    else
+        r = file_fill(fd, data, size, mode);
+    crash_point("file.synced");
+    if (r == 0 && fd >= 0)
+        r = nameless_name(fd, folder_fd, spare, name ? name + 1 : path, replace);
+    crash_point("file.named");
+    if (r == 0 && fsync(folder_fd) < 0)
+        r = -errno;
+    crash_point("file.durable");
+    return r;
+}
+
+int file_write(const char *path, const void *data, size_t size, unsigned mode)
+{
+    return file_put(path, data, size, mode, true);
+}
+
+int file_write_new(const char *path, const void *data, size_t size, unsigned mode)
+{
+    return file_put(path, data, size, mode, false);
+}
+
+/* ---- folders ---- */
 
 static int folder_make_one(const char *path, unsigned mode)
 {
