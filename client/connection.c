@@ -244,9 +244,9 @@ static int look_at_link(struct westlight *westlight)
         westlight->greeted = westlight->welcome = false;
     if (r > 0 && westlight->status == LINK_UP)
         westlight->refusals = 0;
-    /* Once welcomed, a failed handshake may as well be a broker that is just going down. */
     if (westlight->status == LINK_REFUSED)
-        return westlight->generation == 0 || ++westlight->refusals > CONNECTION_REFUSALS
+        return ++westlight->refusals > (westlight->generation == 0 ? CONNECTION_REFUSALS_FIRST
+                                                                   : CONNECTION_REFUSALS)
                    ? key_refused(westlight)
                    : link_renew(westlight);
     return westlight->status == LINK_UP && !westlight->greeted ? send_hello(westlight) : 0;
