@@ -255,6 +255,34 @@ def the_worker_may_die_at_any_point_while_jobs_run():
     on_belts(WORKER, points_of(WORKER), jobs)
 
 
+BEFORE = ("task.ended", "spool.made", "spool.block.created", "spool.block.written", "spool.result")
+AFTER = ("spool.result.written", "deliver.blocks", "deliver.blocks.sent", "report.result", "report.result.sent",
+         "leases.committed", "deliver.acknowledged", "spool.result.removed", "spool.removed")
+
+
+@scenario
+def what_a_worker_has_made_is_reported_after_its_death_and_what_it_was_making_is_made_again():
+    with Belt(WORKER, BEFORE + AFTER) as belt:
+        belt.worker()
+        for point in BEFORE + AFTER:
+            belt.box.kill()
+            belt.worker(crashing(WORKER), {"WESTLIGHT_CRASH": point + ":1"})
+            starts = belt.farm.path("starts." + point)
+            argv = belt.argv("render")[:4] + ["-f", "1", "-o", belt.out(), "-p", 'run=echo >> %s; head -c 9000 /dev/urandom > "$OUT/f"' % starts]
+            render = belt.ann.start(*argv)
+            try:
+                until(lambda: died_there(belt.box.popen), lambda: "it dies at %s\n%s" % (point, belt.farm.logs()))
+                belt.worker()
+                answer = belt.ann.finish(render, argv)
+            finally:
+                render.kill()
+            equal(answer.code, 0, answer)
+            equal(len(read(starts)), 1 + (point in BEFORE), "starts where the worker dies at " + point)
+            equal(belt.farm.results(answer.id), {(0, 0): 1}, "current results")
+            belt.jobs.append(answer.id)
+        belt.nothing_is_left()
+
+
 # ---- the client
 
 def armed(belt, *argv):
