@@ -284,25 +284,18 @@ int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t 
 
 /* ---- rows ---- */
 
-const char *look_phase(enum job_state state, const struct westlight_counts *counts,
-                       bool *ret_finished)
+const char *look_phase(enum job_state state, const struct westlight_counts *counts, bool finished)
 {
-    uint64_t busy = counts->leased + counts->running, can_run = busy + counts->ready;
-
-    *ret_finished = true;
     if (state == JOB_CANCELLED)
         return "cancelled";
-    if (counts->done == counts->tasks)
-        return "done";
-    if (can_run + counts->waiting == 0)
-        return counts->failed ? "failed" : counts->done ? "done" : "cancelled";
-    /* What still waits, waits for what failed or was cancelled. */
-    if (can_run == 0 && counts->failed + counts->cancelled > 0 && state != JOB_PAUSED)
-        return counts->failed ? "failed" : "cancelled";
-    *ret_finished = false;
+    if (finished && counts->failed)
+        return "failed";
+    /* What still waits, waits for what was cancelled. */
+    if (finished)
+        return counts->done && counts->waiting == 0 ? "done" : "cancelled";
     if (state == JOB_PAUSED)
         return "paused";
-    return busy ? "running" : "waiting";
+    return counts->leased + counts->running ? "running" : "waiting";
 }
 
 void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage)
@@ -357,10 +350,11 @@ int look_row(struct westlight *westlight, const Wl__JobRow *message, struct west
                                "farm %s: the broker named a job without an id: update this program",
                                westlight->farm.name);
     hex_encode(message->job.data, message->job.len, row.id);
+    row.finished = message->finished;
     if (message->upload)
         upload_row(message->upload, &row);
     else
-        row.phase = look_phase((enum job_state)message->state, &row.counts, &row.finished);
+        row.phase = look_phase((enum job_state)message->state, &row.counts, row.finished);
     *ret_row = row;
     return 0;
 }
