@@ -18,7 +18,7 @@ import time
 import traceback
 
 import history
-from farm import Farm, lines, read, tree, until, write
+from farm import Failed, Farm, lines, tree, until, write
 
 WORKERS, CLIENTS, ROUNDS_OF_A_WAVE = 3, 3, 10
 OPS_OF_A_JOB = 6
@@ -31,10 +31,10 @@ BIG = 'head -c 1500000 /dev/urandom > "$OUT/big.$FRAME"; '
 class Client(threading.Thread):
     """One person who submits, changes and fetches, one command after another."""
 
-    def __init__(self, loop, number, seed):
+    def __init__(self, loop, number, seed, person):
         super().__init__(name="client%d" % number)
-        self.loop, self.number, self.chance = loop, number, random.Random(seed)
-        self.person = loop.farm.person(self.name)
+        self.loop, self.chance = loop, random.Random(seed)
+        self.person = person or loop.farm.person(self.name)
         self.job, self.popen, self.error = None, None, None
 
     def run(self):
@@ -98,7 +98,7 @@ class Client(threading.Thread):
         answer = self.command("fetch", job, "-o", folder, *(["--follow"] if last else []))
         if answer:
             files = {int(name[2:]): content.decode().strip() for name, content in tree(folder).items() if name.startswith("f.")}
-            self.loop.note("fetched", job=job, files=files, last=last)
+            self.loop.note("fetched", job=job, files=files, last=last, code=answer.code, said=answer.text[-400:])
         return answer
 
 
@@ -106,8 +106,8 @@ class Loop:
     def __init__(self, farm, seed):
         self.farm, self.chance, self.seed = farm, random.Random(seed), seed
         self.lock, self.history, self.number, self.ops = threading.Lock(), [], 0, 0
-        self.going, self.kills = threading.Event(), {}
-        self.judged, self.slowest_s = set(), 0
+        self.going, self.kills, self.clients = threading.Event(), {}, []
+        self.judged, self.slowest_s, self.parked = set(), 0, 0
         farm.start_broker("--lease-seconds", "6")
         self.boxes = {"box%d" % i: self.start_box("box%d" % i) for i in range(WORKERS)}
         os.makedirs(farm.path("starts"))
@@ -134,10 +134,10 @@ class Loop:
 
     # ---- killing
 
-    def kill(self, clients):
+    def kill(self):
         what = self.chance.choice(["broker", "worker", "client"])
         if what == "client":
-            popen = self.chance.choice(clients).popen
+            popen = self.chance.choice(self.clients).popen
             if popen and popen.poll() is None:
                 popen.kill()
         else:
@@ -155,18 +155,17 @@ class Loop:
         elif what == "worker":
             self.boxes[name] = self.start_box(name)
 
-    def wave(self, rounds, number):
+    def wave(self, rounds):
         self.going.set()
-        clients = [self.clients[i] for i in range(CLIENTS)]
-        for client in clients:
+        for client in self.clients:
             client.start()
         for _ in range(rounds):
             time.sleep(self.chance.uniform(0, PAUSE_S))  # the random moment is what this is about
-            self.kill(clients)
+            self.kill()
             if self.chance.random() < 0.2:
-                self.kill(clients)
+                self.kill()
         self.going.clear()
-        for client in clients:
+        for client in self.clients:
             client.join()
             if client.error:
                 raise RuntimeError(client.error)
@@ -182,8 +181,8 @@ class Loop:
         while True:
             try:
                 row = until(over, "", history.STUCK_S)
-            except Exception:
-                sys.stderr.write(str(person.ask("show", job)))
+            except Failed:
+                print(person.ask("show", job), file=sys.stderr)
                 return None
             if not row["counts"]["failed"] and row["finished"]:
                 return row
@@ -206,9 +205,10 @@ class Loop:
                 self.note("finished", job=job, done=ranges(step["frames_done"]), failed=ranges(step["frames_failed"]))
         kills = [event["at"] for event in self.history if event["do"] == "killed"]
         self.slowest_s = max(self.slowest_s, time.time() - kills[-1])
-        for job in stored["jobs"]:
+        for job, name in stored["jobs"].items():
+            owner = self.clients[int(name[len("client"):].split("-")[0])]  # whose receipts know what came before
             for folder in (self.farm.path("home", job), self.farm.path("last", job)):
-                self.clients[0].fetch(job, folder, last=True)
+                owner.fetch(job, folder, last=True)
         self.history.append(dict(self.stored(), do="store", at=time.time()))
         for name in stored["jobs"].values():
             for line in lines(self.starts(name)):
@@ -239,14 +239,13 @@ class Loop:
 
     def run(self, rounds):
         """The faults of the first wave that has some."""
-        done, jobs, frames, self.parked = 0, 0, 0, 0
+        done, jobs, frames, persons, self.parked = 0, 0, 0, [None] * CLIENTS, 0
         while done < rounds:
             n = min(ROUNDS_OF_A_WAVE, rounds - done)
             self.history = []
-            # Threads end with their wave; persons stay.
-            persons = [client.person for client in self.clients] if done else None
-            self.clients = [Client(self, i, self.chance.random()) if not persons else self.again(persons[i], i) for i in range(CLIENTS)]
-            self.wave(n, done)
+            self.clients = [Client(self, i, self.chance.random(), person) for i, person in enumerate(persons)]
+            persons = [client.person for client in self.clients]  # threads end with their wave; persons stay
+            self.wave(n)
             done += n
             faults = self.reckon()
             stored = [event for event in self.history if event["do"] == "store"][-1]
@@ -257,13 +256,6 @@ class Loop:
             if faults:
                 return faults
         return []
-
-    def again(self, person, number):
-        client = Client.__new__(Client)
-        threading.Thread.__init__(client, name="client%d" % number)
-        client.loop, client.number, client.chance = self, number, random.Random(self.chance.random())
-        client.person, client.job, client.popen, client.error = person, None, None, None
-        return client
 
 
 def ranges(text):
