@@ -279,9 +279,9 @@ int nameless_open(int folder, unsigned mode)
     return fd >= 0 && access(path, F_OK) == 0 ? TAKE_FD(fd) : -1;
 }
 
-/* A link cannot replace, so what is there is replaced through `spare`: a name that whoever was killed
- * may have left there, or that another writer of this name has now. Either is taken away; the other
- * does the same, and each has a whole file. */
+/* A link cannot replace, so what is there is replaced through `spare`: a name that whoever was
+ * killed may have left there, or that another writer of this name has now. Either is taken away;
+ * the other does the same, and each has a whole file. */
 int nameless_name(int fd, int folder, const char *spare, const char *name, bool replace)
 {
     char path[32];
@@ -426,7 +426,7 @@ int folder_make(const char *path, unsigned mode)
 /* ---- removing a tree ---- */
 
 struct removal {
-    int top;         /* the folder itself, into which what is too deep is moved */
+    int top; /* the folder itself, into which what is too deep is moved */
     unsigned moved;
 };
 
@@ -435,7 +435,8 @@ static int remove_below(struct removal *removal, DIR *dir, unsigned depth);
 /* Gives a folder back the bits that its mode lacks, by path only. Never follows a link. */
 static int subfolder_allow(int parent, const char *name, int *ret_handle)
 {
-    _cleanup_(closep) int handle = openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_(closep) int handle =
+        openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     char link[64];
 
     if (handle < 0)
@@ -450,7 +451,8 @@ static int subfolder_allow(int parent, const char *name, int *ret_handle)
 /* Opens a folder to read it. One whose mode forbids that is ours all the same. */
 static int subfolder_open(int parent, const char *name, DIR **ret_dir)
 {
-    _cleanup_(closep) int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_(closep) int fd =
+        openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0 && errno == EACCES) {
         _cleanup_(closep) int handle = -1;
