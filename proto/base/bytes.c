@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -279,9 +280,34 @@ int nameless_open(int folder, unsigned mode)
     return fd >= 0 && access(path, F_OK) == 0 ? TAKE_FD(fd) : -1;
 }
 
-/* A link cannot replace, so what is there is replaced through `spare`: a name that whoever was
- * killed may have left there, or that another writer of this name has now. Either is taken away;
- * the other does the same, and each has a whole file. */
+/* `spare` may be there: whoever was killed left it, or another writer of the name is about to
+ * rename it. It is replaced by ours, and then it is ours that the other one renames: later than its
+ * own. (Taken away it must not be: a file without a name that had one for a moment is given none
+ * again.) */
+static int spare_take(const char *path, int folder, const char *spare)
+{
+    char own[NAME_MAX + 1];
+    uint64_t number;
+
+    if (linkat(AT_FDCWD, path, folder, spare, AT_SYMLINK_FOLLOW) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return -errno;
+    if (random_bytes(&number, sizeof(number)) < 0 ||
+        (size_t)snprintf(own, sizeof(own), "%s.%016llx", spare, (unsigned long long)number) >=
+            sizeof(own))
+        return -ENAMETOOLONG;
+    if (linkat(AT_FDCWD, path, folder, own, AT_SYMLINK_FOLLOW) < 0)
+        return -errno;
+    if (renameat(folder, own, folder, spare) < 0) {
+        int error = errno;
+        unlinkat(folder, own, 0);
+        return -error;
+    }
+    return 0;
+}
+
+/* A link cannot replace, so what is there is replaced by way of the spare name. */
 int nameless_name(int fd, int folder, const char *spare, const char *name, bool replace)
 {
     char path[32];
@@ -289,22 +315,17 @@ int nameless_name(int fd, int folder, const char *spare, const char *name, bool 
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     if (linkat(AT_FDCWD, path, folder, name, AT_SYMLINK_FOLLOW) == 0)
         return 0;
-    for (int i = 0; i < 100 && replace && errno == EEXIST; i++) {
-        if (linkat(AT_FDCWD, path, folder, spare, AT_SYMLINK_FOLLOW) == 0) {
-            crash_point("file.linked");
-            if (renameat(folder, spare, folder, name) == 0)
-                return 0;
-            if (errno != ENOENT) {
-                int error = errno;
-                unlinkat(folder, spare, 0);
-                return -error;
-            }
-            errno = EEXIST;
-        } else if (errno == EEXIST && unlinkat(folder, spare, 0) < 0 && errno == ENOENT) {
-            errno = EEXIST;
-        }
-    }
-    return -errno;
+    if (errno != EEXIST || !replace)
+        return -errno;
+    int r = spare_take(path, folder, spare);
+    if (r < 0)
+        return r;
+    crash_point("file.linked");
+    if (renameat(folder, spare, folder, name) == 0 || errno == ENOENT) /* another one did it */
+        return 0;
+    r = -errno;
+    unlinkat(folder, spare, 0);
+    return r;
 }
 
 static int file_fill(int fd, const void *data, size_t size, unsigned mode)
