@@ -32,6 +32,8 @@
 #define GREETING_NS     (10 * NS_PER_S)
 #define CONNECTING_NS   (30 * NS_PER_S)
 #define HELLO_REQUEST   UINT64_MAX
+#define LOCK_TRIES      40
+#define LOCK_PAUSE_US   50000
 #define RECEIVE_BATCH   64
 #define SESSIONS_AHEAD  1000 /* numbers kept with one write: links while nothing can be written */
 
@@ -71,8 +73,13 @@ int agent_lock_state(const char *state, int *ret_fd)
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK ? AGENT_E_TAKEN : -errno;
+    /* A child that a killed worker was just making has its lock until it has become the renderer, or
+     * has ended with its parent. */
+    for (int tries = LOCK_TRIES; flock(fd, LOCK_EX | LOCK_NB) < 0; tries--) {
+        if (errno != EWOULDBLOCK || tries == 0)
+            return errno == EWOULDBLOCK ? AGENT_E_TAKEN : -errno;
+        usleep(LOCK_PAUSE_US);
+    }
     snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
     if (ftruncate(fd, 0) < 0 || fd_write_all(fd, pid, strlen(pid)) < 0)
         log_warn("lock", "path=%s why=\"%s\"", path, strerror(errno));

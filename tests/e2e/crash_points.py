@@ -236,6 +236,7 @@ def the_worker_may_die_at_any_point_while_jobs_run():
                         belt.died()
                         lives += 1  # three of one task would be its own fault
                         belt.worker(crashing(WORKER), belt.arm() if lives < 2 else {})
+                    check(belt.box.alive() or died_there(belt.box.popen), "the worker ended by itself:", belt.box.log())
                     with_patience(render)
                 answer = belt.ann.finish(render, argv)
             finally:
