@@ -308,7 +308,11 @@ def make_keys(belt):
 def submit(belt):
     argv = belt.argv("submit")
     dead = armed(belt, *argv)
-    new = {row["id"] for row in belt.ann.ask("jobs", "--all", "--json", code=0).json} - set(belt.jobs)
+    rows = belt.ann.ask("jobs", "--all", "--json", code=0).json
+    for row in rows:
+        if row["state"] == "uploading":  # begun, and not accepted: it is given up here
+            belt.ann.ask("cancel", row["id"], code=0)
+    new = {row["id"] for row in rows if row["state"] != "uploading"} - set(belt.jobs)
     check(len(new) == 1 or (dead and not new), "one job is accepted, or none: %s" % new)
     job = new.pop() if new else belt.ann.submit(*argv[1:])
     belt.ann.ask("fetch", job, "-o", belt.out(), "--follow", code=0)
