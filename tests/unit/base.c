@@ -156,7 +156,7 @@ static void *write_often(void *user)
 {
     struct writer *writer = user;
 
-    for (int i = 0; i < 300 && !writer->failed; i++)
+    for (int i = 0; i < 60 && !writer->failed; i++)
         writer->failed = file_write(writer->path, writer->text, sizeof(writer->text), 0600);
     return NULL;
 }
@@ -170,7 +170,7 @@ static void two_writers_of_a_name_leave_it_whole(void **state)
         memset(writers[i].text, 'a' + (int)i, sizeof(writers[i].text));
         assert_int_equal(pthread_create(&writers[i].thread, NULL, write_often, &writers[i]), 0);
     }
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 60; i++) {
         _cleanup_(bytes_deinit) struct bytes bytes = {0};
 
         if (file_read(writers[0].path, sizeof(writers[0].text), &bytes) == -ENOENT)
