@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 #include <broker/broker.h>
 #include <broker/bulk.h>
@@ -240,6 +241,7 @@ static int recover(struct broker *broker, struct bytes *why)
     if (r != 0)
         return r;
     core_recovered(broker->core, clock_monotonic_ns());
+    crash_point("broker.recovered");
     log_info("recovered", "epoch=%u jobs=%zu ms=%lld", core_config.epoch,
              broker->gateway.catalogue.n_jobs,
              (long long)((clock_monotonic_ns() - begun_ns) / NS_PER_MS));
@@ -309,6 +311,7 @@ static int open_endpoints(struct broker *broker, struct bytes *why)
     if (r != 0)
         return bind_failed("bulk", bulk.endpoint, r, why);
     advertise(broker);
+    crash_point("broker.bulk");
     r = link_context_new(1, &broker->context);
     if (r == 0)
         r = link_zap_new(broker->context, on_allow, broker->zap_registry, &broker->zap);
@@ -317,6 +320,7 @@ static int open_endpoints(struct broker *broker, struct bytes *why)
                         &broker->control, broker->control_endpoint);
     if (r != 0)
         return bind_failed("control", broker->config.control, r, why);
+    crash_point("broker.bound");
     broker->gateway.with.control = broker->control;
     return 0;
 }

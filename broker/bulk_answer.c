@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <broker/bulk_inner.h>
 #include <proto/base/check.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 
 #define ANSWERS_MAX 4096 /* a peer that takes none of so many has stopped reading */
@@ -95,6 +96,7 @@ void bulk_answer(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message, 
             zmq_msg_close(data);
         return;
     }
+    crash_point("bulk.answer");
     if (peer->n_answers || try_send(bulk, peer, &header, data) == LINK_E_AGAIN)
         keep(bulk, peer, &header, data);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <proto/base/check.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 #include <broker/gateway.h>
 
@@ -604,6 +605,7 @@ bool gateway_receive(struct gateway *gateway, size_t max)
             continue;
         }
         gateway->counters.messages++;
+        crash_point("gateway.received");
         handle(gateway, &key, &route, &message);
         zmq_msg_close(&message);
     }

@@ -78,6 +78,7 @@ static Wl__JobRow *job_row(struct gateway *gateway, const struct job_view *view,
     row->done = view->counts.done;
     row->failed = view->counts.failed;
     row->cancelled = view->counts.cancelled;
+    row->finished = core_finished(gateway->with.core, &entry->job);
     row->last_result = view->last_result;
     row->attempts_failed = view->attempts_failed;
     row->note = entry->submit->note;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <proto/base/check.h>
+#include <proto/base/crash.h>
 #include <proto/base/list.h>
 #include <broker/journal.h>
 
@@ -123,7 +124,9 @@ int journal_submit(struct journal *journal)
     if (journal->open - 1 - journal->durable >= JOURNAL_IN_FLIGHT)
         return 0;
 
+    crash_point("journal.submit");
     r = store_submit(journal->store, journal->open, journal->records, journal->n_records);
+    crash_point("journal.submitted");
     if (r != 0)
         return r;
     journal->open++;
@@ -178,7 +181,9 @@ void journal_flush(struct journal *journal, journal_send *send, journal_unsent *
 
         if (said->mark > journal->durable)
             return;
+        crash_point("journal.send");
         r = send(user, &said->route, &said->message);
+        crash_point("journal.sent");
         if (r != 0) {
             unsent(user, &said->route, said->has_assign ? &said->assign : NULL, r);
         } else {

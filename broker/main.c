@@ -97,8 +97,8 @@ static const struct args_command COMMANDS[] = {
      command_state_options,
      "Workers name it by --server-key, people by server_key in their config.",
      "  westlight-broker key --state /srv/westlight\n"},
-    {"check", command_check, "STATE|BACKUP",
-     "read all of a state or a backup, and name what is damaged", command_check_options,
+    {"check", command_check, "STATE|BACKUP", "read a state or a backup and name what is damaged",
+     command_check_options,
      "Also while the broker runs. One line a finding, with the next step, and exit code 1; 0: all "
      "is "
      "well. westlight-broker --check STATE is the same.",

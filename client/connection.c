@@ -16,6 +16,7 @@
 
 #include <client/farm.h>
 #include <client/look.h>
+#include <proto/base/crash.h>
 
 /* A request that has gone this long without an answer may have been lost with its link. */
 #define REPEAT_NS (10 * NS_PER_S)
@@ -243,9 +244,9 @@ static int look_at_link(struct westlight *westlight)
         westlight->greeted = westlight->welcome = false;
     if (r > 0 && westlight->status == LINK_UP)
         westlight->refusals = 0;
-    /* Once welcomed, a failed handshake may as well be a broker that is just going down. */
     if (westlight->status == LINK_REFUSED)
-        return westlight->generation == 0 || ++westlight->refusals > CONNECTION_REFUSALS
+        return ++westlight->refusals > (westlight->generation == 0 ? CONNECTION_REFUSALS_FIRST
+                                                                   : CONNECTION_REFUSALS)
                    ? key_refused(westlight)
                    : link_renew(westlight);
     return westlight->status == LINK_UP && !westlight->greeted ? send_hello(westlight) : 0;
@@ -371,7 +372,9 @@ static int send_due(struct westlight *westlight, const Wl__Envelope *request, ui
             false; /* greet anew; the Welcome has it repeated */
         return 0;
     }
+    crash_point("call.send");
     int r = send_envelope(westlight, request);
+    crash_point("call.sent");
     if (r == -EMSGSIZE)
         return connection_fail(westlight, WESTLIGHT_E_USAGE,
                                "the request: larger than %d KiB: use fewer steps, ranges or values",
@@ -418,6 +421,7 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request,
                 westlight, -EPROTO,
                 "farm %s: the broker gave an answer of another kind: update this program",
                 westlight->farm.name);
+        crash_point("call.answered");
         *ret_answer = TAKE_PTR(answer);
         return 0;
     }

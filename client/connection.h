@@ -26,8 +26,10 @@
 /* A submission waits for the vault to pin up to eight million blocks. */
 #define CONNECTION_SUBMIT_NS (120 * NS_PER_S)
 #define CONNECTION_WATCHES   16
-/* Handshakes turned away after a welcome: a broker that restarts, until it is too often. */
-#define CONNECTION_REFUSALS 20
+/* Handshakes that may fail, since a broker that goes down in the middle of one looks as if it did not
+ * know the key: before the first welcome, when an unknown key is likely, and after it. */
+#define CONNECTION_REFUSALS_FIRST 2
+#define CONNECTION_REFUSALS       20
 #define CONNECTION_RENEW_NS (250 * NS_PER_MS)
 
 struct look_steps; /* look.h: what a job's tasks are called */

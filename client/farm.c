@@ -233,7 +233,22 @@ int westlight_key_new(const char *key_file, const char *secret_file,
     struct link_keypair keys;
     uint8_t secret[32];
 
+    /* The key last: whoever is killed in between can give the same command again. */
     int r = identity_key_new(&keys);
+    if (r == 0)
+        r = access(key_file, F_OK) == 0 ? -EEXIST : 0;
+    if (r == 0 && secret_file && *secret_file) {
+        r = make_parent(secret_file);
+        if (r == 0)
+            r = identity_secret_load_or_new(secret_file, secret);
+        wipe(secret, sizeof(secret));
+        if (r != 0) {
+            wipe(&keys, sizeof(keys));
+            say(why, why_size, "secret %s: %s: check the file", secret_file,
+                r < 0 ? strerror(-r) : "not a secret");
+            return r > 0 || r == -EEXIST ? WESTLIGHT_E_USAGE : r;
+        }
+    }
     if (r == 0)
         r = make_parent(key_file);
     if (r == 0)
@@ -244,15 +259,6 @@ int westlight_key_new(const char *key_file, const char *secret_file,
     else if (r != 0)
         say(why, why_size, "key %s: %s: check the folder", key_file,
             r < 0 ? strerror(-r) : "cannot be made");
-    if (r == 0 && secret_file && *secret_file) {
-        r = make_parent(secret_file);
-        if (r == 0)
-            r = identity_secret_load_or_new(secret_file, secret);
-        wipe(secret, sizeof(secret));
-        if (r != 0)
-            say(why, why_size, "secret %s: %s: check the file", secret_file,
-                r < 0 ? strerror(-r) : "not a secret");
-    }
     if (r == 0)
         identity_key_text(&keys.public_key, ret_public);
     wipe(&keys, sizeof(keys));

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <proto/base/crash.h>
 
 /* ---- places ---- */
 
@@ -358,7 +359,9 @@ static int home_result(struct homing *homing, struct homing_result *result)
     }
     if (r != 0)
         return r;
+    crash_point("home.noted");
     r = any ? sync_folders(homing, result->manifest, written) : 0;
+    crash_point("home.durable");
     if (r < 0)
         return connection_fail(homing->westlight, r, "%s: %s: check the disk, and fetch again",
                                homing->folder, strerror(-r));

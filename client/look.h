@@ -38,9 +38,9 @@ struct look_places {
 int look_places(const struct space *space, const Wl__StepRow *row, uint32_t step,
                 Wl__TaskRow *const *live, size_t n_live, struct look_places *ret_places);
 void look_places_deinit(struct look_places *places);
-/* What a person calls the state of a job, and whether anything of it will still run. */
-const char *look_phase(enum job_state state, const struct westlight_counts *counts,
-                       bool *ret_finished);
+/* What a person calls the state of a job. Whether it is finished only the broker knows: what waits may
+ * wait for what failed, or for a moment. */
+const char *look_phase(enum job_state state, const struct westlight_counts *counts, bool finished);
 
 int look_row(struct westlight *westlight, const Wl__JobRow *message, struct westlight_row *ret_row);
 int look_live(struct westlight *westlight, const struct look_steps *steps, Wl__TaskRow *const *rows,

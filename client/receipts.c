@@ -13,6 +13,7 @@
 #include <client/farm.h>
 #include <proto/base/bytes.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 #include <proto/limits.h>
 #include <proto/seal.h>
 
@@ -124,7 +125,11 @@ static int rewrite(struct receipts *receipts)
             r = record_print(&text, receipts->slots[i], receipts->slots[i]->path);
     if (r == 0 && ftruncate(receipts->file, 0) < 0)
         r = -errno;
-    return r == 0 ? fd_write_all(receipts->file, text.data, text.size) : r;
+    crash_point("receipts.emptied");
+    if (r == 0)
+        r = fd_write_all(receipts->file, text.data, text.size);
+    crash_point("receipts.begun");
+    return r;
 }
 
 static int load(struct receipts *receipts)
@@ -206,8 +211,10 @@ int receipts_add(struct receipts *receipts, const struct receipt *from, const ch
     receipt.mtime_ns = mtime_ns(status);
     receipt.inode = (uint64_t)status->st_ino;
     int r = record_print(&line, &receipt, path);
+    crash_point("receipts.add");
     if (r >= 0)
         r = fd_write_all(receipts->file, line.data, line.size);
+    crash_point("receipts.added");
     return r < 0 ? r : keep(receipts, &receipt, path);
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <client/farm.h>
+#include <proto/base/crash.h>
 
 /* ---- the key ---- */
 
@@ -31,10 +32,12 @@ void recipe_keep_key(struct westlight *westlight, const char *id, const uint8_t 
     _cleanup_(closep) int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (file < 0)
         return;
+    crash_point("jobkey.created");
     int n = snprintf(text, sizeof(text), "westlight job 1\nfarm %s\nkey %s\n", westlight->farm.name,
                      hex_encode(job_key, 32, hex));
     if (n > 0 && fd_write_all(file, text, (size_t)n) < 0)
         unlink(path);
+    crash_point("jobkey.written");
     wipe(hex, sizeof(hex));
     wipe(text, sizeof(text));
 }

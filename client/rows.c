@@ -286,30 +286,23 @@ int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t 
 /* ---- rows ---- */
 
 static enum job_phase phase_of(enum job_state state, const struct westlight_counts *counts,
-                               bool *ret_finished)
+                               bool finished)
 {
-    uint64_t busy = counts->leased + counts->running, can_run = busy + counts->ready;
-
-    *ret_finished = true;
     if (state == JOB_CANCELLED)
         return JOB_IS_CANCELLED;
-    if (counts->done == counts->tasks)
-        return JOB_IS_DONE;
-    if (can_run + counts->waiting == 0)
-        return counts->failed ? JOB_IS_FAILED : counts->done ? JOB_IS_DONE : JOB_IS_CANCELLED;
-    /* What still waits, waits for what failed or was cancelled. */
-    if (can_run == 0 && counts->failed + counts->cancelled > 0 && state != JOB_PAUSED)
-        return counts->failed ? JOB_IS_FAILED : JOB_IS_CANCELLED;
-    *ret_finished = false;
+    if (finished && counts->failed)
+        return JOB_IS_FAILED;
+    /* What still waits, waits for what was cancelled. */
+    if (finished)
+        return counts->done && counts->waiting == 0 ? JOB_IS_DONE : JOB_IS_CANCELLED;
     if (state == JOB_PAUSED)
         return JOB_IS_PAUSED;
-    return busy ? JOB_IS_RUNNING : JOB_IS_WAITING;
+    return counts->leased + counts->running ? JOB_IS_RUNNING : JOB_IS_WAITING;
 }
 
-const char *look_phase(enum job_state state, const struct westlight_counts *counts,
-                       bool *ret_finished)
+const char *look_phase(enum job_state state, const struct westlight_counts *counts, bool finished)
 {
-    return job_phase_name(phase_of(state, counts, ret_finished));
+    return job_phase_name(phase_of(state, counts, finished));
 }
 
 void look_usage(const Wl__Usage *message, struct westlight_usage *ret_usage)
@@ -364,10 +357,11 @@ int look_row(struct westlight *westlight, const Wl__JobRow *message, struct west
                                "farm %s: the broker named a job without an id: update this program",
                                westlight->farm.name);
     hex_encode(message->job.data, message->job.len, row.id);
+    row.finished = message->finished;
     if (message->upload)
         upload_row(message->upload, &row);
     else
-        row.phase = look_phase((enum job_state)message->state, &row.counts, &row.finished);
+        row.phase = look_phase((enum job_state)message->state, &row.counts, row.finished);
     *ret_row = row;
     return 0;
 }

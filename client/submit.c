@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <proto/base/check.h>
+#include <proto/base/crash.h>
 #include <proto/manifest.h>
 
 #define READ_AGAIN    3 /* a file that changed while it was read */
@@ -372,8 +373,10 @@ static int submit_round(struct upload *upload, const uint8_t id[16], const uint8
         r = seal_recipe(upload, job_key, &recipe);
     if (r == 0)
         r = batch_flush(&upload->batch);
+    crash_point("submit.refs");
     if (r == 0)
         r = put_refs(upload);
+    crash_point("submit.send");
     if (r == 0) {
         upload->batch.count.submitted = true;
         batch_tell(&upload->batch);
@@ -465,6 +468,7 @@ int westlight_submit(struct westlight *westlight, struct westlight_job *job, wes
         on_id(user, submission->id);
     if (r == 0)
         r = submit_rounds(upload, upload->batch.announce.job, submission->key);
+    crash_point("submit.accepted");
     if (r == 0) {
         upload->batch.count.accepted = true;
         batch_tell(&upload->batch);

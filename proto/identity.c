@@ -5,7 +5,6 @@
  * no two leases have one form. Whoever holds a ticket or a pass is part of what is signed.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,55 +89,10 @@ int identity_key_parse(const char *text, struct link_key *ret_key)
 
 /* ---- files ---- */
 
-static int folder_of_sync(const char *path)
-{
-    _cleanup_(freep) char *folder = strdup(path);
-    char *slash;
-
-    if (!folder)
-        return -ENOMEM;
-    slash = strrchr(folder, '/');
-    if (slash)
-        slash[slash == folder] = '\0';
-    return folder_sync(slash ? folder : ".");
-}
-
-/* Moves a whole, synced file to its name unless that is taken. */
-static int move_to_new(const char *from, const char *to)
-{
-    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
-        return 0;
-    if (errno != EINVAL)
-        return -errno;
-    /* A file system that cannot: a second name, then the first one goes. */
-    if (link(from, to) < 0)
-        return -errno;
-    return unlink(from) < 0 ? -errno : 0;
-}
-
 /* A secret is never half there and never written over. */
 static int secret_file_new(const char *path, const void *data, size_t size)
 {
-    _cleanup_(freep) char *temporary = NULL;
-    uint64_t number;
-    int r = random_bytes(&number, sizeof(number));
-
-    if (r < 0)
-        return r;
-    if (access(path, F_OK) == 0)
-        return -EEXIST;
-    if (asprintf(&temporary, "%s.%016llx", path, (unsigned long long)number) < 0) {
-        temporary = NULL;
-        return -ENOMEM;
-    }
-    r = file_write(temporary, data, size, 0600);
-    if (r == 0)
-        r = move_to_new(temporary, path);
-    if (r < 0) {
-        unlink(temporary);
-        return r;
-    }
-    return folder_of_sync(path);
+    return access(path, F_OK) == 0 ? -EEXIST : file_write_new(path, data, size, 0600);
 }
 
 int identity_key_save(const char *path, const struct link_keypair *keys)

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <proto/base/crash.h>
 #include <proto/base/err.h>
 #include <proto/block_set.h>
 #include <proto/limits.h>
@@ -324,40 +325,74 @@ static int file_fill(int fd, const Wl__FileEntry *entry, manifest_fetch *fetch, 
     return 0;
 }
 
-/* A file that has no name until it is whole, so that whoever is killed meanwhile leaves nothing; its
- * path in *ret_path. -1 where the file system makes none (NFS), or no /proc names it. */
-static int open_nameless(int folder, uint32_t mode, char ret_path[32])
+/* The name for the moment of replacing, the same each time: what a killed program left is taken away
+ * by whoever writes the file again. */
+static void spare_name(const char *name, char ret_spare[32])
 {
-    _cleanup_(closep) int fd = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, mode);
+    struct block_id hash;
+    char hex[17];
 
-    snprintf(ret_path, 32, "/proc/self/fd/%d", fd);
-    return fd >= 0 && access(ret_path, F_OK) == 0 ? TAKE_FD(fd) : -1;
+    digest(name, strlen(name), &hash);
+    snprintf(ret_spare, 32, ".westlight-%s", hex_encode(hash.bytes, 8, hex));
 }
 
-/* Under the temporary name; what is left of it on an error is the caller's to remove. */
+static int link_make(int folder, const char *spare, const char *name, const char *target)
+{
+    unlinkat(folder, spare, 0);
+    if (symlinkat(target, folder, spare) == 0 && renameat(folder, spare, folder, name) == 0)
+        return 0;
+    int error = errno;
+    unlinkat(folder, spare, 0);
+    return -error;
+}
+
+/* Where the file system makes no files without a name (NFS): under a name that is nobody else's. */
+static int open_temporary(int folder, uint32_t mode, char spare[32])
+{
+    uint8_t random[8];
+    char hex[17];
+    int r = random_bytes(random, sizeof(random));
+
+    if (r < 0)
+        return r;
+    snprintf(spare, 32, ".westlight-%s", hex_encode(random, 8, hex));
+    int fd = openat(folder, spare, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    return fd < 0 ? -errno : fd;
+}
+
 static int file_make(int folder, const char *name, const Wl__FileEntry *entry,
                      manifest_fetch *fetch, void *user, bool sync, struct bytes *why)
 {
-    if (*entry->link)
-        return symlinkat(entry->link, folder, name) < 0
-                   ? manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno))
-                   : 0;
+    char spare[32];
 
+    spare_name(name, spare);
+    if (*entry->link) {
+        int r = link_make(folder, spare, name, entry->link);
+        return r < 0 ? manifest_say(why, r, "%s: %s", entry->path, strerror(-r)) : 0;
+    }
     /* The mode goes through the umask, as with any program a person runs. */
-    char path[32];
-    _cleanup_(closep) int fd = open_nameless(folder, entry->mode & 0777, path);
+    _cleanup_(closep) int fd = nameless_open(folder, entry->mode & 0777);
     bool nameless = fd >= 0;
     if (!nameless)
-        fd = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                    entry->mode & 0777);
+        fd = open_temporary(folder, entry->mode & 0777, spare);
     if (fd < 0)
-        return manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno));
+        return manifest_say(why, fd, "%s: %s", entry->path, strerror(-fd));
 
+    crash_point("home.created");
     int r = file_fill(fd, entry, fetch, user, why);
+    crash_point("home.written");
     if (r == 0 && sync && fsync(fd) < 0)
         r = manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno));
-    if (r == 0 && nameless && linkat(AT_FDCWD, path, folder, name, AT_SYMLINK_FOLLOW) < 0)
-        r = manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno));
+    crash_point("home.synced");
+    if (r == 0) {
+        r = nameless ? nameless_name(fd, folder, spare, name, true)
+                     : (renameat(folder, spare, folder, name) < 0 ? -errno : 0);
+        if (r < 0)
+            manifest_say(why, r, "%s: %s", entry->path, strerror(-r));
+    }
+    crash_point("home.named");
+    if (r && !nameless)
+        unlinkat(folder, spare, 0);
     return r;
 }
 
@@ -365,8 +400,6 @@ int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *
                         bool sync, struct bytes *why)
 {
     _cleanup_(closep) int parent = -1;
-    char temporary[] = ".westlight-0123456789abcdef";
-    uint8_t random[8];
     const char *name;
     struct stat st;
 
@@ -381,17 +414,8 @@ int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *
     if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
         return manifest_say(why, MANIFEST_E_PATH, "%s: a folder is in its way", entry->path);
 
-    r = random_bytes(random, sizeof(random));
-    if (r < 0)
-        return r;
-    hex_encode(random, sizeof(random), temporary + strlen(".westlight-"));
-    r = file_make(parent, temporary, entry, fetch, user, sync, why);
-    if (r == 0 && renameat(parent, temporary, parent, name) < 0)
-        r = manifest_say(why, errno == EISDIR ? MANIFEST_E_PATH : -errno, "%s: %s", entry->path,
-                         strerror(errno));
-    if (r)
-        unlinkat(parent, temporary, 0);
-    return r;
+    r = file_make(parent, name, entry, fetch, user, sync, why);
+    return r == -EISDIR ? MANIFEST_E_PATH : r;
 }
 
 /* ---- compare ---- */

@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 #include <proto/state.h>
 #include <proto/wire.h>
@@ -27,9 +28,12 @@
 #define WAIT_FIRST_NS   (100 * NS_PER_MS)
 #define WAIT_LONGEST_NS (5 * NS_PER_S)
 #define WAIT_REFUSED_NS (5 * NS_PER_S) /* somebody must do something first */
+#define REFUSALS_FEW    2 /* a broker that goes down in a handshake looks as if it refused it */
 #define GREETING_NS     (10 * NS_PER_S)
 #define CONNECTING_NS   (30 * NS_PER_S)
 #define HELLO_REQUEST   UINT64_MAX
+#define LOCK_TRIES      40
+#define LOCK_PAUSE_US   50000
 #define RECEIVE_BATCH   64
 #define SESSIONS_AHEAD  1000 /* numbers kept with one write: links while nothing can be written */
 
@@ -46,6 +50,7 @@ struct agent {
     uint64_t session, session_kept; /* the link's, and the file's: none is past that */
     uint8_t boot[16];
     int64_t retry_ns, wait_ns; /* IDLE: until when, and how long the wait was */
+    unsigned refusals;         /* handshakes that failed since the last Welcome */
     int64_t deadline_ns;       /* CONNECTING, GREETING: until when */
     int64_t beat_ns, beat_due_ns, heard_ns, report_ns;
     bool beats_answered; /* by this broker: then silence means that it is gone */
@@ -68,8 +73,13 @@ int agent_lock_state(const char *state, int *ret_fd)
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK ? AGENT_E_TAKEN : -errno;
+    /* A child that a killed worker was just making has its lock until it has become the renderer,
+     * or has ended with its parent. */
+    for (int tries = LOCK_TRIES; flock(fd, LOCK_EX | LOCK_NB) < 0; tries--) {
+        if (errno != EWOULDBLOCK || tries == 0)
+            return errno == EWOULDBLOCK ? AGENT_E_TAKEN : -errno;
+        usleep(LOCK_PAUSE_US);
+    }
     snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
     if (ftruncate(fd, 0) < 0 || fd_write_all(fd, pid, strlen(pid)) < 0)
         log_warn("lock", "path=%s why=\"%s\"", path, strerror(errno));
@@ -86,8 +96,10 @@ static int session_keep(const char *path, uint64_t number)
 
     if (fd < 0)
         return -errno;
+    crash_point("session.keep");
     if (pwrite(fd, text, (size_t)size, 0) != size || fdatasync(fd) < 0)
         return errno ? -errno : -EIO;
+    crash_point("session.kept");
     return 0;
 }
 
@@ -267,6 +279,8 @@ static void read_monitor(struct agent *agent, int64_t now_ns)
         } else if (status ==
                    LINK_UP) { /* it went and came between two looks: it knows us no more */
             hang_up(agent, now_ns, WAIT_FIRST_NS, "the connection was lost");
+        } else if (status == LINK_REFUSED && agent->refusals++ < REFUSALS_FEW) {
+            hang_up(agent, now_ns, 0, "the handshake failed");
         } else if (status == LINK_REFUSED) {
             identity_key_text(&agent->config->keys->public_key, key);
             log_error(
@@ -327,11 +341,14 @@ static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_
         agent->beat_ns = 60 * NS_PER_S;
     agent->beat_due_ns = now_ns + agent->beat_ns;
     agent->wait_ns = 0;
+    agent->refusals = 0;
     agent->link = AGENT_JOINED;
     log_info("joined", "broker=%s program=\"%s\" epoch=%u session=%llu leases=%zu",
              agent->config->broker, welcome->program, welcome->epoch,
              (unsigned long long)agent->session, leases_count(agent->leases));
+    crash_point("agent.welcomed");
     r = leases_inventory(agent->leases, agent->session, send_soon, agent);
+    crash_point("agent.listed");
     if (r != 0)
         hang_up(agent, now_ns, 0, "the inventory could not be sent");
 }

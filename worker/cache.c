@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 #include <proto/base/list.h>
 #include <proto/limits.h>
 
@@ -398,9 +399,12 @@ static int block_write(struct cache *cache, const struct block_id *id, const voi
     fd = openat(cache->fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
+    crash_point("cache.block.created");
     r = fd_write_all(fd, sealed, size);
+    crash_point("cache.block.written");
     if (r == 0 && renameat(cache->fd, temporary, cache->fd, path) < 0)
         r = -errno;
+    crash_point("cache.block.renamed");
     if (r < 0)
         (void)unlinkat(cache->fd, temporary, 0);
     return r;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <worker/result.h>
 #include <worker/supply.h>
+#include <proto/base/crash.h>
 
 #define DELIVERIES_MAX 5
 
@@ -100,7 +101,9 @@ bool deliver_result(struct task *task)
     for (int round = 0; r == 0 && acknowledged != ACK_COMMITTED; round++) {
         const char *why = "the vault keeps missing its blocks";
 
+        crash_point("deliver.blocks");
         r = deliver_blocks(task, supply);
+        crash_point("deliver.blocks.sent");
         supply_rest(supply);
         if (r == 0)
             acknowledged = wait_acknowledged(task);
@@ -121,6 +124,7 @@ bool deliver_result(struct task *task)
         task->spool = (struct spool){0};
     }
     pthread_mutex_unlock(&task->board->lock);
+    crash_point("deliver.acknowledged");
     spool_remove(&over);
     return acknowledged == ACK_COMMITTED;
 }

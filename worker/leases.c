@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 #include <proto/seal.h>
 #include <proto/state.h>
@@ -180,6 +181,7 @@ static void take_assign(struct leases *leases, Wl__Envelope **envelope)
         log_error("assign", "why=\"%s\"", strerror(-r));
         return;
     }
+    crash_point("leases.assigned");
     *envelope = NULL;
     list_push(&leases->tasks, &task->node);
     log_info("assigned", "step=%u task=%llu attempt=%llu behind=%llu cards=%x", task->lease.step,
@@ -236,6 +238,7 @@ static void take_committed(struct leases *leases, const Wl__Committed *committed
 
     pthread_mutex_lock(&leases->board->lock);
     task = find(leases, committed->lease);
+    crash_point("leases.committed");
     if (task && task->result_sent) {
         switch (committed->code) {
         case CODE_OK:

@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 #include <proto/state.h>
 
@@ -113,7 +114,9 @@ static int say_result(struct report *report, struct task *task)
     result->session = report->session;
     envelope.body_case = WL__ENVELOPE__BODY_RESULT;
     envelope.result = result;
+    crash_point("report.result");
     r = report->send(report->user, &envelope);
+    crash_point("report.result.sent");
     if (r != 0)
         return r;
     task->result_sent = true;

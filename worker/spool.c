@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 #include <proto/limits.h>
 
@@ -31,6 +32,7 @@ int spool_new(const char *state, uint64_t number, struct spool *ret_spool)
         free(spool.folder);
         return r;
     }
+    crash_point("spool.made");
     *ret_spool = spool;
     return 0;
 }
@@ -52,7 +54,9 @@ void spool_remove(struct spool *spool)
          */
         if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) < sizeof(path))
             (void)unlink(path);
+        crash_point("spool.result.removed");
         (void)folder_remove(spool->folder);
+        crash_point("spool.removed");
     }
     spool_deinit(spool);
 }
@@ -108,7 +112,10 @@ int spool_put(struct spool *spool, const struct block_id *id, const void *sealed
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    return fd_write_all(fd, sealed, size);
+    crash_point("spool.block.created");
+    r = fd_write_all(fd, sealed, size);
+    crash_point("spool.block.written");
+    return r;
 }
 
 int spool_get(const struct spool *spool, const struct block_id *id, bool plain, struct bytes *out)
@@ -188,7 +195,10 @@ int spool_save(struct spool *spool, const Wl__Result *result)
         return -ENOENT;
     if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) >= sizeof(path))
         return -ENAMETOOLONG;
-    return file_write(path, packed.data, packed.size, 0600);
+    crash_point("spool.result");
+    r = file_write(path, packed.data, packed.size, 0600);
+    crash_point("spool.result.written");
+    return r;
 }
 
 /* ---- starting ---- */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 #include <worker/deliver.h>
 #include <worker/result.h>
@@ -157,6 +158,7 @@ static void on_started(void *user)
     struct task *task = user;
 
     pthread_mutex_lock(&task->board->lock);
+    crash_point("task.started");
     if (task->phase == PHASE_STARTING)
         task->phase = PHASE_RUNNING;
     task->started = true;
@@ -343,6 +345,7 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
         snprintf(outcome.message, sizeof(outcome.message), "the session could not be made: %s",
                  why.size > 0 ? (const char *)why.data : strerror(r < 0 ? -r : EPROTO));
     }
+    crash_point("task.ended");
     phase_set(task, PHASE_COLLECTING);
     if (atomic_load(&task->board->closing))
         return -ECANCELED;

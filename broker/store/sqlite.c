@@ -20,6 +20,7 @@
 #include <broker/store/writer.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 
 /* What may wait for the writer: beyond it store_submit blocks, so that a slow disk slows the loop
  * down and memory stays bounded. */
@@ -197,6 +198,7 @@ static int raise_epoch(struct store *store)
         code = leave_future(database, &epoch);
     if (code == SQLITE_OK)
         code = write_meta(database, "epoch", epoch);
+    crash_point("store.epoch.written");
     if (code == SQLITE_OK)
         code = read_meta(database, "fence", &store->fence);
     if (code == SQLITE_OK)
@@ -208,6 +210,7 @@ static int raise_epoch(struct store *store)
         (void)database_run_text(database, "ROLLBACK");
         return r;
     }
+    crash_point("store.epoch.raised");
     store->epoch = (uint32_t)epoch;
     return 0;
 }
@@ -310,6 +313,7 @@ static void commit_waiting(struct store *store)
         pthread_cond_signal(&store->wal);
     pthread_cond_broadcast(&store->room);
     signal_event(store);
+    crash_point("store.completed");
 }
 
 static void *writer_main(void *user)
@@ -376,7 +380,9 @@ int store_completed(struct store *store, uint64_t *ret_batch)
 /* A sync that failed here may have lost pages whose log would be thrown away: fatal as well. */
 static void checkpoint(struct store *store, int mode)
 {
+    crash_point("store.checkpoint");
     int code = sqlite3_wal_checkpoint_v2(store->checkpointing.handle, NULL, mode, NULL, NULL);
+    crash_point("store.checkpointed");
     if (code == SQLITE_OK || (code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED) {
         if (code == SQLITE_OK && mode == SQLITE_CHECKPOINT_TRUNCATE)
             atomic_store(&store->wal_pages, 0);

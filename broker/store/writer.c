@@ -10,6 +10,7 @@
 #include <broker/store/checksum.h>
 #include <broker/store/writer.h>
 #include <proto/base/check.h>
+#include <proto/base/crash.h>
 
 enum statement {
     BEGIN,
@@ -290,6 +291,7 @@ int writer_commit(struct database *database, uint32_t epoch, const struct batch 
 {
     sqlite3_stmt **statements = database->statements;
     bool fenced = false;
+    crash_point("store.begin");
     int code = database_finish(statements[BEGIN]);
     if (code == SQLITE_OK)
         code = check_epoch(database, epoch, &fenced);
@@ -297,8 +299,10 @@ int writer_commit(struct database *database, uint32_t epoch, const struct batch 
          batch = batch->next)
         for (size_t i = 0; i < batch->n_records && code == SQLITE_OK; i++)
             code = write_record(statements, &batch->records[i]);
+    crash_point("store.written");
     if (code == SQLITE_OK && !fenced)
         code = database_finish(statements[COMMIT]);
+    crash_point("store.committed");
     if (code == SQLITE_OK && !fenced)
         return 0;
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <broker/vault/reach.h>
 #include <proto/base/check.h>
+#include <proto/base/crash.h>
 
 #define BATCH_PUTS  64
 #define BATCH_BYTES (32u * 1024 * 1024)
@@ -229,6 +230,7 @@ static void run_puts(struct worker *worker, struct vault_request **requests, siz
     worker->n_puts = n;
     pthread_mutex_unlock(&vault->lock);
     write_batch(vault, worker->puts, n);
+    crash_point("vault.batch.durable");
     pthread_mutex_lock(&vault->lock);
     for (size_t i = 0; i < n && !vault->failed; i++)
         if (worker->puts[i].request->result < 0)
@@ -237,6 +239,7 @@ static void run_puts(struct worker *worker, struct vault_request **requests, siz
     pthread_mutex_unlock(&vault->lock);
     for (size_t i = 0; i < n; i++)
         finish_put(worker->puts[i].request);
+    crash_point("vault.batch.completed");
 }
 
 /* ---- get, have, pin ---- */
@@ -335,6 +338,7 @@ static void run_one(struct vault *vault, struct vault_request *request, int fail
         r = request->kind == VAULT_HAVE ? run_have(vault, request) : run_pin(vault, request);
     if (r != AGAIN) {
         request->result = r;
+        crash_point("vault.read");
         complete(request);
         return;
     }

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <broker/vault/disk.h>
+#include <proto/base/crash.h>
 
 #define PATH_SIZE 96
 
@@ -202,13 +203,16 @@ static int make_studio(struct disk *disk, struct studio_id studio)
     snprintf(path, sizeof path, "%u", studio.value);
     if (mkdirat(disk->root, path, 0700) < 0 && errno != EEXIST)
         return disk_error(errno);
+    crash_point("vault.studio.made");
     for (unsigned byte = 0; byte < 256; byte++) {
         snprintf(path, sizeof path, "%u/%02x", studio.value, byte);
         if (mkdirat(disk->root, path, 0700) < 0 && errno != EEXIST)
             return disk_error(errno);
     }
     snprintf(path, sizeof path, "%u", studio.value);
+    crash_point("vault.studio.filled");
     int r = sync_path(disk, path);
+    crash_point("vault.studio.synced");
     return r ? r : sync_path(disk, ".");
 }
 
@@ -247,7 +251,9 @@ int disk_write(struct disk *disk, struct studio_id studio, const void *data, siz
     file.fd = openat(disk->root, file.name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (file.fd < 0)
         return disk_error(errno);
+    crash_point("vault.block.created");
     r = fd_write_all(file.fd, data, size);
+    crash_point("vault.block.written");
     if (r < 0) {
         disk_discard(disk, &file);
         return disk_error(-r);
@@ -261,6 +267,7 @@ int disk_write(struct disk *disk, struct studio_id studio, const void *data, siz
 int disk_sync(struct disk_file *file)
 {
     int r = fdatasync(file->fd) < 0 ? -errno : 0;
+    crash_point("vault.block.synced");
     if (close(TAKE_FD(file->fd)) < 0 && r == 0)
         r = -errno;
     return r;
@@ -271,7 +278,9 @@ int disk_rename(struct disk *disk, const struct disk_file *file, struct studio_i
 {
     char path[PATH_SIZE];
     block_path(studio, id, NULL, path);
-    return renameat(disk->root, file->name, disk->root, path) < 0 ? disk_error(errno) : 0;
+    int r = renameat(disk->root, file->name, disk->root, path) < 0 ? disk_error(errno) : 0;
+    crash_point("vault.block.renamed");
+    return r;
 }
 
 void disk_discard(struct disk *disk, struct disk_file *file)

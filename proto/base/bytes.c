@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <proto/base/bytes.h>
+#include <proto/base/crash.h>
 
 /* Below this depth a folder is first moved up, so that a hostile tree cannot use up our files. */
 #define REMOVE_DEPTH_MAX 64
@@ -267,33 +269,81 @@ int folder_sync(const char *path)
     return 0;
 }
 
-/* Syncs the folder that holds `path`. */
-static int parent_sync(const char *path)
-{
-    _cleanup_(freep) char *folder = strdup(path);
-    char *slash;
+/* ---- files that are whole or not there ---- */
 
-    if (!folder)
-        return -ENOMEM;
-    slash = strrchr(folder, '/');
-    if (!slash)
-        return folder_sync(".");
-    slash[slash == folder] = '\0';
-    return folder_sync(folder);
+int nameless_open(int folder, unsigned mode)
+{
+    _cleanup_(closep) int fd = openat(folder, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, mode);
+    char path[32];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return fd >= 0 && access(path, F_OK) == 0 ? TAKE_FD(fd) : -1;
 }
 
-static int temporary_fill(int fd, const void *data, size_t size, unsigned mode)
+/* `spare` may be there: whoever was killed left it, or another writer of the name is about to
+ * rename it. It is replaced by ours, and then it is ours that the other one renames: later than its
+ * own. (Taken away it must not be: a file without a name that had one for a moment is given none
+ * again.) */
+static int spare_take(const char *path, int folder, const char *spare)
+{
+    char own[NAME_MAX + 1];
+    uint64_t number;
+
+    if (linkat(AT_FDCWD, path, folder, spare, AT_SYMLINK_FOLLOW) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return -errno;
+    if (random_bytes(&number, sizeof(number)) < 0 ||
+        (size_t)snprintf(own, sizeof(own), "%s.%016llx", spare, (unsigned long long)number) >=
+            sizeof(own))
+        return -ENAMETOOLONG;
+    if (linkat(AT_FDCWD, path, folder, own, AT_SYMLINK_FOLLOW) < 0)
+        return -errno;
+    if (renameat(folder, own, folder, spare) < 0) {
+        int error = errno;
+        unlinkat(folder, own, 0);
+        return -error;
+    }
+    return 0;
+}
+
+/* A link cannot replace, so what is there is replaced by way of the spare name. */
+int nameless_name(int fd, int folder, const char *spare, const char *name, bool replace)
+{
+    char path[32];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (linkat(AT_FDCWD, path, folder, name, AT_SYMLINK_FOLLOW) == 0)
+        return 0;
+    if (errno != EEXIST || !replace)
+        return -errno;
+    int r = spare_take(path, folder, spare);
+    if (r < 0)
+        return r;
+    crash_point("file.linked");
+    if (renameat(folder, spare, folder, name) == 0 || errno == ENOENT) /* another one did it */
+        return 0;
+    r = -errno;
+    unlinkat(folder, spare, 0);
+    return r;
+}
+
+static int file_fill(int fd, const void *data, size_t size, unsigned mode)
 {
     int r = fd_write_all(fd, data, size);
 
     if (r < 0)
         return r;
+    crash_point("file.written");
     if (fchmod(fd, mode) < 0 || fsync(fd) < 0)
         return -errno;
     return 0;
 }
 
-int file_write(const char *path, const void *data, size_t size, unsigned mode)
+/* Where the file system has no files without a name (NFS): a temporary one, which whoever is killed
+ * leaves behind. */
+static int put_temporary(const char *path, const void *data, size_t size, unsigned mode,
+                         bool replace)
 {
     _cleanup_(freep) char *temporary = NULL;
     _cleanup_(closep) int fd = -1;
@@ -306,16 +356,56 @@ int file_write(const char *path, const void *data, size_t size, unsigned mode)
     fd = mkostemp(temporary, O_CLOEXEC);
     if (fd < 0)
         return -errno;
-
-    r = temporary_fill(fd, data, size, mode);
-    if (r == 0 && rename(temporary, path) < 0)
+    r = file_fill(fd, data, size, mode);
+    if (r == 0 && (replace ? rename(temporary, path) : link(temporary, path)) < 0)
         r = -errno;
-    if (r < 0) {
+    if (r < 0 || !replace)
         unlink(temporary);
-        return r;
-    }
-    return parent_sync(path);
+    return r;
 }
+
+static int file_put(const char *path, const void *data, size_t size, unsigned mode, bool replace)
+{
+    _cleanup_(freep) char *folder = strdup(path), *spare = NULL;
+    _cleanup_(closep) int folder_fd = -1, fd = -1;
+    const char *name = strrchr(path, '/');
+    int r;
+
+    if (!folder || asprintf(&spare, "%s.new", name ? name + 1 : path) < 0) {
+        spare = NULL;
+        return -ENOMEM;
+    }
+    folder[name ? (size_t)(name - path) + (name == path) : 0] = '\0';
+    folder_fd = open(name ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder_fd < 0)
+        return -errno;
+    fd = nameless_open(folder_fd, 0600);
+    crash_point("file.created");
+    if (fd < 0)
+        r = put_temporary(path, data, size, mode, replace);
+    else
+        r = file_fill(fd, data, size, mode);
+    crash_point("file.synced");
+    if (r == 0 && fd >= 0)
+        r = nameless_name(fd, folder_fd, spare, name ? name + 1 : path, replace);
+    crash_point("file.named");
+    if (r == 0 && fsync(folder_fd) < 0)
+        r = -errno;
+    crash_point("file.durable");
+    return r;
+}
+
+int file_write(const char *path, const void *data, size_t size, unsigned mode)
+{
+    return file_put(path, data, size, mode, true);
+}
+
+int file_write_new(const char *path, const void *data, size_t size, unsigned mode)
+{
+    return file_put(path, data, size, mode, false);
+}
+
+/* ---- folders ---- */
 
 static int folder_make_one(const char *path, unsigned mode)
 {
@@ -357,7 +447,7 @@ int folder_make(const char *path, unsigned mode)
 /* ---- removing a tree ---- */
 
 struct removal {
-    int top;         /* the folder itself, into which what is too deep is moved */
+    int top; /* the folder itself, into which what is too deep is moved */
     unsigned moved;
 };
 
@@ -366,7 +456,8 @@ static int remove_below(struct removal *removal, DIR *dir, unsigned depth);
 /* Gives a folder back the bits that its mode lacks, by path only. Never follows a link. */
 static int subfolder_allow(int parent, const char *name, int *ret_handle)
 {
-    _cleanup_(closep) int handle = openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_(closep) int handle =
+        openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     char link[64];
 
     if (handle < 0)
@@ -381,7 +472,8 @@ static int subfolder_allow(int parent, const char *name, int *ret_handle)
 /* Opens a folder to read it. One whose mode forbids that is ours all the same. */
 static int subfolder_open(int parent, const char *name, DIR **ret_dir)
 {
-    _cleanup_(closep) int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    _cleanup_(closep) int fd =
+        openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0 && errno == EACCES) {
         _cleanup_(closep) int handle = -1;

@@ -36,9 +36,19 @@ void wipe(void *data, size_t size); /* not removed by the optimiser */
 bool bytes_equal_secret(const void *a, const void *b, size_t size); /* in constant time */
 int random_bytes(void *ret_data, size_t size);                       /* getrandom */
 
-/* Whole files. The write goes to a temporary name, is synced, renamed, and the folder synced. */
+/* Whole files. What is written is synced before it has a name, and the folder after that; whoever is
+ * killed meanwhile leaves nothing half done, nor a temporary name that the next write does not take
+ * away. A new one never replaces: -EEXIST. */
 int file_read(const char *path, size_t limit_bytes, struct bytes *ret_bytes); /* -EFBIG past it */
 int file_write(const char *path, const void *data, size_t size, unsigned mode);
+int file_write_new(const char *path, const void *data, size_t size, unsigned mode);
+
+/* The two halves of that: a file without a name, -1 where the file system makes none or no /proc
+ * names it; and its name, once it is whole. `spare` is a name in the same folder for the moment of
+ * replacing. */
+int nameless_open(int folder, unsigned mode);
+int nameless_name(int fd, int folder, const char *spare, const char *name, bool replace);
+
 int folder_make(const char *path, unsigned mode); /* with its parents; an existing one is fine */
 int folder_sync(const char *path);
 /* And all below it, read-only folders too; never follows a link. What cannot be removed keeps

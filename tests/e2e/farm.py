@@ -29,7 +29,7 @@ class Failed(Exception):
 
 def check(condition, *what):
     if not condition:
-        raise Failed(" ".join(str(part) for part in what))
+        raise Failed(" ".join(str(part() if callable(part) else part) for part in what))
 
 
 def equal(got, wanted, what):
@@ -172,7 +172,7 @@ class Person:
     """Somebody with a key: their own home, configuration and secret."""
 
     def __init__(self, farm, name):
-        self.farm, self.name = farm, name
+        self.farm, self.name, self.program = farm, name, CLIENT
         self.home = os.path.join(farm.folder, "people", name)
         os.makedirs(self.home)
         self.key, self.secret = os.path.join(self.home, "key"), os.path.join(self.home, "secret")
@@ -186,7 +186,7 @@ class Person:
         return self
 
     def start(self, *argv, cwd=None):
-        return subprocess.Popen([CLIENT, *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        return subprocess.Popen([self.program, *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 env=self.env, cwd=cwd or self.home, text=True, errors="replace", start_new_session=True)
 
     def finish(self, popen, argv=(), seconds=120):
@@ -270,19 +270,23 @@ class Farm:
         return process
 
     def start_broker(self, *options):
-        """The first time on any free port, afterwards on the same."""
-        ready = self.path("ready")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(ready)
-        self.broker = self.start("broker", [BROKER, "run", "--state", self.state, "--ready-file", ready,
+        check(self.launch_broker(*options), lambda: "the broker ended: " + self.broker.log())
+        return self
+
+    def launch_broker(self, *options, program=BROKER, environment=None):
+        """The first time on any free port, afterwards on the same. False where it ends before it is ready."""
+        ready = write(self.path("ready"), "")
+        self.broker = self.start("broker", [program, "run", "--state", self.state, "--ready-file", ready,
                                             "--control", self.control or "tcp://127.0.0.1:*",
-                                            "--bulk", self.bulk or "tcp://127.0.0.1:*", *options])
+                                            "--bulk", self.bulk or "tcp://127.0.0.1:*", *options],
+                                 dict(self.env, **(environment or {})))
         line = until(lambda: (not self.broker.alive() and "dead") or (read(ready, b"").endswith(b"\n") and read(ready).decode()),
                      "the broker is ready")
-        check(line != "dead", "the broker ended:", self.broker.log())
+        if line == "dead":
+            return False
         words = dict(word.split("=", 1) for word in line.split()[1:])
         self.control, self.bulk, self.server_key = words["control"], words["bulk"], words["key"]
-        return self
+        return True
 
     def person(self, name, studio="acme", role="studio", known=True):
         person = Person(self, name)
@@ -290,12 +294,13 @@ class Farm:
             self.allow(role, person.public, name, studio)
         return person.configure()
 
-    def worker(self, name, *options, control=None, bulk=None, path=None, environment=None):
+    def worker(self, name, *options, control=None, bulk=None, path=None, environment=None,
+               program=WORKER):
         """Starts a worker, the first time with a new key; the same name again is the same worker."""
         key = self.path(name + ".key")
         if not os.path.exists(key):
             self.allow("worker", self.new_key(key), name)
-        argv = [WORKER, "--broker", control or self.control, "--bulk", bulk or self.bulk, "--server-key", self.server_key,
+        argv = [program, "--broker", control or self.control, "--bulk", bulk or self.bulk, "--server-key", self.server_key,
                 "--key", key, "--state", self.path(name), "--name", name, *options]
         return self.start(name, argv, dict(self.env, **(environment or {}), **({"PATH": path} if path is not None else {})))
 

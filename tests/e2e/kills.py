@@ -104,6 +104,63 @@ def a_worker_killed_in_mid_frame_and_started_again_says_what_it_lost_and_the_job
 
 
 @scenario
+def a_job_is_not_finished_while_its_last_frame_waits_to_be_started_anew():
+    with Farm() as farm:
+        farm.start_broker()
+        ann, shot = farm.person("ann"), Shot(farm)
+        victim = farm.worker("box1", "--no-probe", "--slots", "1", "--cores", "1")
+        job = shot.submit(ann, "1-2")
+        shot.wait_starts(lambda starts: starts, "a frame runs")
+        ann.ask("cancel", job, "-f", "2", code=0)
+        farm.worker("box2", "--no-probe", "--slots", "1", "--cores", "1")  # it is to have the lost frame, and is busy
+        other = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out2"), "-p",
+                           'run=while [ ! -e %s/gate.other ]; do sleep 0.05; done; touch "$OUT/x"' % shot.witness)
+        until(lambda: running_on(ann, other, "box2"), "box2 has another job's frame")
+        follow = ann.start("fetch", job, "--follow", "-o", farm.path("home"))
+        try:
+            victim.kill()
+            farm.worker("box1", "--no-probe", "--slots", "1", "--cores", "1")
+            until(lambda: [row for row in farm.attempts(job) if row[5] == 7], "the broker hears that the frame is lost")
+            equal(ann.show(job)["finished"], False, "whether the job is finished")
+            equal(follow.poll(), None, "whether fetch believes that")
+            shot.open("other")
+            shot.wait_starts(lambda starts: starts[1] == 2, "the frame starts anew")
+            shot.open()
+            ann.finish(follow)
+        finally:
+            follow.kill()
+        equal(tree(farm.path("home")), {"f.1": b"1\n"}, "frames home")
+
+
+@scenario
+def a_frame_that_kills_its_workers_is_parked_after_three_and_stops_nobody():
+    with Farm() as farm:
+        farm.start_broker()
+        ann, witness = farm.person("ann"), farm.path("witness")
+        os.makedirs(witness)
+        write(farm.path("shot", "input"), "x")
+        boxes = {"box%d" % i: None for i in range(4)}
+        # The worker's lock names its process; the frame's own start is on record first.
+        run = ('run=echo "start $FRAME" | tr " " : >> %s/starts; [ "$FRAME" != 3 ] || kill -9 $(cat "${PWD%%%%/sessions/*}/lock"); '
+               'echo "$FRAME" > "$OUT/f.$FRAME"' % witness)
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-20", "-o", farm.path("out"), "-p", run)
+
+        def tend():
+            for name, box in boxes.items():
+                if box is None or not box.alive():
+                    boxes[name] = farm.worker(name, "--no-probe", "--slots", "1", "--cores", "1")
+            counts = ann.counts(job)
+            return counts if counts["done"] + counts["failed"] == 20 else None
+        counts = until(tend, lambda: "all others are done: %s" % ann.counts(job))
+        equal((counts["done"], counts["failed"]), (19, 1), "frames done and parked")
+        equal([row[1] for row in farm.attempts(job) if row[5] == 7 and row[1] == 2], [2] * 3, "attempts of frame 3")
+        starts = lines(os.path.join(witness, "starts"))
+        equal(starts.count("start:3"), 3, "starts of frame 3")
+        other = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-4", "-o", farm.path("out2"), "-p", 'run=echo x > "$OUT/$FRAME"')
+        ann.wait_counts(other, done=4)
+
+
+@scenario
 def the_renderer_ends_with_the_worker_that_was_killed():
     with Farm() as farm:
         farm.start_broker()

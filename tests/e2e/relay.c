@@ -1,10 +1,19 @@
-/* relay.c - a TCP relay that writes down what passes, so that a test can look at the wire.
+/* relay.c - a TCP relay that writes down what passes, so that a test can look at the wire, and that
+ * fails as links do.
  *
- *   relay --record FOLDER HOST:PORT...
+ *   relay [--record FOLDER] [--commands FIFO] HOST:PORT...
  *
  * Prints one line "ready PORT..." with a port on loopback for each target. Each connection leaves
  * two files, FOLDER/N.up and N.down: one direction a file, or a string that crosses two reads could
  * be cut in two by what went the other way.
+ *
+ * A line in the FIFO changes what becomes of connections; each is answered by a line "did COMMAND":
+ *
+ *   cut        all are closed, and each new one at once
+ *   stall      all stay, and nothing passes; new ones too
+ *   delay MS   what passes from now on takes this long
+ *   open       as at first: what was held passes. Connections that came meanwhile are led to the
+ *              target in the reverse of their order
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,23 +23,40 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { TARGETS_MAX = 8, PAIRS_MAX = 256, CHUNK_BYTES = 65536 };
+enum { TARGETS_MAX = 8, PAIRS_MAX = 256, CHUNK_BYTES = 65536, HELD_BYTES_MAX = 4 << 20 };
+
+struct chunk {
+    struct chunk *next;
+    int64_t due_ms;
+    size_t size, sent;
+    char data[];
+};
+
+struct way { /* what one side said and the other has not got yet */
+    struct chunk *first, **last;
+    size_t bytes;
+    int file;
+};
 
 struct pair {
-    int sockets[2]; /* from the peer, to the target */
-    int files[2];   /* what [0] said, what [1] said */
-    bool open;
+    int sockets[2]; /* from the peer, to the target (-1: not led there yet) */
+    struct way ways[2];
+    int target;
+    bool open, ended[2]; /* this side has closed: the rest goes out first */
 };
 
 static struct pair pairs[PAIRS_MAX];
 static struct { int listener; struct sockaddr_in address; } targets[TARGETS_MAX];
-static int n_targets, n_pairs, n_recorded;
+static int n_targets, n_recorded, commands = -1, delay_ms;
+static enum { OPEN, STALL, CUT } mode;
 static const char *folder;
 
 static void fail(const char *what)
@@ -39,11 +65,21 @@ static void fail(const char *what)
     exit(1);
 }
 
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
 static int record_open(const char *direction)
 {
     char path[4096];
     int fd;
 
+    if (!folder)
+        return -1;
     snprintf(path, sizeof(path), "%s/%d.%s", folder, n_recorded, direction);
     fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
@@ -51,70 +87,187 @@ static int record_open(const char *direction)
     return fd;
 }
 
-static void write_whole(int fd, const char *data, size_t size, bool *ret_broken)
+/* Written down before it is passed on: what a peer has seen is on record. */
+static void record(int fd, const char *data, size_t size)
 {
-    while (size > 0) {
+    while (fd >= 0 && size > 0) {
         ssize_t n = write(fd, data, size);
 
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <= 0) {
-            *ret_broken = true;
-            return;
-        }
+        if (n <= 0)
+            fail("the record cannot be written");
         data += n;
         size -= (size_t)n;
     }
 }
 
+/* ---- connections ---- */
+
+static void pair_close(struct pair *pair)
+{
+    for (int side = 0; side < 2; side++) {
+        struct way *way = &pair->ways[side];
+
+        if (pair->sockets[side] >= 0)
+            close(pair->sockets[side]);
+        if (way->file >= 0)
+            close(way->file);
+        while (way->first) {
+            struct chunk *chunk = way->first;
+
+            way->first = chunk->next;
+            free(chunk);
+        }
+    }
+    pair->open = false;
+}
+
+static void socket_quick(int fd)
+{
+    int one = 1;
+
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+}
+
+static void pair_lead(struct pair *pair)
+{
+    const struct sockaddr_in *address = &targets[pair->target].address;
+    int to = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (to < 0 || connect(to, (const struct sockaddr *)address, sizeof(*address)) < 0) {
+        if (to >= 0)
+            close(to);
+        pair_close(pair);
+        return;
+    }
+    socket_quick(to);
+    pair->sockets[1] = to;
+}
+
 static void pair_open(int target)
 {
-    int one = 1, from = accept4(targets[target].listener, NULL, NULL, SOCK_CLOEXEC);
-    int to = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int from = accept4(targets[target].listener, NULL, NULL, SOCK_CLOEXEC);
     struct pair *pair = NULL;
 
     for (int i = 0; i < PAIRS_MAX && !pair; i++)
         if (!pairs[i].open)
             pair = &pairs[i];
-    if (from < 0 || to < 0 || !pair ||
-        connect(to, (struct sockaddr *)&targets[target].address, sizeof(targets[target].address)) < 0) {
+    if (from < 0)
+        return;
+    if (!pair || mode == CUT) {
         close(from);
-        close(to);
         return;
     }
-    setsockopt(from, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    setsockopt(to, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    *pair = (struct pair){.sockets = {from, to}, .files = {record_open("up"), record_open("down")}, .open = true};
+    socket_quick(from);
+    *pair = (struct pair){.sockets = {from, -1}, .target = target, .open = true};
+    pair->ways[0].file = record_open("up");
+    pair->ways[1].file = record_open("down");
+    pair->ways[0].last = &pair->ways[0].first;
+    pair->ways[1].last = &pair->ways[1].first;
     n_recorded++;
-    if (pair - pairs >= n_pairs)
-        n_pairs = (int)(pair - pairs) + 1;
+    if (mode == OPEN)
+        pair_lead(pair);
 }
 
-static void pair_close(struct pair *pair)
+static bool reads(const struct pair *pair, int side)
 {
-    for (int i = 0; i < 2; i++) {
-        close(pair->sockets[i]);
-        close(pair->files[i]);
-    }
-    pair->open = false;
+    return mode == OPEN && pair->open && pair->sockets[!side] >= 0 && !pair->ended[side] &&
+           pair->ways[side].bytes < HELD_BYTES_MAX;
 }
 
-/* Written down before it is passed on: what a peer has seen is on record. */
-static void pair_pass(struct pair *pair, int side)
+static void pair_read(struct pair *pair, int side)
 {
-    static char chunk[CHUNK_BYTES];
-    bool lost = false, broken = false;
-    ssize_t n = read(pair->sockets[side], chunk, sizeof(chunk));
+    struct chunk *chunk = malloc(sizeof(*chunk) + CHUNK_BYTES);
+    struct way *way = &pair->ways[side];
+    ssize_t n = chunk ? read(pair->sockets[side], chunk->data, CHUNK_BYTES) : -1;
 
-    if (n > 0) {
-        write_whole(pair->files[side], chunk, (size_t)n, &lost);
-        if (lost)
-            fail("the record cannot be written");
-        write_whole(pair->sockets[!side], chunk, (size_t)n, &broken);
+    if (n <= 0) {
+        pair->ended[side] = n == 0 || (errno != EAGAIN && errno != EINTR);
+        free(chunk);
+        return;
     }
-    if (n <= 0 || broken)
-        pair_close(pair);
+    record(way->file, chunk->data, (size_t)n);
+    *chunk = (struct chunk){.due_ms = now_ms() + delay_ms, .size = (size_t)n};
+    *way->last = chunk;
+    way->last = &chunk->next;
+    way->bytes += (size_t)n;
 }
+
+/* The time of the next chunk that is not due yet; INT64_MAX where none waits for its time. */
+static int64_t pair_write(struct pair *pair, int side)
+{
+    struct way *way = &pair->ways[side];
+
+    while (way->first) {
+        struct chunk *chunk = way->first;
+
+        if (chunk->due_ms > now_ms())
+            return chunk->due_ms;
+        ssize_t n = write(pair->sockets[!side], chunk->data + chunk->sent, chunk->size - chunk->sent);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return INT64_MAX;
+        if (n < 0) {
+            pair->ended[0] = pair->ended[1] = true;
+            return INT64_MAX;
+        }
+        chunk->sent += (size_t)n;
+        way->bytes -= (size_t)n;
+        if (chunk->sent < chunk->size)
+            continue;
+        way->first = chunk->next;
+        if (!way->first)
+            way->last = &way->first;
+        free(chunk);
+    }
+    return INT64_MAX;
+}
+
+/* ---- commands ---- */
+
+static void command(const char *line)
+{
+    if (strcmp(line, "cut") == 0) {
+        mode = CUT;
+        for (int i = 0; i < PAIRS_MAX; i++)
+            if (pairs[i].open)
+                pair_close(&pairs[i]);
+    } else if (strcmp(line, "stall") == 0) {
+        mode = STALL;
+    } else if (strcmp(line, "open") == 0) {
+        mode = OPEN;
+        for (int i = PAIRS_MAX; i-- > 0;)
+            if (pairs[i].open && pairs[i].sockets[1] < 0)
+                pair_lead(&pairs[i]);
+    } else if (sscanf(line, "delay %d", &delay_ms) != 1) {
+        fprintf(stderr, "relay: %s: no such command\n", line);
+        exit(2);
+    }
+    printf("did %s\n", line);
+    fflush(stdout);
+}
+
+static void read_commands(void)
+{
+    static char text[256];
+    static size_t size;
+    ssize_t n = read(commands, text + size, sizeof(text) - 1 - size);
+    char *end;
+
+    if (n <= 0)
+        return;
+    size += (size_t)n;
+    text[size] = '\0';
+    while ((end = strchr(text, '\n'))) {
+        *end = '\0';
+        command(text);
+        size -= (size_t)(end + 1 - text);
+        memmove(text, end + 1, size + 1);
+    }
+}
+
+/* ---- the loop ---- */
 
 static void target_open(const char *text)
 {
@@ -133,7 +286,7 @@ static void target_open(const char *text)
         fprintf(stderr, "relay: %s: it is no IPv4 address\n", host);
         exit(2);
     }
-    targets[n_targets].listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    targets[n_targets].listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (bind(targets[n_targets].listener, (struct sockaddr *)&own, sizeof(own)) < 0 ||
         listen(targets[n_targets].listener, 64) < 0)
         fail("listen");
@@ -155,36 +308,71 @@ static void announce(void)
     fflush(stdout);
 }
 
+/* What can go out goes out; -1 or how long until more can. */
+static int pass_on(void)
+{
+    int64_t next_ms = INT64_MAX, now = now_ms();
+
+    for (int i = 0; i < PAIRS_MAX && mode == OPEN; i++)
+        for (int side = 0; side < 2 && pairs[i].open; side++) {
+            int64_t due_ms = pairs[i].sockets[1] >= 0 ? pair_write(&pairs[i], side) : INT64_MAX;
+
+            if (due_ms < next_ms)
+                next_ms = due_ms;
+            if (pairs[i].ended[side] && !pairs[i].ways[side].first)
+                pair_close(&pairs[i]);
+        }
+    return next_ms == INT64_MAX ? -1 : next_ms > now ? (int)(next_ms - now) : 0;
+}
+
 static void turn(void)
 {
-    struct pollfd polls[TARGETS_MAX + PAIRS_MAX * 2];
-    int n = 0, seen_pairs = n_pairs;
+    static struct pollfd polls[1 + TARGETS_MAX + PAIRS_MAX * 2];
+    int n = 0, wait_ms = pass_on();
 
+    polls[n++] = (struct pollfd){.fd = commands, .events = POLLIN};
     for (int i = 0; i < n_targets; i++)
         polls[n++] = (struct pollfd){.fd = targets[i].listener, .events = POLLIN};
-    for (int i = 0; i < seen_pairs; i++)
-        for (int side = 0; side < 2; side++)
-            polls[n++] = (struct pollfd){.fd = pairs[i].open ? pairs[i].sockets[side] : -1, .events = POLLIN};
-    if (poll(polls, (nfds_t)n, -1) < 0 && errno != EINTR)
+    for (int i = 0; i < PAIRS_MAX; i++)
+        for (int side = 0; side < 2; side++) {
+            const struct way *to = &pairs[i].ways[!side];
+            short events = reads(&pairs[i], side) ? POLLIN : 0;
+
+            if (mode == OPEN && pairs[i].open && to->first && to->first->due_ms <= now_ms())
+                events |= POLLOUT;
+            polls[n++] = (struct pollfd){.fd = events ? pairs[i].sockets[side] : -1, .events = events};
+        }
+    if (poll(polls, (nfds_t)n, wait_ms) < 0 && errno != EINTR)
         fail("poll");
-    for (int i = 0; i < seen_pairs; i++)
+    for (int i = 0; i < PAIRS_MAX; i++)
         for (int side = 0; side < 2; side++)
-            if (pairs[i].open && polls[n_targets + i * 2 + side].revents)
-                pair_pass(&pairs[i], side);
+            if ((polls[1 + n_targets + i * 2 + side].revents & ~POLLOUT) && reads(&pairs[i], side))
+                pair_read(&pairs[i], side);
     for (int i = 0; i < n_targets; i++)
-        if (polls[i].revents)
+        if (polls[1 + i].revents)
             pair_open(i);
+    if (polls[0].revents)
+        read_commands();
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 4 || strcmp(argv[1], "--record") != 0) {
-        fprintf(stderr, "usage: relay --record FOLDER HOST:PORT...\n");
+    int i = 1;
+
+    signal(SIGPIPE, SIG_IGN);
+    for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
+        if (strcmp(argv[i], "--record") == 0)
+            folder = argv[i + 1];
+        else if (strcmp(argv[i], "--commands") == 0)
+            commands = open(argv[i + 1], O_RDWR | O_NONBLOCK | O_CLOEXEC);
+        else
+            break;
+    }
+    if (i >= argc || argv[i][0] == '-') {
+        fprintf(stderr, "usage: relay [--record FOLDER] [--commands FIFO] HOST:PORT...\n");
         return 2;
     }
-    signal(SIGPIPE, SIG_IGN);
-    folder = argv[2];
-    for (int i = 3; i < argc; i++)
+    for (; i < argc; i++)
         target_open(argv[i]);
     announce();
     for (;;)

@@ -1,6 +1,7 @@
 /* Buffers, hexadecimal, whole files, folders, time stamps. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -120,6 +121,68 @@ static void a_failed_write_leaves_no_temporary_file(void **state)
     assert_int_equal(file_write(path, "x", 1, 0600), -EISDIR);
     assert_int_equal(rmdir(path), 0);
     assert_int_equal(file_write(below("none/file"), "x", 1, 0600), -ENOENT);
+}
+
+static void what_a_killed_writer_left_goes_with_the_next_write(void **state)
+{
+    const char *path = below("killed");
+
+    assert_int_equal(file_write(path, "one", 3, 0600), 0);
+    assert_int_equal(file_write(below("killed.new"), "left", 4, 0600), 0);
+    path = below("killed");
+    assert_int_equal(file_write(path, "two", 3, 0600), 0);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(access(below("killed.new"), F_OK), -1);
+}
+
+static void a_new_file_never_replaces(void **state)
+{
+    _cleanup_(bytes_deinit) struct bytes bytes = {0};
+    const char *path = below("first");
+
+    assert_int_equal(file_write_new(path, "one", 3, 0600), 0);
+    assert_int_equal(file_write_new(path, "two", 3, 0600), -EEXIST);
+    assert_int_equal(file_read(path, 10, &bytes), 0);
+    assert_string_equal((char *)bytes.data, "one");
+}
+
+struct writer {
+    pthread_t thread;
+    char path[128], text[10000];
+    int failed;
+};
+
+static void *write_often(void *user)
+{
+    struct writer *writer = user;
+
+    for (int i = 0; i < 60 && !writer->failed; i++)
+        writer->failed = file_write(writer->path, writer->text, sizeof(writer->text), 0600);
+    return NULL;
+}
+
+static void two_writers_of_a_name_leave_it_whole(void **state)
+{
+    static struct writer writers[2];
+
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(writers[i].path, sizeof(writers[i].path), "%s/both", folder);
+        memset(writers[i].text, 'a' + (int)i, sizeof(writers[i].text));
+        assert_int_equal(pthread_create(&writers[i].thread, NULL, write_often, &writers[i]), 0);
+    }
+    for (int i = 0; i < 60; i++) {
+        _cleanup_(bytes_deinit) struct bytes bytes = {0};
+
+        if (file_read(writers[0].path, sizeof(writers[0].text), &bytes) == -ENOENT)
+            continue;
+        assert_int_equal(bytes.size, sizeof(writers[0].text));
+        assert_int_equal(bytes.data[0], bytes.data[bytes.size - 1]);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(pthread_join(writers[i].thread, NULL), 0);
+        assert_int_equal(writers[i].failed, 0);
+    }
+    assert_int_equal(access(below("both.new"), F_OK), -1);
 }
 
 static void a_folder_is_made_with_its_parents_and_again(void **state)
@@ -326,6 +389,9 @@ int main(void)
         cmocka_unit_test(a_written_file_is_read_back_whole_with_its_mode),
         cmocka_unit_test(a_file_past_its_limit_is_refused_and_at_its_limit_is_not),
         cmocka_unit_test(a_failed_write_leaves_no_temporary_file),
+        cmocka_unit_test(what_a_killed_writer_left_goes_with_the_next_write),
+        cmocka_unit_test(a_new_file_never_replaces),
+        cmocka_unit_test(two_writers_of_a_name_leave_it_whole),
         cmocka_unit_test(a_folder_is_made_with_its_parents_and_again),
         cmocka_unit_test(removing_a_folder_never_follows_a_link),
         cmocka_unit_test(a_read_only_folder_is_removed_with_what_is_in_it),

@@ -388,6 +388,7 @@ static void answer_row(struct fake *fake, const Wl__Envelope *envelope, uint64_t
     row.name = (char *)"shot 7";
     row.tasks = 10;
     row.done = done;
+    row.finished = done == row.tasks;
     row.running = 10 - done;
     told.row = show.row = &row;
     told.job = row.job;

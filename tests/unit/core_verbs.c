@@ -295,6 +295,26 @@ TEST(a_retry_may_come_to_many_pieces_and_no_more_than_a_limit)
     farm_free(&farm);
 }
 
+TEST(a_job_is_not_finished_while_a_lost_task_waits_for_another_worker)
+{
+    struct task_range second = {0, 1, 1};
+    struct job_id job = job_numbered(1);
+    struct farm farm = farm_new();
+
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 2}}});
+    join(&farm, &one);
+    started(&farm, 1, assigned(&farm, 0));
+    assert_int_equal(verb(&farm, 1, VERB_CANCEL, &second), CODE_OK);
+    join(&farm, &two);
+    submit(&farm, &(struct plan_job){2, 1, 0, {{.tasks = 1}}});
+    started(&farm, 2, assigned(&farm, 0));
+    hello(&farm, &one, 2, 2); /* another process: what the first one ran is lost */
+    inventory(&farm, 1, NULL, 0);
+    assert_int_equal(view_of(&farm, 1).counts.waiting, 1);
+    assert_false(core_finished(farm.core, &job));
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +331,7 @@ int main(void)
         cmocka_unit_test(a_job_pauses_itself_when_its_first_attempts_all_fail),
         cmocka_unit_test(a_retry_may_come_to_many_pieces_and_no_more_than_a_limit),
         cmocka_unit_test(one_broken_worker_of_many_does_not_pause_a_job),
+        cmocka_unit_test(a_job_is_not_finished_while_a_lost_task_waits_for_another_worker),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

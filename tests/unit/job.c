@@ -181,7 +181,7 @@ static void phases_follow_from_state_and_counts(void **state)
         struct westlight_counts
             counts; /* tasks waiting ready leased running done failed cancelled */
         const char *phase;
-        bool finished;
+        bool finished; /* as the broker says */
     } cases[] = {
         {JOB_ACTIVE, {4, 0, 4, 0, 0, 0, 0, 0}, "waiting", false},
         {JOB_ACTIVE, {4, 2, 0, 1, 1, 0, 0, 0}, "running", false},
@@ -189,6 +189,8 @@ static void phases_follow_from_state_and_counts(void **state)
         {JOB_ACTIVE, {4, 0, 0, 0, 0, 3, 1, 0}, "failed", true},
         {JOB_ACTIVE, {4, 2, 0, 0, 0, 1, 1, 0}, "failed", true}, /* the rest waits for what failed */
         {JOB_ACTIVE, {4, 0, 1, 0, 0, 2, 1, 0}, "waiting", false},
+        {JOB_ACTIVE, {4, 1, 0, 0, 0, 2, 0, 1}, "waiting", false}, /* for a moment: its worker was lost */
+        {JOB_ACTIVE, {4, 1, 0, 0, 0, 2, 0, 1}, "cancelled", true},
         {JOB_ACTIVE, {4, 0, 0, 0, 0, 2, 0, 2}, "done", true},
         {JOB_ACTIVE, {4, 0, 0, 0, 0, 0, 0, 4}, "cancelled", true},
         {JOB_PAUSED, {4, 0, 3, 0, 0, 0, 1, 0}, "paused", false},
@@ -196,10 +198,9 @@ static void phases_follow_from_state_and_counts(void **state)
         {JOB_CANCELLED, {4, 0, 0, 0, 1, 1, 0, 2}, "cancelled", true},
     };
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        bool finished;
-        const char *phase = look_phase(cases[i].state, &cases[i].counts, &finished);
-        if (strcmp(phase, cases[i].phase) != 0 || finished != cases[i].finished)
-            fail_msg("case %zu: %s, finished %d", i, phase, finished);
+        const char *phase = look_phase(cases[i].state, &cases[i].counts, cases[i].finished);
+        if (strcmp(phase, cases[i].phase) != 0)
+            fail_msg("case %zu: %s", i, phase);
     }
 }
 
