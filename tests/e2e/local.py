@@ -81,7 +81,8 @@ def a_first_render_needs_no_configuration_and_leaves_nothing_running():
         said = desk.ask(*desk.argv("--workers", "2", "--slots", "2"))
         equal(tree(desk.home + "/out"), FRAMES, "frames home")
         check("6 of 6 tasks home" in said and "2 workers" in said, said)
-        equal(farm_processes(desk.home), [], "processes of the private farm that live on")
+        # A keeper of a task is told to end, and on a busy machine it ends a moment after its worker.
+        until(lambda: not farm_processes(desk.home), lambda: "these live on: %s" % farm_processes(desk.home), 5)
         for name in ("me.key", "worker-1.key", "secret"):
             equal(os.stat("%s/.local/state/westlight/local/1/%s" % (desk.home, name)).st_mode & 0o777, 0o600, name)
 
