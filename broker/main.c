@@ -78,8 +78,7 @@ static const struct args_command COMMANDS[] = {
      "  ready control=tcp://HOST:PORT bulk=tcp://HOST:PORT key=PUBLIC-KEY\n"
      "\n"
      "SIGTERM ends it. So does SIGKILL: nothing that was accepted is lost. A failed write or a "
-     "full "
-     "disk end it too; it goes on where it was when it is started again.",
+     "full disk end it too; it goes on where it was when it is started again.",
      "  westlight-broker run --state /srv/westlight\n"},
     {"allow", command_allow, "KEY", "let a key in, also while the broker runs",
      command_allow_options,
@@ -100,22 +99,19 @@ static const struct args_command COMMANDS[] = {
     {"check", command_check, "STATE|BACKUP", "read a state or a backup and name what is damaged",
      command_check_options,
      "Also while the broker runs. One line a finding, with the next step, and exit code 1; 0: all "
-     "is "
-     "well. westlight-broker --check STATE is the same.",
+     "is well. westlight-broker --check STATE is the same.",
      "  westlight-broker check /srv/westlight\n"
      "  westlight-broker check --quick /backup/westlight\n"},
     {"backup", command_backup, "DIR", "copy the state, also while the broker runs",
      command_backup_options,
      "The next time into the same folder only what is new is copied. The keys lie in a folder of "
      "their own, so that they can be kept apart. westlight-broker --backup DIR --state STATE is "
-     "the "
-     "same.",
+     "the same.",
      "  westlight-broker backup /backup/westlight --state /srv/westlight\n"},
     {"restore", command_restore, "BACKUP STATE", "make a state of a backup",
      command_restore_options,
      "STATE must be empty or not there. What was accepted after the backup is gone, and whoever "
-     "asks "
-     "for it is told that it is unknown.",
+     "asks for it is told that it is unknown.",
      "  westlight-broker restore /backup/westlight /srv/westlight\n"},
 };
 
@@ -123,8 +119,7 @@ static const struct args_topic TOPICS[] = {
     {"state", "STATE FOLDER", "what lies in the folder of --state",
      "broker.key\tthe key pair by which peers know the broker\n"
      "master.key\tsigns what workers show, and wraps the jobs' keys; keep its backup apart from "
-     "the "
-     "database's\n"
+     "the database's\n"
      "state.db\tjobs, keys, results: tables that sqlite3 can read while the broker runs\n"
      "vault/\tsealed blocks: scenes, frames, logs\n"
      "\n"
