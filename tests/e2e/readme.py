@@ -65,7 +65,7 @@ def finished(typist):
 def the_readmes_first_session_works_as_it_is_written():
     with Farm() as farm:
         typist = Typist(farm)
-        local, broker, keys, config, works, workers = blocks()
+        local, broker, keys, config, works, workers, backup = blocks()
         os.symlink(os.path.join(SOURCE, "tests"), os.path.join(typist.desk, "tests"))
         check("24 of 24" in typist.type(local[0]), "24 frames")
         equal(len(tree(os.path.join(typist.desk, "lighthouse-frames"))), 24, "frames in lighthouse-frames")
@@ -73,7 +73,7 @@ def the_readmes_first_session_works_as_it_is_written():
         typist.put.update({"/srv/westlight": farm.path("srv"), "/var/lib/westlight": farm.path("worker")})
         server_key = typist.type(broker[0]).split()[-1]
         ready = farm.path("ready")
-        typist.leave_running(broker[1], "--control tcp://127.0.0.1:* --bulk tcp://127.0.0.1:* --ready-file " + ready)
+        service = typist.leave_running(broker[1], "--control tcp://127.0.0.1:* --bulk tcp://127.0.0.1:* --ready-file " + ready)
         until(lambda: read(ready, b"").endswith(b"\n"), "the broker is ready")
         port = re.search(r"control=tcp://127\.0\.0\.1:(\d+)", read(ready).decode()).group(1)
         typist.put.update({"farm.example:7420": "127.0.0.1:" + port, "SERVER-KEY": server_key})
@@ -109,6 +109,18 @@ def the_readmes_first_session_works_as_it_is_written():
         for line in workers:
             typist.type(line)
         check("node1" in typist.type("westlight workers"), "its worker is listed")
+
+        typist.put["/backup/westlight"] = farm.path("backup")
+        for line in backup[:-1]:
+            typist.type(line)
+        service.stop()
+        os.rename(farm.path("srv"), farm.path("lost"))
+        typist.type(backup[-1])
+        os.unlink(ready)
+        typist.leave_running(broker[1], "--control tcp://127.0.0.1:%s --bulk tcp://127.0.0.1:* --ready-file %s" % (port, ready))
+        until(lambda: read(ready, b"").endswith(b"\n"), "the broker is ready")
+        write(path, read(path).decode().replace(typist.desk + "/operator.key", "~/.config/westlight/key"), 0o600)
+        check("take two" in typist.type("westlight jobs --all"), "the jobs are back")
 
 
 if __name__ == "__main__":
