@@ -192,12 +192,26 @@ static int check_master(struct broker *broker, struct bytes *why)
     return -EBADMSG;
 }
 
+/* Shorter where so little is kept that an hour would be felt. */
+static int64_t forget_every_s(const struct broker_config *config)
+{
+    int64_t least_s = config->retain_s < config->retain_delivered_s ? config->retain_s
+                                                                    : config->retain_delivered_s;
+
+    return least_s / 24 < 1                      ? 1
+           : least_s / 24 < LIMIT_FORGET_EVERY_S ? least_s / 24
+                                                 : LIMIT_FORGET_EVERY_S;
+}
+
 static int recover(struct broker *broker, struct bytes *why)
 {
     struct core_config core_config = {.epoch = store_epoch(broker->store),
                                       .sequence = store_sequence(broker->store),
                                       .licence_ns = broker->config.licence_ns,
-                                      .lease_ns = broker->config.lease_ns};
+                                      .lease_ns = broker->config.lease_ns,
+                                      .retain_s = broker->config.retain_s,
+                                      .retain_delivered_s = broker->config.retain_delivered_s,
+                                      .forget_every_s = forget_every_s(&broker->config)};
     struct gateway_config config = {.journal = broker->journal,
                                     .vault = broker->vault,
                                     .port = broker->port,
@@ -241,6 +255,9 @@ static int recover(struct broker *broker, struct bytes *why)
     if (r != 0)
         return r;
     core_recovered(broker->core, clock_monotonic_ns());
+    r = vault_sweep(broker->vault, broker->config.grace_ns); /* all jobs are known to it */
+    if (r < 0)
+        return r;
     crash_point("broker.recovered");
     log_info("recovered", "epoch=%u jobs=%zu ms=%lld", core_config.epoch,
              broker->gateway.catalogue.n_jobs,
@@ -376,6 +393,7 @@ static void pass(struct broker *broker)
     gateway->wall_s = clock_wall_ns() / NS_PER_S;
     gateway_pinned(gateway);
     gateway_answered(gateway);
+    gateway_forgotten(gateway);
     gateway_receive(gateway, BATCH_MESSAGES);
     gateway_tick(gateway);
     gateway_flush(gateway); /* may say more: of what could not be sent */

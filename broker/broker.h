@@ -18,6 +18,8 @@ struct broker_config {
     size_t bulk_memory_bytes;
     unsigned vault_threads;
     int64_t licence_ns; /* first wait of a task that found no licence */
+    int64_t retain_s, retain_delivered_s; /* how long what is over is kept; 0: limits.h */
+    int64_t grace_ns;   /* how long a block that nobody refers to is kept */
     int64_t lease_ns; /* silence after which a worker's leases lapse */
     int ready_fd;           /* -1: none */
     const char *ready_file; /* NULL: none */

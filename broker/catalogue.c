@@ -1,4 +1,4 @@
-/* catalogue.c - a treap: ordered by job id, level by random rank. Jobs are never taken out. */
+/* catalogue.c - a treap: ordered by job id, level by random rank. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -136,6 +136,32 @@ int catalogue_add(struct catalogue *catalogue, const struct job_id *job, struct 
     catalogue->n_jobs++;
     *ret_entry = entry;
     return 0;
+}
+
+/* Of two trees, all of the first before all of the second. As deep as the tree is. */
+static struct catalogue_job *merge(struct catalogue_job *left, struct catalogue_job *right)
+{
+    if (!left || !right)
+        return left ? left : right;
+    if (left->rank > right->rank) {
+        left->right = merge(left->right, right);
+        return left;
+    }
+    right->left = merge(left, right->left);
+    return right;
+}
+
+void catalogue_remove(struct catalogue *catalogue, const struct job_id *job)
+{
+    struct catalogue_job **at = &catalogue->root, *entry;
+    int order;
+
+    while ((order = memcmp(job, &(*at)->job, sizeof *job)) != 0)
+        at = order < 0 ? &(*at)->left : &(*at)->right;
+    entry = *at;
+    *at = merge(entry->left, entry->right);
+    catalogue->n_jobs--;
+    entry_free(entry);
 }
 
 static void take_text(char **text, char **from)

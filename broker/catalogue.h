@@ -45,6 +45,8 @@ int catalogue_pack(const struct catalogue *catalogue, struct studio_id studio,
 int catalogue_add(struct catalogue *catalogue, const struct job_id *job, struct studio_id studio,
                   const void *blob, size_t size, struct catalogue_job **ret_entry);
 
+void catalogue_remove(struct catalogue *catalogue, const struct job_id *job); /* it is there */
+
 /* The entry becomes what the edit makes of it. Takes from `edit` what it keeps. */
 int catalogue_edit(struct catalogue_job *entry, Wl__Edit *edit);
 

@@ -59,6 +59,7 @@ int gateway_init(struct gateway *gateway, const struct gateway_config *config)
 
     *gateway = (struct gateway){.with = *config};
     outbox_init(&gateway->outbox);
+    list_init(&gateway->forgotten);
     catalogue_init(&gateway->catalogue, config->signer);
     r = roster_init(&gateway->roster, config->registry, on_forget, gateway);
     if (r == 0)
@@ -73,6 +74,7 @@ int gateway_init(struct gateway *gateway, const struct gateway_config *config)
 void gateway_deinit(struct gateway *gateway)
 {
     gateway_pins_drop(gateway);
+    gateway_forgotten_drop(gateway);
     roster_deinit(&gateway->roster);
     watch_deinit(&gateway->watch);
     live_deinit(&gateway->live);
@@ -110,7 +112,7 @@ void gateway_studio(struct gateway *gateway, const struct key_row *row)
 
 /* ---- records ---- */
 
-/* What a committed result names as refs; the caller's to free. */
+/* What an attempt names as refs; the caller's to free. */
 static int result_refs(const struct record *record, struct block_id **ret_refs, size_t *ret_n)
 {
     Wl__Result *result = wl__result__unpack(NULL, record->attempt.blob_size, record->attempt.blob);
@@ -127,19 +129,27 @@ static int result_refs(const struct record *record, struct block_id **ret_refs, 
     return refs ? 0 : -ENOMEM;
 }
 
+/* What a job refers to is kept for as long as the job. */
+static void keep_refs(struct gateway *gateway, const struct catalogue_job *entry,
+                      const struct block_id *refs, size_t n_refs)
+{
+    if (vault_job_refs(gateway->with.vault, entry->studio, &entry->job, refs, n_refs) < 0)
+        gateway_die("memory", -ENOMEM);
+}
+
+/* A failed attempt's too: its log is kept like a result. */
 static void follow_result(struct gateway *gateway, const struct record *record)
 {
     struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &record->job);
     struct block_id *refs = NULL;
     size_t n = 0;
 
-    if (record->attempt.class != CLASS_OK || !record->attempt.blob_size || !entry ||
-        !gateway->with.vault)
+    if (!record->attempt.blob_size || !entry || !gateway->with.vault)
         return;
     if (result_refs(record, &refs, &n) < 0)
         gateway_die("memory", -ENOMEM);
     if (n > 0)
-        vault_job_refs(gateway->with.vault, entry->studio, &record->job, refs, n);
+        keep_refs(gateway, entry, refs, n);
     free(refs);
 }
 
@@ -164,7 +174,7 @@ int gateway_history(void *user, const struct job_id *job, uint64_t *after,
 {
     struct history history = {after, ret_refs, ret_n};
 
-    return store_results(user, job, *after, HISTORY_ROWS, history_row, &history);
+    return store_history(user, job, *after, HISTORY_ROWS, history_row, &history);
 }
 
 /* So that workers may read what the job (or its newest recipe) refers to. */
@@ -178,7 +188,7 @@ static void follow_refs(struct gateway *gateway, const struct catalogue_job *ent
     for (size_t i = 0; i < submit->n_refs; i++)
         if (submit->refs[i].len == sizeof refs[i])
             memcpy(&refs[i], submit->refs[i].data, sizeof refs[i]);
-    vault_job_refs(gateway->with.vault, entry->studio, &entry->job, refs, submit->n_refs);
+    keep_refs(gateway, entry, refs, submit->n_refs);
 }
 
 static int follow_edit(struct gateway *gateway, const struct record *record)
@@ -218,6 +228,8 @@ void gateway_follow(struct gateway *gateway, const struct record *record)
         r = follow_edit(gateway, record);
     else if (record->kind == RECORD_ATTEMPT)
         follow_result(gateway, record);
+    else if (record->kind == RECORD_FORGET)
+        gateway_follow_forget(gateway, record);
     if (r < 0)
         gateway_die("a submission as stored", r);
 }
@@ -255,7 +267,7 @@ static int recover_job(struct gateway *gateway, const struct record *record)
         if (r == 0)
             r = follow_job(gateway, &whole);
         if (r == 0 && gateway->with.vault)
-            vault_job_history(gateway->with.vault, spec.studio, &spec.job);
+            r = vault_job_history(gateway->with.vault, spec.studio, &spec.job);
         catalogue_spec_deinit(&spec);
     }
     wl__submit__free_unpacked(submit, NULL);
@@ -295,7 +307,7 @@ int gateway_recover(struct gateway *gateway, const struct record *record)
     } else if (record->kind == RECORD_EDIT) {
         r = recover_edit(gateway, record);
     } else {
-        r = apply(gateway, record); /* results' refs: gateway_history */
+        r = apply(gateway, record); /* attempts' refs: gateway_history */
     }
     gateway_scratch_free(gateway);
     return r;
@@ -330,6 +342,7 @@ void gateway_step(struct gateway *gateway, struct event *event)
     for (; written < outbox->n_records; written++)
         write_record(gateway, &outbox->records[written]);
     outbox_clear(outbox);
+    gateway_mark_forgotten(gateway);
     gateway->mark = journal_mark(journal);
     gateway_verdicts_say(gateway, false);
 }
@@ -462,6 +475,7 @@ static const struct entry {
     [WL__ENVELOPE__BODY_WATCH] = {STUDIO, gateway_on_watch},
     [WL__ENVELOPE__BODY_WORKERS_REQUEST] = {OPERATOR, gateway_on_workers},
     [WL__ENVELOPE__BODY_TEND] = {OPERATOR, gateway_on_tend},
+    [WL__ENVELOPE__BODY_DELIVERED] = {STUDIO, gateway_on_delivered},
     [WL__ENVELOPE__BODY_LIVE_LOG_REQUEST] = {STUDIO, gateway_on_live_log},
     [WL__ENVELOPE__BODY_FARM_REQUEST] = {STUDIO, gateway_on_farm},
     [WL__ENVELOPE__BODY_INVENTORY] = {WORKER, gateway_on_inventory},

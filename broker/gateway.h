@@ -7,7 +7,7 @@
  * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c,
  *          gateway_upload.c, gateway_edit.c and gateway_look.c for studios and operators, gateway_tend.c for
  *          operators alone, gateway_worker.c for workers,
- *          gateway_page.c for what the query thread answers; gateway_hello.c greets,
+ *          gateway_page.c for what the query thread answers; gateway_retain.c forgets jobs; gateway_hello.c greets,
  *          gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.
  * Owns:    what its init made; core, store, vault, query and sockets are the broker's.
@@ -85,6 +85,7 @@ struct gateway {
     struct watch watch;
     struct outbox outbox;
     struct verdicts verdicts;
+    struct list forgotten; /* jobs that the vault is to let go of, in order */
     struct ask ask;
     uint64_t cookie; /* of the ask at hand */
     uint64_t mark;   /* the journal's, for what is said now */
@@ -107,6 +108,7 @@ vault_history gateway_history; /* `user` is a store_reader: what recovery did no
 bool gateway_receive(struct gateway *gateway, size_t max);
 void gateway_pinned(struct gateway *gateway);   /* completions of the vault */
 void gateway_answered(struct gateway *gateway); /* completions of queries */
+void gateway_forgotten(struct gateway *gateway); /* what is durably gone goes from the vault */
 void gateway_tick(struct gateway *gateway);     /* deadlines of core and watches */
 int64_t gateway_deadline_ns(const struct gateway *gateway);
 void gateway_flush(struct gateway *gateway);                             /* sends what may leave */
@@ -210,6 +212,16 @@ void gateway_digest(struct gateway *gateway, const ProtobufCMessage *message,
                     struct request_digest *ret_digest);
 struct studio_id gateway_scope(const struct peer *peer); /* an operator's: 0, any */
 
+/* This job came by this key. */
+bool gateway_submitted(const struct catalogue_job *entry, const struct link_key *key);
+/* A job goes: from all that follows records; then, in order, from the vault and from watchers. */
+void gateway_follow_forget(struct gateway *gateway, const struct record *record);
+void gateway_mark_forgotten(struct gateway *gateway);
+void gateway_forgotten_drop(struct gateway *gateway);
+void gateway_notice_gone(struct gateway *gateway, struct watched *watched);
+/* A request that is remembered is the core's to answer, whatever became of its job. */
+bool gateway_remembers(struct gateway *gateway, const ProtobufCBinaryData *request);
+
 /* Handlers: the message is gateway->ask. */
 void gateway_on_hello(struct gateway *gateway);
 void gateway_on_submit(struct gateway *gateway);
@@ -222,6 +234,7 @@ void gateway_on_show(struct gateway *gateway);
 void gateway_on_watch(struct gateway *gateway);
 void gateway_on_workers(struct gateway *gateway);
 void gateway_on_farm(struct gateway *gateway);
+void gateway_on_delivered(struct gateway *gateway);
 void gateway_on_live_log(struct gateway *gateway);
 void gateway_on_tend(struct gateway *gateway);
 void gateway_on_results(struct gateway *gateway);

@@ -136,6 +136,22 @@ void gateway_edit_go(struct gateway *gateway)
         gateway_die("memory", -ENOMEM);
 }
 
+/* The answer it had, whatever the job has become. */
+static void edit_again(struct gateway *gateway)
+{
+    const Wl__Edit *edit = gateway->ask.envelope->edit;
+    struct edit *kept = calloc(1, sizeof *kept);
+    struct ranges none = {0};
+    struct job_view view = {0};
+
+    if (!kept)
+        gateway_die("memory", -ENOMEM);
+    memcpy(view.job.bytes, edit->job.data, sizeof view.job.bytes);
+    edit_step(gateway, kept, &view, &none);
+    if (journal_keep(gateway->with.journal, kept, edit_free) < 0)
+        gateway_die("memory", -ENOMEM);
+}
+
 void gateway_on_edit(struct gateway *gateway)
 {
     const Wl__Edit *edit = gateway->ask.envelope->edit;
@@ -145,6 +161,10 @@ void gateway_on_edit(struct gateway *gateway)
 
     if (invalid) {
         gateway_refuse(gateway, CODE_INVALID, "the request", invalid, "correct it");
+        return;
+    }
+    if (gateway_remembers(gateway, &edit->request_id)) {
+        edit_again(gateway);
         return;
     }
     entry = gateway_job(gateway, &edit->job, &view);

@@ -89,6 +89,18 @@ static void reply_edit(struct gateway *gateway, const struct effect *effect)
     gateway_answer(gateway, &envelope);
 }
 
+static void reply_delivered(struct gateway *gateway, const struct effect *effect)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Done done = WL__DONE__INIT;
+
+    done.text = (char *)"delivered";
+    done.tasks = effect->reply.tasks;
+    envelope.body_case = WL__ENVELOPE__BODY_DONE;
+    envelope.done = &done;
+    gateway_answer(gateway, &envelope);
+}
+
 /* Which state it is that does not allow it, and the way out. */
 static void reply_state(struct gateway *gateway, const struct effect *effect, const char *what)
 {
@@ -164,6 +176,8 @@ static void reply(struct gateway *gateway, const struct effect *effect)
         gateway_tended(gateway);
     else if (ask->envelope->body_case == WL__ENVELOPE__BODY_EDIT)
         reply_edit(gateway, effect);
+    else if (ask->envelope->body_case == WL__ENVELOPE__BODY_DELIVERED)
+        reply_delivered(gateway, effect);
 }
 
 /* ---- to workers ---- */

@@ -70,6 +70,8 @@ static Wl__JobRow *job_row(struct gateway *gateway, const struct job_view *view,
     row->paused_itself =
         view->reason == REASON_FAILED_FIRST || view->reason == REASON_FAILED_MANY;
     row->submitted_wall_s = view->submitted_wall_s;
+    row->delivered = view->delivered;
+    row->until_wall_s = view->until_wall_s;
     row->tasks = view->counts.tasks;
     row->waiting = view->counts.waiting;
     row->ready = view->counts.ready;
@@ -340,6 +342,7 @@ static int show(struct gateway *gateway, struct catalogue_job *entry, const stru
             gateway_die("a job key as stored (is this the state's master.key?)", -EBADMSG);
         message.job_key = (ProtobufCBinaryData){sizeof entry->key, (uint8_t *)key};
     }
+    message.own = gateway_submitted(entry, &ask->peer->key);
     message.recipe = entry->submit->recipe;
     message.frames = entry->frames;
     message.n_frames = entry->n_frames;
@@ -471,6 +474,8 @@ void gateway_notices(struct gateway *gateway)
         struct job_view view;
 
         watched = recheck_watchers(gateway, watched);
+        if (watched && !entry)
+            gateway_notice_gone(gateway, watched);
         if (!watched || !entry || !core_job(gateway->with.core, &watched->job, &view))
             continue;
         list_for_each (at, &watched->watchers) {

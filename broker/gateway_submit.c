@@ -216,6 +216,7 @@ void gateway_pinned(struct gateway *gateway)
         struct pin *pin = request->user;
 
         pin_done(gateway, pin);
+        vault_unpin(gateway->with.vault, &pin->request); /* the job keeps it now, or nobody */
         if (gateway->ask.envelope)
             wire_free(gateway->ask.envelope);
         gateway->ask = (struct ask){0};
@@ -292,6 +293,14 @@ void gateway_submit_go(struct gateway *gateway, struct job_spec *spec)
             free(submit->person);
         submit->person = person;
     }
+    if (submit->submitter.len != sizeof ask->peer->key.bytes) {
+        free(submit->submitter.data);
+        submit->submitter.data = malloc(sizeof ask->peer->key.bytes);
+        if (!submit->submitter.data)
+            gateway_die("memory", -ENOMEM);
+        submit->submitter.len = sizeof ask->peer->key.bytes;
+    }
+    memcpy(submit->submitter.data, ask->peer->key.bytes, submit->submitter.len);
     if (catalogue_pack(&gateway->catalogue, spec->studio, submit, &submission->blob, &size) < 0)
         gateway_die("memory", -ENOMEM);
     spec->blob = submission->blob;
@@ -356,7 +365,7 @@ void gateway_on_submit(struct gateway *gateway)
         gateway_refuse(gateway, CODE_INVALID, "the submission", why, "correct that step");
         return;
     }
-    if (submit->n_refs > 0)
+    if (submit->n_refs > 0 && !gateway_remembers(gateway, &submit->request_id))
         gateway_pin(gateway, studio, submit->refs, submit->n_refs, spec);
     else
         gateway_submit_go(gateway, spec);
@@ -437,6 +446,16 @@ static const char *verb_frames(struct gateway *gateway, const Wl__Verb *verb,
     return why ? why : ranges->n ? NULL : "the job has none of these frames";
 }
 
+bool gateway_remembers(struct gateway *gateway, const ProtobufCBinaryData *request)
+{
+    const struct peer *peer = gateway->ask.peer;
+    bool submit = gateway->ask.envelope->body_case == WL__ENVELOPE__BODY_SUBMIT;
+    struct request_id id;
+
+    memcpy(id.bytes, request->data, sizeof id.bytes);
+    return core_answered(gateway->with.core, submit ? peer->row.studio : gateway_scope(peer), &id);
+}
+
 static void verb_step(struct gateway *gateway, const Wl__Verb *verb, const struct job_view *view,
                       const struct ranges *ranges)
 {
@@ -459,6 +478,11 @@ void gateway_on_verb(struct gateway *gateway)
     const char *why = NULL;
     struct job_view view;
 
+    if (gateway_remembers(gateway, &verb->request_id)) {
+        memcpy(view.job.bytes, verb->job.data, sizeof view.job.bytes);
+        verb_step(gateway, verb, &view, &ranges);
+        return;
+    }
     if (gateway_upload_cancel(gateway, verb) || !gateway_job(gateway, &verb->job, &view))
         return;
     if (verb->kind < WL__VERB_KIND__VERB_CANCEL || verb->kind > WL__VERB_KIND__VERB_RETRY)

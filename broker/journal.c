@@ -152,6 +152,11 @@ uint64_t journal_mark(const struct journal *journal)
     return journal->n_records > 0 ? journal->open : journal->open - 1;
 }
 
+bool journal_durable(const struct journal *journal, uint64_t mark)
+{
+    return mark <= journal->durable;
+}
+
 int journal_say(struct journal *journal, uint64_t mark, const struct link_route *route,
                 zmq_msg_t *message, const struct journal_assign *assign)
 {

@@ -42,6 +42,7 @@ int journal_submit(struct journal *journal);
 /* Takes completions; 0, STORE_E_FULL or negative. */
 int journal_completed(struct journal *journal);
 
+bool journal_durable(const struct journal *journal, uint64_t mark);
 /* The batch that is to be durable before something said now may leave. */
 uint64_t journal_mark(const struct journal *journal);
 /* Takes `message` over on 0. `assign` may be NULL. */

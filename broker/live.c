@@ -156,3 +156,13 @@ void live_end(struct live *live, const struct lease_id *lease)
     if (task && !newer(&task->lease, lease))
         task_free(live, task);
 }
+
+void live_forget(struct live *live, const struct job_id *job)
+{
+    list_for_each_safe (at, after, &live->by_age) {
+        struct live_task *task = list_entry(at, struct live_task, by_age);
+
+        if (memcmp(&task->lease.job, job, sizeof *job) == 0)
+            task_free(live, task);
+    }
+}

@@ -40,5 +40,6 @@ int live_init(struct live *live);
 void live_deinit(struct live *live);
 /* `lease` was checked; a newer attempt of the task replaces an older one. -ENOMEM. */
 int live_note(struct live *live, const struct lease_id *lease, const Wl__Progress *progress);
+void live_forget(struct live *live, const struct job_id *job);
 void live_end(struct live *live, const struct lease_id *lease);
 struct live_task *live_find(const struct live *live, const struct job_id *job, struct task_id task);

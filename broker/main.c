@@ -37,6 +37,29 @@ static int number(const char *option, const char *text, unsigned long long least
     return 0;
 }
 
+/* "7", "0.5", or "90s"; at least a second. */
+static int span(const char *option, const char *text, int64_t unit_s, int64_t *ret_s)
+{
+    char *end;
+    double amount;
+
+    errno = 0;
+    amount = strtod(text, &end);
+    if (strcmp(end, "s") == 0 && end > text)
+        end++;
+    else
+        amount *= (double)unit_s;
+    if (errno || *end || end == text || !(amount >= 1 && amount <= 1e9)) {
+        fprintf(stderr,
+                "westlight-broker: %s %s: it is no span of time: give a number of %s, or 90s for "
+                "seconds\n",
+                option, text, unit_s == 3600 ? "hours" : "days");
+        return USAGE;
+    }
+    *ret_s = (int64_t)amount;
+    return 0;
+}
+
 enum {
     STATE = 256,
     CONTROL,
@@ -46,6 +69,9 @@ enum {
     THREADS,
     LEASE,
     LICENCE,
+    RETAIN_DELIVERED,
+    RETAIN,
+    GRACE,
     LEVEL,
     READY_FD,
     READY_FILE
@@ -61,6 +87,12 @@ static const struct args_option run_options[] = {
     {LEASE, "lease-seconds", "N", "silence after which a worker's frames go to others (30)"},
     {LICENCE, "licence-seconds", "N",
      "a task that found no licence waits so long, then twice as long, up to 10 minutes (30)"},
+    {RETAIN_DELIVERED, "retain-delivered", "DAYS",
+     "a job is forgotten so long after the last that happened to it, where its submitter has all "
+     "results (7)"},
+    {RETAIN, "retain", "DAYS", "the same where not, or where there are none (30)"},
+    {GRACE, "grace", "HOURS",
+     "a block that no job refers to is kept so long (24); 90s are seconds"},
     {LEVEL, "log", "LEVEL", "error, warn, info or debug (info)"},
     {READY_FD, "ready-fd", "N", "write the ready line there too"},
     {READY_FILE, "ready-file", "PATH", "write the ready line to a file too"},
@@ -190,6 +222,17 @@ static int take_option(void *user, int option, const char *value)
         if (r == 0)
             config->licence_ns = (int64_t)n * NS_PER_S;
         break;
+    case RETAIN_DELIVERED:
+        r = span("--retain-delivered", value, 86400, &config->retain_delivered_s);
+        break;
+    case RETAIN:
+        r = span("--retain", value, 86400, &config->retain_s);
+        break;
+    case GRACE:
+        r = span("--grace", value, 3600, &config->grace_ns);
+        if (r == 0)
+            config->grace_ns *= NS_PER_S;
+        break;
     case LEVEL:
         if (log_level_parse(value, &level) < 0)
             return usage("--log", "no such level", "give error, warn, info or debug");
@@ -215,6 +258,9 @@ static int command_run(int argc, char **argv)
                                    .vault_threads = 4,
                                    .lease_ns = LIMIT_LEASE_NS,
                                    .licence_ns = LIMIT_LICENCE_NS,
+                                   .retain_s = LIMIT_RETAIN_S,
+                                   .retain_delivered_s = LIMIT_RETAIN_DELIVERED_S,
+                                   .grace_ns = LIMIT_GRACE_NS,
                                    .ready_fd = -1};
     int word, r = command_args(run_options, argc, argv, take_option, &config, &word);
 

@@ -34,7 +34,7 @@ struct cmd_args {
     const char *farm, *out, *frames_text;
     struct westlight_range *frames;
     size_t n_frames;
-    bool json, follow, force, all, archived, undo;
+    bool json, follow, force, all, archived, undo, deliver;
     long attempt, step;
     const char *words[4];
     int n_words;

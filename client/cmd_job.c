@@ -255,6 +255,7 @@ int cmd_fetch(int argc, char **argv)
     struct westlight_fetch fetch = {.folder = args.out ? args.out : folder,
                                     .follow = args.follow,
                                     .force = args.force,
+                                    .deliver = args.deliver,
                                     .on_file = file_print,
                                     .user = &fetching};
 

@@ -77,6 +77,9 @@ static const struct args_option fetch_options[] = {
     {'o', "output", "DIR", "where to (where it was submitted for, else the folder westlight-JOB)"},
     {ID_FOLLOW, "follow", NULL, "stay until the job has ended, and bring each frame as it is done"},
     ROW_FORCE,
+    {ID_DELIVER, "deliver", NULL,
+     "tell the farm that the results are home, though somebody else submitted the job: it need not "
+     "keep it for long"},
     ROW_FARM,
     ROW_JSON,
     {0},

@@ -252,6 +252,61 @@ static int see_new_frames(struct homing *homing, const Wl__Results *rows)
     return r == 0 ? open_recipe(homing, answer->show) : r;
 }
 
+static int run_order(const void *a, const void *b)
+{
+    const Wl__DeliveredRun *x = *(Wl__DeliveredRun *const *)a, *y = *(Wl__DeliveredRun *const *)b;
+
+    if (x->step != y->step)
+        return x->step < y->step ? -1 : 1;
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/* In order; neighbours of one floor become one run. */
+static size_t runs_join(Wl__DeliveredRun **runs, size_t n)
+{
+    size_t joined = 0;
+
+    qsort(runs, n, sizeof(*runs), run_order);
+    for (size_t i = 0; i < n; i++) {
+        Wl__DeliveredRun *last = joined ? runs[joined - 1] : NULL;
+
+        if (last && last->step == runs[i]->step && last->floor == runs[i]->floor &&
+            last->last + 1 == runs[i]->first)
+            last->last = runs[i]->last;
+        else
+            runs[joined++] = runs[i];
+    }
+    return joined;
+}
+
+/* So that the farm need not keep them for long. Nothing fails over it: the next fetch says it
+ * again.
+ */
+static void acknowledge(struct homing *homing)
+{
+    _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+    Wl__Delivered delivered = WL__DELIVERED__INIT;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__DeliveredRun *runs[HOMING_RUNS];
+    char why[sizeof(homing->westlight->why)];
+
+    if (homing->n_runs == 0)
+        return;
+    for (size_t i = 0; i < homing->n_runs; i++)
+        runs[i] = &homing->runs[i];
+    delivered.job = (ProtobufCBinaryData){sizeof(homing->job), homing->job};
+    delivered.runs = runs;
+    delivered.n_runs = runs_join(runs, homing->n_runs);
+    delivered.instead = homing->fetch->deliver;
+    envelope.body_case = WL__ENVELOPE__BODY_DELIVERED;
+    envelope.delivered = &delivered;
+    memcpy(why, homing->westlight->why, sizeof(why));
+    (void)connection_call(homing->westlight, &envelope, WL__ENVELOPE__BODY_DONE,
+                          CONNECTION_TIMEOUT_NS, &answer);
+    memcpy(homing->westlight->why, why, sizeof(why));
+    homing->n_runs = 0;
+}
+
 static int fetch_page(struct homing *homing, bool *ret_more)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
@@ -265,6 +320,7 @@ static int fetch_page(struct homing *homing, bool *ret_more)
         n = group(rows, i);
         r = home_rows(homing, rows->results + i, n);
     }
+    acknowledge(homing); /* also of a page that came to a bad end */
     *ret_more = rows->more && rows->n_results > 0;
     return r;
 }
@@ -366,6 +422,7 @@ static int begin(struct homing *homing, struct westlight_row *row)
     const Wl__Show *show = westlight->held->show;
     r = look_row(westlight, show->row, row);
     homing->submitted_wall_s = show->row->submitted_wall_s;
+    homing->delivers = show->own || homing->fetch->deliver;
     if (r == 0 && homing->fetch->follow && !watch->steps)
         r = look_steps_new(show->steps, show->n_steps,
                            &watch->steps); /* westlight_next may come later */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <proto/base/check.h>
 #include <proto/base/crash.h>
 
 /* ---- places ---- */
@@ -346,6 +347,17 @@ static int sync_folders(struct homing *homing, const Wl__Manifest *manifest, con
     return fsync(homing->fd) < 0 ? -errno : 0;
 }
 
+static void homing_delivered(struct homing *homing, const Wl__ResultRow *row)
+{
+    CHECK(homing->n_runs < HOMING_RUNS); /* they are told of after every page */
+    Wl__DeliveredRun *run = &homing->runs[homing->n_runs++];
+
+    wl__delivered_run__init(run);
+    run->step = row->step;
+    run->first = run->last = row->task;
+    run->floor = row->floor;
+}
+
 static int home_result(struct homing *homing, struct homing_result *result)
 {
     _cleanup_(freep) bool *written = calloc(result->manifest->n_files + 1, sizeof(*written));
@@ -360,7 +372,9 @@ static int home_result(struct homing *homing, struct homing_result *result)
     if (r != 0)
         return r;
     crash_point("home.noted");
-    r = any ? sync_folders(homing, result->manifest, written) : 0;
+    if (homing->delivers) /* also what was written by a fetch that was killed before it synced */
+        memset(written, true, result->manifest->n_files);
+    r = any || homing->delivers ? sync_folders(homing, result->manifest, written) : 0;
     crash_point("home.durable");
     if (r < 0)
         return connection_fail(homing->westlight, r, "%s: %s: check the disk, and fetch again",
@@ -370,6 +384,8 @@ static int home_result(struct homing *homing, struct homing_result *result)
     homing->progress_ns = clock_monotonic_ns();
     if (homing->conflicts > conflicts)
         return 0; /* not all of it is home */
+    if (homing->delivers)
+        homing_delivered(homing, result->row);
     return report(homing, result->row, NULL, !any, homing->fetch->on_result);
 }
 

@@ -11,6 +11,8 @@
 #include <client/reader.h>
 #include <client/receipts.h>
 
+enum { HOMING_RUNS = LIMIT_PAGE };
+
 struct homing {
     struct westlight *westlight;
     struct westlight_fetch *fetch;
@@ -27,6 +29,9 @@ struct homing {
     struct blocks blocks;
     struct reader reader;
     uint64_t files_done, results_done, results_known;
+    bool delivers; /* what is home is acknowledged */
+    Wl__DeliveredRun runs[HOMING_RUNS]; /* home, and not acknowledged yet: each of one result */
+    size_t n_runs;
     uint64_t conflicts;
     char conflict[512];  /* the first, in words */
     uint64_t damaged;    /* results that the broker has and cannot give: left out, they end nothing */

@@ -52,6 +52,9 @@ static int arg_take(void *user, int id, const char *value)
     case ID_ARCHIVED:
         args->archived = true;
         return 0;
+    case ID_DELIVER:
+        args->deliver = true;
+        return 0;
     case ID_UNDO:
         args->undo = true;
         return 0;

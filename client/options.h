@@ -41,6 +41,7 @@ enum {
     ID_ATTEMPT,
     ID_STEP,
     ID_UNDO,
+    ID_DELIVER,
     ID_KEY,
     ID_SECRET,
 };

@@ -349,6 +349,8 @@ int look_row(struct westlight *westlight, const Wl__JobRow *message, struct west
                    message->running, message->done, message->failed, message->cancelled},
         .attempts_failed = message->attempts_failed,
         .last_result = message->last_result,
+        .delivered = message->delivered,
+        .until_wall_s = message->until_wall_s,
         .tags = (const char *const *)message->tags,
         .n_tags = message->n_tags,
     };

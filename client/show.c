@@ -80,8 +80,8 @@ const char *show_plain(void)
 
 void show_row_head(void)
 {
-    printf("%-8s  %-9s  %11s  %6s  %-16s  %s\n", "JOB", "STATE", "DONE", "FAILED", "SUBMITTED",
-           "NAME");
+    printf("%-8s  %-9s  %11s  %9s  %6s  %-16s  %s\n", "JOB", "STATE", "DONE", "DELIVERED", "FAILED",
+           "SUBMITTED", "NAME");
 }
 
 unsigned show_percent(uint64_t bytes_done, uint64_t bytes)
@@ -111,9 +111,9 @@ void show_row(const struct westlight_row *row)
         snprintf(done, sizeof(done), "%u %%", row_percent(row));
     else
         snprintf(done, sizeof(done), "%" PRIu64 "/%" PRIu64, row->counts.done, row->counts.tasks);
-    printf("%.8s  %s%-9s%s  %11s  %6" PRIu64 "  %-16s  %.60s\n", row->id,
-           show_phase_colour(row->phase), row->phase, show_plain(), done, row->counts.failed,
-           show_time(row->submitted_wall_s, time), row->name);
+    printf("%.8s  %s%-9s%s  %11s  %9" PRIu64 "  %6" PRIu64 "  %-16s  %.60s\n", row->id,
+           show_phase_colour(row->phase), row->phase, show_plain(), done, row->delivered,
+           row->counts.failed, show_time(row->submitted_wall_s, time), row->name);
     show_stopped("", row);
 }
 
@@ -199,6 +199,13 @@ void show_job(const struct westlight_shown *shown)
         printf("archived   westlight archive %.8s --undo brings it back\n", row->id);
     printf("submitted  %s by %s of %s, priority %d\n", show_time(row->submitted_wall_s, text),
            *row->person ? row->person : "?", row->studio, row->priority);
+    if (row->counts.done)
+        printf("delivered  %" PRIu64 " of %" PRIu64 "%s\n", row->delivered, row->counts.done,
+               row->delivered < row->counts.done
+                   ? ": westlight fetch, by whoever submitted it, brings the rest home"
+                   : "");
+    if (row->until_wall_s)
+        printf("kept       until %s\n", show_time(row->until_wall_s, text));
     for (size_t i = 0; i < shown->n_steps; i++) {
         const struct westlight_step_row *step = &shown->steps[i];
 
@@ -347,15 +354,16 @@ static json_t *upload_json(const struct westlight_row *row)
 
 json_t *show_row_json(const struct westlight_row *row)
 {
-    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o,s:i,s:b,s:o}", "id",
-                     row->id, "name", show_text_json(row->name), "person",
-                     show_text_json(row->person), "studio", show_text_json(row->studio), "note",
-                     show_text_json(row->note), "state", row->state, "phase", row->phase, "reason",
-                     show_text_json(row->reason), "priority", row->priority, "submitted",
-                     (json_int_t)row->submitted_wall_s, "counts", counts_json(&row->counts),
-                     "attempts_failed", (json_int_t)row->attempts_failed, "finished", row->finished,
-                     "tags", strings_json(row->tags, row->n_tags), "max_workers",
-                     (int)row->max_workers, "archived", row->archived, "upload", upload_json(row));
+    return json_pack(
+        "{s:s,s:o,s:o,s:o,s:o,s:s,s:s,s:o,s:i,s:I,s:o,s:I,s:b,s:o,s:i,s:b,s:o,s:I,s:I}", "id",
+        row->id, "name", show_text_json(row->name), "person", show_text_json(row->person), "studio",
+        show_text_json(row->studio), "note", show_text_json(row->note), "state", row->state,
+        "phase", row->phase, "reason", show_text_json(row->reason), "priority", row->priority,
+        "submitted", (json_int_t)row->submitted_wall_s, "counts", counts_json(&row->counts),
+        "attempts_failed", (json_int_t)row->attempts_failed, "finished", row->finished, "tags",
+        strings_json(row->tags, row->n_tags), "max_workers", (int)row->max_workers, "archived",
+        row->archived, "upload", upload_json(row), "delivered", (json_int_t)row->delivered,
+        "kept_until", (json_int_t)row->until_wall_s);
 }
 
 json_t *show_job_json(const struct westlight_shown *shown)

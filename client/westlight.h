@@ -189,6 +189,8 @@ struct westlight_row {
     int64_t submitted_wall_s;
     struct westlight_counts counts;
     uint64_t attempts_failed, last_result;
+    uint64_t delivered;   /* of counts.done: who submitted it has acknowledged them */
+    int64_t until_wall_s; /* it is over: when the farm forgets it; 0: it is not */
     const char *const *tags;
     size_t n_tags;
     bool finished; /* nothing of it will run any more, unless asked to */
@@ -362,6 +364,7 @@ struct westlight_fetch {
     bool follow;        /* until the job is finished */
     bool replace;       /* what was fetched of a newer job into the same folder, too */
     bool force;         /* over files the user changed */
+    bool deliver;       /* acknowledges results though another key submitted the job */
     int timeout_ms;     /* without any progress, follow: 0 waits for ever */
     westlight_on_fetched *on_file;
     westlight_on_fetched *on_result; /* all files of one result are written and synced */

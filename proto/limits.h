@@ -56,6 +56,7 @@
 #define LIMIT_RANGES_VERB            (256)  /* ranges in one retry, cancel or log request */
 #define LIMIT_PIECES_VERB            (16384) /* runs of tasks they come to: 1-32768x2 */
 #define LIMIT_RANGES_EDIT            (4096) /* runs of tasks that the frames of one edit come to */
+#define LIMIT_RUNS_DELIVERED         (1024) /* runs of results in one acknowledgement */
 
 /* The farm. */
 #define LIMIT_STUDIOS                (4096)
@@ -82,6 +83,12 @@
 #define LIMIT_UPLOAD_SILENT_NS       (10LL * 1000000000) /* ten words missed: it has stopped */
 #define LIMIT_UPLOAD_KEPT_NS         (86400LL * 1000000000) /* as long as its blocks are safe */
 #define LIMIT_TASK_S                 (7 * 86400) /* the longest timeout a job may ask for */
+#define LIMIT_RETAIN_DELIVERED_S     (7 * 86400)  /* a job is kept after its last delivery */
+#define LIMIT_RETAIN_S               (30 * 86400) /* one whose results are not all delivered */
+#define LIMIT_RETAIN_REQUESTS_S      (30 * 86400) /* its requests, after the job is gone */
+#define LIMIT_FORGET_EVERY_S         (3600) /* jobs are forgotten together, once in so long */
+#define LIMIT_CLOCK_SLACK_S          (3600) /* a clock that is this far off has been set */
+#define LIMIT_GRACE_NS               (24LL * 3600 * 1000000000) /* a block nobody refers to (yet) */
 
 /* Failing. */
 #define LIMIT_ATTEMPTS_FAILED        (3)  /* on different workers, where the farm has them */

@@ -163,9 +163,10 @@ static void apply_change(struct core *core, const struct record *record)
         return;
     }
     floors_raise(&step->floors, range->first, range->last, record->change.floor);
-    if (record->change.change == CHANGE_RETRY)
+    if (record->change.change == CHANGE_RETRY) {
+        floors_raise(&step->retried, range->first, range->last, record->change.floor);
         step_move_range(step, range->first, range->last, TASK_WAITING, 0);
-    else if (record->change.change == CHANGE_LEAVE_OUT)
+    } else if (record->change.change == CHANGE_LEAVE_OUT)
         step_move_range(step, range->first, range->last, TASK_LEFT_OUT, 1u << TASK_DONE);
     else
         step_move_range(step, range->first, range->last, TASK_CANCELLED, KEPT);
@@ -230,8 +231,11 @@ bool range_valid(const struct job *job, const struct task_range *range)
 
 void apply_record(struct core *core, const struct record *record)
 {
+    struct job *job = NULL;
+
     CHECK(record->sequence > core->sequence);
     core->sequence = record->sequence;
+    core->record_wall_s = record->wall_s;
     switch (record->kind) {
     case RECORD_JOB:
         job_new(core, record);
@@ -262,6 +266,23 @@ void apply_record(struct core *core, const struct record *record)
     }
     case RECORD_TEND:
         apply_tend(core, record);
+        return;
+    case RECORD_DELIVERED:
+        apply_delivered(core, record);
         break;
+    case RECORD_FORGET:
+        apply_forget(core, record);
+        return;
+    case RECORD_UNASK:
+        apply_unask(core, record);
+        return;
+    case RECORD_CLOCK:
+        core->skew_s += record->clock.ahead_s;
+        return;
     }
+    job = record->kind == RECORD_NOTE ? NULL : job_find(core, &record->job);
+    if (!job)
+        return;
+    job->last_s = retain_now_s(core, record->wall_s);
+    job_touch(job); /* also by an attempt that changes nothing else: it is kept for longer */
 }

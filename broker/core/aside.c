@@ -73,6 +73,14 @@ void aside_forget(struct worker *worker)
     worker->aside_until_wall_s = 0;
 }
 
+/* A job that is forgotten takes its attempts along, so that whoever recovers without them finds the
+ * same: nobody is blamed for what can no longer be read. */
+void asides_pardon(struct core *core)
+{
+    for (size_t i = 0; i < core->fleet.n_workers; i++)
+        streak_end(core->fleet.workers[i]);
+}
+
 static bool guilty(const struct worker *worker)
 {
     const struct streak *streak = &worker->streak;

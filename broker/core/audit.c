@@ -3,7 +3,7 @@
 
 /* ---- tasks ---- */
 
-static void audit_step(const struct step *step)
+static void audit_step(const struct step *step, uint64_t *delivered)
 {
     uint64_t n[TASK_STATES_COUNT] = {0};
 
@@ -33,6 +33,12 @@ static void audit_step(const struct step *step)
             CHECK(step_open(step, word * 64 + (unsigned)__builtin_ctzll(rest)));
     }
     CHECK(memcmp(n, step->n, sizeof(n)) == 0);
+    for (uint64_t word = 0; word < bitmap_words(step->n_tasks); word++) {
+        uint64_t bits = bitmap_word(&step->delivered, word);
+
+        CHECK((bits & ~bitmap_word(&step->bits[TASK_DONE], word)) == 0);
+        *delivered += bits_count(bits);
+    }
     CHECK(step->unfinished ==
           (n[TASK_WAITING] + n[TASK_READY] + n[TASK_LEASED] + n[TASK_RUNNING] > 0));
     CHECK((step->queue_position != HEAP_NONE) ==
@@ -71,16 +77,19 @@ static void audit_task(const struct core *core, const struct task *task)
 
 static void audit_job(const struct core *core, const struct job *job)
 {
-    uint64_t n[TASK_STATES_COUNT] = {0}, exceptional = 0;
+    uint64_t n[TASK_STATES_COUNT] = {0}, exceptional = 0, delivered = 0;
     uint32_t out = 0;
 
     for (uint32_t i = 0; i < job->n_steps; i++) {
-        audit_step(&job->steps[i]);
+        audit_step(&job->steps[i], &delivered);
         for (unsigned state = 0; state < TASK_STATES_COUNT; state++)
             n[state] += job->steps[i].n[state];
         exceptional += job->steps[i].n[TASK_LEASED] + job->steps[i].n[TASK_RUNNING];
     }
     CHECK(memcmp(n, job->n, sizeof(n)) == 0);
+    CHECK(delivered == job->n_delivered);
+    /* What is over is forgotten some time, and nothing else. */
+    CHECK(!core->live || (job->until_position != HEAP_NONE) == job_finished(job));
     list_each(link, &job->tasks)
     {
         const struct task *task = container_of(link, struct task, of_job);
@@ -300,6 +309,27 @@ static void audit_demand(const struct core *core, const struct demand *demand)
     CHECK(link_alone(&demand->delayed) == link_alone(&demand->wanting));
 }
 
+/* What was asked about a job goes with it, the longest gone first. */
+static void audit_asked(const struct core *core)
+{
+    const struct asked *before = NULL;
+
+    list_each(link, &core->gone)
+    {
+        const struct asked *asked = container_of(link, struct asked, gone);
+
+        CHECK(asked_find(core, &asked->job) == asked);
+        CHECK(!before || before->until_s <= asked->until_s + core->config.clock_slack_s);
+        before = asked;
+    }
+    for (size_t i = 0; i < core->expiries.n; i++) {
+        const struct job *job = core->expiries.items[i];
+
+        CHECK(job->until_position == i);
+        CHECK(i == 0 || !core->expiries.less(job, core->expiries.items[(i - 1) / 2]));
+    }
+}
+
 void core_audit(const struct core *core)
 {
     size_t leases = 0, tasks = 0, uses = 0;
@@ -319,6 +349,7 @@ void core_audit(const struct core *core)
         uses -= core->fleet.all_demands[i]->uses;
     CHECK(uses == 0);
     list_each(link, &core->fleet.shapes) audit_shape(core, container_of(link, struct shape, link));
+    audit_asked(core);
     audit_fleet(core);
     audit_open(&core->fleet);
     for (size_t i = 0; i < core->n_studios; i++)

@@ -12,6 +12,13 @@ static bool delay_before(const void *a, const void *b)
     return ((const struct task *)a)->delay_until_ns < ((const struct task *)b)->delay_until_ns;
 }
 
+static bool expires_before(const void *a, const void *b)
+{
+    const struct job *x = a, *y = b;
+
+    return x->until_s != y->until_s ? x->until_s < y->until_s : x->sequence < y->sequence;
+}
+
 static bool aside_before(const void *a, const void *b)
 {
     const struct worker *x = a, *y = b;
@@ -35,9 +42,17 @@ struct core *core_new(const struct core_config *config)
     own->tasks_max = own->tasks_max ? own->tasks_max : CORE_TASKS;
     own->jobs_max = own->jobs_max ? own->jobs_max : LIMIT_JOBS;
     own->classes_max = own->classes_max ? own->classes_max : LIMIT_CLASSES;
+    own->retain_s = own->retain_s ? own->retain_s : LIMIT_RETAIN_S;
+    own->retain_delivered_s =
+        own->retain_delivered_s ? own->retain_delivered_s : LIMIT_RETAIN_DELIVERED_S;
+    own->retain_requests_s =
+        own->retain_requests_s ? own->retain_requests_s : LIMIT_RETAIN_REQUESTS_S;
+    own->forget_every_s = own->forget_every_s ? own->forget_every_s : LIMIT_FORGET_EVERY_S;
+    own->clock_slack_s = own->clock_slack_s ? own->clock_slack_s : LIMIT_CLOCK_SLACK_S;
     pool_init(&core->task_pool, sizeof(struct task));
     pool_init(&core->lease_pool, sizeof(struct lease));
     pool_init(&core->request_pool, sizeof(struct request));
+    pool_init(&core->asked_pool, sizeof(struct asked));
     link_init(&core->touched);
     link_init(&core->running);
     fleet_init(&core->fleet, own->seed);
@@ -45,7 +60,9 @@ struct core *core_new(const struct core_config *config)
     heap_init(&core->deadlines, deadline_before, offsetof(struct worker, timer_position));
     heap_init(&core->delays, delay_before, offsetof(struct task, delay_position));
     heap_init(&core->asides, aside_before, offsetof(struct worker, aside_position));
+    heap_init(&core->expiries, expires_before, offsetof(struct job, until_position));
     link_init(&core->suspects);
+    link_init(&core->gone);
     return core;
 }
 
@@ -60,12 +77,15 @@ void core_free(struct core *core)
     table_deinit(&core->tasks);
     table_deinit(&core->leases);
     table_deinit(&core->requests);
+    table_deinit(&core->asked);
     pool_deinit(&core->task_pool);
     pool_deinit(&core->lease_pool);
     pool_deinit(&core->request_pool);
+    pool_deinit(&core->asked_pool);
     heap_deinit(&core->deadlines);
     heap_deinit(&core->delays);
     heap_deinit(&core->asides);
+    heap_deinit(&core->expiries);
     sched_deinit(core);
     fleet_deinit(&core->fleet);
     free(core);
@@ -113,6 +133,9 @@ static void handle(struct core *core, const struct event *event)
     case EVENT_TEND:
         on_tend(core, event);
         return;
+    case EVENT_DELIVERED:
+        on_delivered(core, event);
+        return;
     }
 }
 
@@ -132,11 +155,13 @@ void core_step(struct core *core, const struct event *event, struct outbox *outb
     core->outbox = outbox;
     core->now_ns = event->now_ns > core->now_ns ? event->now_ns : core->now_ns;
     core->wall_s = event->wall_s;
+    clock_run(core);
     handle(core, event);
     timers_run(core, event->unread);
     aside_judge(core);
     sched_run(core);
     notes_run(core);
+    retain_run(core);
     tell_changed(core);
     core->promised_ns = core_deadline_ns(core);
     core->outbox = NULL;
@@ -180,6 +205,7 @@ void core_recovered(struct core *core, int64_t now_ns)
             hold_noted(core, container_of(link, struct task, of_job));
         link_remove(&core->jobs[i]->touched);
     }
+    retain_begin(core);
     for (size_t i = 0; i < core->fleet.n_workers; i++) {
         struct worker *worker = core->fleet.workers[i];
 

@@ -41,6 +41,7 @@ struct lease_id {
 };
 
 struct task_range { uint32_t step; uint64_t first, last; };
+struct delivered_run { struct task_range range; uint32_t floor; }; /* results of one floor */
 
 /* ---- what a step asks, what a worker offers ---- */
 
@@ -98,6 +99,7 @@ enum event_kind {
     EVENT_UNSENT,     /* an EFFECT_ASSIGN that could not be sent */
     EVENT_EXPEL,      /* a worker's key was revoked */
     EVENT_TEND,       /* an operator's, on workers */
+    EVENT_DELIVERED,  /* who submitted a job has written and synced results of it */
 };
 
 enum verb_kind { VERB_CANCEL = 1, VERB_PAUSE, VERB_RESUME, VERB_RETRY };
@@ -172,6 +174,11 @@ struct event {
             struct request_id request;
             struct request_digest digest;
         } tend;
+        struct {
+            struct studio_id studio; /* as in verb */
+            struct job_id job;
+            const struct delivered_run *runs; size_t n_runs; /* in order, none over another */
+        } delivered;
     };
 };
 
@@ -185,6 +192,10 @@ enum record_kind {
     RECORD_NOTE,    /* a lease that has lasted; a later note or attempt of the task replaces it */
     RECORD_REQUEST, /* a mutating request and its answer */
     RECORD_TEND,    /* what was done to a worker; `job` is none */
+    RECORD_DELIVERED,
+    RECORD_FORGET,  /* the job is unknown from here on; the store need not keep its other records */
+    RECORD_UNASK,   /* nor, from here on, the requests about it, and its RECORD_FORGET */
+    RECORD_CLOCK,   /* the wall clock was set, or nobody saw it go; `job` is none */
 };
 enum change_kind {
     CHANGE_STATE,    /* of the job: state, reason */
@@ -240,6 +251,9 @@ struct record {
             const char *text;     /* NOTE, POOL; "" else */
             int64_t until_wall_s; /* ASIDE */
         } tend;
+        struct delivered_run delivered; /* those of them that are current */
+        struct { struct studio_id studio; } forget;
+        struct { int64_t ahead_s; } clock; /* by so much, and not by time that has passed */
     };
 };
 
@@ -298,6 +312,8 @@ struct core_config {
     int64_t licence_ns; /* 0: limits.h */
     uint32_t attempts_failed, job_failed, job_failed_first; /* 0: limits.h */
     uint64_t tasks_max, jobs_max, classes_max;              /* of all studios; 0: limits.h */
+    /* How long what is over is kept, and how often that is looked at. 0: limits.h */
+    int64_t retain_s, retain_delivered_s, retain_requests_s, forget_every_s, clock_slack_s;
 };
 
 struct core *core_new(const struct core_config *config);
@@ -332,6 +348,8 @@ struct job_view {
     uint64_t attempts_failed;
     struct usage usage;       /* of all attempts; memory is the highest */
     struct job_counts counts;
+    uint64_t delivered;   /* of counts.done */
+    int64_t until_wall_s; /* when it is forgotten, should nothing happen; 0: it is not over */
 };
 bool core_job(const struct core *core, const struct job_id *job, struct job_view *ret_view);
 /* The newest job with a sequence below `before` (0: the newest); a studio of 0 is any. */
@@ -340,6 +358,8 @@ bool core_step_counts(const struct core *core, const struct job_id *job, uint32_
 const struct space *core_step_space(const struct core *core, const struct job_id *job, uint32_t step);
 /* The current floor and state of a task. */
 bool core_task(const struct core *core, const struct job_id *job, struct task_id task, enum task_state *ret_state, uint32_t *ret_floor);
+/* This request was answered, and is still remembered: told to the core once more it gets the same. */
+bool core_answered(const struct core *core, struct studio_id studio, const struct request_id *request);
 /* Nothing of it will run any more, unless asked to. */
 bool core_finished(const struct core *core, const struct job_id *job);
 /* Runs of tasks in `state` (DONE or FAILED or CANCELLED) from `from`; returns how many were written. */

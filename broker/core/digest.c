@@ -21,7 +21,8 @@ static uint64_t digest_task(const struct task *task)
     hash = hash_number(hash_number(hash, task->failures), task->licence_failures);
     hash = digest_workers(hash, task->failed_on, task->n_failed_on);
     for (uint32_t i = 0; i < task->n_failed_on; i++)
-        hash = hash_number(hash, task->failed_in[i]);
+        /* Which streak it was does not matter once that is over. */
+        hash = hash_number(hash, task->failed_in[i] == task->failed_on[i]->streak.number);
     for (uint32_t i = 0; i < TASK_RECENT && i < task->n_recent; i++)
         hash = hash_number(hash_number(hash, task->recent[i].epoch), task->recent[i].attempt);
     if (task->noted)
@@ -43,6 +44,13 @@ static uint64_t digest_step(uint64_t hash, const struct step *step)
             hash_number(hash_number(hash, step->floors.runs[i].first), step->floors.runs[i].last);
         hash = hash_number(hash, step->floors.runs[i].floor);
     }
+    for (size_t i = 0; i < step->retried.n; i++) {
+        hash =
+            hash_number(hash_number(hash, step->retried.runs[i].first), step->retried.runs[i].last);
+        hash = hash_number(hash, step->retried.runs[i].floor);
+    }
+    for (uint64_t word = 0; word < bitmap_words(step->n_tasks); word++)
+        hash = hash_number(hash, bitmap_word(&step->delivered, word));
     return hash;
 }
 
@@ -65,6 +73,8 @@ static uint64_t digest_job(const struct job *job)
                           job->results,
                           job->failed_first,
                           job->failed_tasks,
+                          job->n_delivered,
+                          (uint64_t)job->last_s,
                           usage->wall_ns,
                           usage->cpu_ns,
                           usage->memory_bytes,
@@ -109,13 +119,20 @@ static uint64_t digest_worker(const struct worker *worker)
 
 uint64_t core_digest(const struct core *core)
 {
-    uint64_t hash = hash_number(10, core->sequence), sum = 0;
+    uint64_t hash = hash_number(hash_number(10, core->sequence), (uint64_t)core->skew_s), sum = 0;
 
     for (size_t i = 0; i < core->n_jobs; i++)
         hash = hash_number(hash, digest_job(core->jobs[i]));
     for (size_t i = 0; i < core->requests.capacity; i++)
         if (core->requests.slots[i].value)
             sum += digest_request(core->requests.slots[i].value);
+    list_each(link, &core->gone)
+    {
+        const struct asked *asked = container_of(link, struct asked, gone);
+
+        hash = hash_bytes(hash, asked->job.bytes, sizeof(asked->job.bytes));
+        hash = hash_number(hash, (uint64_t)asked->until_s);
+    }
     for (size_t i = 0; i < core->fleet.n_workers; i++)
         sum += digest_worker(core->fleet.workers[i]);
     return hash_number(hash, sum);

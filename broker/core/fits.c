@@ -77,7 +77,18 @@ const char *core_unfit(const struct core *core, const struct record *record)
         return job_step(core, &record->job, record->note.lease.task)
                    ? NULL
                    : "it is of a task that no job has";
+    case RECORD_DELIVERED: {
+        const struct job *job = job_find(core, &record->job);
+
+        return job && range_valid(job, &record->delivered.range)
+                   ? NULL
+                   : "it is of tasks that no job has";
+    }
+    case RECORD_FORGET:
+        return job_gone(core, &record->job) ? "its job is gone already" : NULL;
     case RECORD_REQUEST:
+    case RECORD_UNASK:
+    case RECORD_CLOCK:
         return NULL;
     case RECORD_TEND:
         return record->tend.tend >= TEND_DRAIN && record->tend.tend <= TEND_ASIDE

@@ -17,7 +17,16 @@
 #define ATTEMPTS_FACTOR 3                /* so many times the limit parks, wherever they ran */
 #define CORE_TASKS      (1ULL << 31)     /* in all jobs: 512 MiB of bits */
 
+/* What was asked about one job: it outlives the job. */
+struct asked {
+    struct job_id job;
+    struct link requests;
+    struct link gone; /* in core.gone, the longest gone first: the job was forgotten */
+    int64_t until_s;
+};
+
 struct request {
+    struct link of_job; /* in its job's; alone where it names none */
     struct studio_id studio;
     struct request_id id;
     struct request_digest digest;
@@ -37,10 +46,19 @@ struct core {
 
     struct job **jobs;
     size_t n_jobs, jobs_capacity; /* by sequence */
-    struct table jobs_by_id, tasks, leases, requests;
-    struct pool task_pool, lease_pool, request_pool;
+    struct table jobs_by_id, tasks, leases, requests, asked;
+    struct pool task_pool, lease_pool, request_pool, asked_pool;
     uint64_t n_tasks;
     struct link touched;
+
+    /* Time that has passed is wall_s - skew_s: see retain.c. */
+    int64_t skew_s;               /* durable, by records */
+    int64_t record_wall_s;        /* of the last record */
+    int64_t seen_wall_s, seen_ns; /* of the last step */
+    bool clock_seen;              /* there was one */
+    int64_t look_s;               /* nothing is forgotten before */
+    struct heap expiries;         /* jobs that are over */
+    struct link gone;
 
     struct fleet fleet;
     struct heap deadlines; /* workers */
@@ -68,6 +86,18 @@ struct effect *core_effect_lease(struct core *core, enum effect_kind kind,
 void apply_record(struct core *core, const struct record *record);
 bool range_valid(const struct job *job, const struct task_range *range);
 
+/* retain.c: what is over is kept for a while */
+void on_delivered(struct core *core, const struct event *event);
+void clock_run(struct core *core);
+void retain_run(struct core *core);
+void retain_begin(struct core *core);
+int64_t retain_deadline_ns(const struct core *core);
+bool job_gone(const struct core *core, const struct job_id *id); /* and its id is not free yet */
+int64_t retain_now_s(const struct core *core, int64_t wall_s);
+void apply_delivered(struct core *core, const struct record *record);
+void apply_forget(struct core *core, const struct record *record);
+void apply_unask(struct core *core, const struct record *record);
+
 /* submit.c, verb.c, result.c, hello.c: the events */
 void on_submit(struct core *core, const struct event *event);
 void on_verb(struct core *core, const struct event *event);
@@ -91,6 +121,9 @@ void core_reply(struct core *core, const struct event *event, enum code code,
 /* A studio may have no more than what it leaves free for all others, so that none can take all. */
 bool share_left(uint64_t own, uint64_t all, uint64_t more, uint64_t limit);
 void core_remember(struct core *core, const struct request *request);
+struct asked *asked_find(const struct core *core, const struct job_id *id);
+struct asked *asked_of(struct core *core, const struct job_id *id); /* made if new */
+void asked_free(struct core *core, struct asked *asked);
 void request_record(struct core *core, struct studio_id studio, const struct request_id *id,
                     const struct request_digest *digest, const struct job_id *job, uint64_t tasks);
 
@@ -127,6 +160,7 @@ void aside_failed(struct core *core, struct worker *worker, struct task *task,
 void aside_succeeded(struct core *core, struct worker *worker, const struct task *task);
 void aside_forget(struct worker *worker);
 void aside_judge(struct core *core);
+void asides_pardon(struct core *core); /* every streak ends */
 void aside_begin(struct core *core, struct worker *worker); /* until worker->aside_until_wall_s */
 void aside_end(struct core *core, struct worker *worker);
 void asides_run(struct core *core);

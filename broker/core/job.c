@@ -97,6 +97,10 @@ void step_move(struct step *step, uint64_t word, uint64_t mask, enum task_state 
     step->n[to] += n;
     step->job->n[from] -= n;
     step->job->n[to] += n;
+    if (from == TASK_DONE) {
+        step->job->n_delivered -= bits_count(bitmap_word(&step->delivered, word) & mask);
+        bitmap_clear(&step->delivered, word, mask);
+    }
     if (step->left_kept && settled(from))
         bitmap_set(&step->left, word, mask);
     if (step->left_kept && settled(to))
@@ -160,6 +164,27 @@ uint64_t step_count(const struct step *step, uint64_t first, uint64_t last, enum
 
     for (uint64_t word = first / 64; word <= last / 64; word++)
         n += bits_count(step_word(step, word, state) & bitmap_mask(word, first, last));
+    return n;
+}
+
+uint64_t step_deliver(struct step *step, uint64_t first, uint64_t last, uint32_t floor, bool mark)
+{
+    uint64_t n = 0;
+
+    for (uint64_t word = first / 64; word <= last / 64; word++) {
+        uint64_t found = bitmap_word(&step->bits[TASK_DONE], word) &
+                         ~bitmap_word(&step->delivered, word) & bitmap_mask(word, first, last);
+
+        if (found && floors_highest(&step->retried, word * 64, word * 64 + 63) > floor)
+            for (uint64_t rest = found; rest; rest &= rest - 1)
+                if (floors_at(&step->retried, word * 64 + (unsigned)__builtin_ctzll(rest)) > floor)
+                    found &= ~(rest & -rest);
+        if (found && mark)
+            bitmap_set(&step->delivered, word, found);
+        n += bits_count(found);
+    }
+    if (mark)
+        step->job->n_delivered += n;
     return n;
 }
 
@@ -329,6 +354,7 @@ static void step_init(struct job *job, uint32_t number, struct step_spec *spec)
     for (unsigned state = 0; state < TASK_STATES_COUNT; state++)
         bitmap_init(&step->bits[state], step->n_tasks);
     bitmap_init(&step->left, step->n_tasks);
+    bitmap_init(&step->delivered, step->n_tasks);
     step->n[TASK_WAITING] = step->n_tasks;
     step_counted(step);
     step->needs = memory_new(spec->n_dependencies * sizeof(*step->needs));
@@ -368,6 +394,7 @@ struct job *job_new(struct core *core, const struct record *record)
     link_init(&job->tasks);
     link_init(&job->leases);
     link_init(&job->touched);
+    job->until_position = HEAP_NONE;
     job->n_steps = (uint32_t)spec->n_steps;
     job->steps = memory_new(spec->n_steps * sizeof(*job->steps));
     for (uint32_t i = 0; i < job->n_steps; i++) {
@@ -397,6 +424,7 @@ static void step_grow(struct step *step, uint64_t n_tasks)
     for (unsigned state = 0; state < TASK_STATES_COUNT; state++)
         bitmap_grow(&step->bits[state], n_tasks);
     bitmap_grow(&step->left, n_tasks);
+    bitmap_grow(&step->delivered, n_tasks);
     for (uint64_t word = before / 64; step->left_kept && word <= (n_tasks - 1) / 64; word++)
         bitmap_set(&step->left, word, bitmap_mask(word, before, n_tasks - 1));
     step->n_tasks = n_tasks;
@@ -447,13 +475,52 @@ void job_free(struct job *job)
         for (unsigned state = 0; state < TASK_STATES_COUNT; state++)
             bitmap_deinit(&step->bits[state]);
         bitmap_deinit(&step->left);
+        bitmap_deinit(&step->delivered);
         floors_deinit(&step->floors);
+        floors_deinit(&step->retried);
         space_deinit(&step->space);
         free(step->needs);
         free(step->needed_by);
     }
     free(job->steps);
     free(job);
+}
+
+/* Jobs lie by sequence. */
+static void jobs_remove(struct job **jobs, size_t *n, const struct job *job)
+{
+    size_t low = 0, high = *n;
+
+    while (low + 1 < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (jobs[middle]->sequence <= job->sequence)
+            low = middle;
+        else
+            high = middle;
+    }
+    CHECK(*n > 0 && jobs[low] == job);
+    memmove(jobs + low, jobs + low + 1, (--*n - low) * sizeof(*jobs));
+}
+
+void job_forget(struct core *core, struct job *job)
+{
+    job->state = JOB_CANCELLED; /* so that none of its steps is in a queue */
+    sched_job_changed(job);
+    list_each(link, &job->leases) lease_free(core, container_of(link, struct lease, of_job));
+    list_each(link, &job->tasks) task_forget(container_of(link, struct task, of_job));
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        if (job->steps[i].unfinished)
+            queue_use(job->steps[i].queue, &core->fleet, false);
+    core->n_tasks -= job->n_tasks;
+    job->studio->n_tasks -= job->n_tasks;
+    jobs_remove(core->jobs, &core->n_jobs, job);
+    jobs_remove(job->studio->jobs, &job->studio->n_jobs, job);
+    table_remove(&core->jobs_by_id, job_hash(core, &job->id), job);
+    if (job->until_position != HEAP_NONE)
+        heap_remove(&core->expiries, job);
+    link_remove(&job->touched);
+    job_free(job);
 }
 
 static bool job_is(const void *value, const void *key)

@@ -42,6 +42,8 @@ struct step {
     struct bitmap left; /* not done; kept where a dependency asks about ranges */
     bool left_kept;
     struct floors floors;
+    struct floors retried; /* as a retry raised them last: results below are not current */
+    struct bitmap delivered; /* of the tasks that are DONE: their submitter has them */
     struct edge *needs, *needed_by;
     size_t n_needs, n_needed_by, needed_by_capacity;
 };
@@ -65,6 +67,8 @@ struct job {
     uint32_t n_steps;
     uint64_t n_tasks, n[TASK_STATES_COUNT];
     uint64_t last_result, attempts_failed, results;
+    uint64_t n_delivered;
+    int64_t last_s; /* of its last record, in time that has passed: see retain.c */
     uint32_t failed_first; /* failed attempts since the last resume, while nothing succeeded */
     struct worker *failed_first_on[FAILED_ON]; /* distinct */
     uint32_t n_failed_first_on;
@@ -73,6 +77,8 @@ struct job {
     struct link tasks; /* those out of the ordinary */
     struct link leases;
     struct link touched; /* in core.touched: owes an EFFECT_CHANGED */
+    int64_t until_s;     /* not durable: when it is forgotten; its place in core.expiries */
+    size_t until_position;
 };
 
 struct note {
@@ -116,6 +122,8 @@ struct job *job_new(struct core *core, const struct record *record);
 void job_grow(struct job *job, struct space *spaces);
 bool job_finished(const struct job *job); /* as core_finished */
 void job_free(struct job *job);
+/* Out of everything that knows it, and freed. */
+void job_forget(struct core *core, struct job *job);
 struct job *job_find(const struct core *core, const struct job_id *id);
 void job_touch(struct job *job);
 /* NULL where the job or the task does not exist. */
@@ -125,6 +133,9 @@ bool step_allowed(enum task_state from, enum task_state to);
 void step_move(struct step *step, uint64_t word, uint64_t mask, enum task_state from,
                enum task_state to);
 void step_move_one(struct step *step, uint64_t index, enum task_state to);
+/* Results of first..last at `floor` that are current and not delivered yet: counted, and marked where
+ * `mark` says so. */
+uint64_t step_deliver(struct step *step, uint64_t first, uint64_t last, uint32_t floor, bool mark);
 /* Whatever their state (but `keep`), first..last become `to`: WAITING or CANCELLED. */
 void step_move_range(struct step *step, uint64_t first, uint64_t last, enum task_state to,
                      unsigned keep);

@@ -33,13 +33,67 @@ const struct request *request_find(const struct core *core, struct studio_id stu
     return table_find(&core->requests, request_hash(core, studio, id), request_is, &key);
 }
 
+bool core_answered(const struct core *core, struct studio_id studio,
+                   const struct request_id *request)
+{
+    return request_find(core, studio, request) != NULL;
+}
+
 void core_remember(struct core *core, const struct request *request)
 {
+    static const struct job_id none;
     struct request *kept = pool_take(&core->request_pool);
 
     CHECK(!request_find(core, request->studio, &request->id));
     *kept = *request;
+    link_init(&kept->of_job);
+    if (memcmp(&request->job, &none, sizeof(none)) != 0)
+        link_last(&asked_of(core, &request->job)->requests, &kept->of_job);
     table_insert(&core->requests, request_hash(core, request->studio, &request->id), kept);
+}
+
+static uint64_t asked_hash(const struct core *core, const struct job_id *id)
+{
+    return hash_bytes(core->config.seed ^ 8, id->bytes, sizeof(id->bytes));
+}
+
+static bool asked_is(const void *value, const void *key)
+{
+    return memcmp(&((const struct asked *)value)->job, key, sizeof(struct job_id)) == 0;
+}
+
+struct asked *asked_find(const struct core *core, const struct job_id *id)
+{
+    return table_find(&core->asked, asked_hash(core, id), asked_is, id);
+}
+
+struct asked *asked_of(struct core *core, const struct job_id *id)
+{
+    struct asked *asked = asked_find(core, id);
+
+    if (asked)
+        return asked;
+    asked = pool_take(&core->asked_pool);
+    asked->job = *id;
+    link_init(&asked->requests);
+    link_init(&asked->gone);
+    table_insert(&core->asked, asked_hash(core, id), asked);
+    return asked;
+}
+
+void asked_free(struct core *core, struct asked *asked)
+{
+    list_each(link, &asked->requests)
+    {
+        struct request *request = container_of(link, struct request, of_job);
+
+        link_remove(link);
+        table_remove(&core->requests, request_hash(core, request->studio, &request->id), request);
+        pool_give(&core->request_pool, request);
+    }
+    link_remove(&asked->gone);
+    table_remove(&core->asked, asked_hash(core, &asked->job), asked);
+    pool_give(&core->asked_pool, asked);
 }
 
 void core_reply(struct core *core, const struct event *event, enum code code,
@@ -169,7 +223,8 @@ void on_submit(struct core *core, const struct event *event)
         request_repeat(core, event, known, &event->submit.digest);
         return;
     }
-    code = job_find(core, &spec->job) ? CODE_CONFLICT : job_check(core, spec);
+    code = job_find(core, &spec->job) || job_gone(core, &spec->job) ? CODE_CONFLICT
+                                                                    : job_check(core, spec);
     if (code != CODE_OK) {
         core_reply(core, event, code, &spec->job, 0, false);
         return;

@@ -193,6 +193,8 @@ int64_t core_deadline_ns(const struct core *core)
         deadline_ns = held_until_ns(core);
     if (task && task->delay_until_ns < deadline_ns)
         deadline_ns = task->delay_until_ns;
+    if (retain_deadline_ns(core) < deadline_ns)
+        deadline_ns = retain_deadline_ns(core);
     if (!link_alone(&core->running)) {
         int64_t note_ns =
             note_due_ns(core, container_of(core->running.next, struct lease, running)) +

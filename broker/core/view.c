@@ -32,6 +32,8 @@ static void job_fill(const struct job *job, struct job_view *ret_view)
         .last_result = job->last_result,
         .attempts_failed = job->attempts_failed,
         .usage = job->usage,
+        .delivered = job->n_delivered,
+        .until_wall_s = job->until_position == HEAP_NONE ? 0 : job->until_s + job->core->skew_s,
     };
     counts_fill(job->n, job->n_tasks, &ret_view->counts);
 }

@@ -85,9 +85,12 @@ static void on_bad(void *user, const char *why)
 static int on_row(void *user, const struct record *record)
 {
     static const char *const tables[] = {
-        [RECORD_JOB] = "jobs",   [RECORD_ATTEMPT] = "attempts", [RECORD_CHANGE] = "changes",
-        [RECORD_EDIT] = "edits", [RECORD_NOTE] = "notes",       [RECORD_REQUEST] = "requests",
-        [RECORD_TEND] = "tends",
+        [RECORD_JOB] = "jobs",         [RECORD_ATTEMPT] = "attempts",
+        [RECORD_CHANGE] = "changes",   [RECORD_EDIT] = "edits",
+        [RECORD_NOTE] = "notes",       [RECORD_REQUEST] = "requests",
+        [RECORD_TEND] = "tends",       [RECORD_DELIVERED] = "delivered",
+        [RECORD_FORGET] = "forgotten", [RECORD_UNASK] = "forgotten",
+        [RECORD_CLOCK] = "clocks",
     };
     struct look *look = user;
     char what[96], job[2 * sizeof record->job.bytes + 1];
@@ -195,6 +198,9 @@ static int mark_copy(sqlite3 *copy)
         " coalesce((SELECT max(sequence) FROM notes), 0),"
         " coalesce((SELECT max(sequence) FROM requests), 0),"
         " coalesce((SELECT max(sequence) FROM tends), 0),"
+        " coalesce((SELECT max(sequence) FROM delivered), 0),"
+        " coalesce((SELECT max(sequence) FROM forgotten), 0),"
+        " coalesce((SELECT max(sequence) FROM clocks), 0),"
         " coalesce((SELECT max(value) FROM meta WHERE name = 'sequence'), 0)) AS n);"
         "PRAGMA journal_mode = DELETE",
         NULL, NULL, NULL);

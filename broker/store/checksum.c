@@ -68,7 +68,7 @@ static uint64_t add_request(uint64_t hash, const struct record *record)
 int64_t checksum_record(const struct record *record)
 {
     static const struct job_id none;
-    const struct job_id *job = record->kind == RECORD_TEND ? &none : &record->job;
+    const struct job_id *job = record->kind == RECORD_TEND || record->kind == RECORD_CLOCK ? &none : &record->job;
     uint64_t hash = add(add(record->kind + 1, record->sequence), (uint64_t)record->wall_s);
 
     hash = add_bytes(hash, job->bytes, sizeof job->bytes);
@@ -100,6 +100,20 @@ int64_t checksum_record(const struct record *record)
         hash = add_bytes(hash, record->tend.worker.bytes, sizeof record->tend.worker.bytes);
         hash = add_text(add(hash, record->tend.tend), record->tend.text);
         hash = add(hash, (uint64_t)record->tend.until_wall_s);
+        break;
+    case RECORD_DELIVERED: {
+        const struct delivered_run *run = &record->delivered;
+
+        hash = add(add(add(hash, run->range.step), run->range.first), run->range.last);
+        hash = add(hash, run->floor);
+        break;
+    }
+    case RECORD_FORGET:
+    case RECORD_UNASK:
+        hash = add(hash, record->forget.studio.value);
+        break;
+    case RECORD_CLOCK:
+        hash = add(hash, (uint64_t)record->clock.ahead_s);
         break;
     }
     return (int64_t)hash;

@@ -12,7 +12,7 @@
 #include <sqlite3.h>
 #include <broker/store/store.h>
 
-#define DATABASE_STATEMENTS 16
+#define DATABASE_STATEMENTS 40
 #define DATABASE_WHY_BYTES  768
 
 #define DATABASE_NEXT                                                                              \

@@ -16,7 +16,17 @@
 #define READ_NS   (1 * NS_PER_S)
 #define READ_STEP 4096 /* virtual machine steps between two looks at the clock */
 
-enum statement { RESULTS, STEP_RESULTS, ATTEMPTS, FAILURES, WARNINGS, KEY, KEYS, STATEMENTS };
+enum statement {
+    RESULTS,
+    HISTORY,
+    STEP_RESULTS,
+    ATTEMPTS,
+    FAILURES,
+    WARNINGS,
+    KEY,
+    KEYS,
+    STATEMENTS
+};
 
 #define KEY_ROWS                                                                                   \
     "SELECT k.public, k.role, k.studio, coalesce(s.name, ''), k.name, coalesce(s.weight, 1),"      \
@@ -30,6 +40,11 @@ static const char *const texts[STATEMENTS] = {
                 " AND NOT EXISTS (SELECT 1 FROM attempts AS b WHERE b.job = a.job"
                 " AND b.step = a.step AND b.task = a.task AND b.floor > a.floor AND b.class = 0)"
                 " ORDER BY sequence LIMIT ?",
+    /* Each half by its own index, in order. */
+    [HISTORY] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
+                " WHERE job = ?1 AND class = 0 AND sequence > ?2 UNION ALL"
+                " SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
+                " WHERE job = ?1 AND class <> 0 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
     /* With max() SQLite takes the other columns from the row that holds the maximum. */
     [STEP_RESULTS] =
         "SELECT max(sequence), wall_s, job, step, task, floor, epoch, attempt, worker,"
@@ -130,6 +145,15 @@ int store_results(struct store_reader *reader, const struct job_id *job, uint64_
                   size_t limit, store_row *each, void *user)
 {
     sqlite3_stmt *statement = reader->database.statements[RESULTS];
+    int code = database_bind(statement, "bii", job->bytes, sizeof job->bytes, (int64_t)after,
+                             row_limit(limit));
+    return give_attempts(reader, statement, code, each, user);
+}
+
+int store_history(struct store_reader *reader, const struct job_id *job, uint64_t after,
+                  size_t limit, store_row *each, void *user)
+{
+    sqlite3_stmt *statement = reader->database.statements[HISTORY];
     int code = database_bind(statement, "bii", job->bytes, sizeof job->bytes, (int64_t)after,
                              row_limit(limit));
     return give_attempts(reader, statement, code, each, user);

@@ -33,6 +33,8 @@
 /* A log that is to start over waits for whoever reads it, and holds the writer meanwhile: no longer
  * than this for a person's open transaction. The next attempt comes 1024 pages later. */
 #define CHECKPOINT_BUSY_MS 50
+/* Between two slices of a job that is gone, so that the disk is others' most of the time. */
+#define TRIM_PAUSE_NS (20 * NS_PER_MS)
 
 /* More than a broker is started, or writes, between two backups, should its clock be wrong. */
 #define RESTORED_EPOCHS    65536
@@ -53,6 +55,7 @@ struct store {
     struct batch *first, **last;
     size_t queued_bytes;
     bool busy, stopping;
+    bool trimming; /* of jobs that are gone rows may be left */
     uint64_t completed;
     int result; /* of the first commit that failed */
     char why[DATABASE_WHY_BYTES];
@@ -265,6 +268,15 @@ static void free_batches(struct batch *batch)
     }
 }
 
+static bool any_forgotten(const struct batch *batch)
+{
+    for (; batch; batch = batch->next)
+        for (size_t i = 0; i < batch->n_records; i++)
+            if (batch->records[i].kind == RECORD_FORGET)
+                return true;
+    return false;
+}
+
 static bool any_records(const struct batch *batch)
 {
     for (; batch; batch = batch->next)
@@ -277,6 +289,21 @@ static void signal_event(struct store *store)
 {
     uint64_t one = 1;
     CHECK(write(store->event_fd, &one, sizeof one) == sizeof one);
+}
+
+/* After a transaction, with the lock held. */
+static void written_some(struct store *store, int r, bool written, int wal_before)
+{
+    store->busy = false;
+    if (r == 0) {
+        store->commits += written;
+    } else if (store->result == 0) {
+        store->result = r;
+        memcpy(store->why, store->writing.why, sizeof store->why);
+    }
+    if (written && (wal_before == 0 || atomic_load(&store->wal_pages) >= WAL_PASSIVE_PAGES))
+        pthread_cond_signal(&store->wal);
+    pthread_cond_broadcast(&store->room);
 }
 
 /* Called with the lock held; gives it up meanwhile. */
@@ -294,26 +321,42 @@ static void commit_waiting(struct store *store)
 
     for (const struct batch *batch = batches; batch; batch = batch->next)
         newest = batch->number;
-    bool written = r == 0 && any_records(batches);
+    bool written = r == 0 && any_records(batches), forgotten = any_forgotten(batches);
     int before = atomic_load(&store->wal_pages);
     if (written)
         r = writer_commit(&store->writing, store->epoch, batches);
     free_batches(batches);
 
     pthread_mutex_lock(&store->lock);
-    store->busy = false;
-    if (r == 0) {
+    if (r == 0)
         store->completed = newest;
-        store->commits += written;
-    } else if (store->result == 0) {
-        store->result = r;
-        memcpy(store->why, store->writing.why, sizeof store->why);
-    }
-    if (written && (before == 0 || atomic_load(&store->wal_pages) >= WAL_PASSIVE_PAGES))
-        pthread_cond_signal(&store->wal);
-    pthread_cond_broadcast(&store->room);
+    store->trimming |= forgotten;
+    written_some(store, r, written, before);
     signal_event(store);
     crash_point("store.completed");
+}
+
+/* One slice, then a pause that any batch ends. Called with the lock held. */
+static void trim(struct store *store)
+{
+    int before = atomic_load(&store->wal_pages);
+    struct timespec until;
+    bool more = false;
+
+    store->busy = true;
+    pthread_mutex_unlock(&store->lock);
+    int r = writer_trim(&store->writing, store->epoch, &more);
+    pthread_mutex_lock(&store->lock);
+    store->trimming = r == 0 && more;
+    /* On a full disk they wait for the next job that goes, or for the next start. */
+    written_some(store, r == STORE_E_FULL ? 0 : r, r == 0, before);
+    if (r != 0 && r != STORE_E_FULL)
+        signal_event(store);
+    if (!store->trimming || store->first || store->stopping)
+        return;
+    int64_t until_ns = clock_monotonic_ns() + TRIM_PAUSE_NS;
+    until = (struct timespec){until_ns / NS_PER_S, until_ns % NS_PER_S};
+    (void)pthread_cond_timedwait(&store->work, &store->lock, &until);
 }
 
 static void *writer_main(void *user)
@@ -322,11 +365,14 @@ static void *writer_main(void *user)
 
     pthread_mutex_lock(&store->lock);
     for (;;) {
-        while (!store->first && !store->stopping)
+        while (!store->first && !store->stopping && !store->trimming)
             pthread_cond_wait(&store->work, &store->lock);
-        if (!store->first)
+        if (store->first)
+            commit_waiting(store);
+        else if (store->stopping)
             break;
-        commit_waiting(store);
+        else
+            trim(store);
     }
     pthread_mutex_unlock(&store->lock);
     return NULL;
@@ -458,12 +504,13 @@ static void init_sync(struct store *store)
     pthread_condattr_init(&attribute);
     pthread_condattr_setclock(&attribute, CLOCK_MONOTONIC);
     pthread_mutex_init(&store->lock, NULL);
-    pthread_cond_init(&store->work, NULL);
+    pthread_cond_init(&store->work, &attribute);
     pthread_cond_init(&store->room, NULL);
     pthread_cond_init(&store->wal, &attribute);
     pthread_condattr_destroy(&attribute);
     store->last = &store->first;
     store->lock_fd = store->event_fd = -1;
+    store->trimming = true; /* a broker that was killed may have left some */
 }
 
 static int start_threads(struct store *store)

@@ -90,6 +90,9 @@ struct attempt_row {
 typedef int store_row(void *user, const struct attempt_row *row);
 int store_results(struct store_reader *reader, const struct job_id *job, uint64_t after,
                   size_t limit, store_row *each, void *user);
+/* All attempts of a job after `after`, likewise. */
+int store_history(struct store_reader *reader, const struct job_id *job, uint64_t after,
+                  size_t limit, store_row *each, void *user);
 /* Results of one task range of one step with the newest sequence of each task. */
 int store_step_results(struct store_reader *reader, const struct job_id *job, uint32_t step,
                        uint64_t first, uint64_t last, size_t limit, store_row *each, void *user);

@@ -1,7 +1,8 @@
 /* writer.c - records to rows.
  *
  * A record is one row (an attempt also removes its task's note), so a transaction is a loop over
- * records with one prepared statement each.
+ * records with one prepared statement each. A job that is forgotten is a row as well: what was
+ * written of it before goes later, a slice at a time, so that no commit waits for a million rows.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -27,8 +28,25 @@ enum statement {
     NOTE,
     REQUEST,
     TEND,
+    DELIVERED,
+    FORGET,
+    FORGET_JOB,
+    FORGET_NOTES,
+    UNASK_REQUESTS,
+    UNASK_FORGOTTEN,
+    CLOCK,
+    TRIM_FIRST,
+    TRIM_ATTEMPTS,
+    TRIM_CHANGES,
+    TRIM_EDITS,
+    TRIM_DELIVERED,
+    TRIM_DONE,
     STATEMENTS,
 };
+
+#define TRIM(table)                                                                                \
+    "DELETE FROM " table " WHERE sequence IN"                                                      \
+    " (SELECT sequence FROM " table " WHERE job = ? LIMIT ?)"
 
 static const char *const texts[STATEMENTS] = {
     [BEGIN] = "BEGIN IMMEDIATE",
@@ -52,6 +70,21 @@ static const char *const texts[STATEMENTS] = {
                 " checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [TEND] = "INSERT INTO tends(sequence, wall_s, worker, kind, text, until_wall_s, checksum)"
              " VALUES(?, ?, ?, ?, ?, ?, ?)",
+    [DELIVERED] = "INSERT INTO delivered(sequence, wall_s, job, step, first, last, floor,"
+                  " checksum) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+    [FORGET] = "INSERT INTO forgotten(sequence, wall_s, job, studio, stage, checksum)"
+               " VALUES(?, ?, ?, ?, ?, ?)",
+    [FORGET_JOB] = "DELETE FROM jobs WHERE job = ?",
+    [FORGET_NOTES] = "DELETE FROM notes WHERE job = ?",
+    [UNASK_REQUESTS] = "DELETE FROM requests WHERE job = ?",
+    [UNASK_FORGOTTEN] = "DELETE FROM forgotten WHERE job = ? OR stage = 2",
+    [CLOCK] = "INSERT INTO clocks(sequence, wall_s, ahead_s, checksum) VALUES(?, ?, ?, ?)",
+    [TRIM_FIRST] = "SELECT job FROM forgotten WHERE stage = 0 ORDER BY sequence LIMIT 1",
+    [TRIM_ATTEMPTS] = TRIM("attempts"),
+    [TRIM_CHANGES] = TRIM("changes"),
+    [TRIM_EDITS] = TRIM("edits"),
+    [TRIM_DELIVERED] = TRIM("delivered"),
+    [TRIM_DONE] = "UPDATE forgotten SET stage = 1 WHERE job = ? AND stage = 0",
 };
 
 /* ---- batches ---- */
@@ -243,6 +276,63 @@ static int write_tend(sqlite3_stmt **statements, const struct record *record)
     return code == SQLITE_OK ? database_finish(statements[TEND]) : code;
 }
 
+static int write_delivered(sqlite3_stmt **statements, const struct record *record)
+{
+    const struct delivered_run *run = &record->delivered;
+    int code =
+        database_bind(statements[DELIVERED], "iibiiiii", (int64_t)record->sequence,
+                      (int64_t)record->wall_s, record->job.bytes, sizeof record->job.bytes,
+                      (int64_t)run->range.step, (int64_t)run->range.first, (int64_t)run->range.last,
+                      (int64_t)run->floor, checksum_record(record));
+    return code == SQLITE_OK ? database_finish(statements[DELIVERED]) : code;
+}
+
+static int delete_of(sqlite3_stmt *statement, const struct job_id *job)
+{
+    int code = database_bind(statement, "b", job->bytes, sizeof job->bytes);
+    return code == SQLITE_OK ? database_finish(statement) : code;
+}
+
+static int trim_tables(sqlite3_stmt **statements, const struct job_id *job, int64_t limit,
+                       int *ret_rows);
+
+/* Stage 0 begins a job's end, stage 2 completes it. */
+static int write_forgotten(sqlite3_stmt **statements, const struct record *record, int64_t stage)
+{
+    int code = database_bind(statements[FORGET], "iibiii", (int64_t)record->sequence,
+                             (int64_t)record->wall_s, record->job.bytes, sizeof record->job.bytes,
+                             (int64_t)record->forget.studio.value, stage, checksum_record(record));
+    return code == SQLITE_OK ? database_finish(statements[FORGET]) : code;
+}
+
+static int write_forget(sqlite3_stmt **statements, const struct record *record)
+{
+    int code = delete_of(statements[FORGET_JOB], &record->job);
+    if (code == SQLITE_OK)
+        code = delete_of(statements[FORGET_NOTES], &record->job);
+    return code == SQLITE_OK ? write_forgotten(statements, record, 0) : code;
+}
+
+/* Its rows went long ago, mostly. From here on its id may be another's. */
+static int write_unask(sqlite3_stmt **statements, const struct record *record)
+{
+    int rows = 0;
+    int code = trim_tables(statements, &record->job, INT64_MAX, &rows);
+    if (code == SQLITE_OK)
+        code = delete_of(statements[UNASK_REQUESTS], &record->job);
+    if (code == SQLITE_OK)
+        code = delete_of(statements[UNASK_FORGOTTEN], &record->job);
+    return code == SQLITE_OK ? write_forgotten(statements, record, 2) : code;
+}
+
+static int write_clock(sqlite3_stmt **statements, const struct record *record)
+{
+    int code =
+        database_bind(statements[CLOCK], "iiii", (int64_t)record->sequence, (int64_t)record->wall_s,
+                      (int64_t)record->clock.ahead_s, checksum_record(record));
+    return code == SQLITE_OK ? database_finish(statements[CLOCK]) : code;
+}
+
 static int write_record(sqlite3_stmt **statements, const struct record *record)
 {
     switch (record->kind) {
@@ -260,6 +350,14 @@ static int write_record(sqlite3_stmt **statements, const struct record *record)
         return write_request(statements, record);
     case RECORD_TEND:
         return write_tend(statements, record);
+    case RECORD_DELIVERED:
+        return write_delivered(statements, record);
+    case RECORD_FORGET:
+        return write_forget(statements, record);
+    case RECORD_UNASK:
+        return write_unask(statements, record);
+    case RECORD_CLOCK:
+        return write_clock(statements, record);
     }
     CHECK(!"a record of a kind that exists");
     return SQLITE_MISUSE;
@@ -287,6 +385,28 @@ static int check_epoch(struct database *database, uint32_t epoch, bool *ret_fenc
     return code;
 }
 
+/* What `code` and `fenced` say of a transaction that was begun: committed, or as if it had not
+ * been.
+ */
+static int end(struct database *database, uint32_t epoch, int code, bool fenced, const char *what)
+{
+    if (code == SQLITE_OK && !fenced)
+        code = database_finish(database->statements[COMMIT]);
+    crash_point("store.committed");
+    if (code == SQLITE_OK && !fenced)
+        return 0;
+
+    int r = -ESTALE;
+    if (fenced)
+        snprintf(database->why, sizeof database->why,
+                 "state.db: another broker has taken it over (epoch %u is past): stop this one",
+                 epoch);
+    else
+        r = database_error(database, code, what);
+    (void)database_run_text(database, "ROLLBACK");
+    return r;
+}
+
 int writer_commit(struct database *database, uint32_t epoch, const struct batch *first)
 {
     sqlite3_stmt **statements = database->statements;
@@ -300,19 +420,51 @@ int writer_commit(struct database *database, uint32_t epoch, const struct batch 
         for (size_t i = 0; i < batch->n_records && code == SQLITE_OK; i++)
             code = write_record(statements, &batch->records[i]);
     crash_point("store.written");
-    if (code == SQLITE_OK && !fenced)
-        code = database_finish(statements[COMMIT]);
-    crash_point("store.committed");
-    if (code == SQLITE_OK && !fenced)
-        return 0;
+    return end(database, epoch, code, fenced, "state.db: a commit failed");
+}
 
-    int r = -ESTALE;
-    if (fenced)
-        snprintf(database->why, sizeof database->why,
-                 "state.db: another broker has taken it over (epoch %u is past): stop this one",
-                 epoch);
-    else
-        r = database_error(database, code, "state.db: a commit failed");
-    (void)database_run_text(database, "ROLLBACK");
-    return r;
+/* ---- jobs that are gone ---- */
+
+static int trim_tables(sqlite3_stmt **statements, const struct job_id *job, int64_t limit,
+                       int *ret_rows)
+{
+    int code = SQLITE_OK, rows = 0;
+
+    for (int table = TRIM_ATTEMPTS; table <= TRIM_DELIVERED && code == SQLITE_OK; table++) {
+        code = database_bind(statements[table], "bi", job->bytes, sizeof job->bytes, limit);
+        if (code == SQLITE_OK)
+            code = database_finish(statements[table]);
+        rows += code == SQLITE_OK ? sqlite3_changes(sqlite3_db_handle(statements[table])) : 0;
+    }
+    *ret_rows = rows;
+    return code;
+}
+
+static int trim_first(sqlite3_stmt **statements, bool *ret_more)
+{
+    struct job_id job;
+    int rows = 0;
+    int code = sqlite3_step(statements[TRIM_FIRST]);
+
+    *ret_more = code == SQLITE_ROW;
+    if (code == SQLITE_ROW)
+        database_column_bytes(statements[TRIM_FIRST], 0, job.bytes, sizeof job.bytes);
+    sqlite3_reset(statements[TRIM_FIRST]);
+    if (code != SQLITE_ROW)
+        return code == SQLITE_DONE ? SQLITE_OK : code;
+    code = trim_tables(statements, &job, WRITER_SLICE, &rows);
+    return code == SQLITE_OK && rows == 0 ? delete_of(statements[TRIM_DONE], &job) : code;
+}
+
+int writer_trim(struct database *database, uint32_t epoch, bool *ret_more)
+{
+    bool fenced = false;
+    int code = database_finish(database->statements[BEGIN]);
+
+    *ret_more = false;
+    if (code == SQLITE_OK)
+        code = check_epoch(database, epoch, &fenced);
+    if (code == SQLITE_OK && !fenced)
+        code = trim_first(database->statements, ret_more);
+    return end(database, epoch, code, fenced, "state.db: what is left of a forgotten job");
 }

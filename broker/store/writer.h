@@ -22,3 +22,6 @@ struct batch *batch_new(uint64_t number, const struct record *records, size_t n_
 int writer_prepare(struct database *database);
 /* Every record of every batch from `first` on in one transaction, synced; asserts the epoch. */
 int writer_commit(struct database *database, uint32_t epoch, const struct batch *first);
+/* Deletes a slice of what is left of a job that is gone, likewise; *ret_more: it found one. */
+enum { WRITER_SLICE = 256 }; /* rows of a table: some milliseconds */
+int writer_trim(struct database *database, uint32_t epoch, bool *ret_more);

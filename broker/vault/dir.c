@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-#include <broker/vault/reach.h>
+#include <broker/vault/sweep.h>
 #include <proto/base/check.h>
 #include <proto/base/crash.h>
 
@@ -39,6 +39,7 @@ struct worker {
 struct vault {
     struct disk disk;
     struct reach *reach;
+    struct sweep *sweep;
     pthread_mutex_t lock;
     pthread_cond_t work;
     struct list queue;
@@ -133,11 +134,33 @@ static bool in_flight(struct vault *vault, struct studio_id studio, const struct
     return found;
 }
 
-/* In this order: a batch is public before its first rename and until its last sync, so what is
- * there, and then in nobody's batch, is durable. */
+/* Its grace begins anew. In this order: a batch is public before its first rename and until its
+ * last sync, so what is there, and then in nobody's batch, is durable. */
 static bool durable(struct vault *vault, struct studio_id studio, const struct block_id *id)
 {
-    return disk_has(&vault->disk, studio, id) && !in_flight(vault, studio, id);
+    return sweep_renew(vault->sweep, studio, id) && !in_flight(vault, studio, id);
+}
+
+/* The same for some of them at once, none of which is swept between the look and its mark; one that
+ * is not there is given to `lacks`. */
+enum { AT_ONCE = 64 };
+typedef void lacks(struct vault_request *request, const struct block_id *id, size_t i);
+
+static void look_up(struct vault *vault, struct vault_request *request, const struct block_id *ids,
+                    size_t n_ids, lacks *lacks_one)
+{
+    for (size_t from = 0; from < n_ids; from += AT_ONCE) {
+        size_t end = n_ids - from < AT_ONCE ? n_ids : from + AT_ONCE;
+
+        sweep_enter(vault->sweep);
+        for (size_t i = from; i < end; i++) {
+            if (request->kind == VAULT_PIN)
+                sweep_mark(vault->sweep, request->studio, &ids[i]);
+            if (!durable(vault, request->studio, &ids[i]))
+                lacks_one(request, &ids[i], i);
+        }
+        sweep_leave(vault->sweep);
+    }
 }
 
 /* ---- put ---- */
@@ -155,7 +178,10 @@ static int check_put(struct vault *vault, struct vault_request *request)
         request->result = VAULT_E_ID;
         return 1;
     }
-    return durable(vault, request->studio, &request->ids[0]);
+    sweep_enter(vault->sweep);
+    bool there = durable(vault, request->studio, &request->ids[0]);
+    sweep_leave(vault->sweep);
+    return there;
 }
 
 static void sync_folders(struct vault *vault, struct put *puts, size_t n_puts)
@@ -263,17 +289,22 @@ static int run_get(struct vault *vault, struct vault_request *request)
     return 0;
 }
 
+static void not_had(struct vault_request *request, const struct block_id *id, size_t i)
+{
+    (void)id;
+    request->missing[i / 8] |= (uint8_t)(1u << (i % 8));
+}
+
 static int run_have(struct vault *vault, struct vault_request *request)
 {
     memset(request->missing, 0, (request->n_ids + 7) / 8);
-    for (size_t i = 0; i < request->n_ids; i++)
-        if (!durable(vault, request->studio, &request->ids[i]))
-            request->missing[i / 8] |= (uint8_t)(1u << (i % 8));
+    look_up(vault, request, request->ids, request->n_ids, not_had);
     return 0;
 }
 
-static void add_absent(struct vault_request *request, const struct block_id *id)
+static void add_absent(struct vault_request *request, const struct block_id *id, size_t i)
 {
+    (void)i;
     if (request->n_absent < LIMIT_MISSING_IDS)
         request->absent[request->n_absent++] = *id;
 }
@@ -292,23 +323,22 @@ static int pin_refs(struct vault *vault, struct vault_request *request, const st
 {
     _cleanup_(freep) uint8_t *data = NULL;
     const struct block_id *ids;
-    size_t size, n_ids;
+    size_t size, n_ids, n_absent = request->n_absent;
 
-    int r = durable(vault, request->studio, name)
-                ? disk_read(&vault->disk, request->studio, name, &data, &size)
-                : VAULT_E_MISSING;
+    look_up(vault, request, name, 1, add_absent);
+    if (request->n_absent > n_absent)
+        return 0;
+    int r = disk_read(&vault->disk, request->studio, name, &data, &size);
     if (r == VAULT_E_BUSY)
         return r;
     if (r) {
-        add_absent(request, name); /* a damaged one is out of the way by now: to be sent again */
+        add_absent(request, name, 0); /* a damaged one is out of the way by now: to be sent again */
         return 0;
     }
     if (refs_unpack(data, size, &ids, &n_ids))
         return VAULT_E_ID; /* there, but no refs block: sending it again would not help */
     strike_named(request, ids, n_ids);
-    for (size_t i = 0; i < n_ids && request->n_absent < LIMIT_MISSING_IDS; i++)
-        if (!durable(vault, request->studio, &ids[i]))
-            add_absent(request, &ids[i]);
+    look_up(vault, request, ids, n_ids, add_absent);
     return 0;
 }
 
@@ -409,6 +439,8 @@ void vault_submit(struct vault *vault, struct vault_request *request)
     request->result = 0;
     request->absent = NULL;
     request->n_absent = request->n_pinned = 0;
+    if (request->kind == VAULT_PIN)
+        sweep_pin(vault->sweep, request);
     pthread_mutex_lock(&vault->lock);
     CHECK(!vault->stopping);
     list_push(&vault->queue, &request->node);
@@ -417,12 +449,25 @@ void vault_submit(struct vault *vault, struct vault_request *request)
     pthread_mutex_unlock(&vault->lock);
 }
 
-/* Without memory this job's workers are refused what these name: nothing is served that should not
- * be. */
-void vault_job_refs(struct vault *vault, struct studio_id studio, const struct job_id *job,
-                    const struct block_id *refs, size_t n_refs)
+void vault_unpin(struct vault *vault, struct vault_request *request)
 {
-    (void)reach_add(vault->reach, studio, job, refs, n_refs);
+    sweep_unpin(vault->sweep, request);
+}
+
+int vault_job_refs(struct vault *vault, struct studio_id studio, const struct job_id *job,
+                   const struct block_id *refs, size_t n_refs)
+{
+    return reach_add(vault->reach, studio, job, refs, n_refs);
+}
+
+void vault_job_forget(struct vault *vault, struct studio_id studio, const struct job_id *job)
+{
+    reach_forget(vault->reach, studio, job);
+}
+
+int vault_sweep(struct vault *vault, int64_t grace_ns)
+{
+    return sweep_start(vault->sweep, grace_ns);
 }
 
 void vault_history_by(struct vault *vault, vault_history *history, void *user)
@@ -430,9 +475,9 @@ void vault_history_by(struct vault *vault, vault_history *history, void *user)
     reach_history_by(vault->reach, history, user);
 }
 
-void vault_job_history(struct vault *vault, struct studio_id studio, const struct job_id *job)
+int vault_job_history(struct vault *vault, struct studio_id studio, const struct job_id *job)
 {
-    (void)reach_history(vault->reach, studio, job);
+    return reach_history(vault->reach, studio, job);
 }
 
 /* ---- life ---- */
@@ -475,6 +520,8 @@ int vault_open(const char *folder, unsigned threads, struct vault **ret_vault)
     _cleanup_(vault_closep) struct vault *vault = TAKE_PTR(raw);
     r = reach_new(&vault->disk, &vault->reach);
     if (r == 0)
+        r = sweep_new(&vault->disk, vault->reach, &vault->sweep);
+    if (r == 0)
         r = start_workers(vault, threads);
     if (r)
         return r;
@@ -487,6 +534,7 @@ void vault_close(struct vault *vault)
 {
     if (!vault)
         return;
+    sweep_stop(vault->sweep);
     pthread_mutex_lock(&vault->lock);
     vault->stopping = true;
     pthread_cond_broadcast(&vault->work);
@@ -494,6 +542,7 @@ void vault_close(struct vault *vault)
     for (unsigned i = 0; i < vault->n_workers; i++)
         pthread_join(vault->workers[i].thread, NULL);
     free(vault->workers);
+    sweep_free(vault->sweep);
     reach_free(vault->reach);
     disk_close(&vault->disk);
     pthread_cond_destroy(&vault->work);

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <broker/vault/disk.h>
+#include <proto/base/clock.h>
 #include <proto/base/crash.h>
 
 #define PATH_SIZE 96
@@ -120,6 +121,100 @@ bool disk_has(struct disk *disk, struct studio_id studio, const struct block_id 
     char path[PATH_SIZE];
     block_path(studio, id, NULL, path);
     return fstatat(disk->root, path, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_size > 0;
+}
+
+static int64_t age_ns(const struct stat *status)
+{
+    return clock_wall_ns() - status->st_mtim.tv_sec * NS_PER_S - status->st_mtim.tv_nsec;
+}
+
+int disk_age(struct disk *disk, struct studio_id studio, const struct block_id *id,
+             int64_t *ret_age_ns, uint64_t *ret_bytes)
+{
+    char path[PATH_SIZE];
+    struct stat status;
+
+    block_path(studio, id, NULL, path);
+    if (fstatat(disk->root, path, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? VAULT_E_MISSING : VAULT_E_BUSY;
+    *ret_age_ns = age_ns(&status);
+    *ret_bytes = (uint64_t)status.st_size;
+    return 0;
+}
+
+bool disk_renew(struct disk *disk, struct studio_id studio, const struct block_id *id,
+                int64_t ripe_ns)
+{
+    char path[PATH_SIZE];
+    struct stat status;
+
+    block_path(studio, id, NULL, path);
+    if (fstatat(disk->root, path, &status, AT_SYMLINK_NOFOLLOW) < 0 || status.st_size == 0)
+        return false;
+    if (age_ns(&status) > ripe_ns || age_ns(&status) < -ripe_ns)
+        (void)utimensat(disk->root, path, NULL, AT_SYMLINK_NOFOLLOW);
+    return true;
+}
+
+void disk_remove(struct disk *disk, struct studio_id studio, const struct block_id *id)
+{
+    char path[PATH_SIZE];
+
+    block_path(studio, id, NULL, path);
+    (void)unlinkat(disk->root, path, 0);
+}
+
+static DIR *open_folder(int at, const char *path)
+{
+    int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
+
+    if (!folder)
+        closep(&fd);
+    return folder;
+}
+
+static int each_in_folder(struct disk *disk, struct studio_id studio, unsigned byte,
+                          disk_each_block *each, void *user)
+{
+    char path[PATH_SIZE], hex[2 * sizeof(struct block_id) + 1];
+    int r = 0;
+
+    snprintf(path, sizeof path, "%u/%02x", studio.value, byte);
+    DIR *folder = open_folder(disk->root, path);
+    if (!folder)
+        return 0;
+    for (struct dirent *entry; r == 0 && (entry = readdir(folder));) {
+        struct block_id id;
+
+        if (strlen(entry->d_name) != sizeof hex - 3)
+            continue;
+        snprintf(hex, sizeof hex, "%02x%s", byte, entry->d_name);
+        if (hex_decode(hex, id.bytes, sizeof id.bytes) == 0)
+            r = each(user, studio, &id);
+    }
+    closedir(folder);
+    return r;
+}
+
+int disk_each(struct disk *disk, disk_each_block *each, void *user)
+{
+    DIR *root = open_folder(disk->root, ".");
+    int r = 0;
+
+    if (!root)
+        return -errno;
+    for (struct dirent *entry; r == 0 && (entry = readdir(root));) {
+        char *end = NULL;
+        unsigned long studio = strtoul(entry->d_name, &end, 10);
+
+        if (*end || end == entry->d_name || studio > UINT32_MAX)
+            continue;
+        for (unsigned byte = 0; r == 0 && byte < 256; byte++)
+            r = each_in_folder(disk, (struct studio_id){(uint32_t)studio}, byte, each, user);
+    }
+    closedir(root);
+    return r;
 }
 
 static int read_file(struct disk *disk, const char *path, uint8_t **ret_data, size_t *ret_size)

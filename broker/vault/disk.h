@@ -32,6 +32,16 @@ int disk_open(struct disk *disk, const char *folder);
 int disk_look(struct disk *disk, const char *folder); /* for disk_has and disk_peek: as it lies */
 void disk_close(struct disk *disk);
 bool disk_has(struct disk *disk, struct studio_id studio, const struct block_id *id);
+/* The same; and its age begins anew where it is older than `ripe_ns`. */
+bool disk_renew(struct disk *disk, struct studio_id studio, const struct block_id *id,
+                int64_t ripe_ns);
+/* Its age by the wall clock; VAULT_E_MISSING. */
+int disk_age(struct disk *disk, struct studio_id studio, const struct block_id *id,
+             int64_t *ret_age_ns, uint64_t *ret_bytes);
+void disk_remove(struct disk *disk, struct studio_id studio, const struct block_id *id);
+/* Every block of every studio, a folder at a time; an answer other than 0 ends it. */
+typedef int disk_each_block(void *user, struct studio_id studio, const struct block_id *id);
+int disk_each(struct disk *disk, disk_each_block *each, void *user);
 /* Checked against the name; a damaged one is set aside, so that it can be sent again. */
 int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
               uint8_t **ret_data, size_t *ret_size);

@@ -1,9 +1,9 @@
 /* reach.c - which blocks the workers of a job may read.
  *
  * A refs block is loaded only when an id is asked for that those loaded so far do not name; most
- * reads of a job's workers are of its input, which its first refs blocks name. The names of those of
- * results that were there before a start are asked for last of all: most jobs of a long history are
- * never read again.
+ * reads of a job's workers are of its input, which its first refs blocks name. The names of those
+ * of results that were there before a start are asked for last of all: most jobs of a long history
+ * are never read again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,26 +14,28 @@
 
 struct job {
     struct job *next_in_bucket;
+    struct list in_all;
     struct list used; /* of those with loaded ids, the least recently used first */
+    unsigned users;   /* under the table's lock: the table, and whoever is at it */
     struct studio_id studio;
     struct job_id id;
     pthread_mutex_t lock; /* of what follows; taken after the table's, or alone */
     struct block_id *names;
     size_t n_names, capacity;
-    bool history;         /* more names can be had, of results after this: */
+    bool history; /* more names can be had, of results after this: */
     uint64_t history_after;
     size_t n_loaded;      /* names[0 .. n_loaded) are in `ids` */
     int broken;           /* what came of a refs block that could not be loaded */
     struct block_set ids; /* the names themselves are in it as well, once loading has begun */
 };
 
-/* Jobs live as long as the table, so that a pointer to one needs no lock. */
+/* A job lives while the table or anybody else uses it. */
 struct reach {
     struct disk *disk;
     pthread_mutex_t lock;
     struct job **buckets;
     size_t n_buckets, n_jobs;
-    struct list used;
+    struct list all, used;
     atomic_size_t n_ids;
     vault_history *history;
     void *history_user;
@@ -52,11 +54,20 @@ int reach_new(struct disk *disk, struct reach **ret_reach)
         return -ENOMEM;
     }
     reach->disk = disk;
+    list_init(&reach->all);
     list_init(&reach->used);
     pthread_mutex_init(&reach->lock, NULL);
     pthread_mutex_init(&reach->history_lock, NULL);
     *ret_reach = reach;
     return 0;
+}
+
+static void job_free(struct job *job)
+{
+    block_set_deinit(&job->ids);
+    free(job->names);
+    pthread_mutex_destroy(&job->lock);
+    free(job);
 }
 
 void reach_free(struct reach *reach)
@@ -66,10 +77,7 @@ void reach_free(struct reach *reach)
     for (size_t i = 0; i < reach->n_buckets; i++)
         for (struct job *job = reach->buckets[i], *next; job; job = next) {
             next = job->next_in_bucket;
-            block_set_deinit(&job->ids);
-            free(job->names);
-            pthread_mutex_destroy(&job->lock);
-            free(job);
+            job_free(job);
         }
     free(reach->buckets);
     pthread_mutex_destroy(&reach->history_lock);
@@ -128,11 +136,47 @@ static struct job *find_or_make(struct reach *reach, struct studio_id studio,
     job->studio = studio;
     job->id = *id;
     job->next_in_bucket = *bucket;
+    list_init(&job->in_all);
     list_init(&job->used);
+    list_push(&reach->all, &job->in_all);
+    job->users = 1;
     pthread_mutex_init(&job->lock, NULL);
     *bucket = job;
     reach->n_jobs++;
     return job;
+}
+
+/* With the table's lock held. */
+static void leave(struct reach *reach, struct job *job)
+{
+    if (--job->users > 0)
+        return;
+    list_unlink(&job->in_all);
+    list_unlink(&job->used);
+    atomic_fetch_sub(&reach->n_ids, job->ids.n);
+    job_free(job);
+}
+
+static void done_with(struct reach *reach, struct job *job)
+{
+    pthread_mutex_lock(&reach->lock);
+    leave(reach, job);
+    pthread_mutex_unlock(&reach->lock);
+}
+
+void reach_forget(struct reach *reach, struct studio_id studio, const struct job_id *id)
+{
+    pthread_mutex_lock(&reach->lock);
+    struct job *job = find(reach, studio, id);
+    if (job) {
+        struct job **at = bucket_of(reach->buckets, reach->n_buckets, id);
+        while (*at != job)
+            at = &(*at)->next_in_bucket;
+        *at = job->next_in_bucket;
+        reach->n_jobs--;
+        leave(reach, job);
+    }
+    pthread_mutex_unlock(&reach->lock);
 }
 
 /* ---- names ---- */
@@ -169,12 +213,87 @@ int reach_add(struct reach *reach, struct studio_id studio, const struct job_id 
 {
     pthread_mutex_lock(&reach->lock);
     struct job *job = find_or_make(reach, studio, id);
+    if (job)
+        job->users++;
     pthread_mutex_unlock(&reach->lock);
     if (!job)
         return -ENOMEM;
     pthread_mutex_lock(&job->lock);
     int r = add_names(job, refs, n_refs);
     pthread_mutex_unlock(&job->lock);
+    done_with(reach, job);
+    return r;
+}
+
+/* Names that are only had by asking: they are given, and not kept. */
+static int each_of_history(struct reach *reach, const struct job *job, uint64_t after,
+                           reach_each_name *each, void *user)
+{
+    uint64_t before;
+    int r = 0;
+
+    do {
+        _cleanup_(freep) struct block_id *refs = NULL;
+        size_t n_refs = 0;
+
+        before = after;
+        pthread_mutex_lock(&reach->history_lock);
+        int read = reach->history(reach->history_user, &job->id, &after, &refs, &n_refs);
+        pthread_mutex_unlock(&reach->history_lock);
+        if (read)
+            return each(user, job->studio, &job->id, NULL);
+        for (size_t i = 0; i < n_refs && r == 0; i++)
+            r = each(user, job->studio, &job->id, &refs[i]);
+    } while (r == 0 && after != before);
+    return r;
+}
+
+/* Copied a few at a time, so that nobody waits for a reader of files. */
+static int each_of_job(struct reach *reach, struct job *job, reach_each_name *each, void *user)
+{
+    struct block_id names[64];
+    int r = 0;
+
+    /* What others ask for meanwhile is among the names by the time these are read. */
+    pthread_mutex_lock(&job->lock);
+    bool history = job->history;
+    uint64_t after = job->history_after;
+    pthread_mutex_unlock(&job->lock);
+
+    for (size_t from = 0, n = 1; r == 0 && n > 0; from += n) {
+        pthread_mutex_lock(&job->lock);
+        n = job->n_names > from ? job->n_names - from : 0;
+        n = n < ARRAY_SIZE(names) ? n : ARRAY_SIZE(names);
+        if (n > 0)
+            memcpy(names, job->names + from, n * sizeof *names);
+        pthread_mutex_unlock(&job->lock);
+        for (size_t i = 0; i < n && r == 0; i++)
+            r = each(user, job->studio, &job->id, &names[i]);
+    }
+    return r == 0 && history ? each_of_history(reach, job, after, each, user) : r;
+}
+
+/* New ones come at the end of the list, and one that is in use stays in it. */
+int reach_each(struct reach *reach, reach_each_name *each, void *user)
+{
+    struct job *job = NULL;
+    int r = 0;
+
+    while (r == 0) {
+        pthread_mutex_lock(&reach->lock);
+        struct list *next = job ? job->in_all.next : reach->all.next;
+        struct job *after = next == &reach->all ? NULL : list_entry(next, struct job, in_all);
+        if (after)
+            after->users++;
+        if (job)
+            leave(reach, job);
+        pthread_mutex_unlock(&reach->lock);
+        job = after;
+        if (!job)
+            return 0;
+        r = each_of_job(reach, job, each, user);
+    }
+    done_with(reach, job);
     return r;
 }
 
@@ -300,6 +419,7 @@ int reach_check(struct reach *reach, struct studio_id studio, const struct job_i
     if (job) {
         list_unlink(&job->used);
         list_push(&reach->used, &job->used);
+        job->users++;
     }
     pthread_mutex_unlock(&reach->lock);
     if (!job)
@@ -310,5 +430,6 @@ int reach_check(struct reach *reach, struct studio_id studio, const struct job_i
     pthread_mutex_unlock(&job->lock);
     if (atomic_load(&reach->n_ids) > REACH_IDS_MAX)
         make_room(reach, job);
+    done_with(reach, job);
     return r;
 }

@@ -1,4 +1,5 @@
-/* reach.h - which blocks the workers of a job may read; private to broker/vault.
+/* reach.h - which blocks jobs refer to: what their workers may read, and what is kept; private to
+ * broker/vault.
  *
  * Shape:   per job the names of its refs blocks, kept; and the ids in them, loaded when first asked
  *          for and dropped, least recently used job first, past REACH_IDS_MAX in all.
@@ -25,5 +26,11 @@ void reach_history_by(struct reach *reach, vault_history *history, void *user);
 int reach_history(struct reach *reach, struct studio_id studio, const struct job_id *job);
 int reach_add(struct reach *reach, struct studio_id studio, const struct job_id *job,
               const struct block_id *refs, size_t n_refs);
+void reach_forget(struct reach *reach, struct studio_id studio, const struct job_id *job);
+/* The refs blocks of every job there is and of those that come meanwhile, which may be named more
+ * than once; an answer other than 0 ends it. */
+typedef int reach_each_name(void *user, struct studio_id studio, const struct job_id *job,
+                            const struct block_id *name); /* NULL: what else there is is not known */
+int reach_each(struct reach *reach, reach_each_name *each, void *user);
 int reach_check(struct reach *reach, struct studio_id studio, const struct job_id *job,
                 const struct block_id *id);

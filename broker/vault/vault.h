@@ -4,6 +4,9 @@
  * is acknowledged when the block, and its name, are durable; syncs are shared by what arrives
  * together. A block read back is checked against its name: a damaged one is never served.
  *
+ * A block is kept while a job or a pin refers to it, and for the grace after it was put or had last.
+ * What is neither, the sweeper removes, some hours later.
+ *
  * Shape:   N worker threads; requests by vault_submit from one thread (the bulk thread, or the
  *          control thread: each has a queue of completions of its own, see struct vault_port).
  * Owns:    a request is the caller's until its completion; `data` is taken over and freed.
@@ -55,6 +58,7 @@ struct vault_request {
     struct block_id *absent; /* PIN: up to LIMIT_MISSING_IDS of them, the caller's to free */
     size_t n_absent;
     size_t n_pinned; /* refs blocks that are done with, while the vault has it */
+    struct list pinned; /* PIN: from vault_submit to vault_unpin */
     int result;
 };
 
@@ -67,15 +71,24 @@ void vault_port_free(struct vault_port *port);
 int vault_port_fd(struct vault_port *port); /* an eventfd */
 void vault_submit(struct vault *vault, struct vault_request *request);
 struct vault_request *vault_completed(struct vault_port *port); /* NULL: none waits */
-/* What a job (its submission and its results) refers to, for reads by its workers: refs blocks by
- * name. Told at acceptance and at each commit, and of submissions at recovery. Any thread. */
-/* What a job's results referred to before the vault was opened is asked for when a worker wants what
- * nothing else names. `history` gives some names of results after *after, which it moves; where it
- * does not, there are no more. Called in the vault's threads, one call at a time; *ret_refs are the
- * caller's to free. Other than 0: the reader is to ask again. Told before the first request. */
+/* A PIN holds what it names from vault_submit on, also where it was answered with a no: until this,
+ * which comes after vault_job_refs has taken over, and before the request's memory goes. */
+void vault_unpin(struct vault *vault, struct vault_request *request);
+/* What a job (its submission and its attempts) refers to: refs blocks by name. Its workers may read
+ * it, and it is kept. Told at acceptance and with each attempt, and of submissions at recovery. Any
+ * thread. -ENOMEM. */
+int vault_job_refs(struct vault *vault, struct studio_id studio, const struct job_id *job,
+                   const struct block_id *refs, size_t n_refs);
+/* What a job's attempts referred to before the vault was opened is asked for when a worker wants what
+ * nothing else names, and by the sweeper. `history` gives some names of attempts after *after, which
+ * it moves; where it does not, there are no more. Called in the vault's threads, one call at a time;
+ * *ret_refs are the caller's to free. Other than 0: the reader is to ask again. Told before the first
+ * request. */
 typedef int vault_history(void *user, const struct job_id *job, uint64_t *after,
                           struct block_id **ret_refs, size_t *ret_n);
 void vault_history_by(struct vault *vault, vault_history *history, void *user);
-void vault_job_history(struct vault *vault, struct studio_id studio, const struct job_id *job);
-void vault_job_refs(struct vault *vault, struct studio_id studio, const struct job_id *job,
-                    const struct block_id *refs, size_t n_refs);
+int vault_job_history(struct vault *vault, struct studio_id studio, const struct job_id *job);
+/* The job is gone, durably. */
+void vault_job_forget(struct vault *vault, struct studio_id studio, const struct job_id *job);
+/* Once, when all jobs are told: from here on unreferenced blocks past their grace are removed. */
+int vault_sweep(struct vault *vault, int64_t grace_ns);

@@ -24,6 +24,7 @@ static void job_invent(struct world *world, uint32_t studio, struct sim_job *job
     *job = (struct sim_job){.studio = {studio + 1}, .priority = (int32_t)sim_random(world, 3)};
     job->id.bytes[0] = (uint8_t)world->n_jobs;
     job->id.bytes[1] = (uint8_t)sim_random(world, 256);
+    job->id.bytes[2] = 1; /* an id of zeroes is none */
     job->n_steps = 1 + (uint32_t)sim_random(world, STEPS);
     job->max_workers = sim_random(world, 4) ? 0 : 1 + (uint32_t)sim_random(world, 4);
     job->poison = sim_chance(world, 5);
@@ -176,6 +177,41 @@ static void request_send(struct world *world, uint32_t studio, const struct sim_
         space_deinit(&spaces[i]);
 }
 
+/* Some results of a job are home, mostly as they are: sometimes one that a retry has overtaken, and
+ * sometimes said twice. */
+static void deliver(struct world *world, uint32_t studio)
+{
+    uint32_t number = (uint32_t)sim_random(world, world->n_jobs);
+    const struct sim_job *job = &world->jobs[number];
+    struct delivered_run runs[STEPS * TASKS];
+    struct event event = {.kind = EVENT_DELIVERED, .cookie = OPERATOR_COOKIE};
+    bool all = sim_random(world, 2);
+
+    event.delivered.studio.value = studio + 1;
+    event.delivered.job = job->id;
+    event.delivered.runs = runs;
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        for (uint32_t j = 0; j < job->steps[i].n_now; j++) {
+            const struct task_model *task = &world->model[number][i][j];
+
+            if (!task->done && !task->has_older)
+                continue;
+            if (!all && sim_random(world, 3))
+                continue;
+            runs[event.delivered.n_runs++] = (struct delivered_run){
+                .range = {i, j, j},
+                .floor = task->has_older && (!task->done || sim_random(world, 4) == 0)
+                             ? task->older_floor
+                             : task->result_floor};
+        }
+    world_event(world, &event);
+    if (sim_chance(world, 4)) {
+        world_event(world, &event);
+        CHECK(world->outbox.effects[0].kind == EFFECT_REPLY &&
+              world->outbox.effects[0].reply.tasks == 0);
+    }
+}
+
 void studio_run(struct world *world, uint32_t number)
 {
     struct sim_studio *studio = &world->studios[number];
@@ -190,7 +226,10 @@ void studio_run(struct world *world, uint32_t number)
         studio->next_ns = INT64_MAX;
         return;
     }
-    if (studio->last.id.bytes[0] && sim_chance(world, 6)) {
+    if (world->n_jobs > 0 && sim_random(world, 3) == 0)
+        deliver(world, number);
+    if (studio->last.id.bytes[0] && sim_chance(world, 6) &&
+        world->now_ns - studio->last_ns < (RETAIN_REQUESTS_S - 20) * SECOND) {
         request_send(world, number, &studio->last);
         return;
     }
@@ -228,6 +267,7 @@ void studio_answered(struct world *world, const struct effect *effect)
         world->jobs[request->job].accepted = true;
     }
     studio->last = *request;
+    studio->last_ns = world->now_ns;
     studio->last_code = effect->code;
     studio->last_tasks = effect->reply.tasks;
     request->open = false;

@@ -105,6 +105,8 @@ static void check_attempt(struct world *world, const struct record *record)
     if (record->attempt.class == CLASS_WORKER_LOST)
         check_once(world, record); /* however often its worker was silent */
     if (record->attempt.class == CLASS_OK) {
+        task->delivered = false;
+        task->result_floor = lease->floor;
         task->done = true; /* and never a second one at this floor */
         task->failed = false;
         world->results++;
@@ -154,8 +156,12 @@ static void check_change(struct world *world, const struct record *record)
         CHECK(record->change.floor > task->floor);
         task->floor = record->change.floor;
         task->failed = false;
+        if (record->change.change == CHANGE_RETRY && task->done) {
+            task->has_older = true;
+            task->older_floor = task->result_floor;
+        }
         if (record->change.change == CHANGE_RETRY)
-            task->done = task->cancelled = task->left_out = false;
+            task->done = task->cancelled = task->left_out = task->delivered = false;
         else if (record->change.change == CHANGE_LEAVE_OUT)
             task->left_out = !task->done, task->cancelled = false;
         else
@@ -181,10 +187,11 @@ static void check_tend(struct world *world, const struct record *record)
         worker->pool = record->tend.text;
         return;
     case TEND_ASIDE:
-        CHECK(record->wall_s >= worker->aside_until_wall_s); /* never while it is */
-        check_guilty(worker);
-        if (!world->replaying)
+        CHECK(world->wall_most_s >= worker->aside_until_wall_s); /* never while it is */
+        if (!world->replaying) { /* attempts of a job that is gone are, too */
+            check_guilty(worker);
             check_half(world);
+        }
         worker->aside_until_wall_s = record->tend.until_wall_s;
         world->asides++;
         return;
@@ -206,7 +213,8 @@ void check_effect(const struct world *world, const struct effect *effect)
     bool pooled = worker->pool && *worker->pool;
 
     CHECK(!worker->drained);
-    CHECK(worker->aside_until_wall_s <= world->now_ns / SECOND);
+    CHECK(worker->aside_until_wall_s <= world->wall_most_s);
+    CHECK(!world->job_model[sim_job_number(world, &effect->lease.job)].gone);
     CHECK(pooled == job->pooled && (!pooled || strcmp(worker->pool, "a") == 0));
 }
 
@@ -217,8 +225,13 @@ void check_verdicts(const struct world *world, const struct event *event)
         const struct lease_id *id = &effect->lease;
         const struct inventory_item *item = event->inventory.items;
 
-        if (effect->kind != EFFECT_VERDICT || effect->verdict.mark_only ||
-            effect->verdict.verdict != VERDICT_DROP)
+        if (effect->kind != EFFECT_VERDICT || effect->verdict.mark_only)
+            continue;
+        if (world->job_model[sim_job_number(world, &id->job)].gone) {
+            CHECK(effect->verdict.verdict == VERDICT_DROP);
+            continue;
+        }
+        if (effect->verdict.verdict != VERDICT_DROP)
             continue;
         while (memcmp(&item->lease, id, sizeof(*id)) != 0)
             item++;
@@ -282,8 +295,85 @@ void check_frames(struct world *world, const struct sim_request *request)
         }
 }
 
-void check_record(struct world *world, const struct record *record)
+static void check_delivered(struct world *world, const struct record *record)
 {
+    const struct task_range *range = &record->delivered.range;
+    struct task_model *tasks = world->model[sim_job_number(world, &record->job)][range->step];
+    unsigned n = 0;
+
+    for (uint64_t i = range->first; i <= range->last; i++)
+        if (tasks[i].done && tasks[i].result_floor == record->delivered.floor) {
+            n += !tasks[i].delivered;
+            tasks[i].delivered = true;
+        }
+    CHECK(n > 0); /* what is no news makes no record */
+    world->delivered += n;
+}
+
+/* Never before its time, which is the time that has passed, whatever the clock says. */
+static void check_forget(struct world *world, const struct record *record, int64_t at_ns)
+{
+    const uint32_t number = sim_job_number(world, &record->job);
+    const struct sim_job *job = &world->jobs[number];
+    struct job_model *model = &world->job_model[number];
+    uint32_t done = 0, delivered = 0;
+
+    for (uint32_t i = 0; i < WORKERS; i++)
+        world->worker_model[i].n_failed = 0;
+    if (world->replaying) {
+        model->gone = true;
+        return;
+    }
+    CHECK(!model->gone);
+    model->gone = true;
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        for (uint32_t j = 0; j < job->steps[i].n_now; j++) {
+            done += world->model[number][i][j].done;
+            delivered += world->model[number][i][j].delivered;
+        }
+    int64_t span_s = done > 0 && done == delivered ? RETAIN_DELIVERED_S : RETAIN_S;
+
+    CHECK(at_ns - model->last_ns >= (span_s - 2 - (int64_t)world->leaps) * SECOND);
+    model->last_ns = at_ns;
+    world->forgotten++;
+}
+
+static void check_unask(struct world *world, const struct record *record, int64_t at_ns)
+{
+    struct job_model *model = &world->job_model[sim_job_number(world, &record->job)];
+
+    for (uint32_t i = 0; i < WORKERS; i++)
+        world->worker_model[i].n_failed = 0;
+    CHECK(model->gone);
+    CHECK(world->replaying ||
+          at_ns - model->last_ns >= (RETAIN_REQUESTS_S - 2 - (int64_t)world->leaps) * SECOND);
+    world->unasked++;
+}
+
+void check_unknown(const struct world *world, const struct event *event, bool gone)
+{
+    for (size_t i = 0; gone && i < world->outbox.n_effects; i++) {
+        const struct effect *effect = &world->outbox.effects[i];
+
+        CHECK(effect->kind != EFFECT_REPLY || effect->reply.repeated ||
+              effect->code == CODE_UNKNOWN);
+    }
+    (void)event;
+}
+
+void check_record(struct world *world, const struct record *record, int64_t at_ns)
+{
+    if (record->kind == RECORD_DELIVERED)
+        check_delivered(world, record);
+    if (record->kind == RECORD_FORGET)
+        check_forget(world, record, at_ns);
+    if (record->kind == RECORD_UNASK)
+        check_unask(world, record, at_ns);
+    world->leaps += record->kind == RECORD_CLOCK && !world->replaying;
+    if (record->kind == RECORD_JOB || record->kind == RECORD_ATTEMPT ||
+        record->kind == RECORD_CHANGE || record->kind == RECORD_EDIT ||
+        record->kind == RECORD_DELIVERED || (record->kind == RECORD_FORGET && world->replaying))
+        world->job_model[sim_job_number(world, &record->job)].last_ns = at_ns;
     if (record->kind == RECORD_JOB)
         check_job(world, record);
     if (record->kind == RECORD_EDIT)
@@ -345,9 +435,20 @@ void check_end(struct world *world)
     check_restored(world);
     for (uint32_t i = 0; i < world->n_jobs; i++) {
         const struct sim_job *job = &world->jobs[i];
+        uint64_t delivered = 0;
         struct job_view view;
 
+        if (world->job_model[i].gone) {
+            CHECK(!core_job(world->core, &job->id, &view));
+            continue;
+        }
         CHECK(core_job(world->core, &job->id, &view)); /* none that was accepted is lost */
+        CHECK(view.until_wall_s == 0 ||
+              view.until_wall_s + 3 * FORGET_EVERY_S >= world_wall_s(world)); /* nor left over */
+        for (uint32_t j = 0; j < job->n_steps; j++)
+            for (uint32_t k = 0; k < job->steps[j].n_now; k++)
+                delivered += world->model[i][j][k].delivered;
+        CHECK(view.delivered == delivered);
         for (uint32_t j = 0; j < job->n_steps; j++)
             for (uint32_t k = 0; k < job->steps[j].n_now; k++)
                 check_task(world, i, j, k);

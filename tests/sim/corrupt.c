@@ -91,6 +91,7 @@ enum kind {
     DEMAND,
     QUEUE,
     STUDIO,
+    ASKED,
     ITEMS,
     WORDS
 };
@@ -111,6 +112,7 @@ static void regions_of_job(struct job *job)
         for (unsigned state = 0; state < TASK_STATES_COUNT; state++)
             region(WORDS, step->bits[state].words, bitmap_words(step->n_tasks) * 8);
         region(WORDS, step->left.words, bitmap_words(step->n_tasks) * 8);
+        region(WORDS, step->delivered.words, bitmap_words(step->n_tasks) * 8);
         region(WORDS, step->floors.runs, step->floors.n * sizeof(*step->floors.runs));
     }
     list_each(link, &job->tasks)
@@ -155,6 +157,9 @@ static void regions_find(struct core *core)
     region(ITEMS, core->jobs, core->n_jobs * sizeof(void *));
     for (size_t i = 0; i < core->n_jobs; i++)
         regions_of_job(core->jobs[i]);
+    list_each(link, &core->gone)
+        region(ASKED, container_of(link, struct asked, gone), sizeof(struct asked));
+    region(ITEMS, core->expiries.items, core->expiries.n * sizeof(void *));
     regions_of_fleet(&core->fleet);
     for (size_t i = 0; i < core->n_studios; i++)
         region(STUDIO, core->all_studios[i], sizeof(struct studio));

@@ -37,6 +37,9 @@ enum plant {
     PLANT_COMMIT_STALE,    /* a result counts whatever its floor */
     PLANT_DROP_EPOCH,      /* leases of an earlier life are taken for those of this one */
     PLANT_ADOPT_NOTHING,   /* after a restart what runs is told to stop */
+    PLANT_TRUST_CLOCK,     /* a clock that was set is believed */
+    PLANT_DELIVER_STALE,   /* a result that a retry overtook counts as delivered */
+    PLANT_BLAME_ON,        /* what was counted from a job that is gone still counts */
     PLANT_SEND_EARLY,      /* what is said does not wait for its records to be durable */
     PLANTS,
 };
@@ -65,6 +68,9 @@ static const char *const names[] = {
     [PLANT_COMMIT_STALE] = "commit stale",
     [PLANT_DROP_EPOCH] = "drop epoch",
     [PLANT_ADOPT_NOTHING] = "adopt nothing",
+    [PLANT_TRUST_CLOCK] = "trust clock",
+    [PLANT_DELIVER_STALE] = "deliver stale",
+    [PLANT_BLAME_ON] = "blame on",
     [PLANT_SEND_EARLY] = "send early",
 };
 enum { SEEDS = 400, SEEDS_UNBROKEN = 50 };
@@ -108,6 +114,28 @@ PLANT(lease_ask_back, (struct core * core, struct lease *lease), (core, lease), 
       lease->id.attempt)
 PLANT(aside_forget, (struct worker * worker), (worker), PLANT_FORGIVE_NOTHING,
       worker->streak.number)
+
+PLANT(asides_pardon, (struct core * core), (core), PLANT_BLAME_ON, core->sequence)
+
+void __real_clock_run(struct core *core);
+void __wrap_clock_run(struct core *core);
+void __wrap_clock_run(struct core *core)
+{
+    if (planted != PLANT_TRUST_CLOCK)
+        __real_clock_run(core);
+}
+
+uint64_t __real_step_deliver(struct step *step, uint64_t first, uint64_t last, uint32_t floor,
+                             bool mark);
+uint64_t __wrap_step_deliver(struct step *step, uint64_t first, uint64_t last, uint32_t floor,
+                             bool mark);
+uint64_t __wrap_step_deliver(struct step *step, uint64_t first, uint64_t last, uint32_t floor,
+                             bool mark)
+{
+    bool stale = broken(PLANT_DELIVER_STALE, first + last);
+
+    return __real_step_deliver(step, first, last, stale ? UINT32_MAX : floor, mark);
+}
 
 bool __real_lease_take(struct core *core, struct lease *lease, uint32_t cards);
 bool __wrap_lease_take(struct core *core, struct lease *lease, uint32_t cards);

@@ -65,7 +65,7 @@ static bool over(const struct world *world)
     if (!settled(world))
         return false;
     for (uint32_t i = 0; i < world->n_jobs; i++)
-        for (uint32_t j = 0; j < world->jobs[i].n_steps; j++)
+        for (uint32_t j = 0; !world->job_model[i].gone && j < world->jobs[i].n_steps; j++)
             for (uint32_t k = 0; k < world->jobs[i].steps[j].n_now; k++)
                 if (!check_explained(world, i, j, k))
                     return false;
@@ -97,12 +97,14 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace)
     if (verbose)
         printf("seed=%llu events=%llu records=%zu jobs=%u results=%llu crashes=%llu cuts=%llu "
                "adopted=%llu notes=%llu parked=%llu stale=%llu already=%llu tends=%llu "
-               "asides=%llu edits=%llu\n",
+               "asides=%llu edits=%llu delivered=%llu forgotten=%llu unasked=%llu leaps=%llu\n",
                (unsigned long long)seed, (unsigned long long)world->events, world->n_records,
                world->n_jobs, (unsigned long long)world->results,
                (unsigned long long)world->crashes, (unsigned long long)world->cuts,
                (unsigned long long)world->adopted, (unsigned long long)world->notes,
                (unsigned long long)world->parked, (unsigned long long)world->stale,
                (unsigned long long)world->already, (unsigned long long)world->tends,
-               (unsigned long long)world->asides, (unsigned long long)world->edits);
+               (unsigned long long)world->asides, (unsigned long long)world->edits,
+               (unsigned long long)world->delivered, (unsigned long long)world->forgotten,
+               (unsigned long long)world->unasked, (unsigned long long)world->leaps);
 }

@@ -15,6 +15,8 @@
 
 enum { JOBS = 12, STEPS = 3, TASKS = 40, STUDIOS = 3, WORKERS = 6, HELD = 64, CARDS = 4 };
 #define SECOND 1000000000LL
+/* How long what is over is kept here; how far off a clock must be to have been set. */
+enum { RETAIN_S = 60, RETAIN_DELIVERED_S = 20, RETAIN_REQUESTS_S = 90, FORGET_EVERY_S = 30, SLACK_S = 2 };
 
 struct sim_step {
     uint32_t n_tasks, per; /* as submitted */
@@ -63,6 +65,7 @@ struct sim_studio {
     struct sim_request last; /* answered: sent again now and then */
     enum code last_code;
     uint64_t last_tasks;
+    int64_t last_ns;
     int64_t next_ns;
     uint64_t requests;
 };
@@ -111,8 +114,15 @@ struct sim_message {
 };
 
 struct task_model {
-    uint32_t floor;
-    bool done, cancelled, failed, left_out;
+    uint32_t floor, result_floor, older_floor; /* older: of a result that a retry overtook */
+    bool done, cancelled, failed, left_out, delivered, has_older;
+};
+
+/* What the records say of a job's end. */
+struct job_model {
+    int64_t last_ns; /* of its last record */
+    bool gone;       /* forgotten; also where the store has nothing of it any more */
+    bool buried;     /* so, durably */
 };
 
 /* What the records say of a worker. */
@@ -139,7 +149,11 @@ struct world {
     uint32_t epoch;
     struct outbox outbox;
     struct record *records;
-    size_t n_records, n_durable, records_capacity;
+    int64_t *record_ns; /* when each was made */
+    size_t n_records, n_durable, records_capacity, record_ns_capacity;
+    int64_t wall_ahead_s; /* of the time there is */
+    int64_t wall_most_s;  /* the latest that any event said: what was over then is over */
+    uint64_t leaps;
     struct sim_effect {
         struct effect effect;
         size_t after;
@@ -154,11 +168,13 @@ struct world {
     struct sim_worker workers[WORKERS];
     struct task_model model[JOBS][STEPS][TASKS];
     struct worker_model worker_model[WORKERS];
+    struct job_model job_model[JOBS];
     int64_t operator_ns;
     uint64_t operator_requests;
     uint32_t floors[JOBS]; /* of the jobs */
     uint64_t edits;
     uint64_t events, crashes, cuts, results, stale, already, adopted, notes, parked, tends, asides;
+    uint64_t delivered, forgotten, unasked;
 };
 
 uint64_t sim_random(struct world *world, uint64_t below);
@@ -171,7 +187,8 @@ void world_event(struct world *world, struct event *event);
 void world_sync(struct world *world);  /* records become durable, effects leave */
 void world_crash(struct world *world); /* without what was not synced */
 extern bool world_sends_early;         /* a plant: whatever waits for a sync has left already */
-struct core *world_replay(const struct world *world, size_t n_records);
+struct core *world_replay(const struct world *world, size_t n_records); /* as the store has them */
+int64_t world_wall_s(const struct world *world);
 void world_send(struct world *world, uint32_t worker, const struct event *event);
 bool world_run(struct world *world); /* one more thing happens; false: nothing will */
 void space_fill(uint32_t n_tasks, uint32_t n_submitted, struct space *space);
@@ -199,7 +216,9 @@ void world_trace(const struct world *world, uint32_t worker, const char *what,
 void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace);
 
 /* check.c */
-void check_record(struct world *world, const struct record *record);
+void check_record(struct world *world, const struct record *record, int64_t at_ns);
+/* A job that was forgotten before the event is unknown. */
+void check_unknown(const struct world *world, const struct event *event, bool gone);
 /* What a worker still does is not taken from it without a reason. */
 void check_verdicts(const struct world *world, const struct event *event);
 void check_effect(const struct world *world, const struct effect *effect);

@@ -114,20 +114,112 @@ static void apply(const struct world *world, struct core *core, const struct rec
     core_apply(core, &record);
 }
 
+static struct core *core_made(const struct world *world, uint64_t seed)
+{
+    struct core_config config = {.epoch = world->epoch,
+                                 .seed = seed,
+                                 .retain_s = RETAIN_S,
+                                 .retain_delivered_s = RETAIN_DELIVERED_S,
+                                 .retain_requests_s = RETAIN_REQUESTS_S,
+                                 .forget_every_s = FORGET_EVERY_S,
+                                 .clock_slack_s = SLACK_S};
+
+    return core_new(&config);
+}
+
+/* What the store deletes: of a job that is forgotten all but its requests, of one that is not even
+ * remembered those, and all but the last word of that. */
+struct kept {
+    bool forgotten[JOBS], unasked[JOBS];
+    size_t last_unask;
+};
+
+static struct kept kept_of(const struct world *world, size_t n_records)
+{
+    struct kept kept = {.last_unask = SIZE_MAX};
+
+    for (size_t i = 0; i < n_records; i++) {
+        const struct record *record = &world->records[i];
+
+        if (record->kind == RECORD_FORGET)
+            kept.forgotten[record->job.bytes[0]] = true;
+        if (record->kind == RECORD_UNASK) {
+            kept.unasked[record->job.bytes[0]] = true;
+            kept.last_unask = i;
+        }
+    }
+    return kept;
+}
+
+static bool is_kept(const struct kept *kept, const struct record *record, size_t i)
+{
+    static const struct job_id none;
+    uint8_t job = record->job.bytes[0];
+
+    if (memcmp(&record->job, &none, sizeof(none)) == 0)
+        return true;
+    switch (record->kind) {
+    case RECORD_UNASK:
+        return i == kept->last_unask;
+    case RECORD_FORGET:
+    case RECORD_REQUEST:
+        return !kept->unasked[job];
+    default:
+        return !kept->forgotten[job] && !kept->unasked[job];
+    }
+}
+
 struct core *world_replay(const struct world *world, size_t n_records)
 {
-    struct core_config config = {.epoch = world->epoch, .seed = world->seed + world->epoch};
-    struct core *core = core_new(&config);
+    struct core *core = core_made(world, world->seed + world->epoch);
+    struct kept kept = kept_of(world, n_records);
 
     for (size_t i = 0; i < n_records; i++)
-        apply(world, core, &world->records[i]);
+        if (is_kept(&kept, &world->records[i], i))
+            apply(world, core, &world->records[i]);
     return core;
+}
+
+/* The store deletes what it may; who is durably gone stays gone. */
+static void records_prune(struct world *world)
+{
+    struct kept kept = kept_of(world, world->n_records);
+    size_t n = 0;
+
+    for (size_t i = 0; i < world->n_records; i++) {
+        const struct record *record = &world->records[i];
+
+        if (record->kind == RECORD_FORGET)
+            world->job_model[record->job.bytes[0]].buried = true;
+        if (!is_kept(&kept, record, i))
+            continue;
+        world->record_ns[n] = world->record_ns[i];
+        world->records[n++] = *record;
+    }
+    world->n_records = world->n_durable = n;
+}
+
+int64_t world_wall_s(const struct world *world)
+{
+    return world->now_ns / SECOND + world->wall_ahead_s;
+}
+
+static const struct job_id *event_job(const struct event *event)
+{
+    return event->kind == EVENT_VERB        ? &event->verb.job
+           : event->kind == EVENT_EDIT      ? &event->edit.job
+           : event->kind == EVENT_DELIVERED ? &event->delivered.job
+                                            : NULL;
 }
 
 void world_event(struct world *world, struct event *event)
 {
     event->now_ns = world->now_ns;
-    event->wall_s = world->now_ns / SECOND;
+    event->wall_s = world_wall_s(world);
+    if (event->wall_s > world->wall_most_s)
+        world->wall_most_s = event->wall_s;
+    const struct job_id *job = event_job(event);
+    bool gone = job && world->job_model[sim_job_number(world, job)].gone;
     outbox_clear(&world->outbox);
     core_step(world->core, event, &world->outbox);
     world->events++;
@@ -136,8 +228,11 @@ void world_event(struct world *world, struct event *event)
     for (size_t i = 0; i < world->outbox.n_records; i++) {
         world->records = grown(world->records, world->n_records, &world->records_capacity,
                                sizeof(*world->records));
+        world->record_ns = grown(world->record_ns, world->n_records, &world->record_ns_capacity,
+                                 sizeof(*world->record_ns));
+        world->record_ns[world->n_records] = world->now_ns;
         world->records[world->n_records++] = world->outbox.records[i];
-        check_record(world, &world->outbox.records[i]);
+        check_record(world, &world->outbox.records[i], world->now_ns);
         apply(world, world->restored, &world->outbox.records[i]);
     }
     for (size_t i = 0; i < world->outbox.n_effects; i++) {
@@ -147,6 +242,7 @@ void world_event(struct world *world, struct event *event)
         world->waiting[world->n_waiting].effect = world->outbox.effects[i];
         world->waiting[world->n_waiting++].after = before + world->outbox.effects_after[i];
     }
+    check_unknown(world, event, gone);
     if (event->kind == EVENT_INVENTORY)
         check_verdicts(world, event);
     core_audit(world->core);
@@ -250,12 +346,18 @@ void world_crash(struct world *world)
     if (world_sends_early)
         world_sync(world);
     world->n_durable = durable;
+    if (world->n_durable == world->n_records)
+        check_restored(world);
     core_free(world->core);
     core_free(world->restored);
     world->n_records = world->n_durable;
+    records_prune(world);
     world->n_waiting = 0;
     memset(world->model, 0, sizeof(world->model));
     memset(world->worker_model, 0, sizeof(world->worker_model));
+    for (uint32_t i = 0; i < JOBS; i++)
+        world->job_model[i] = (struct job_model){.gone = world->job_model[i].buried,
+                                                 .buried = world->job_model[i].buried};
     for (uint32_t i = 0; i < WORKERS;
          i++) /* a restart holds what was noted, for as long as it says */
         world->workers[i].cut = false;
@@ -264,7 +366,7 @@ void world_crash(struct world *world)
 
     world->replaying = true;
     for (size_t i = 0; i < world->n_records; i++)
-        check_record(world, &world->records[i]);
+        check_record(world, &world->records[i], world->record_ns[i]);
     world->replaying = false;
     world->results = results;
     world->epoch++;
@@ -361,6 +463,8 @@ bool world_run(struct world *world)
     }
     if (sim_chance(world, 1500))
         world_cut(world);
+    if (sim_chance(world, 3000)) /* somebody sets the clock, or sets it right */
+        world->wall_ahead_s = world->wall_ahead_s ? 0 : 100 + (int64_t)sim_random(world, 100000);
     if (next != SIZE_MAX && world->messages[next].at_ns <= world->now_ns)
         deliver(world, next);
     for (uint32_t i = 0; i < WORKERS; i++)
@@ -383,15 +487,13 @@ bool world_run(struct world *world)
 
 void world_init(struct world *world, uint64_t seed)
 {
-    struct core_config config = {.epoch = 1};
-
     memset(world, 0, sizeof(*world));
     world->seed = world->random = seed;
     world->epoch = 1;
     world->now_ns = SECOND;
     world->ends_ns = INT64_MAX;
-    world->core = core_new(&config);
-    world->restored = core_new(&config);
+    world->core = core_made(world, 0);
+    world->restored = core_made(world, 0);
     core_recovered(world->core, world->now_ns);
     outbox_init(&world->outbox);
     for (uint32_t i = 0; i < WORKERS; i++)
@@ -407,6 +509,7 @@ void world_deinit(struct world *world)
     core_free(world->restored);
     outbox_deinit(&world->outbox);
     free(world->records);
+    free(world->record_ns);
     free(world->waiting);
     free(world->messages);
 }

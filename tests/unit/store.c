@@ -770,6 +770,85 @@ static void a_reader_that_stays_does_not_hold_up_commits(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+struct counted {
+    unsigned forgotten, others;
+};
+
+static int count_record(void *user, const struct record *record)
+{
+    struct counted *counted = user;
+
+    if (record->kind == RECORD_FORGET)
+        counted->forgotten++;
+    else
+        counted->others++;
+    return 0;
+}
+
+static int count_row(void *user, const struct attempt_row *row)
+{
+    (void)row;
+    ++*(unsigned *)user;
+    return 0;
+}
+
+static unsigned rows_left(struct store_reader *reader)
+{
+    struct job_id job = job_of(1);
+    unsigned n = 0;
+
+    assert_int_equal(store_history(reader, &job, 0, 10000, count_row, &n), 0);
+    return n;
+}
+
+/* In the child: a job of many rows, and its end; killed while the rows go. */
+static _Noreturn void forget_many(uint64_t n)
+{
+    struct record forget = {
+        .kind = RECORD_FORGET, .sequence = n + 1, .wall_s = 2000, .job = job_of(1)};
+    struct store *store = NULL;
+
+    if (store_open(folder, &store))
+        _exit(1);
+    for (uint64_t i = 1; i <= n; i++) {
+        struct record record = attempt_record(i, i, 0, i % 3 ? CLASS_OK : CLASS_RENDERER);
+        if (store_submit(store, i, &record, 1))
+            _exit(2);
+    }
+    if (store_submit(store, n + 1, &forget, 1))
+        _exit(3);
+    wait_for(store, n + 1);
+    kill(getpid(), SIGKILL);
+    _exit(4);
+}
+
+static void a_job_that_is_gone_is_not_recovered_and_its_rows_go_by_and_by(void **state)
+{
+    enum { ROWS = 3000 };
+    struct store_reader *reader = NULL;
+    struct counted counted = {0};
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0)
+        forget_many(ROWS);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_int_equal(store_reader_new(folder, &reader), 0);
+    assert_in_range(rows_left(reader), 1, ROWS); /* it was killed in time */
+
+    struct store *store = open_store();
+    assert_int_equal(store_recover(store, count_record, &counted), 0);
+    assert_int_equal(counted.forgotten, 1);
+    assert_int_equal(counted.others, 0);
+    int64_t deadline_ns = clock_monotonic_ns() + 30 * NS_PER_S;
+    while (rows_left(reader) > 0 && clock_monotonic_ns() < deadline_ns)
+        poll(NULL, 0, 10);
+    assert_int_equal(rows_left(reader), 0);
+    store_reader_free(reader);
+    store_close(store);
+}
+
 int main(void)
 {
     faulty_register();
@@ -792,6 +871,7 @@ int main(void)
         T(a_full_disk_gives_up_what_waits_until_recovery),
         T(a_failed_sync_is_fatal_and_never_tried_again),
         T(a_killed_broker_loses_nothing_it_completed),
+        T(a_job_that_is_gone_is_not_recovered_and_its_rows_go_by_and_by),
         T(readers_page_through_results_and_attempts),
         T(keys_are_allowed_changed_and_forbidden),
         T(a_key_that_makes_no_sense_is_refused_with_the_reason),

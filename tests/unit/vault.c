@@ -126,6 +126,8 @@ static int run(struct vault_request *request)
     request->port = port;
     vault_submit(vault, request);
     assert_ptr_equal(next_completed(), request);
+    if (request->kind == VAULT_PIN)
+        vault_unpin(vault, request);
     return request->result;
 }
 
@@ -601,6 +603,7 @@ static void a_job_with_many_refs_holds_up_nobody(void **state)
     occupy(&before, &id);
     assert_overtakes(&pin, &good, &before);
     assert_ptr_equal(next_completed(), &pin);
+    vault_unpin(vault, &pin);
     assert_int_equal(pin.result, VAULT_E_MISSING);
     assert_int_equal(pin.n_absent, REFS);
     free(pin.absent);
@@ -619,6 +622,7 @@ static void reads_wait_for_no_pin(void **state)
     let_go();
     for (int i = 0; i < 2; i++)
         assert_int_equal(next_completed()->result, 0);
+    vault_unpin(vault, &pin);
     free(pin.absent);
     sem_destroy(&sync_may_go);
 }

@@ -1,0 +1,191 @@
+/* core_retain.c - what is delivered, and when what is over is forgotten. */
+#include <tests/unit/core_fixture.h>
+
+#define DAY (86400 * SECOND)
+static const struct plan_worker box = {.number = 1, .slots = 4, .vcpus = 4};
+static const struct plan_job shot = {.number = 1, .studio = 1, .steps = {{.tasks = 3}}};
+
+static uint64_t deliver(struct farm *farm, uint32_t studio, uint64_t first, uint64_t last,
+                        uint32_t floor)
+{
+    struct delivered_run run = {.range = {0, first, last}, .floor = floor};
+    struct event event = {.kind = EVENT_DELIVERED};
+
+    event.delivered.studio.value = studio;
+    event.delivered.job = job_numbered(1);
+    event.delivered.runs = &run;
+    event.delivered.n_runs = 1;
+    farm_step(farm, &event);
+    return effect_of(farm, EFFECT_REPLY, 0)->code == CODE_OK
+               ? effect_of(farm, EFFECT_REPLY, 0)->reply.tasks
+               : UINT64_MAX;
+}
+
+static void finish(struct farm *farm, uint64_t task, uint32_t floor)
+{
+    struct event event = {.kind = EVENT_RESULT};
+
+    event.result.worker = worker_numbered(farm, 1);
+    event.result.lease.job = job_numbered(1);
+    event.result.lease.task.index = task;
+    event.result.lease.floor = floor;
+    event.result.lease.epoch = 1;
+    event.result.lease.attempt = 1000 + task + 10 * floor; /* honoured: its floor is current */
+    farm_step(farm, &event);
+    assert_int_equal(effect_of(farm, EFFECT_COMMITTED, 0)->code, CODE_OK);
+}
+
+/* A finished job of three tasks. */
+static struct farm finished(void)
+{
+    struct farm farm = farm_new();
+
+    assert_int_equal(hello(&farm, &box, 1, 1), CODE_OK);
+    assert_int_equal(submit(&farm, &shot), CODE_OK);
+    for (uint64_t i = 0; i < 3; i++)
+        finish(&farm, i, 0);
+    return farm;
+}
+
+static bool there(const struct farm *farm)
+{
+    struct job_view view;
+    struct job_id job = job_numbered(1);
+
+    return core_job(farm->core, &job, &view);
+}
+
+/* Time passes, and both clocks say so. */
+static void wait_ns(struct farm *farm, int64_t ns)
+{
+    struct event tick = {.kind = EVENT_TICK};
+
+    farm->now_ns += ns;
+    farm_step(farm, &tick);
+}
+
+/* The wall clock alone. */
+static void leap(struct farm *farm, int64_t s)
+{
+    struct event tick = {.kind = EVENT_TICK, .now_ns = farm->now_ns};
+
+    tick.wall_s = farm->now_ns / SECOND + s;
+    outbox_clear(&farm->outbox);
+    core_step(farm->core, &tick, &farm->outbox);
+    core_audit(farm->core);
+}
+
+TEST(a_result_is_delivered_once_and_only_at_its_floor)
+{
+    struct farm farm = finished();
+    struct task_range first = {0, 0, 0};
+    struct job_id job = job_numbered(1);
+    struct job_view view;
+
+    assert_int_equal(deliver(&farm, 2, 0, 2, 0), UINT64_MAX); /* another studio's */
+    assert_int_equal(deliver(&farm, 1, 0, 1, 0), 2);
+    assert_int_equal(deliver(&farm, 1, 0, 1, 0), 0);
+    assert_null(record_of(&farm, RECORD_DELIVERED));
+    assert_int_equal(verb(&farm, 1, VERB_RETRY, &first), CODE_OK);
+    assert_int_equal(deliver(&farm, 1, 0, 0, 0), 0); /* there is none */
+    finish(&farm, 0, 1);
+    assert_int_equal(deliver(&farm, 1, 0, 0, 0), 0); /* the old one */
+    assert_true(core_job(farm.core, &job, &view));
+    assert_int_equal(view.delivered, 1);
+    assert_int_equal(deliver(&farm, 1, 0, 0, 1), 1);
+    farm_free(&farm);
+}
+
+TEST(a_cancel_leaves_what_is_delivered)
+{
+    struct farm farm = finished();
+    struct task_range first = {0, 0, 0};
+    struct job_id job = job_numbered(1);
+    struct job_view view;
+
+    assert_int_equal(deliver(&farm, 1, 0, 0, 0), 1);
+    assert_int_equal(verb(&farm, 1, VERB_RETRY, &(struct task_range){0, 1, 1}), CODE_OK);
+    assert_int_equal(verb(&farm, 1, VERB_CANCEL, NULL), CODE_OK);
+    assert_int_equal(verb(&farm, 1, VERB_CANCEL, &first), CODE_OK);
+    assert_int_equal(deliver(&farm, 1, 2, 2, 0), 1);
+    assert_true(core_job(farm.core, &job, &view));
+    assert_int_equal(view.delivered, 2);
+    farm_free(&farm);
+}
+
+TEST(a_job_is_forgotten_after_a_month_or_a_week_where_all_is_delivered)
+{
+    struct farm farm = finished();
+
+    assert_int_equal(deliver(&farm, 1, 0, 1, 0), 2);
+    wait_ns(&farm, 30 * DAY - 2 * SECOND);
+    assert_true(there(&farm));
+    wait_ns(&farm, 4 * SECOND);
+    assert_non_null(record_of(&farm, RECORD_FORGET));
+    assert_false(there(&farm));
+    farm_free(&farm);
+
+    farm = finished();
+    assert_int_equal(deliver(&farm, 1, 0, 2, 0), 3);
+    wait_ns(&farm, 7 * DAY - 2 * SECOND);
+    assert_true(there(&farm));
+    wait_ns(&farm, 4 * SECOND);
+    assert_false(there(&farm));
+    farm_free(&farm);
+}
+
+TEST(what_waits_or_is_paused_is_kept)
+{
+    struct farm farm = farm_new();
+
+    assert_int_equal(submit(&farm, &shot), CODE_OK);
+    wait_ns(&farm, 400 * DAY);
+    assert_true(there(&farm));
+    assert_int_equal(verb(&farm, 1, VERB_PAUSE, NULL), CODE_OK);
+    wait_ns(&farm, 400 * DAY);
+    assert_true(there(&farm));
+    farm_free(&farm);
+}
+
+TEST(a_request_is_remembered_for_a_month_after_its_job_and_the_id_is_not_free_before)
+{
+    struct farm farm = finished();
+
+    wait_ns(&farm, 31 * DAY);
+    assert_false(there(&farm));
+    assert_int_equal(submit_as(&farm, &shot, 1, 0), CODE_OK); /* the same answer, and no job */
+    assert_true(effect_of(&farm, EFFECT_REPLY, 0)->reply.repeated);
+    assert_int_equal(submit_as(&farm, &shot, 99, 0), CODE_CONFLICT);
+    wait_ns(&farm, 31 * DAY);
+    assert_int_equal(submit_as(&farm, &shot, 99, 0), CODE_OK);
+    assert_true(there(&farm));
+    farm_free(&farm);
+}
+
+TEST(a_clock_that_leaps_makes_nothing_older)
+{
+    struct farm farm = finished();
+
+    leap(&farm, 400 * 86400);
+    assert_int_equal(record_of(&farm, RECORD_CLOCK)->clock.ahead_s, 400 * 86400);
+    assert_true(there(&farm));
+    leap(&farm, 0); /* set right again */
+    assert_int_equal(record_of(&farm, RECORD_CLOCK)->clock.ahead_s, -400 * 86400);
+    wait_ns(&farm, 30 * DAY + 2 * SECOND);
+    assert_false(there(&farm));
+    farm_free(&farm);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_result_is_delivered_once_and_only_at_its_floor),
+        cmocka_unit_test(a_cancel_leaves_what_is_delivered),
+        cmocka_unit_test(a_job_is_forgotten_after_a_month_or_a_week_where_all_is_delivered),
+        cmocka_unit_test(what_waits_or_is_paused_is_kept),
+        cmocka_unit_test(
+            a_request_is_remembered_for_a_month_after_its_job_and_the_id_is_not_free_before),
+        cmocka_unit_test(a_clock_that_leaps_makes_nothing_older),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
