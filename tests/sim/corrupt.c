@@ -18,7 +18,7 @@
 #include <broker/core/inner.h>
 #include "sim.h"
 
-enum { REGIONS = 4096, LINES = 1000, SEEDS = 20, EVERY = 150, TICK_US = 1000 };
+enum { REGIONS = 4096, LINES = 1000, SEEDS = 60, EVERY = 150, TICK_US = 1000 };
 
 /* Memory of one kind; the same offset of another of its kind holds the same field. */
 struct region {
@@ -256,6 +256,18 @@ static int dumb(void)
     return n;
 }
 
+/* What seldom is, is not waited for: once a worker is set aside, and once two jobs are gone. */
+static bool rare(const struct core *core)
+{
+    static bool aside, gone;
+    bool now_aside = !aside && core->asides.n > 0;
+    bool now_gone = !gone && !link_alone(&core->gone) && core->gone.next->next != &core->gone;
+
+    aside |= now_aside;
+    gone |= now_gone;
+    return now_aside || now_gone;
+}
+
 int main(int argc, char **argv)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGALRM};
@@ -276,7 +288,7 @@ int main(int argc, char **argv)
         world_init(world, seed);
         world->ends_ns = world->now_ns + 200 * SECOND;
         for (uint64_t at = EVERY; dumb() > 0 && world_run(world);)
-            if (world->events >= at) {
+            if (world->events >= at || rare(world->core)) {
                 all_spoil(world->core);
                 at = world->events + EVERY * seed;
             }
