@@ -14,11 +14,38 @@
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <broker/core/inner.h>
 #include "sim.h"
 
-enum { REGIONS = 4096, LINES = 1000, SEEDS = 60, EVERY = 150, TICK_US = 1000 };
+enum {
+    REGIONS = 4096,
+    ALIKE = 12, /* regions of a kind that are spoiled at one moment */
+    LINES = 1000,
+    SEEDS = 60,
+    EVERY = 150,
+    TICK_US = 1000,
+    WORDS_OF_KIND = 8192,
+    POINTER = 8 /* a word that led astray so often is one */
+};
+
+enum kind {
+    CORE,
+    JOB,
+    STEP,
+    TASK,
+    LEASE,
+    WORKER,
+    SHAPE,
+    GROUP,
+    DEMAND,
+    QUEUE,
+    STUDIO,
+    ASKED,
+    ITEMS,
+    WORDS
+};
 
 /* Memory of one kind; the same offset of another of its kind holds the same field. */
 struct region {
@@ -28,10 +55,16 @@ struct region {
 };
 
 static struct region regions[REGIONS];
-static size_t n_regions;
+static size_t n_regions, chosen[REGIONS], n_chosen;
 static bool is_check[LINES]; /* a CHECK of audit.c begins here */
 static int check_of[LINES];  /* the CHECK that this line is part of */
-static uint64_t *objections; /* shared with the processes that spoil */
+/* What those who spoil leave to those who come after. */
+static struct shared {
+    uint64_t objections[LINES];
+    size_t at, offset;                     /* the region to spoil, and where in it */
+    uint8_t led[WORDS + 1][WORDS_OF_KIND]; /* astray, by the garbage in that word */
+} * shared;
+static uint64_t moment;
 static sigjmp_buf objected;
 static volatile bool spoiled;
 static volatile unsigned ticks;
@@ -43,7 +76,7 @@ void check_failed(const char *what, const char *file, int line)
         abort();
     }
     if (strstr(file, "audit.c") && line < LINES)
-        objections[check_of[line]]++;
+        shared->objections[check_of[line]]++;
     siglongjmp(objected, 1);
 }
 
@@ -51,6 +84,8 @@ static void astray(int number)
 {
     if (number == SIGALRM && (!spoiled || ++ticks < 2))
         return;
+    if (!spoiled)
+        _exit(1); /* a stack that was written over */
     siglongjmp(objected, number);
 }
 
@@ -78,23 +113,6 @@ static void checks_read(const char *path)
 }
 
 /* ---- what there is ---- */
-
-enum kind {
-    CORE,
-    JOB,
-    STEP,
-    TASK,
-    LEASE,
-    WORKER,
-    SHAPE,
-    GROUP,
-    DEMAND,
-    QUEUE,
-    STUDIO,
-    ASKED,
-    ITEMS,
-    WORDS
-};
 
 static void region(enum kind kind, void *memory, size_t size)
 {
@@ -167,20 +185,24 @@ static void regions_find(struct core *core)
 
 /* ---- spoiling ---- */
 
-static void try(const struct core *core, void *word, uint64_t value)
+/* True when the audit was led astray. */
+static bool try(const struct core *core, void *word, uint64_t value)
 {
     uint64_t before = 0;
+    int how;
 
     memcpy(&before, word, sizeof(before));
     if (value == before)
-        return;
+        return false;
     memcpy(word, &value, sizeof(value));
     ticks = 0;
     spoiled = true;
-    if (sigsetjmp(objected, 0) == 0)
+    how = sigsetjmp(objected, 0);
+    if (how == 0)
         core_audit(core);
     spoiled = false;
     memcpy(word, &before, sizeof(before));
+    return how == SIGSEGV;
 }
 
 /* What the next of its kind has there, and a link that is alone. Where it is no pointer, also a bit
@@ -204,13 +226,36 @@ static void word_spoil(const struct core *core, const struct region *at, size_t 
     }
     if (value >> 40 && value >> 47 == 0)
         return;
-    for (unsigned byte = 0; byte < 8; byte++)
-        try(core, word, value ^ 1ULL << 8 * byte);
-    try(core, word, 0);
-    try(core, word, UINT64_MAX);
-    try(core, word, value + 2);
-    try(core, word, value << 1);
-    try(core, word, value | 0x40);
+    uint8_t *led = &shared->led[at->kind][offset / 8];
+    const uint64_t garbage[] = {
+        value ^ 1ULL,       value ^ 1ULL << 8,  value ^ 1ULL << 16,
+        value ^ 1ULL << 24, value ^ 1ULL << 32, value ^ 1ULL << 40,
+        value ^ 1ULL << 48, value ^ 1ULL << 56, 0,
+        UINT64_MAX,         value + 2,          value << 1,
+        value | 0x40,
+    };
+    size_t n = sizeof(garbage) / sizeof(garbage[0]);
+    if (*led >= POINTER) { /* it would again: once is enough */
+        try(core, word, garbage[moment % n]);
+        return;
+    }
+    for (size_t i = 0; i < n && *led < POINTER; i++)
+        *led += try(core, word, garbage[i]);
+}
+
+/* False where an audit that was led astray has written somewhere. */
+static bool whole(const struct core *core)
+{
+    bool yes = false;
+
+    spoiled = true;
+    ticks = 0;
+    if (sigsetjmp(objected, 0) == 0) {
+        core_audit(core);
+        yes = true;
+    }
+    spoiled = false;
+    return yes;
 }
 
 /* Of the many lists of open groups, which are alike, a few. */
@@ -222,27 +267,62 @@ static bool worth(const struct region *at, size_t offset)
     return at->kind != CORE || offset < from || offset >= to || offset % 520 < 16;
 }
 
-static void all_spoil(struct core *core)
+/* Of each kind, a few, others at each moment. */
+static void regions_choose(void)
 {
-    const struct rlimit second = {1, 1};
+    size_t n[WORDS + 1] = {0}, seen[WORDS + 1] = {0}, kept = 0;
+
+    for (size_t i = 0; i < n_regions; i++)
+        n[regions[i].kind]++;
+    moment++;
+    for (size_t i = 0; i < n_regions; i++) {
+        enum kind kind = regions[i].kind;
+
+        if ((seen[kind]++ + moment * ALIKE) % n[kind] < ALIKE)
+            chosen[kept++] = i;
+    }
+    n_chosen = kept;
+}
+
+/* Spoils one region after another. */
+static void regions_spoil(struct core *core)
+{
     const struct itimerval tick = {{.tv_usec = TICK_US}, {.tv_usec = TICK_US}};
 
+    setitimer(ITIMER_REAL, &tick, NULL);
+    for (; shared->at < n_chosen; shared->at++, shared->offset = 0) {
+        const struct region *region = &regions[chosen[shared->at]];
+        rlim_t seconds = (rlim_t)(clock() / CLOCKS_PER_SEC) + 2;
+
+        /* A stack that was written over may spin. */
+        setrlimit(RLIMIT_CPU, &(struct rlimit){seconds, RLIM_INFINITY});
+        while (shared->offset + 8 <= region->size) {
+            size_t offset = shared->offset;
+
+            shared->offset += 8;
+            if (!worth(region, offset))
+                continue;
+            word_spoil(core, region, offset);
+            if (!whole(core))
+                return;
+        }
+    }
+}
+
+static void all_spoil(struct core *core)
+{
     core_audit(core);
     regions_find(core);
-    for (size_t i = 0; i < n_regions; i++) {
+    regions_choose();
+    for (shared->at = shared->offset = 0; shared->at < n_chosen;) {
         pid_t child = fork();
 
         CHECK(child >= 0);
-        if (child > 0) {
-            waitpid(child, NULL, 0);
-            continue;
+        if (child == 0) {
+            regions_spoil(core);
+            _exit(0);
         }
-        setrlimit(RLIMIT_CPU, &second); /* a stack that was written over may spin */
-        setitimer(ITIMER_REAL, &tick, NULL);
-        for (size_t offset = 0; offset + 8 <= regions[i].size; offset += 8)
-            if (worth(&regions[i], offset))
-                word_spoil(core, &regions[i], offset);
-        _exit(0);
+        waitpid(child, NULL, 0);
     }
 }
 
@@ -252,7 +332,7 @@ static int dumb(void)
     int n = 0;
 
     for (int line = 1; line < LINES; line++)
-        n += is_check[line] && objections[line] == 0;
+        n += is_check[line] && shared->objections[line] == 0;
     return n;
 }
 
@@ -274,9 +354,8 @@ int main(int argc, char **argv)
     struct world *world = malloc(sizeof(*world));
     int checks = 0;
 
-    objections = mmap(NULL, LINES * sizeof(*objections), PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CHECK(argc == 2 && world && objections != MAP_FAILED);
+    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(argc == 2 && world && shared != MAP_FAILED);
     checks_read(argv[1]);
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
         struct sigaction action = {.sa_handler = astray, .sa_flags = SA_NODEFER};
@@ -296,7 +375,7 @@ int main(int argc, char **argv)
     }
     for (int line = 1; line < LINES; line++) {
         checks += is_check[line];
-        if (is_check[line] && objections[line] == 0)
+        if (is_check[line] && shared->objections[line] == 0)
             fprintf(stderr, "%s:%d: this CHECK has objected to nothing\n", argv[1], line);
     }
     printf("%d of %d invariants have objected to something\n", checks - dumb(), checks);
