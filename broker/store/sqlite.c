@@ -35,6 +35,8 @@
 #define CHECKPOINT_BUSY_MS 50
 /* Between two slices of a job that is gone, so that the disk is others' most of the time. */
 #define TRIM_PAUSE_NS (20 * NS_PER_MS)
+/* How often a commit that found the disk full is tried again. */
+#define FULL_RETRY_NS (200 * NS_PER_MS)
 
 /* More than a broker is started, or writes, between two backups, should its clock be wrong. */
 #define RESTORED_EPOCHS    65536
@@ -51,11 +53,12 @@ struct store {
     bool writer_runs, checkpointer_runs;
 
     pthread_mutex_t lock;
-    pthread_cond_t work, room, wal;
+    pthread_cond_t work, room, wal, retry;
     struct batch *first, **last;
     size_t queued_bytes;
     bool busy, stopping;
     bool trimming; /* of jobs that are gone rows may be left */
+    bool full; /* a batch waits for space on the disk */
     uint64_t completed;
     int result; /* of the first commit that failed */
     char why[DATABASE_WHY_BYTES];
@@ -291,6 +294,15 @@ static void signal_event(struct store *store)
     CHECK(write(store->event_fd, &one, sizeof one) == sizeof one);
 }
 
+/* Called with the lock held; gives it up meanwhile. */
+static void wait_ns(struct store *store, pthread_cond_t *cond, int64_t ns)
+{
+    int64_t until_ns = clock_monotonic_ns() + ns;
+    const struct timespec until = {until_ns / NS_PER_S, until_ns % NS_PER_S};
+
+    (void)pthread_cond_timedwait(cond, &store->lock, &until);
+}
+
 /* After a transaction, with the lock held. */
 static void written_some(struct store *store, int r, bool written, int wal_before)
 {
@@ -304,6 +316,60 @@ static void written_some(struct store *store, int r, bool written, int wal_befor
     if (written && (wal_before == 0 || atomic_load(&store->wal_pages) >= WAL_PASSIVE_PAGES))
         pthread_cond_signal(&store->wal);
     pthread_cond_broadcast(&store->room);
+}
+
+/* A sync that failed in a checkpoint may have lost pages whose log would be thrown away: fatal. */
+static void checkpoint(struct store *store, struct database *database, int mode)
+{
+    crash_point("store.checkpoint");
+    int code = sqlite3_wal_checkpoint_v2(database->handle, NULL, mode, NULL, NULL);
+    crash_point("store.checkpointed");
+    if (code == SQLITE_OK || (code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED) {
+        if (code == SQLITE_OK && mode == SQLITE_CHECKPOINT_TRUNCATE)
+            atomic_store(&store->wal_pages, 0);
+        return;
+    }
+    int r = database_error(database, code, "state.db: a checkpoint failed");
+    if (r == STORE_E_FULL || r == -ENOMEM)
+        return; /* the log still holds everything; the next one tries again */
+    pthread_mutex_lock(&store->lock);
+    if (store->result >= 0) {
+        store->result = r > 0 ? -EIO : r;
+        memcpy(store->why, database->why, sizeof store->why);
+        pthread_cond_broadcast(&store->room);
+        signal_event(store);
+    }
+    pthread_mutex_unlock(&store->lock);
+}
+
+/* False where the store is being closed, or has failed otherwise. A log that has been moved home is
+ * written from its beginning again, which takes no space. */
+static bool wait_for_space(struct store *store)
+{
+    checkpoint(store, &store->writing, SQLITE_CHECKPOINT_PASSIVE);
+    pthread_mutex_lock(&store->lock);
+    if (!store->full) {
+        store->full = true;
+        memcpy(store->why, store->writing.why, sizeof store->why);
+        signal_event(store);
+    }
+    if (!store->stopping)
+        wait_ns(store, &store->retry, FULL_RETRY_NS);
+    bool again = !store->stopping && store->result == 0;
+    pthread_mutex_unlock(&store->lock);
+    return again;
+}
+
+/* What found no space was rolled back whole, no sync failed, and nobody has been told of it: it is
+ * tried again until there is space. */
+static int commit(struct store *store, const struct batch *batches)
+{
+    int r;
+
+    do {
+        r = writer_commit(&store->writing, store->epoch, batches);
+    } while (r == STORE_E_FULL && wait_for_space(store));
+    return r;
 }
 
 /* Called with the lock held; gives it up meanwhile. */
@@ -324,10 +390,11 @@ static void commit_waiting(struct store *store)
     bool written = r == 0 && any_records(batches), forgotten = any_forgotten(batches);
     int before = atomic_load(&store->wal_pages);
     if (written)
-        r = writer_commit(&store->writing, store->epoch, batches);
+        r = commit(store, batches);
     free_batches(batches);
 
     pthread_mutex_lock(&store->lock);
+    store->full = false;
     if (r == 0)
         store->completed = newest;
     store->trimming |= forgotten;
@@ -340,7 +407,6 @@ static void commit_waiting(struct store *store)
 static void trim(struct store *store)
 {
     int before = atomic_load(&store->wal_pages);
-    struct timespec until;
     bool more = false;
 
     store->busy = true;
@@ -354,9 +420,7 @@ static void trim(struct store *store)
         signal_event(store);
     if (!store->trimming || store->first || store->stopping)
         return;
-    int64_t until_ns = clock_monotonic_ns() + TRIM_PAUSE_NS;
-    until = (struct timespec){until_ns / NS_PER_S, until_ns % NS_PER_S};
-    (void)pthread_cond_timedwait(&store->work, &store->lock, &until);
+    wait_ns(store, &store->work, TRIM_PAUSE_NS);
 }
 
 static void *writer_main(void *user)
@@ -421,31 +485,15 @@ int store_completed(struct store *store, uint64_t *ret_batch)
     return r;
 }
 
-/* ---- the checkpointer ---- */
-
-/* A sync that failed here may have lost pages whose log would be thrown away: fatal as well. */
-static void checkpoint(struct store *store, int mode)
+bool store_full(struct store *store)
 {
-    crash_point("store.checkpoint");
-    int code = sqlite3_wal_checkpoint_v2(store->checkpointing.handle, NULL, mode, NULL, NULL);
-    crash_point("store.checkpointed");
-    if (code == SQLITE_OK || (code & 0xff) == SQLITE_BUSY || (code & 0xff) == SQLITE_LOCKED) {
-        if (code == SQLITE_OK && mode == SQLITE_CHECKPOINT_TRUNCATE)
-            atomic_store(&store->wal_pages, 0);
-        return;
-    }
-    int r = database_error(&store->checkpointing, code, "state.db: a checkpoint failed");
-    if (r == STORE_E_FULL || r == -ENOMEM)
-        return; /* the log still holds everything; the next one tries again */
     pthread_mutex_lock(&store->lock);
-    if (store->result >= 0) {
-        store->result = r > 0 ? -EIO : r;
-        memcpy(store->why, store->checkpointing.why, sizeof store->why);
-        pthread_cond_broadcast(&store->room);
-        signal_event(store);
-    }
+    bool full = store->full;
     pthread_mutex_unlock(&store->lock);
+    return full;
 }
+
+/* ---- the checkpointer ---- */
 
 /* What to do now, after a wait that ended in time or did not; -1 is nothing. */
 static int choose_checkpoint(struct store *store, bool idle, int *moved_pages)
@@ -488,8 +536,8 @@ static void *checkpointer_main(void *user)
         /* The bulk of it without holding anyone; a restart then has little left to hold them for.
          */
         if (mode != SQLITE_CHECKPOINT_PASSIVE)
-            checkpoint(store, SQLITE_CHECKPOINT_PASSIVE);
-        checkpoint(store, mode);
+            checkpoint(store, &store->checkpointing, SQLITE_CHECKPOINT_PASSIVE);
+        checkpoint(store, &store->checkpointing, mode);
         pthread_mutex_lock(&store->lock);
     }
     pthread_mutex_unlock(&store->lock);
@@ -507,6 +555,7 @@ static void init_sync(struct store *store)
     pthread_cond_init(&store->work, &attribute);
     pthread_cond_init(&store->room, NULL);
     pthread_cond_init(&store->wal, &attribute);
+    pthread_cond_init(&store->retry, &attribute);
     pthread_condattr_destroy(&attribute);
     store->last = &store->first;
     store->lock_fd = store->event_fd = -1;
@@ -574,6 +623,7 @@ void store_close(struct store *store)
     store->stopping = true;
     pthread_cond_broadcast(&store->work);
     pthread_cond_broadcast(&store->wal);
+    pthread_cond_broadcast(&store->retry);
     pthread_mutex_unlock(&store->lock);
     if (store->writer_runs)
         pthread_join(store->writer, NULL);
@@ -587,26 +637,15 @@ void store_close(struct store *store)
     pthread_cond_destroy(&store->work);
     pthread_cond_destroy(&store->room);
     pthread_cond_destroy(&store->wal);
+    pthread_cond_destroy(&store->retry);
     pthread_mutex_destroy(&store->lock);
     free(store);
 }
 
 int store_recover(struct store *store, store_each *each, void *user)
 {
-    /* After a full disk what was queued behind the failed batch is given up, like that batch; with
-     * the queue empty the store takes work again. */
-    pthread_mutex_lock(&store->lock);
-    while (store->first || store->busy)
-        pthread_cond_wait(&store->room, &store->lock);
-    if (store->result == STORE_E_FULL)
-        store->result = 0;
-    int r = store->result;
-    pthread_mutex_unlock(&store->lock);
-    if (r)
-        return r;
-
     struct database database;
-    r = database_open(&database, store->folder, DATABASE_READ);
+    int r = database_open(&database, store->folder, DATABASE_READ);
     if (r == 0)
         r = recover(&database, each, NULL, user);
     pthread_mutex_lock(&store->lock);

@@ -7,8 +7,8 @@
  * Files:   state.db (with its -wal and -shm) and lock, all 0600.
  * Shape:   SQLite, WAL, synchronous FULL, checkpoints run by the checkpointer thread only.
  * Owns:    store_submit copies the records' blobs; rows borrow until the next call.
- * Errors:  -errno; STORE_E_* (positive). A commit that fails is fatal unless it is a full disk
- *          (STORE_E_FULL in the completion).
+ * Errors:  -errno; STORE_E_* (positive). A commit that fails is fatal, but for a full disk: that is
+ *          waited out with the batch kept (store_full), for it was rolled back whole.
  * Damage:  every row has a checksum, verified by whoever reads it (checksum.h); the files are looked at
  *          before SQLite opens them (wal.h). What does not fit is STORE_E_CORRUPT, never a row.
  * Fence:   store_open raises the epoch and syncs it; every commit asserts it.
@@ -44,8 +44,7 @@ uint64_t store_sequence(const struct store *store);
 /* Calls back with every record in sequence order. A RECORD_JOB's spec holds ids, priority, name and
  * blob but no steps, a RECORD_EDIT its blob alone: the callee makes the rest from the blob, because
  * the store knows no protobuf.
- * Sequences have gaps where a note was replaced. An answer other than 0 ends it and is forwarded.
- * Also the way on after STORE_E_FULL: what waited is given up, and work is taken again. */
+ * Sequences have gaps where a note was replaced. An answer other than 0 ends it and is forwarded. */
 typedef int store_each(void *user, const struct record *record);
 int store_recover(struct store *store, store_each *each, void *user);
 
@@ -55,9 +54,10 @@ int store_recover(struct store *store, store_each *each, void *user);
 int store_submit(struct store *store, uint64_t batch, const struct record *records,
                  size_t n_records);
 int store_fd(struct store *store); /* an eventfd, readable when completions wait */
-/* Newest durable batch in *ret_batch, in every case; 0, STORE_E_FULL (every later batch is given up
- * until store_recover), or negative and fatal. */
+/* Newest durable batch in *ret_batch, in every case; 0, or negative and fatal. */
 int store_completed(struct store *store, uint64_t *ret_batch);
+/* Whether a batch waits for space on the disk; store_fd tells when that begins, and when it ends. */
+bool store_full(struct store *store);
 
 /* ---- looking after it: from any process, while a broker runs or not ---- */
 

@@ -503,28 +503,61 @@ static void batches_that_wait_share_a_sync(void **state)
     store_close(store);
 }
 
-static void a_full_disk_gives_up_what_waits_until_recovery(void **state)
+/* An eventfd tells; *ret_durable is what is durable then. */
+static void wait_for_full(struct store *store, bool full, uint64_t *ret_durable)
+{
+    while (store_full(store) != full) {
+        struct pollfd event = {.fd = store_fd(store), .events = POLLIN};
+        assert_int_equal(poll(&event, 1, 20000), 1);
+        assert_int_equal(store_completed(store, ret_durable), 0);
+    }
+}
+
+static void a_full_disk_is_waited_out_and_nothing_is_durable_meanwhile(void **state)
 {
     struct store *store = open_store();
-    struct record record = attempt_record(1, 1, 0, CLASS_OK);
-    assert_int_equal(store_submit(store, 1, &record, 1), 0);
-    wait_for(store, 1);
-    atomic_store(&fail_code_write, SQLITE_FULL);
-    record = attempt_record(2, 2, 0, CLASS_OK);
-    assert_int_equal(store_submit(store, 2, &record, 1), 0);
     uint64_t durable = 0;
-    assert_int_equal(wait_for_failure(store, &durable), STORE_E_FULL);
+
+    for (uint64_t batch = 1; batch <= 3; batch++) {
+        struct record record = attempt_record(batch, batch, 0, CLASS_OK);
+        if (batch == 2)
+            atomic_store(&fail_code_write, SQLITE_FULL);
+        assert_int_equal(store_submit(store, batch, &record, 1), 0);
+        if (batch == 1)
+            wait_for(store, 1);
+        if (batch == 2)
+            wait_for_full(store, true, &durable);
+    }
+    assert_int_equal(store_completed(store, &durable), 0);
     assert_int_equal(durable, 1);
-    atomic_store(&fail_code_write, 0);
-    /* Space came back, but batch 3 may build on batch 2: it must not be written without it. */
-    record = attempt_record(3, 3, 0, CLASS_OK);
-    assert_int_equal(store_submit(store, 3, &record, 1), 0);
+    assert_non_null(strstr(store_why(store), "free space"));
     struct seen seen = {0};
     assert_int_equal(store_recover(store, see, &seen), 0);
     assert_int_equal(seen.n, 1);
-    record = attempt_record(2, 3, 0, CLASS_OK);
-    assert_int_equal(store_submit(store, 4, &record, 1), 0);
-    wait_for(store, 4);
+    atomic_store(&fail_code_write, 0);
+    wait_for(store, 3);
+    wait_for_full(store, false, &durable);
+    seen = (struct seen){0};
+    assert_int_equal(store_recover(store, see, &seen), 0);
+    assert_int_equal(seen.n, 3);
+    store_close(store);
+}
+
+static void a_store_is_closed_also_where_the_disk_is_full(void **state)
+{
+    struct store *store = open_store();
+    struct record record = attempt_record(1, 1, 0, CLASS_OK);
+    uint64_t durable = 0;
+
+    atomic_store(&fail_code_write, SQLITE_FULL);
+    assert_int_equal(store_submit(store, 1, &record, 1), 0);
+    wait_for_full(store, true, &durable);
+    store_close(store);
+    atomic_store(&fail_code_write, 0);
+    store = open_store();
+    struct seen seen = {0};
+    assert_int_equal(store_recover(store, see, &seen), 0);
+    assert_int_equal(seen.n, 0);
     store_close(store);
 }
 
@@ -539,7 +572,6 @@ static void a_failed_sync_is_fatal_and_never_tried_again(void **state)
     assert_int_equal(durable, 0);
     atomic_store(&fail_code_sync, 0);
     assert_true(store_submit(store, 2, &record, 1) < 0);
-    assert_true(store_recover(store, see, NULL) < 0);
     store_close(store);
 }
 
@@ -868,7 +900,8 @@ int main(void)
         T(the_database_itself_refuses_a_second_result_of_a_floor),
         T(a_batch_without_records_completes_in_its_turn),
         T(batches_that_wait_share_a_sync),
-        T(a_full_disk_gives_up_what_waits_until_recovery),
+        T(a_full_disk_is_waited_out_and_nothing_is_durable_meanwhile),
+        T(a_store_is_closed_also_where_the_disk_is_full),
         T(a_failed_sync_is_fatal_and_never_tried_again),
         T(a_killed_broker_loses_nothing_it_completed),
         T(a_job_that_is_gone_is_not_recovered_and_its_rows_go_by_and_by),
