@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +21,9 @@
 #include <broker/broker.h>
 #include <broker/bulk.h>
 #include <broker/gateway.h>
+#include <broker/room.h>
 
-enum { BATCH_MESSAGES = 1000, ENDPOINT_BYTES = 128 };
+enum { BATCH_MESSAGES = 1000, ENDPOINT_BYTES = 128, START_RETRY_MS = 500 };
 
 struct broker {
     struct broker_config config;
@@ -39,6 +41,7 @@ struct broker {
     struct vault *vault;
     struct vault_port *port;
     struct bulk *bulk;
+    struct room room;
     void *context, *control;
     struct link_zap *zap;
     struct gateway gateway;
@@ -121,16 +124,33 @@ static int open_secrets(struct broker *broker, struct bytes *why)
 
 /* ---- beginning ---- */
 
+/* A start writes a little. Where there is no space for that, it waits, as it would have waited had
+ * it not been ended. */
+static int open_database(struct broker *broker, struct bytes *why)
+{
+    const char *state = broker->config.state;
+    struct pollfd signals = {.fd = broker->signals, .events = POLLIN};
+    int r;
+
+    while ((r = store_open(state, &broker->store)) == STORE_E_FULL || r == -ENOSPC) {
+        log_limited(LOG_ERROR, "disk", "state=full why=\"%s\" next=\"free space: it starts by itself\"",
+                    store_why(NULL));
+        if (poll(&signals, 1, START_RETRY_MS) > 0)
+            break;
+    }
+    if (r != 0)
+        bytes_printf(why, "%s: %s", state, store_why(NULL));
+    return r;
+}
+
 static int open_store(struct broker *broker, struct bytes *why)
 {
     const char *state = broker->config.state;
     char path[LIMIT_PATH_BYTES];
-    int r = store_open(state, &broker->store);
+    int r = open_database(broker, why);
 
-    if (r != 0) {
-        bytes_printf(why, "%s: %s", state, store_why(NULL));
+    if (r != 0)
         return r;
-    }
     r = store_reader_new(state, &broker->registry);
     if (r == 0)
         r = store_reader_new(state, &broker->zap_registry);
@@ -152,6 +172,8 @@ static int open_store(struct broker *broker, struct bytes *why)
         r = vault_open(path, broker->config.vault_threads, &broker->vault);
     if (r == 0)
         r = vault_port_new(broker->vault, &broker->port);
+    if (r == 0)
+        r = room_init(&broker->room, state, broker->config.reserve_bytes);
     if (r == 0)
         vault_history_by(broker->vault, gateway_history, broker->history);
     if (r != 0 && why->size == 0)
@@ -218,6 +240,7 @@ static int recover(struct broker *broker, struct bytes *why)
                                     .query = broker->query,
                                     .registry = broker->registry,
                                     .signer = &broker->signer,
+                                    .room = &broker->room,
                                     .bulk = broker->bulk_advertised,
                                     .epoch = core_config.epoch,
                                     .fence = store_fence(broker->store),
@@ -321,6 +344,7 @@ static int open_endpoints(struct broker *broker, struct bytes *why)
                                .allow_user = broker->bulk_zap_registry,
                                .registry = on_bulk_key,
                                .registry_user = broker->bulk_registry,
+                               .room = &broker->room,
                                .memory_bytes = broker->config.bulk_memory_bytes,
                                .io_threads = 2};
     int r = bulk_start(&bulk, &broker->bulk);
@@ -372,6 +396,8 @@ static long poll_ms(const struct broker *broker)
     int64_t deadline_ns = gateway_deadline_ns(&broker->gateway);
     int64_t wait_ns = deadline_ns - clock_monotonic_ns();
 
+    if (broker->gateway.room != ROOM_ENOUGH && wait_ns > NS_PER_S)
+        return 1000; /* nothing tells of space that was freed */
     if (deadline_ns == INT64_MAX)
         return -1;
     if (wait_ns <= 0)
@@ -386,11 +412,10 @@ static void pass(struct broker *broker)
     int r = journal_completed(broker->journal);
 
     if (r != 0)
-        gateway_die(r == STORE_E_FULL ? "the disk is full: make room and start again"
-                                      : "a commit failed: start again, nothing accepted is lost",
-                    r);
+        gateway_die("a commit failed: start again, nothing accepted is lost", r);
     gateway->now_ns = clock_monotonic_ns();
     gateway->wall_s = clock_wall_ns() / NS_PER_S;
+    gateway_disk(gateway, store_full(broker->store));
     gateway_pinned(gateway);
     gateway_answered(gateway);
     gateway_forgotten(gateway);

@@ -16,6 +16,7 @@ struct broker_config {
     const char *control, *bulk; /* endpoints to bind */
     const char *bulk_advertise; /* as Welcome says it; NULL: from what was bound */
     size_t bulk_memory_bytes;
+    uint64_t reserve_bytes; /* of the disk, see room.h; 0: as it sees fit */
     unsigned vault_threads;
     int64_t licence_ns; /* first wait of a task that found no licence */
     int64_t retain_s, retain_delivered_s; /* how long what is over is kept; 0: limits.h */

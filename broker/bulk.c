@@ -66,6 +66,24 @@ static void task_submit(struct bulk *bulk, struct task *task, size_t bytes)
     vault_submit(bulk->config.vault, &task->vault);
 }
 
+/* Nothing new comes in below the reserve, no result either where that is nearly gone. */
+static bool no_room(struct bulk *bulk, struct peer *peer, uint64_t request,
+                    const struct block_id *id)
+{
+    static const uint8_t no_job[sizeof peer->pass.job];
+    bool of_job = memcmp(peer->pass.job, no_job, sizeof no_job) != 0;
+    uint64_t free_bytes;
+    char why[64];
+
+    if (!bulk->config.room ||
+        room_look(bulk->config.room, bulk->in_bytes, &free_bytes) <=
+            (of_job ? ROOM_FINISH : ROOM_ENOUGH))
+        return false;
+    log_limited(LOG_WARN, "bulk_refused", "why=\"%s\"", room_why(free_bytes, why));
+    bulk_fault(bulk, peer, request, id, CODE_FULL, room_why(free_bytes, why), ROOM_NEXT);
+    return true;
+}
+
 static void on_put(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message, zmq_msg_t *data)
 {
     struct block_id id;
@@ -89,6 +107,8 @@ static void on_put(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message
                    "the bytes this pass may write are used up", "ask the broker for a new pass");
         return;
     }
+    if (no_room(bulk, peer, message->request, &id))
+        return;
     struct task *task = task_new(bulk, peer, message->request, VAULT_PUT);
     if (task)
         task->vault.data = malloc(size);

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <broker/room.h>
 #include <broker/vault/vault.h>
 #include <proto/identity.h>
 
@@ -26,6 +27,7 @@ struct bulk_config {
     void *allow_user;
     bulk_registry *registry;
     void *registry_user;
+    const struct room *room; /* NULL: the disk itself refuses */
     size_t memory_bytes;
     int io_threads;
 };

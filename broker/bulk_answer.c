@@ -167,7 +167,7 @@ static void send_result_fault(struct bulk *bulk, struct task *task)
         why = "it is damaged on the broker's disk";
         next = "submit the scene again from its files where it is an input";
     } else if (result == VAULT_E_FULL) {
-        code = CODE_BUSY;
+        code = CODE_FULL;
         why = "the broker's disk is full";
         next = "have the operator free space, then try again";
     } else if (result == VAULT_E_ID) {

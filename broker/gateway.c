@@ -582,7 +582,9 @@ static void handle(struct gateway *gateway, const struct link_key *key,
                        "update the older of the two programs, or ask for less at once");
     } else {
         gateway->ask.request = gateway->ask.envelope->request;
-        if (admit(gateway, key) == 0)
+        if (gateway->full)
+            gateway_while_full(gateway, key);
+        else if (admit(gateway, key) == 0)
             dispatch(gateway);
     }
     if (gateway->ask.envelope)
@@ -605,7 +607,7 @@ bool gateway_receive(struct gateway *gateway, size_t max)
         }
         r = link_receive(gateway->with.control, &key, &route, &message, NULL);
         if (r == LINK_E_AGAIN) {
-            gateway->unread = false;
+            gateway->unread = gateway->full;
             return false;
         }
         if (r < 0 && r != -EINTR)

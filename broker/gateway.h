@@ -5,10 +5,10 @@
  * until the records ahead of it are durable.
  *
  * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c,
- *          gateway_upload.c, gateway_edit.c and gateway_look.c for studios and operators, gateway_tend.c for
- *          operators alone, gateway_worker.c for workers,
- *          gateway_page.c for what the query thread answers; gateway_retain.c forgets jobs; gateway_hello.c greets,
- *          gateway_effect.c is the way out.
+ *          gateway_upload.c, gateway_edit.c and gateway_look.c for studios and operators,
+ *          gateway_tend.c for operators alone, gateway_worker.c for workers, gateway_page.c for what
+ *          the query thread answers; gateway_hello.c greets, gateway_full.c refuses, gateway_retain.c
+ *          forgets jobs, gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.
  * Owns:    what its init made; core, store, vault, query and sockets are the broker's.
  * Errors:  a peer's bad message is a Refusal, counted and logged at most once a second. Want of
@@ -22,6 +22,7 @@
 #include <broker/live.h>
 #include <broker/roster.h>
 #include <broker/query.h>
+#include <broker/room.h>
 #include <broker/uploads.h>
 #include <broker/vault/vault.h>
 #include <broker/watch.h>
@@ -68,7 +69,8 @@ struct gateway_config {
     struct store_reader *registry;
     const struct identity_signer *signer;
     void *control;
-    const char *bulk; /* as Welcome says it; "" */
+    const struct room *room; /* NULL: nothing is refused for want of space */
+    const char *bulk;        /* as Welcome says it; "" */
     uint32_t epoch;
     uint32_t fence; /* the first epoch whose leases count */
     int64_t beat_ns; /* how often a worker speaks at the least */
@@ -78,6 +80,9 @@ struct gateway {
     struct gateway_config with;
     int64_t now_ns, wall_s;
     bool unread; /* the journal was full, and the socket has not been read to its end since */
+    bool full;   /* the store waits for space: see gateway_full.c */
+    enum room_level room;
+    uint64_t free_bytes;
     struct roster roster;
     struct catalogue catalogue;
     struct live live;
@@ -112,6 +117,7 @@ void gateway_forgotten(struct gateway *gateway); /* what is durably gone goes fr
 void gateway_tick(struct gateway *gateway);     /* deadlines of core and watches */
 int64_t gateway_deadline_ns(const struct gateway *gateway);
 void gateway_flush(struct gateway *gateway);                             /* sends what may leave */
+void gateway_disk(struct gateway *gateway, bool full); /* looks at it; `full`: the store waits */
 void gateway_studio(struct gateway *gateway, const struct key_row *row); /* its name and weight */
 
 /* ---- for the handlers ---- */
@@ -147,6 +153,12 @@ void gateway_refuse_missing(struct gateway *gateway, const char *what,
 struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinaryData *id,
                                   struct job_view *ret_view);
 bool gateway_sees(const struct peer *peer, struct studio_id studio);
+
+/* The message at hand, while the store waits for space. */
+void gateway_while_full(struct gateway *gateway, const struct link_key *key);
+/* True where the submission at hand is new and there is no room: it is refused. */
+bool gateway_no_room(struct gateway *gateway, const Wl__Submit *submit);
+const char *gateway_disk_note(struct gateway *gateway); /* for operators; "" */
 
 struct lease gateway_lease(const struct lease_id *lease);
 struct lease_id gateway_lease_id(const struct lease *lease);

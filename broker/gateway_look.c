@@ -12,6 +12,7 @@
 
 /* A page is closed here, so that its last row and the envelope still fit. */
 enum { PAGE_BYTES = LIMIT_CONTROL_BYTES - 12 * 1024 };
+enum { ROWS_BYTES = LIMIT_CONTROL_BYTES - 64 - LIMIT_MESSAGE_BYTES };
 static const char SOFTWARE[] = "attr.software.";
 /* Finished jobs one request may pass over: about a millisecond of the loop. */
 enum { JOBS_LOOKED = 4000 };
@@ -613,15 +614,16 @@ void gateway_on_workers(struct gateway *gateway)
         row = worker_row(gateway, &view);
         size = wl__worker_row__get_packed_size(row) + 4;
         workers.more = workers.n_workers == limit ||
-                       (workers.n_workers > 0 && bytes + size > LIMIT_CONTROL_BYTES - 64);
+                       (workers.n_workers > 0 && bytes + size > ROWS_BYTES);
         if (workers.more)
             break;
-        if (size > LIMIT_CONTROL_BYTES - 64)
+        if (size > ROWS_BYTES)
             row->offer = NULL; /* an offer as large as a message leaves no room for its row */
         bytes += size;
         workers.workers[workers.n_workers++] = row;
     }
     envelope.body_case = WL__ENVELOPE__BODY_WORKERS;
+    workers.trouble = (char *)gateway_disk_note(gateway);
     envelope.workers = &workers;
     gateway_answer(gateway, &envelope);
 }

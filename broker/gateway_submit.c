@@ -349,6 +349,8 @@ void gateway_on_submit(struct gateway *gateway)
         gateway_refuse(gateway, CODE_INVALID, "the submission", invalid, "correct it");
         return;
     }
+    if (gateway_no_room(gateway, submit))
+        return;
     if (!gateway_pin_room(gateway, studio)) {
         gateway_refuse(gateway, CODE_BUSY, "the submission", "too many are waiting for the vault",
                        "try again in some seconds");

@@ -98,6 +98,7 @@ void gateway_on_beat(struct gateway *gateway)
     if (!current(gateway, gateway->ask.envelope->beat->session))
         return;
     event.beat.worker = gateway->ask.peer->worker;
+    event.beat.no_room = gateway->ask.envelope->beat->no_room;
     gateway_step(gateway, &event);
 }
 

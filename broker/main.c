@@ -60,12 +60,28 @@ static int span(const char *option, const char *text, int64_t unit_s, int64_t *r
     return 0;
 }
 
+/* 1048576, 1024K, 1M */
+static int size(const char *option, const char *text, unsigned long long *ret_bytes)
+{
+    static const char units[] = "KMGT";
+    char digits[32];
+    size_t n = strlen(text);
+    const char *unit = n > 0 ? strchr(units, text[n - 1]) : NULL;
+    unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+
+    snprintf(digits, sizeof digits, "%.*s", (int)(n < 31 ? n : 31) - (shift ? 1 : 0), text);
+    int r = number(option, digits, 1, (1ULL << 60) >> shift, ret_bytes);
+    *ret_bytes <<= r == 0 ? shift : 0;
+    return r;
+}
+
 enum {
     STATE = 256,
     CONTROL,
     BULK,
     ADVERTISE,
     MEMORY,
+    RESERVE,
     THREADS,
     LEASE,
     LICENCE,
@@ -83,6 +99,9 @@ static const struct args_option run_options[] = {
     {BULK, "bulk", "ENDPOINT", "where blocks go (tcp://*:7421)"},
     {ADVERTISE, "bulk-advertise", "ENDPOINT", "where peers find it, if not at control's host"},
     {MEMORY, "bulk-memory", "BYTES", "held for all peers while blocks move (256 MiB)"},
+    {RESERVE, "reserve", "SIZE",
+     "free space below which nothing new is taken and what runs is finished, as 20G (256M, or 1 % "
+     "of a smaller disk)"},
     {THREADS, "vault-threads", "N", "reading and writing blocks (4)"},
     {LEASE, "lease-seconds", "N", "silence after which a worker's frames go to others (30)"},
     {LICENCE, "licence-seconds", "N",
@@ -206,6 +225,11 @@ static int take_option(void *user, int option, const char *value)
         r = number("--bulk-memory", value, 4 << 20, 1ULL << 40, &n);
         if (r == 0)
             config->bulk_memory_bytes = n;
+        break;
+    case RESERVE:
+        r = size("--reserve", value, &n);
+        if (r == 0)
+            config->reserve_bytes = n;
         break;
     case THREADS:
         r = number("--vault-threads", value, 1, 64, &n);

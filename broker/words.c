@@ -158,6 +158,8 @@ static enum worker_state worker_state_of(const struct worker_view *view)
         return has ? WORKER_DRAINING : WORKER_DRAINED;
     if (view->aside)
         return WORKER_SET_ASIDE;
+    if (view->no_room)
+        return WORKER_DISK_FULL;
     return view->running ? WORKER_RUNNING : WORKER_IDLE;
 }
 

@@ -82,10 +82,14 @@ static int list(const struct workers_args *args)
     if (r) {
         r = complain_library(r, westlight_why(westlight));
         json_decref(listing.array);
-    } else if (listing.array)
-        show_json(listing.array, false);
-    else if (!listing.n)
-        printf("no workers: the operator starts them with westlight-worker\n");
+    } else {
+        if (listing.array)
+            show_json(listing.array, false);
+        else if (!listing.n)
+            printf("no workers: the operator starts them with westlight-worker\n");
+        if (*westlight_trouble(westlight))
+            complain("%s", westlight_trouble(westlight));
+    }
     westlight_close(westlight);
     return r;
 }

@@ -23,6 +23,8 @@
 #define OPEN_NS   (5 * NS_PER_S)
 /* A broker with many connections forgets quiet ones, and what they watch with them. */
 #define QUIET_NS (30 * NS_PER_S)
+/* Between two questions to a broker whose disk is full. */
+#define FULL_NS NS_PER_S
 
 int connection_fail(struct westlight *westlight, int code, const char *format, ...)
 {
@@ -189,6 +191,7 @@ static int refused(struct westlight *westlight, const Wl__Refusal *refusal)
         [CODE_MISSING] = WESTLIGHT_E_MISSING, [CODE_BUSY] = WESTLIGHT_E_BUSY,
         [CODE_STATE] = WESTLIGHT_E_STATE,     [CODE_PROTOCOL] = WESTLIGHT_E_REFUSED,
         [CODE_STALE] = WESTLIGHT_E_STATE,     [CODE_ALREADY] = WESTLIGHT_E_STATE,
+        [CODE_FULL] = WESTLIGHT_E_BUSY,
     };
     int code = refusal->code < CODES_COUNT ? codes[refusal->code] : 0;
 
@@ -249,7 +252,10 @@ static int look_at_link(struct westlight *westlight)
                                                                    : CONNECTION_REFUSALS)
                    ? key_refused(westlight)
                    : link_renew(westlight);
-    return westlight->status == LINK_UP && !westlight->greeted ? send_hello(westlight) : 0;
+    return westlight->status == LINK_UP && !westlight->greeted &&
+                   clock_monotonic_ns() >= westlight->hello_ns
+               ? send_hello(westlight)
+               : 0;
 }
 
 static int take_message(struct westlight *westlight, Wl__Envelope **ret_envelope)
@@ -318,7 +324,13 @@ static int connection_turn(struct westlight *westlight, int64_t deadline_ns,
         wire_free(envelope);
     } else if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL &&
                envelope->request == westlight->hello) {
-        r = refused(westlight, envelope->refusal);
+        /* Who is in the middle of something waits until the farm's disk has space again. */
+        if (envelope->refusal->code == CODE_FULL && westlight->generation > 0) {
+            westlight->greeted = false;
+            westlight->hello_ns = clock_monotonic_ns() + FULL_NS;
+        } else {
+            r = refused(westlight, envelope->refusal);
+        }
         wire_free(envelope);
     } else if (envelope->body_case == WL__ENVELOPE__BODY_NOTICE) {
         keep_notice(westlight, envelope);
@@ -386,6 +398,13 @@ static int send_due(struct westlight *westlight, const Wl__Envelope *request, ui
     return r == LINK_E_AGAIN ? 0 : r;
 }
 
+/* What brings nothing new is worth waiting for where the farm's disk is full. */
+static bool reads(const Wl__Envelope *request)
+{
+    return request->body_case != WL__ENVELOPE__BODY_SUBMIT &&
+           request->body_case != WL__ENVELOPE__BODY_EDIT;
+}
+
 int connection_call(struct westlight *westlight, Wl__Envelope *request,
                     Wl__Envelope__BodyCase expected, int64_t timeout_ns, Wl__Envelope **ret_answer)
 {
@@ -412,6 +431,15 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request,
              * the job. */
             again = true;
             westlight->greeted = westlight->welcome = false;
+            continue;
+        }
+        if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL &&
+            answer->refusal->code == CODE_FULL && reads(request) &&
+            remaining_ns(deadline_ns) > FULL_NS) {
+            r = connection_sleep(westlight, FULL_NS);
+            if (r != 0)
+                return r;
+            generation = 0;
             continue;
         }
         if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL)

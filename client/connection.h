@@ -53,11 +53,13 @@ struct westlight {
     bool greeted; /* a Hello is on its way or answered */
     bool welcome;
     uint64_t hello;      /* its number */
+    int64_t hello_ns;    /* none before: the farm's disk is full */
     unsigned refusals;   /* in a row, since the link was last up */
     uint32_t generation; /* Welcomes so far: what was sent under an older one is sent again */
     uint64_t request;
     uint32_t role, epoch;
     char studio[LIMIT_NAME_BYTES + 1];
+    char trouble[LIMIT_MESSAGE_BYTES + 1]; /* of the last list of workers */
     char bulk[256]; /* as the broker says */
 
     atomic_bool stop;

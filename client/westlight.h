@@ -269,6 +269,9 @@ int westlight_resolve(struct westlight *westlight, const char *prefix,
 int westlight_show(struct westlight *westlight, const char *id,
                    const struct westlight_shown **ret_shown);
 int westlight_workers(struct westlight *westlight, westlight_on_worker *on_worker, void *user);
+/* What an operator should do something about, as of the last westlight_workers: that the farm's disk
+ * is full. "" */
+const char *westlight_trouble(const struct westlight *westlight);
 int westlight_attempts(struct westlight *westlight, const char *id, uint32_t step, uint64_t task,
                        westlight_on_attempt *on_attempt, void *user);
 /* The job's failed attempts, whichever task's, newest first: at most `max`. */

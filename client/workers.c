@@ -131,9 +131,15 @@ int westlight_workers(struct westlight *westlight, westlight_on_worker *on_worke
         }
         if (r != 0)
             return r;
+        snprintf(westlight->trouble, sizeof(westlight->trouble), "%s", answer->workers->trouble);
         more = answer->workers->more && answer->workers->n_workers > 0;
     }
     return 0;
+}
+
+const char *westlight_trouble(const struct westlight *westlight)
+{
+    return westlight->trouble;
 }
 
 /* ---- tending ---- */

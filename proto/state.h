@@ -48,7 +48,9 @@
     X(WORKER_AWAY, 6, "away", "it is not connected")                                               \
     X(WORKER_DRAINING_AWAY, 7, "draining, away",                                                   \
       "drained while it is not connected; it has work left")                                       \
-    X(WORKER_DRAINED_AWAY, 8, "drained, away", "drained, and not connected")
+    X(WORKER_DRAINED_AWAY, 8, "drained, away", "drained, and not connected")                       \
+    X(WORKER_DISK_FULL, 9, "disk full",                                                            \
+      "it finishes what it has, and gets no work until there is space on its disk")
 
 /* How an attempt ended. 0 is the only success. */
 #define CLASSES(X)                                                                                 \
@@ -93,7 +95,8 @@
     X(CODE_STALE, 9, "stale")             /* older floor, epoch, session or ticket */              \
     X(CODE_ALREADY, 10, "already committed")                                                       \
     X(CODE_INTERNAL, 11, "internal")                                                               \
-    X(CODE_DAMAGED, 12, "damaged")        /* on the broker's disk: never served */
+    X(CODE_DAMAGED, 12, "damaged")        /* on the broker's disk: never served */                            \
+    X(CODE_FULL, 13, "disk full") /* of the farm: an operator must free space */
 
 /* What the broker says of each lease a returning worker lists. */
 #define VERDICTS(X)                                                                                \

@@ -224,6 +224,8 @@ static int fault_result(uint32_t code)
         return TRANSFER_E_MISSING;
     case CODE_BUSY:
         return TRANSFER_E_FULL;
+    case CODE_FULL:
+        return TRANSFER_E_DISK;
     case CODE_INVALID:
         return TRANSFER_E_CORRUPT;
     case CODE_DAMAGED:

@@ -19,9 +19,10 @@
 enum {
     TRANSFER_E_REFUSED = 1, /* the pass was refused, or has expired */
     TRANSFER_E_MISSING = 2, /* the vault has no such block */
-    TRANSFER_E_FULL = 3,    /* the vault, the quota or the pass's limit is full */
+    TRANSFER_E_FULL = 3,    /* the broker is busy, or the pass's limit is reached */
     TRANSFER_E_CORRUPT = 4, /* bytes that are not those of their id */
     TRANSFER_E_DAMAGED = 5, /* on the broker's disk, which does not give it out */
+    TRANSFER_E_DISK = 6,    /* the broker's disk is full: somebody will free space */
 };
 
 struct transfer_config {

@@ -144,6 +144,7 @@ static const struct rule RULES[] = {
     {NULL, "segments", .count = LIMIT_LOG_BYTES / LIMIT_LOG_SEGMENT_BYTES},
     {"Tend", "workers", .max = LIMIT_NAME_BYTES, .count = LIMIT_TEND_WORKERS},
     {NULL, "workers", .count = LIMIT_PAGE},
+    {"Workers", "trouble", .max = LIMIT_MESSAGE_BYTES},
     {"Tended", "rows", .count = LIMIT_TEND_WORKERS},
     {NULL, "items", .count = LIMIT_INVENTORY},
     {NULL, "leases", .count = LIMIT_INVENTORY},

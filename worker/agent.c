@@ -20,9 +20,11 @@
 #include <proto/base/clock.h>
 #include <proto/base/crash.h>
 #include <proto/base/log.h>
+#include <proto/base/volume.h>
 #include <proto/state.h>
 #include <proto/wire.h>
 #include <worker/leases.h>
+#include <worker/room.h>
 
 #define BULK_PORT       "7421"
 #define WAIT_FIRST_NS   (100 * NS_PER_MS)
@@ -34,6 +36,7 @@
 #define HELLO_REQUEST   UINT64_MAX
 #define LOCK_TRIES      40
 #define LOCK_PAUSE_US   50000
+#define LOOK_NS         NS_PER_S /* at the disk */
 #define RECEIVE_BATCH   64
 #define SESSIONS_AHEAD  1000 /* numbers kept with one write: links while nothing can be written */
 
@@ -53,6 +56,8 @@ struct agent {
     unsigned refusals;         /* handshakes that failed since the last Welcome */
     int64_t deadline_ns;       /* CONNECTING, GREETING: until when */
     int64_t beat_ns, beat_due_ns, heard_ns, report_ns;
+    int64_t looked_ns;   /* at the disk */
+    bool said_no_room;   /* with the last beat of this link */
     bool beats_answered; /* by this broker: then silence means that it is gone */
     zmq_msg_t *outbox;
     size_t n_outbox;
@@ -327,6 +332,26 @@ static void set_bulk(struct agent *agent, const char *said)
     pthread_mutex_unlock(&agent->board.lock);
 }
 
+static void beat(struct agent *agent, int64_t now_ns)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Beat message = WL__BEAT__INIT;
+
+    if (agent->beats_answered && now_ns - agent->heard_ns > 3 * agent->beat_ns) {
+        hang_up(agent, now_ns, WAIT_FIRST_NS, "the broker is silent");
+        return;
+    }
+    if (now_ns < agent->beat_due_ns)
+        return;
+    agent->beat_due_ns = now_ns + agent->beat_ns;
+    message.session = agent->session;
+    message.no_room = atomic_load(&agent->board.no_room);
+    envelope.body_case = WL__ENVELOPE__BODY_BEAT;
+    envelope.beat = &message;
+    if (send_now(agent, &envelope) == 0) /* no room: then there is traffic enough */
+        agent->said_no_room = message.no_room;
+}
+
 static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_t now_ns)
 {
     int r;
@@ -339,7 +364,8 @@ static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_
         agent->beat_ns = 50 * NS_PER_MS;
     if (agent->beat_ns > 60 * NS_PER_S)
         agent->beat_ns = 60 * NS_PER_S;
-    agent->beat_due_ns = now_ns + agent->beat_ns;
+    agent->beat_due_ns = now_ns + (atomic_load(&agent->board.no_room) ? 0 : agent->beat_ns);
+    agent->said_no_room = false;
     agent->wait_ns = 0;
     agent->refusals = 0;
     agent->link = AGENT_JOINED;
@@ -347,6 +373,7 @@ static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_
              agent->config->broker, welcome->program, welcome->epoch,
              (unsigned long long)agent->session, leases_count(agent->leases));
     crash_point("agent.welcomed");
+    beat(agent, now_ns); /* that there is no room, before the list that asks for more */
     r = leases_inventory(agent->leases, agent->session, send_soon, agent);
     crash_point("agent.listed");
     if (r != 0)
@@ -412,22 +439,15 @@ static bool receive(struct agent *agent, int64_t now_ns)
 
 /* ---- the loop ---- */
 
-static void beat(struct agent *agent, int64_t now_ns)
+/* The broker hears of it at once, and before it hears of what was handed back for it. */
+static void look_at_disk(struct agent *agent, int64_t now_ns)
 {
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__Beat message = WL__BEAT__INIT;
-
-    if (agent->beats_answered && now_ns - agent->heard_ns > 3 * agent->beat_ns) {
-        hang_up(agent, now_ns, WAIT_FIRST_NS, "the broker is silent");
-        return;
+    if (now_ns - agent->looked_ns >= LOOK_NS) {
+        agent->looked_ns = now_ns;
+        (void)room_short(&agent->board);
     }
-    if (now_ns < agent->beat_due_ns)
-        return;
-    agent->beat_due_ns = now_ns + agent->beat_ns;
-    message.session = agent->session;
-    envelope.body_case = WL__ENVELOPE__BODY_BEAT;
-    envelope.beat = &message;
-    (void)send_now(agent, &envelope); /* no room: then there is traffic enough */
+    if (atomic_load(&agent->board.no_room) != agent->said_no_room)
+        agent->beat_due_ns = now_ns;
 }
 
 static void tend(struct agent *agent, int64_t now_ns)
@@ -443,6 +463,7 @@ static void tend(struct agent *agent, int64_t now_ns)
                     agent->link == AGENT_CONNECTING ? "no connection" : "no answer to hello");
         hang_up(agent, now_ns, 0, "no answer");
     }
+    look_at_disk(agent, now_ns);
     if (agent->link == AGENT_JOINED)
         beat(agent, now_ns);
     if (agent->socket && agent->n_outbox > 0)
@@ -466,6 +487,8 @@ static long timeout_ms(const struct agent *agent, int64_t now_ns)
         at_ns = agent->deadline_ns;
     if (agent->link == AGENT_JOINED && agent->beat_due_ns < at_ns)
         at_ns = agent->beat_due_ns;
+    if (agent->looked_ns + LOOK_NS < at_ns)
+        at_ns = agent->looked_ns + LOOK_NS;
     if (agent->n_outbox > 0 && now_ns + 20 * NS_PER_MS < at_ns)
         at_ns = now_ns + 20 * NS_PER_MS;
     if (at_ns == INT64_MAX)
@@ -521,6 +544,8 @@ static int board_init(struct agent *agent)
                                        .keys = config->keys,
                                        .spool_next = 1,
                                        .session_next = 1};
+    agent->board.reserve_bytes =
+        config->reserve_bytes ? config->reserve_bytes : volume_reserve_bytes(config->state);
     pthread_mutex_init(&agent->board.lock, NULL);
     pthread_cond_init(&agent->board.changed, NULL);
     agent->board.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -22,6 +22,7 @@ struct agent_config {
     const struct link_keypair *keys;
     const char *state; /* folder */
     uint64_t cache_bytes;
+    uint64_t reserve_bytes; /* of the disk; 0: volume_reserve_bytes */
     const char *bulk; /* endpoint, NULL: as the broker says */
     const struct probe *probe;
     const char *inspector; /* what looks at pictures: inspect.h */

@@ -22,8 +22,9 @@
 #include <proto/base/list.h>
 #include <proto/limits.h>
 
-#define HEX_BYTES 65
-#define LOOK_NS   (100 * NS_PER_MS) /* how late a stop flag may be seen by who waits */
+#define HEX_BYTES   65
+#define EVICT_BYTES (16u << 20)       /* at a time, where the disk is full */
+#define LOOK_NS     (100 * NS_PER_MS) /* how late a stop flag may be seen by who waits */
 
 struct entry {
     struct list age;    /* the oldest first; only of those present and not pinned */
@@ -410,6 +411,31 @@ static int block_write(struct cache *cache, const struct block_id *id, const voi
     return r;
 }
 
+uint64_t cache_give_up(struct cache *cache, uint64_t bytes)
+{
+    uint64_t before;
+
+    pthread_mutex_lock(&cache->lock);
+    before = cache->bytes;
+    while (before - cache->bytes < bytes && !list_empty(&cache->ages))
+        entry_drop(cache, list_entry(cache->ages.next, struct entry, age));
+    bytes = before - cache->bytes;
+    pthread_mutex_unlock(&cache->lock);
+    return bytes;
+}
+
+/* On a full disk what nobody needs now makes room. */
+static int block_write_or_evict(struct cache *cache, const struct block_id *id, const void *sealed,
+                                size_t size)
+{
+    int r;
+
+    do {
+        r = block_write(cache, id, sealed, size);
+    } while ((r == -ENOSPC || r == -EDQUOT) && cache_give_up(cache, EVICT_BYTES) > 0);
+    return r;
+}
+
 int cache_put(struct cache *cache, const struct block_id *id, const void *sealed, size_t size)
 {
     struct entry *entry;
@@ -417,7 +443,7 @@ int cache_put(struct cache *cache, const struct block_id *id, const void *sealed
 
     if (r < 0)
         return r;
-    r = block_write(cache, id, sealed, size);
+    r = block_write_or_evict(cache, id, sealed, size);
     pthread_mutex_lock(&cache->lock);
     entry = entry_find(cache, id);
     CHECK(entry && entry->pins > 0);

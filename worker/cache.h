@@ -33,5 +33,7 @@ void cache_unpin(struct cache *cache, const struct block_id *id);
  * transfer_get pass through unchanged; -ECANCELED where `stop` (may be NULL) ended the wait. */
 int cache_fetch(struct cache *cache, struct transfer *transfer, const struct transfer_want *wants,
                 size_t n, const atomic_bool *stop);
+/* Removes so much of what is not pinned, the least recently used first; what it came to. */
+uint64_t cache_give_up(struct cache *cache, uint64_t bytes);
 uint64_t cache_bytes(struct cache *cache);
 size_t cache_blocks(struct cache *cache);

@@ -35,6 +35,7 @@ enum {
     OPTION_OFFER,
     OPTION_SOFTWARE,
     OPTION_NO_PROBE,
+    OPTION_RESERVE,
     OPTION_LOG,
 };
 
@@ -47,6 +48,9 @@ static const struct args_option table[] = {
     {OPTION_SLOTS, "slots", "N", "tasks at once (one per GPU, otherwise 1)"},
     {OPTION_PREFETCH, "prefetch", "N", "tasks whose files are fetched behind each that runs (1)"},
     {OPTION_CACHE_BYTES, "cache-bytes", "SIZE", "of the block cache, with K, M, G or T (20G)"},
+    {OPTION_RESERVE, "reserve", "SIZE",
+     "free space on the disk of --state below which the cache shrinks, and then nothing new is "
+     "taken (256M, or 1 % of a smaller disk)"},
     {OPTION_MEMORY, "memory", "MIB", "memory to offer (all)"},
     {OPTION_CORES, "cores", "N", "cores to offer (all)"},
     {OPTION_BULK, "bulk", "ENDPOINT", "where blocks go (as the broker says)"},
@@ -63,7 +67,7 @@ struct options {
     const char *broker, *server_key, *key, *state, *bulk, *software;
     struct offer_options offer;
     const char *extras[EXTRAS_MAX];
-    uint64_t cache_bytes;
+    uint64_t cache_bytes, reserve_bytes;
     bool no_probe;
 };
 
@@ -198,6 +202,7 @@ static int parse_numbers(struct options *options, int option, const char *text)
         {OPTION_PREFETCH, 0, LIMIT_PREFETCH, false, "--prefetch must be 0 to 64"},
         {OPTION_CACHE_BYTES, 1, 1ULL << 60, true,
          "--cache-bytes must be a size such as 500M or 20G"},
+        {OPTION_RESERVE, 1, 1ULL << 60, true, "--reserve must be a size such as 500M or 20G"},
         {OPTION_MEMORY, 1, 1ULL << 40, false, "--memory must be a number of MiB"},
         {OPTION_CORES, 1, 65536, false, "--cores must be 1 to 65536"},
     };
@@ -216,6 +221,8 @@ static int parse_numbers(struct options *options, int option, const char *text)
             options->offer.prefetch = (uint32_t)number;
         else if (option == OPTION_CACHE_BYTES)
             options->cache_bytes = number;
+        else if (option == OPTION_RESERVE)
+            options->reserve_bytes = number;
         else if (option == OPTION_MEMORY)
             options->offer.memory_mib = number;
         else
@@ -443,6 +450,7 @@ static int work(const struct options *options, const struct link_key *server,
                                          .keys = keys,
                                          .state = state,
                                          .cache_bytes = options->cache_bytes,
+                                         .reserve_bytes = options->reserve_bytes,
                                          .bulk = options->bulk,
                                          .probe = probe,
                                          .inspector = "/proc/self/exe", /* an upgrade, too */

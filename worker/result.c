@@ -12,6 +12,7 @@
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
 #include <worker/inspect.h>
+#include <worker/room.h>
 
 #define LOG_BLOCKS_MAX ((LIMIT_LOG_BYTES + LIMIT_BLOCK_BYTES - 1) / LIMIT_BLOCK_BYTES + 1)
 
@@ -324,6 +325,35 @@ static void make_log_alone(struct making *making, const struct bytes *log)
         start_over(making);
 }
 
+static bool no_space(int r)
+{
+    return r == -ENOSPC || r == -EDQUOT;
+}
+
+/* What a renderer worked on for hours waits for space on the disk. */
+static int make_in_time(struct making *making, uint64_t number, struct outcome *outcome,
+                        struct collect *collect, const struct stage *stage, struct bytes *log)
+{
+    const struct outcome first = *outcome;
+    size_t log_size = log->size;
+    int64_t begun_ns = clock_monotonic_ns();
+    int r;
+
+    for (;;) {
+        r = making->spool.folder ? 0
+                                 : spool_new(making->task->board->state, number, &making->spool);
+        if (r == 0)
+            r = make(making, outcome, collect, stage, log);
+        if (!no_space(r))
+            return r;
+        start_over(making);
+        if (!room_wait(making->task, begun_ns))
+            return r;
+        *outcome = first;
+        log->size = log_size;
+    }
+}
+
 void result_make(struct task *task, struct sealer *sealer, struct outcome *outcome,
                  struct collect *collect, const struct stage *stage, struct bytes *log)
 {
@@ -339,9 +369,14 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
     pthread_mutex_lock(&board->lock);
     number = board->spool_next++;
     pthread_mutex_unlock(&board->lock);
-    r = spool_new(board->state, number, &making->spool);
-    if (r == 0)
-        r = make(making, outcome, collect, stage, log);
+    r = make_in_time(making, number, outcome, collect, stage, log);
+    if (r != 0 && atomic_load(&board->closing)) { /* without a result it is run again */
+        spool_remove(&making->spool);
+        forget(making);
+        bytes_deinit(&making->ids);
+        free(making);
+        return;
+    }
     if (r != 0) {
         make_log_alone(making, log);
         outcome->class = CLASS_TRANSFER;
@@ -350,7 +385,7 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
                  strerror(r < 0 ? -r : EIO), board->state);
     }
     r = save(making, outcome);
-    if (r < 0)
+    if (r < 0) /* it is sent all the same, from memory */
         log_warn("spool", "number=%llu why=\"%s\"", (unsigned long long)number, strerror(-r));
     forget(making);
     bytes_deinit(&making->ids);

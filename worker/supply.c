@@ -157,6 +157,8 @@ static int exchange_run(struct supply *supply, struct exchange *exchange)
             if (++refused > ROUNDS_REFUSED)
                 return r;
             supply->pass.size = 0;
+        } else if (r == TRANSFER_E_DISK) {
+            /* A result waits on this worker for as long as it takes. */
         } else if (r == TRANSFER_E_FULL) {
             if (++full > ROUNDS_FULL)
                 return r;
@@ -164,7 +166,9 @@ static int exchange_run(struct supply *supply, struct exchange *exchange)
             return r;
         }
         log_limited(LOG_WARN, "transfer-again", "why=\"%s\"", supply->why);
-        r = pause_ms(supply, r == TRANSFER_E_FULL ? 5000 : 500);
+        r = pause_ms(supply, r == TRANSFER_E_FULL   ? 5000
+                             : r == TRANSFER_E_DISK ? 2000
+                                                    : 500);
         if (r < 0)
             return r;
     }

@@ -17,6 +17,7 @@
 #include <proto/base/log.h>
 #include <worker/deliver.h>
 #include <worker/result.h>
+#include <worker/room.h>
 #include <worker/stage.h>
 
 #define TEXT_BYTES_MAX (256 * 1024) /* live output kept while the broker is away */
@@ -320,6 +321,17 @@ static void outcome_cancelled(struct task *task, struct outcome *outcome)
     pthread_mutex_unlock(&task->board->lock);
 }
 
+/* Where the disk is full also without what the task wrote, its failure says nothing of the task: it
+ * is handed back. The broker knows by then that this worker takes nothing new. */
+static bool failed_for_room(struct task *task, const struct outcome *outcome, struct stage *stage)
+{
+    if (outcome->class == CLASS_OK || outcome->class == CLASS_CANCELLED ||
+        outcome->class == CLASS_LICENCE || !room_short(task->board))
+        return false;
+    stage_deinit(stage);
+    return room_short(task->board);
+}
+
 /* Stages, runs and collects; the result lies in the spool afterwards, unless nobody wants one. */
 static int produce(struct task *task, struct sealer *sealer, struct supply *supply)
 {
@@ -336,6 +348,8 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
         outcome.class = stage.class;
         snprintf(outcome.message, sizeof(outcome.message), "%s", stage.why);
     } else if (r == 0 && wait_go(task)) {
+        if (room_short(task->board))
+            return -ENOSPC;
         r = collect_new((const char *const *)stage.outputs, stage.n_outputs, &collect, &why);
         if (r == 0)
             run_session(task, &stage, &outcome, &log);
@@ -351,6 +365,8 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
         return -ECANCELED;
     if (stopped(task))
         outcome_cancelled(task, &outcome);
+    if (failed_for_room(task, &outcome, &stage))
+        return -ENOSPC;
     pthread_mutex_lock(&task->board->lock);
     r = task->drop ? -ECANCELED : 0;
     pthread_mutex_unlock(&task->board->lock);
@@ -407,7 +423,9 @@ static void *task_main(void *user)
             hold(task);
     }
     if (!held)
-        hand_back(task, r < 0 ? strerror(-r) : "no result could be made of it");
+        hand_back(task, r == -ENOSPC ? "the worker's disk is full"
+                        : r < 0      ? strerror(-r)
+                                     : "no result could be made of it");
     else if (!deliver_result(task))
         hand_back(task, "its result could not be delivered");
     phase_set(task, PHASE_GONE);

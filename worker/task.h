@@ -33,6 +33,8 @@ struct task_board {
     char bulk[256];         /* endpoint; "" until the broker said it */
 
     const char *state; /* folder */
+    uint64_t reserve_bytes; /* of its disk: see room.h */
+    atomic_bool no_room;
     const struct probe *probe;
     const char *inspector; /* program; NULL: none of its own, see inspect.h */
     struct cache *cache;

@@ -112,7 +112,7 @@ static void handle(struct core *core, const struct event *event)
         on_inventory(core, event);
         return;
     case EVENT_BEAT:
-        on_beat(core, event->beat.worker);
+        on_beat(core, event);
         return;
     case EVENT_STARTED:
     case EVENT_PROGRESS:

@@ -153,7 +153,7 @@ struct event {
             const struct offer *offer;
         } hello;
         struct { struct worker_id worker; const struct inventory_item *items; size_t n_items; bool last; } inventory;
-        struct { struct worker_id worker; } beat;
+        struct { struct worker_id worker; bool no_room; } beat;
         struct { struct worker_id worker; struct lease_id lease; } started;
         struct { struct worker_id worker; struct lease_id lease; uint16_t permille; } progress;
         struct {
@@ -400,6 +400,7 @@ struct worker_view {
     struct worker_id worker;
     struct worker_key key;
     bool connected, listed; /* listed: its inventory has come */
+    bool no_room;           /* on its disk */
     uint64_t session;
     int64_t seen_ns;
     uint32_t running, queued;

@@ -86,7 +86,8 @@ struct worker *worker_of(struct fleet *fleet, const struct worker_key *key)
 
 bool worker_available(const struct worker *worker)
 {
-    return worker->connected && worker->listed && !worker->stalled && worker_willing(worker);
+    return worker->connected && worker->listed && !worker->stalled && !worker->no_room &&
+           worker_willing(worker);
 }
 
 static void worker_count(struct fleet *fleet, const struct worker *worker, uint32_t change)

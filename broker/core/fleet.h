@@ -121,6 +121,7 @@ struct worker {
     bool greeted;     /* has said HELLO since the core runs */
     bool connected;   /* alive within the lease time */
     bool listed;      /* its inventory has come */
+    bool no_room;     /* its disk is full: nothing new until it says otherwise */
     bool stalled;     /* an assignment could not be sent; waits for a sign of life */
     bool quiet;       /* connected, and without a word for half the lease time */
     bool awaited;     /* silent, and its leases are held for it: after a restart, or in `held` */

@@ -45,7 +45,7 @@ static void worker_greet(struct core *core, struct worker *worker, const struct 
         worker_set_connected(&core->fleet, worker, false);
         worker_set_held(&core->fleet, worker, false);
     }
-    worker->listed = worker->stalled = false;
+    worker->listed = worker->stalled = worker->no_room = false;
     worker_regroup(&core->fleet, worker);
     if (shape != worker->shape) {
         worker_set_shape(&core->fleet, worker, shape);
@@ -239,12 +239,18 @@ void worker_sign_of_life(struct core *core, struct worker *worker)
     sched_worker_dirty(core, worker);
 }
 
-void on_beat(struct core *core, struct worker_id id)
+void on_beat(struct core *core, const struct event *event)
 {
-    struct worker *worker = core_worker_at(core, id);
+    struct worker *worker = core_worker_at(core, event->beat.worker);
 
-    if (worker)
-        worker_sign_of_life(core, worker);
+    if (!worker)
+        return;
+    worker_sign_of_life(core, worker);
+    if (worker->no_room == event->beat.no_room)
+        return;
+    worker->no_room = event->beat.no_room;
+    worker_regroup(&core->fleet, worker);
+    sched_worker_dirty(core, worker);
 }
 
 void on_expel(struct core *core, const struct worker_key *key)

@@ -108,7 +108,7 @@ void on_unsent(struct core *core, const struct event *event);
 void on_started(struct core *core, const struct event *event, bool progress);
 void on_hello(struct core *core, const struct event *event);
 void on_inventory(struct core *core, const struct event *event);
-void on_beat(struct core *core, struct worker_id worker);
+void on_beat(struct core *core, const struct event *event);
 void on_expel(struct core *core, const struct worker_key *key);
 void on_tend(struct core *core, const struct event *event);
 /* What was answered to this request before; NULL: nothing. */

@@ -179,6 +179,7 @@ static void worker_fill(const struct worker *worker, struct worker_view *ret_vie
         .key = worker->key,
         .connected = worker->connected,
         .listed = worker->connected && worker->listed,
+        .no_room = worker->connected && worker->no_room,
         .session = worker->session,
         .seen_ns = worker->seen_ns,
         .done = worker->done,
