@@ -86,9 +86,10 @@ class Job:
         """So many more frames wait than had before; which."""
         def waiting():
             return lines(os.path.join(self.witness, "waiting"))[self.waited:]
-        until(lambda: len(waiting()) == n, lambda: "%d frames wait\n%s\n%s" % (n, self.person.ask("show", self.id), self.farm.logs()))
-        self.waited += n
-        return [int(frame) for frame in lines(os.path.join(self.witness, "waiting"))[-n:]]
+        until(lambda: len(waiting()) >= n, lambda: "%d frames wait\n%s\n%s" % (n, self.person.ask("show", self.id), self.farm.logs()))
+        frames = waiting()
+        self.waited += len(frames)
+        return [int(frame) for frame in frames[-n:]]
 
     def finish(self):
         self.allow(1000)
