@@ -16,8 +16,8 @@ import tempfile
 import time
 import traceback
 
-BROKER, WORKER, CLIENT, RELAY, HOSTILE, NVML = (os.environ.get("WESTLIGHT_" + name, name.lower()) for name in
-                                          ("BROKER", "WORKER", "CLIENT", "RELAY", "HOSTILE", "NVML"))
+BROKER, WORKER, CLIENT, RELAY, HOSTILE, NVML, FAULTY = (os.environ.get("WESTLIGHT_" + name, name.lower()) for name in
+                                          ("BROKER", "WORKER", "CLIENT", "RELAY", "HOSTILE", "NVML", "FAULTY"))
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 PATIENCE_S = 60  # for what should take a moment: a sanitised build on a busy machine is slow
 ID = re.compile(r"\b[0-9a-f]{32}\b")
