@@ -23,6 +23,8 @@
 #define OPEN_NS   (5 * NS_PER_S)
 /* A broker with many connections forgets quiet ones, and what they watch with them. */
 #define QUIET_NS (30 * NS_PER_S)
+/* An answer may be held up behind what cannot be written; whoever asks anew is told so. */
+#define HELLO_AGAIN_NS (2 * NS_PER_S)
 /* Between two questions to a broker whose disk is full. */
 #define FULL_NS NS_PER_S
 
@@ -126,9 +128,17 @@ static int send_hello(struct westlight *westlight)
     int r = send_envelope(westlight, &envelope);
     if (r == 0) {
         westlight->hello = envelope.request;
+        westlight->hello_ns = clock_monotonic_ns() + HELLO_AGAIN_NS;
         westlight->greeted = true;
     }
     return r == LINK_E_AGAIN ? 0 : r;
+}
+
+/* Of a connection that the broker may know nothing of. */
+static void greet_anew(struct westlight *westlight)
+{
+    westlight->greeted = westlight->welcome = false;
+    westlight->hello_ns = 0;
 }
 
 static int send_watch(struct westlight *westlight, struct westlight_watch *watch, bool stop)
@@ -244,7 +254,7 @@ static int look_at_link(struct westlight *westlight)
     if (r < 0)
         return r;
     if (r > 0) /* any change means another connection: the broker knows nothing of it yet */
-        westlight->greeted = westlight->welcome = false;
+        greet_anew(westlight);
     if (r > 0 && westlight->status == LINK_UP)
         westlight->refusals = 0;
     if (westlight->status == LINK_REFUSED)
@@ -252,7 +262,7 @@ static int look_at_link(struct westlight *westlight)
                                                                    : CONNECTION_REFUSALS)
                    ? key_refused(westlight)
                    : link_renew(westlight);
-    return westlight->status == LINK_UP && !westlight->greeted &&
+    return westlight->status == LINK_UP && !westlight->welcome &&
                    clock_monotonic_ns() >= westlight->hello_ns
                ? send_hello(westlight)
                : 0;
@@ -320,7 +330,7 @@ static int connection_turn(struct westlight *westlight, int64_t deadline_ns,
 
     *ret_envelope = NULL;
     if (envelope->body_case == WL__ENVELOPE__BODY_WELCOME) {
-        r = envelope->request == westlight->hello ? take_welcome(westlight, envelope->welcome) : 0;
+        r = !westlight->welcome ? take_welcome(westlight, envelope->welcome) : 0;
         wire_free(envelope);
     } else if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL &&
                envelope->request == westlight->hello) {
@@ -380,8 +390,7 @@ static int send_due(struct westlight *westlight, const Wl__Envelope *request, ui
     if (*generation == westlight->generation) {
         if (now_ns - *sent_ns < REPEAT_NS)
             return 0;
-        westlight->greeted = westlight->welcome =
-            false; /* greet anew; the Welcome has it repeated */
+        greet_anew(westlight); /* the Welcome has it repeated */
         return 0;
     }
     crash_point("call.send");
@@ -430,12 +439,11 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request,
             /* Perhaps the broker forgot this connection; greeted, it says the same only if it means
              * the job. */
             again = true;
-            westlight->greeted = westlight->welcome = false;
+            greet_anew(westlight);
             continue;
         }
-        if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL &&
-            answer->refusal->code == CODE_FULL && reads(request) &&
-            remaining_ns(deadline_ns) > FULL_NS) {
+        if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL && answer->refusal->code == CODE_FULL &&
+            reads(request) && remaining_ns(deadline_ns) > FULL_NS) {
             r = connection_sleep(westlight, FULL_NS);
             if (r != 0)
                 return r;
@@ -489,7 +497,7 @@ int connection_notice(struct westlight *westlight, int64_t deadline_ns,
         wire_free(other); /* an answer that came too late */
         if (r == WESTLIGHT_E_TIMEOUT && remaining_ns(deadline_ns) > 0) {
             quiet_ns = clock_monotonic_ns() + QUIET_NS;
-            westlight->greeted = westlight->welcome = false; /* the Welcome renews the watches */
+            greet_anew(westlight); /* the Welcome renews the watches */
             continue;
         }
         if (r == WESTLIGHT_E_TIMEOUT)

@@ -53,7 +53,7 @@ struct westlight {
     bool greeted; /* a Hello is on its way or answered */
     bool welcome;
     uint64_t hello;      /* its number */
-    int64_t hello_ns;    /* none before: the farm's disk is full */
+    int64_t hello_ns;    /* none before */
     unsigned refusals;   /* in a row, since the link was last up */
     uint32_t generation; /* Welcomes so far: what was sent under an older one is sent again */
     uint64_t request;

@@ -250,6 +250,7 @@ void on_beat(struct core *core, const struct event *event)
         return;
     worker->no_room = event->beat.no_room;
     worker_regroup(&core->fleet, worker);
+    worker_refresh_leases(core, worker);
     sched_worker_dirty(core, worker);
 }
 

@@ -157,7 +157,7 @@ def a_broker_that_meets_a_fault_finishes_or_recovers():
         farm.worker("box1", "--no-probe", "--slots", "2", "--cores", "2")
         farm.broker.kill()
         rounds("broker", farm, Round(farm, ann), lambda environment: farm.launch_broker(environment=environment), lambda: farm.broker,
-               farm.state, 12)
+               farm.state, 8)
 
 
 @scenario
@@ -186,7 +186,7 @@ def a_worker_that_meets_a_fault_finishes_or_recovers():
 
         def start(environment):
             boxes.append(farm.worker("box1", "--no-probe", "--slots", "2", "--cores", "2", environment=environment))
-        rounds("worker", farm, Round(farm, ann), start, lambda: boxes[-1], farm.path("box1"), 12)
+        rounds("worker", farm, Round(farm, ann), start, lambda: boxes[-1], farm.path("box1"), 7)
 
 
 @scenario
@@ -204,7 +204,7 @@ def a_fetch_that_meets_a_fault_leaves_no_half_frame_and_is_finished_by_the_next(
             ann.env.update(shim.environment)
             ann.ask("fetch", job, "-o", farm.path("home", kind), code=0)
             counts[kind] = shim.calls()
-        for kind, error, n, count in plan("client", counts, 5):
+        for kind, error, n, count in plan("client", counts, 3):
             number += 1
             home = farm.path("home", str(number))
             ann.env.update(Shim(farm, farm.folder, kind, error, n, count).environment)

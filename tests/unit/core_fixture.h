@@ -276,12 +276,18 @@ static inline void join(struct farm *farm, const struct plan_worker *plan)
     inventory(farm, plan->number, NULL, 0);
 }
 
-static inline void beat(struct farm *farm, uint8_t number)
+static inline void beat_with(struct farm *farm, uint8_t number, bool no_room)
 {
     struct event event = {.kind = EVENT_BEAT};
 
     event.beat.worker = worker_numbered(farm, number);
+    event.beat.no_room = no_room;
     farm_step(farm, &event);
+}
+
+static inline void beat(struct farm *farm, uint8_t number)
+{
+    beat_with(farm, number, false);
 }
 
 static inline void tick(struct farm *farm)

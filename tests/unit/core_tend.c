@@ -109,6 +109,30 @@ TEST(a_worker_that_lost_its_link_while_it_was_drained_is_told_to_drop_what_it_ha
     farm_free(&farm);
 }
 
+TEST(a_worker_without_room_gets_nothing_and_what_it_hands_back_is_no_attempt)
+{
+    struct farm farm = farm_new();
+
+    join(&farm, &one);
+    beat_with(&farm, 1, true);
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 2}}});
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    beat_with(&farm, 1, false);
+    assert_true(effects_of(&farm, EFFECT_ASSIGN) > 0);
+    struct lease_id lease = assigned(&farm, 0);
+
+    started(&farm, 1, lease);
+    beat_with(&farm, 1, true);
+    released(&farm, 1, lease);
+    assert_int_not_equal(state_of(&farm, 1, 0, 0), TASK_FAILED);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    struct worker_view view;
+    assert_true(core_worker(farm.core, worker_numbered(&farm, 1), &view));
+    assert_true(view.no_room);
+    assert_int_equal(view.failed, 0);
+    farm_free(&farm);
+}
+
 TEST(what_was_done_to_a_worker_outlives_the_broker_and_the_worker)
 {
     struct farm farm = farm_new();
@@ -485,6 +509,7 @@ int main(void)
         cmocka_unit_test(one_that_is_assigned_and_has_not_begun_goes_back_too_unless_it_was_faster),
         cmocka_unit_test(
             a_worker_that_lost_its_link_while_it_was_drained_is_told_to_drop_what_it_has_not_begun),
+        cmocka_unit_test(a_worker_without_room_gets_nothing_and_what_it_hands_back_is_no_attempt),
         cmocka_unit_test(what_was_done_to_a_worker_outlives_the_broker_and_the_worker),
         cmocka_unit_test(the_same_request_does_nothing_twice_and_another_body_is_refused),
         cmocka_unit_test(a_pool_takes_its_own_jobs_and_no_others),
