@@ -411,7 +411,10 @@ static int send_due(struct westlight *westlight, const Wl__Envelope *request, ui
 static bool reads(const Wl__Envelope *request)
 {
     return request->body_case != WL__ENVELOPE__BODY_SUBMIT &&
-           request->body_case != WL__ENVELOPE__BODY_EDIT;
+           request->body_case != WL__ENVELOPE__BODY_EDIT &&
+           request->body_case != WL__ENVELOPE__BODY_UPLOADING &&
+           !(request->body_case == WL__ENVELOPE__BODY_PASS_REQUEST &&
+             request->pass_request->write_bytes > 0);
 }
 
 int connection_call(struct westlight *westlight, Wl__Envelope *request,
