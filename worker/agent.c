@@ -396,12 +396,18 @@ static void take(struct agent *agent, const void *data, size_t size, int64_t now
     const char *why = NULL;
 
     if (wire_unpack(data, size, &envelope, &why) != 0) {
+        /* Perhaps for want of memory, and perhaps it was a lease: the next list says that it is not
+         * here. */
         log_limited(LOG_WARN, "malformed", "why=\"%s\"", why ? why : "not a message");
+        hang_up(agent, now_ns, 0, "a message could not be read");
         return;
     }
     agent->heard_ns = now_ns;
-    if (leases_take(agent->leases, &envelope))
+    if (leases_take(agent->leases, &envelope)) {
+        if (leases_missed(agent->leases))
+            hang_up(agent, now_ns, WAIT_FIRST_NS, "a lease could not be taken");
         return;
+    }
     switch (envelope->body_case) {
     case WL__ENVELOPE__BODY_WELCOME:
         take_welcome(agent, envelope->welcome, now_ns);

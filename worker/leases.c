@@ -23,6 +23,7 @@ struct leases {
     struct list tasks;
     struct sealer *sealer;
     uint64_t request; /* of needs; 0 is none */
+    bool missed;
 };
 
 int leases_new(struct task_board *board, struct leases **ret_leases)
@@ -179,6 +180,7 @@ static void take_assign(struct leases *leases, Wl__Envelope **envelope)
     r = task_new(leases->board, *envelope, &task);
     if (r < 0) {
         log_error("assign", "why=\"%s\"", strerror(-r));
+        leases->missed = leases->missed || r == -ENOMEM;
         return;
     }
     crash_point("leases.assigned");
@@ -317,6 +319,14 @@ bool leases_take(struct leases *leases, Wl__Envelope **envelope)
     default:
         return false;
     }
+}
+
+bool leases_missed(struct leases *leases)
+{
+    bool missed = leases->missed;
+
+    leases->missed = false;
+    return missed;
 }
 
 /* ---- joining ---- */

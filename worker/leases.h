@@ -26,6 +26,8 @@ void leases_offline(struct leases *leases);
 int leases_inventory(struct leases *leases, uint64_t session, leases_send *send, void *user);
 /* A message of the broker; true where it was one of these. May take over *envelope (then NULL). */
 bool leases_take(struct leases *leases, Wl__Envelope **envelope);
+/* Once: a lease was assigned since that could not be taken, and the broker has to hear so. */
+bool leases_missed(struct leases *leases);
 /* Says all that is to be said. *ret_deadline_ns is when there is more, INT64_MAX for never. */
 int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, leases_send *send,
                   void *user, int64_t *ret_deadline_ns);
