@@ -19,22 +19,14 @@ static int usage(const char *what, const char *why, const char *next)
     return USAGE;
 }
 
-static int number(const char *option, const char *text, unsigned long long least,
-                  unsigned long long most, unsigned long long *ret_number)
+static int number(const char *option, const char *text, uint64_t least, uint64_t most,
+                  uint64_t *ret_number)
 {
-    char *end;
-    unsigned long long value;
-
-    errno = 0;
-    value = strtoull(text, &end, 10);
-    if (errno || *end || end == text || text[0] == '-' || value < least || value > most) {
-        fprintf(stderr,
-                "westlight-broker: %s %s: it is no whole number from %llu to %llu: give one\n",
-                option, text, least, most);
-        return USAGE;
-    }
-    *ret_number = value;
-    return 0;
+    if (args_number(text, least, most, ret_number))
+        return 0;
+    fprintf(stderr, "westlight-broker: %s %s: it is no whole number from %llu to %llu: give one\n",
+            option, text, (unsigned long long)least, (unsigned long long)most);
+    return USAGE;
 }
 
 /* "7", "0.5", or "90s"; at least a second. */
@@ -58,21 +50,6 @@ static int span(const char *option, const char *text, int64_t unit_s, int64_t *r
     }
     *ret_s = (int64_t)amount;
     return 0;
-}
-
-/* 1048576, 1024K, 1M */
-static int size(const char *option, const char *text, unsigned long long *ret_bytes)
-{
-    static const char units[] = "KMGT";
-    char digits[32];
-    size_t n = strlen(text);
-    const char *unit = n > 0 ? strchr(units, text[n - 1]) : NULL;
-    unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
-
-    snprintf(digits, sizeof digits, "%.*s", (int)(n < 31 ? n : 31) - (shift ? 1 : 0), text);
-    int r = number(option, digits, 1, (1ULL << 60) >> shift, ret_bytes);
-    *ret_bytes <<= r == 0 ? shift : 0;
-    return r;
 }
 
 enum {
@@ -204,7 +181,7 @@ static const struct args_program PROGRAM = {
 static int take_option(void *user, int option, const char *value)
 {
     struct broker_config *config = user;
-    unsigned long long n = 0;
+    uint64_t n = 0;
     enum log_level level;
     int r = 0;
 
@@ -227,9 +204,8 @@ static int take_option(void *user, int option, const char *value)
             config->bulk_memory_bytes = n;
         break;
     case RESERVE:
-        r = size("--reserve", value, &n);
-        if (r == 0)
-            config->reserve_bytes = n;
+        if (!args_size(value, 1, 1ULL << 60, &config->reserve_bytes))
+            return usage(value, "--reserve is no size", "give one such as 500M or 20G");
         break;
     case THREADS:
         r = number("--vault-threads", value, 1, 64, &n);

@@ -166,36 +166,12 @@ static int usage(const char *what, const char *why)
     return EXIT_USAGE;
 }
 
-/* A number, with a suffix where `suffixes` is true. */
-static bool parse_number(const char *text, uint64_t max, bool suffixes, uint64_t *ret_number)
-{
-    static const char letters[] = "KMGT";
-    unsigned long long number;
-    const char *letter;
-    char *end;
-
-    errno = 0;
-    number = strtoull(text, &end, 10);
-    if (errno || end == text || text[0] == '-')
-        return false;
-    letter = *end && suffixes ? strchr(letters, *end) : NULL;
-    for (const char *c = letters; letter && c <= letter; c++) {
-        if (number > ULLONG_MAX / 1024)
-            return false;
-        number *= 1024;
-    }
-    if (end[letter ? 1 : 0] || number > max)
-        return false;
-    *ret_number = number;
-    return true;
-}
-
 static int parse_numbers(struct options *options, int option, const char *text)
 {
     static const struct {
         int option;
         uint64_t min, max;
-        bool suffixes;
+        bool size;
         const char *why;
     } numbers[] = {
         {OPTION_SLOTS, 1, LIMIT_SLOTS, false, "--slots must be 1 to 256"},
@@ -212,8 +188,8 @@ static int parse_numbers(struct options *options, int option, const char *text)
 
         if (numbers[i].option != option)
             continue;
-        if (!parse_number(text, numbers[i].max, numbers[i].suffixes, &number) ||
-            number < numbers[i].min)
+        if (!(numbers[i].size ? args_size : args_number)(text, numbers[i].min, numbers[i].max,
+                                                         &number))
             return usage(text, numbers[i].why);
         if (option == OPTION_SLOTS)
             options->offer.slots = (uint32_t)number;

@@ -2,9 +2,11 @@
 #include <proto/base/args.h>
 
 #include <ctype.h>
+#include <errno.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <proto/base/check.h>
 #include <proto/base/page.h>
@@ -246,4 +248,37 @@ int args_main(const struct args_program *program, int argc, char **argv)
     if (asks(argc - 1, argv + 1, "--help", "-h"))
         return page_help(program, name);
     return command->run(argc - 1, argv + 1);
+}
+
+/* ---- numbers ---- */
+
+static bool scaled(const char *text, const char *units, uint64_t least, uint64_t most,
+                   uint64_t *ret_number)
+{
+    const char *unit;
+    char *end;
+
+    errno = 0;
+    uint64_t number = strtoull(text, &end, 10);
+    if (errno || text[0] < '0' || text[0] > '9')
+        return false;
+    unit = *end ? strchr(units, *end) : NULL;
+    unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
+    if (end[unit != NULL] || number > UINT64_MAX >> shift)
+        return false;
+    number <<= shift;
+    if (number < least || number > most)
+        return false;
+    *ret_number = number;
+    return true;
+}
+
+bool args_number(const char *text, uint64_t least, uint64_t most, uint64_t *ret_number)
+{
+    return scaled(text, "", least, most, ret_number);
+}
+
+bool args_size(const char *text, uint64_t least, uint64_t most, uint64_t *ret_bytes)
+{
+    return scaled(text, "KMGT", least, most, ret_bytes);
 }

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <proto/base/bytes.h>
 
 enum {
@@ -64,6 +65,11 @@ const struct args_command *args_find(const struct args_program *program, const c
 typedef int args_take(void *user, int id, const char *value);
 int args_parse(const struct args_program *program, const struct args_command *command, int argc,
                char **argv, args_take *take, void *user, char why[ARGS_WHY_BYTES], int *ret_word);
+
+/* A whole number in decimal digits; a size may end in K, M, G or T. False where it is neither, or
+ * out of bounds. */
+bool args_number(const char *text, uint64_t least, uint64_t most, uint64_t *ret_number);
+bool args_size(const char *text, uint64_t least, uint64_t most, uint64_t *ret_bytes);
 
 /* The nearest of what is tried, where it is near enough to have been meant. */
 struct args_near {

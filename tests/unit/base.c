@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <proto/base/args.h>
 #include <proto/base/bytes.h>
 #include <proto/base/clock.h>
 #include <proto/base/list.h>
@@ -380,6 +381,47 @@ static void a_limited_line_passes_once_a_second_and_counts_the_rest(void **state
     assert_int_equal(held, 2);
 }
 
+static void numbers_and_sizes_are_whole_and_within_bounds(void **state)
+{
+    static const struct {
+        const char *text;
+        bool size, good;
+        uint64_t least, most, number;
+    } cases[] = {
+        {"0", false, true, 0, 9, 0},
+        {"9", false, true, 0, 9, 9},
+        {"10", false, false, 0, 9, 0},
+        {"0", false, false, 1, 9, 0},
+        {"-1", false, false, 0, UINT64_MAX, 0},
+        {"+1", false, false, 0, 9, 0},
+        {" 1", false, false, 0, 9, 0},
+        {"", false, false, 0, 9, 0},
+        {"1 ", false, false, 0, 9, 0},
+        {"1K", false, false, 0, 9000, 0},
+        {"18446744073709551615", false, true, 0, UINT64_MAX, UINT64_MAX},
+        {"18446744073709551616", false, false, 0, UINT64_MAX, 0},
+        {"500", true, true, 1, 1000, 500},
+        {"1K", true, true, 1, 1024, 1024},
+        {"2K", true, false, 1, 1024, 0},
+        {"3G", true, true, 1, UINT64_MAX, 3ULL << 30},
+        {"1T", true, true, 1, UINT64_MAX, 1ULL << 40},
+        {"K", true, false, 1, UINT64_MAX, 0},
+        {"1KB", true, false, 1, UINT64_MAX, 0},
+        {"1k", true, false, 1, UINT64_MAX, 0},
+        {"16777216T", true, false, 1, UINT64_MAX, 0},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint64_t number = 77;
+        bool good = (cases[i].size ? args_size : args_number)(cases[i].text, cases[i].least,
+                                                              cases[i].most, &number);
+
+        if (good != cases[i].good || number != (good ? cases[i].number : 77))
+            fail_msg("%s: %s, %llu", cases[i].text, good ? "taken" : "refused",
+                     (unsigned long long)number);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -402,6 +444,7 @@ int main(void)
         cmocka_unit_test(log_levels_parse_by_name_only),
         cmocka_unit_test(a_log_line_is_one_line_whatever_it_is_given),
         cmocka_unit_test(a_limited_line_passes_once_a_second_and_counts_the_rest),
+        cmocka_unit_test(numbers_and_sizes_are_whole_and_within_bounds),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
