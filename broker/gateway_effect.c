@@ -351,6 +351,14 @@ static void committed(struct gateway *gateway, const struct effect *effect)
                       effect->code == CODE_OK ? "" : code_name(effect->code), NULL, 0);
 }
 
+static void part(struct gateway *gateway, const struct effect *effect)
+{
+    struct peer *peer = roster_worker(&gateway->roster, effect->worker);
+
+    if (peer && peer->current)
+        roster_drop(&gateway->roster, peer->current);
+}
+
 void gateway_effect(struct gateway *gateway, const struct effect *effect)
 {
     if (effect->kind != EFFECT_VERDICT)
@@ -373,6 +381,9 @@ void gateway_effect(struct gateway *gateway, const struct effect *effect)
         return;
     case EFFECT_COMMITTED:
         committed(gateway, effect);
+        return;
+    case EFFECT_PART:
+        part(gateway, effect);
         return;
     case EFFECT_CHANGED:
         watch_changed(&gateway->watch, &effect->changed.job);

@@ -4,8 +4,8 @@
  * so many different tasks failed on it without a success between, and they are of several jobs, or
  * as many of them were done elsewhere since. It gets no more work for a while, twice as long each
  * time; then one more failure is enough. At least half of those connected always go on, so that
- * several broken scenes together do not stop the farm; the only worker of a farm is never set aside:
- * nobody would do its work, and jobs pause themselves.
+ * several broken scenes together do not stop the farm; the only worker of a farm is never set
+ * aside: nobody would do its work, and jobs pause themselves.
  *
  * The streak follows from attempts and is durable with them; the verdict is a record of its own,
  * because it depends on who is connected.

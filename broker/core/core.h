@@ -266,6 +266,7 @@ enum effect_kind {
     EFFECT_ASSIGN,
     EFFECT_REVOKE,
     EFFECT_COMMITTED,
+    EFFECT_PART,      /* whatever else the worker says, it shall say HELLO first, and list */
     EFFECT_CHANGED,   /* job: somebody may be watching */
 };
 enum revoke_kind { CORE_REVOKE_STOP, CORE_REVOKE_TAKE_BACK };

@@ -80,9 +80,8 @@ const char *core_unfit(const struct core *core, const struct record *record)
     case RECORD_DELIVERED: {
         const struct job *job = job_find(core, &record->job);
 
-        return job && range_valid(job, &record->delivered.range)
-                   ? NULL
-                   : "it is of tasks that no job has";
+        return job && range_valid(job, &record->delivered.range) ? NULL
+                                                                 : "it is of tasks that no job has";
     }
     case RECORD_FORGET:
         return job_gone(core, &record->job) ? "its job is gone already" : NULL;

@@ -254,6 +254,17 @@ void on_beat(struct core *core, const struct event *event)
     sched_worker_dirty(core, worker);
 }
 
+/* One that is silent may run what is no longer known, in room that nothing holds: it lists before
+ * it is given anything. */
+void worker_part(struct core *core, struct worker *worker)
+{
+    if (worker->connected || !worker->listed)
+        return; /* it has said what it runs since it fell silent, or will */
+    worker->listed = false;
+    worker_regroup(&core->fleet, worker);
+    core_effect(core, EFFECT_PART)->worker = worker->id;
+}
+
 void on_expel(struct core *core, const struct worker_key *key)
 {
     struct worker *worker = worker_find(&core->fleet, key);

@@ -168,6 +168,7 @@ void asides_run(struct core *core);
 /* timer.c */
 void timer_worker(struct core *core, struct worker *worker);
 void worker_sign_of_life(struct core *core, struct worker *worker);
+void worker_part(struct core *core, struct worker *worker);
 void timer_heard(struct core *core); /* a word from anybody: the broker is not cut off */
 void timers_run(struct core *core, bool unread);
 void notes_run(struct core *core);

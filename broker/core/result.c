@@ -122,9 +122,10 @@ static void result_ok(struct core *core, const struct event *event, struct step 
         stop_others(core, task);
 }
 
-/* Without a result. What ran is an attempt, or it would be given out for ever; what did not cannot be
- * run there: someone else, or the same one a little later, unless it was asked back. What ends on a
- * worker for its full disk says nothing of the task, and that worker gets no more meanwhile. */
+/* Without a result. What ran is an attempt, or it would be given out for ever; what did not cannot
+ * be run there: someone else, or the same one a little later, unless it was asked back. What ends
+ * on a worker for its full disk says nothing of the task, and that worker gets no more meanwhile.
+ */
 static void hand_back(struct core *core, struct lease *lease)
 {
     if (lease->started && !lease->worker->no_room) {

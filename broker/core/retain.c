@@ -154,11 +154,17 @@ void retain_begin(struct core *core)
         job_schedule(core, core->jobs[i]);
 }
 
-/* A worker that was told to stop has not yet; one that has lapsed will be told that it is unknown.
- */
+/* A worker that was told to stop has not yet. */
 static bool in_use(const struct job *job)
 {
     return job->n_out > 0;
+}
+
+/* None of its leases is out, so that whoever has one is silent. */
+static void job_part(struct core *core, struct job *job)
+{
+    list_each(link, &job->leases)
+        worker_part(core, container_of(link, struct lease, of_job)->worker);
 }
 
 static void forget(struct core *core, enum record_kind kind, const struct job_id *id,
@@ -185,6 +191,7 @@ static bool forget_due(struct core *core, int64_t now_s)
         } else {
             struct job_id id = job->id;
 
+            job_part(core, job);
             forget(core, RECORD_FORGET, &id, job->studio->id);
         }
     }

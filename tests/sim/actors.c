@@ -425,6 +425,7 @@ static void hello(struct world *world, uint32_t number)
                           .n_gpus = worker->cards};
 
     worker->linked = true;
+    worker->parted = false;
     worker->cut = false;
     worker->session++;
     worker->beat_ns = world->now_ns + 5 * SECOND;
@@ -580,7 +581,7 @@ void worker_receive(struct world *world, uint32_t number, const struct effect *e
 {
     struct sim_worker *worker = &world->workers[number];
     static const char *const names[] = {"reply",  "welcome",   "verdict", "assign",
-                                        "revoke", "committed", "changed"};
+                                        "revoke", "committed", "part",    "changed"};
     struct sim_lease *lease = NULL;
 
     world_trace(world, number, names[effect->kind], &effect->lease,
@@ -631,6 +632,7 @@ void worker_receive(struct world *world, uint32_t number, const struct effect *e
         }
         return;
     case EFFECT_REPLY:
+    case EFFECT_PART:
     case EFFECT_CHANGED:
         CHECK(false);
     }

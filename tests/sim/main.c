@@ -1,7 +1,7 @@
 /* westlight-sim: so many seeds, or one with every message told.
  *
- * Without --seed it begins where WESTLIGHT_COMMIT says, a commit's hash, so that each commit is tried
- * with seeds of its own and every run of it with the same; else with 1.
+ * Without --seed it begins where WESTLIGHT_COMMIT says, a commit's hash, so that each commit is
+ * tried with seeds of its own and every run of it with the same; else with 1.
  */
 #include <getopt.h>
 #include <stdio.h>

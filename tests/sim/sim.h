@@ -90,6 +90,7 @@ struct sim_worker {
     bool linked, welcomed; /* a connection; the broker's answer to HELLO */
     int64_t wake_ns;       /* while unlinked or paused: when it goes on */
     bool paused;
+    bool parted; /* the broker has forgotten the connection */
     bool cut; /* went silent with all the others: nothing may be taken for lost until it is back */
     int64_t beat_ns;
     uint32_t slots, prefetch, cards;

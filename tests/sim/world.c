@@ -212,6 +212,14 @@ static const struct job_id *event_job(const struct event *event)
                                             : NULL;
 }
 
+static uint32_t worker_number(const struct world *world, const struct effect *effect)
+{
+    struct worker_view view;
+
+    CHECK(core_worker(world->core, effect->worker, &view));
+    return view.key.bytes[0];
+}
+
 void world_event(struct world *world, struct event *event)
 {
     event->now_ns = world->now_ns;
@@ -237,6 +245,10 @@ void world_event(struct world *world, struct event *event)
     }
     for (size_t i = 0; i < world->outbox.n_effects; i++) {
         check_effect(world, &world->outbox.effects[i]);
+        if (world->outbox.effects[i].kind == EFFECT_PART) {
+            world->workers[worker_number(world, &world->outbox.effects[i])].parted = true;
+            continue;
+        }
         world->waiting = grown(world->waiting, world->n_waiting, &world->waiting_capacity,
                                sizeof(*world->waiting));
         world->waiting[world->n_waiting].effect = world->outbox.effects[i];
@@ -287,14 +299,6 @@ void world_send(struct world *world, uint32_t worker, const struct event *event)
     if (event->kind == EVENT_INVENTORY)
         for (size_t i = 0; i < event->inventory.n_items; i++)
             message->items[i] = event->inventory.items[i];
-}
-
-static uint32_t worker_number(const struct world *world, const struct effect *effect)
-{
-    struct worker_view view;
-
-    CHECK(core_worker(world->core, effect->worker, &view));
-    return view.key.bytes[0];
 }
 
 void world_sync(struct world *world)
@@ -421,6 +425,10 @@ static void deliver(struct world *world, size_t at)
             return;
         }
         worker_receive(world, message.worker, &message.effect);
+        return;
+    }
+    if (worker->parted) {
+        worker_unlink(world, message.worker, (int64_t)sim_random(world, SECOND), false);
         return;
     }
     if (message.event.kind == EVENT_INVENTORY)

@@ -21,11 +21,11 @@ static uint64_t deliver(struct farm *farm, uint32_t studio, uint64_t first, uint
                : UINT64_MAX;
 }
 
-static void finish(struct farm *farm, uint64_t task, uint32_t floor)
+static void finish_by(struct farm *farm, uint8_t worker, uint64_t task, uint32_t floor)
 {
     struct event event = {.kind = EVENT_RESULT};
 
-    event.result.worker = worker_numbered(farm, 1);
+    event.result.worker = worker_numbered(farm, worker);
     event.result.lease.job = job_numbered(1);
     event.result.lease.task.index = task;
     event.result.lease.floor = floor;
@@ -33,6 +33,11 @@ static void finish(struct farm *farm, uint64_t task, uint32_t floor)
     event.result.lease.attempt = 1000 + task + 10 * floor; /* honoured: its floor is current */
     farm_step(farm, &event);
     assert_int_equal(effect_of(farm, EFFECT_COMMITTED, 0)->code, CODE_OK);
+}
+
+static void finish(struct farm *farm, uint64_t task, uint32_t floor)
+{
+    finish_by(farm, 1, task, floor);
 }
 
 /* A finished job of three tasks. */
@@ -176,6 +181,42 @@ TEST(a_clock_that_leaps_makes_nothing_older)
     farm_free(&farm);
 }
 
+TEST(a_silent_worker_that_runs_what_is_forgotten_lists_before_it_is_given_anything)
+{
+    static const struct plan_worker small = {.number = 1, .slots = 1, .vcpus = 1};
+    static const struct plan_job one = {.number = 1, .studio = 1, .steps = {{.tasks = 1}}};
+    static const struct plan_job next = {.number = 2, .studio = 1, .steps = {{.tasks = 5}}};
+    struct farm farm = farm_new();
+    struct plan_worker others[] = {{.number = 2, .vcpus = 1}, {.number = 3, .vcpus = 1}};
+
+    join(&farm, &small);
+    assert_int_equal(submit(&farm, &one), CODE_OK);
+    struct inventory_item old = {effect_of(&farm, EFFECT_ASSIGN, 0)->lease, HELD_RUNNING, 0};
+    started(&farm, 1, old.lease);
+    for (size_t i = 0; i < 2; i++)
+        join(&farm, &others[i]); /* they speak, and have no slot */
+    for (unsigned i = 0; i < 30; i++) {
+        pass(&farm, 5 * SECOND);
+        beat(&farm, 2);
+        beat(&farm, 3);
+    }
+    finish_by(&farm, 2, 0, 0);
+    assert_null(effect_of(&farm, EFFECT_PART, 0));
+    farm.now_ns += 31 * DAY;
+    beat(&farm, 2); /* all were away, nobody is to blame */
+    assert_false(there(&farm));
+    assert_int_equal(effect_of(&farm, EFFECT_PART, 0)->worker.value,
+                     worker_numbered(&farm, 1).value);
+    assert_int_equal(submit(&farm, &next), CODE_OK);
+    beat(&farm, 1);
+    assert_null(effect_of(&farm, EFFECT_ASSIGN, 0));
+    assert_int_equal(hello(&farm, &small, 2, 1), CODE_OK);
+    inventory(&farm, 1, &old, 1);
+    assert_int_equal(effect_of(&farm, EFFECT_VERDICT, 0)->verdict.verdict, VERDICT_DROP);
+    assert_non_null(effect_of(&farm, EFFECT_ASSIGN, 0));
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,6 +227,8 @@ int main(void)
         cmocka_unit_test(
             a_request_is_remembered_for_a_month_after_its_job_and_the_id_is_not_free_before),
         cmocka_unit_test(a_clock_that_leaps_makes_nothing_older),
+        cmocka_unit_test(
+            a_silent_worker_that_runs_what_is_forgotten_lists_before_it_is_given_anything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
