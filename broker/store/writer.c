@@ -466,5 +466,10 @@ int writer_trim(struct database *database, uint32_t epoch, bool *ret_more)
         code = check_epoch(database, epoch, &fenced);
     if (code == SQLITE_OK && !fenced)
         code = trim_first(database->statements, ret_more);
-    return end(database, epoch, code, fenced, "state.db: what is left of a forgotten job");
+    if (*ret_more)
+        crash_point("store.trim");
+    int r = end(database, epoch, code, fenced, "state.db: what is left of a forgotten job");
+    if (*ret_more)
+        crash_point("store.trimmed");
+    return r;
 }

@@ -13,6 +13,7 @@
 #include <proto/base/bytes.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
+#include <proto/base/crash.h>
 #include <proto/base/log.h>
 
 /* Ten million blocks are kept by mistake one in two hundred, a hundred million two in three. */
@@ -291,7 +292,9 @@ static void remove_batch(struct sweep *sweep)
         /* Somebody may have been told meanwhile that it is there. */
         if (filter_has(sweep, candidate->studio, &candidate->id) || !old(sweep, candidate, &bytes))
             continue;
+        crash_point("sweep.remove");
         disk_remove(sweep->disk, candidate->studio, &candidate->id);
+        crash_point("sweep.removed");
         sweep->count.blocks++;
         sweep->count.bytes += bytes;
     }
@@ -367,11 +370,11 @@ static void *sweep_main(void *user)
         if (monotonic_ns < steady_ns)
             continue;
         int r = sweep_round(sweep, sweep->grace_ns, &count);
-        if (r == 0)
+        if (r != 0 && r != -ECANCELED)
+            log_warn("not_swept", "why=\"%s\"", strerror(-r));
+        if (count.blocks > 0)
             log_info("swept", "blocks=%llu bytes=%llu kept=%llu", (unsigned long long)count.blocks,
                      (unsigned long long)count.bytes, (unsigned long long)count.kept);
-        else if (r != -ECANCELED)
-            log_warn("not_swept", "why=\"%s\"", strerror(-r));
     }
     return NULL;
 }

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,14 @@
 
 /* The linker's own names for the ends of the section that crash_point() fills. */
 extern const char *const __start_crash_points[], *const __stop_crash_points[];
+
+static bool is_point(const char *name)
+{
+    for (const char *const *at = __start_crash_points; at < __stop_crash_points; at++)
+        if (strcmp(*at, name) == 0)
+            return true;
+    return false;
+}
 
 static char wanted[128];
 static atomic_long left; /* passes until the end */
@@ -28,6 +37,10 @@ __attribute__((constructor)) static void begin(void)
     if (!colon || (size_t)(colon - text) >= sizeof(wanted))
         return;
     memcpy(wanted, text, (size_t)(colon - text));
+    if (!is_point(wanted)) {
+        fprintf(stderr, "WESTLIGHT_CRASH=%s: this program has no such point: see list\n", text);
+        _exit(2);
+    }
     atomic_store(&left, strtol(colon + 1, NULL, 10));
 }
 

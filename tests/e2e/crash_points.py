@@ -18,7 +18,9 @@ BELTS = 4  # of one program at once: most of a run is waiting
 FRAMES = 6
 WANTED = {"f.%d" % frame: b"%d\n" % frame * 100 for frame in range(1, FRAMES + 1)}
 RUN = 'run=for i in $(seq 100); do echo "$FRAME"; done > "$OUT/f.$FRAME"'
-IDLE = ("store.checkpoint", "store.checkpointed")  # a checkpoint of a small log waits until nothing comes
+# A checkpoint of a small log waits until nothing comes; a job is forgotten, and swept, when it is home.
+AFTERWARDS = ("store.checkpoint", "store.checkpointed", "store.trim", "store.trimmed", "sweep.remove", "sweep.removed")
+FORGETS = ("--retain-delivered", "1s", "--grace", "1s")
 NEVER = {CLIENT: {"file.linked": "it writes new files only"},
          WORKER: {"file.linked": "it replaces a result only where that cannot be sent"}}
 
@@ -49,7 +51,7 @@ class Belt:
         write(farm.path("ready"), "")
         farm.start_broker()
         self.ann, self.armed, self.armed_with, self.missed = farm.person("ann"), None, None, 0
-        self.box = None
+        self.box, self.options = None, ()
         return self
 
     def __exit__(self, *what):
@@ -145,7 +147,7 @@ def on_belts(program, points, one, *more):
 
 def begin_broker(belt):
     """Until one lives long enough to be ready."""
-    while not belt.farm.launch_broker(program=crashing(BROKER), environment=belt.arm()):
+    while not belt.farm.launch_broker(*belt.options, program=crashing(BROKER), environment=belt.arm()):
         check(died_there(belt.farm.broker.popen), "the broker ended:", belt.farm.broker.log())
         belt.died()
 
@@ -183,22 +185,27 @@ def with_patience(popen):
         pass
 
 
-def broker_idle(belt):
-    belt.todo = [(point, 1) for point in IDLE]
+def broker_afterwards(belt):
+    """Each dies of what comes after a job; in the end nothing is left of any."""
+    farm = belt.farm
+    belt.todo, belt.options = [(point, 1) for point in AFTERWARDS], FORGETS
     belt.worker()
-    belt.farm.broker.kill()
+    farm.broker.kill()
     begin_broker(belt)
     while belt.todo:
         belt.home(belt.ann.ask(*belt.argv("render"), code=0).id)
-        until(lambda: died_there(belt.farm.broker.popen), "nothing comes, and the log moves")
+        until(lambda: died_there(farm.broker.popen), lambda: "nothing comes, and the log moves, or it is forgotten\n" + farm.logs())
         belt.died()
         begin_broker(belt)
+    until(lambda: not any(farm.rows("SELECT 1 FROM " + table) for table in ("jobs", "attempts", "delivered")), "no job's row is left")
+    until(lambda: not any(names for _, _, names in os.walk(os.path.join(farm.state, "vault"))), "no block is left")
+    belt.jobs = []
 
 
 @scenario
 def the_broker_may_die_at_any_point_while_jobs_run():
-    on_belts(BROKER, [point for point in points_of(BROKER) if point not in IDLE], broker_jobs,
-             *[lambda deaths: on_belt(BROKER, IDLE, broker_idle, deaths)] * TIMES)
+    on_belts(BROKER, [point for point in points_of(BROKER) if point not in AFTERWARDS], broker_jobs,
+             *[lambda deaths: on_belt(BROKER, AFTERWARDS, broker_afterwards, deaths)] * TIMES)
 
 
 @scenario
