@@ -25,8 +25,9 @@
 #define QUIET_NS (30 * NS_PER_S)
 /* An answer may be held up behind what cannot be written; whoever asks anew is told so. */
 #define HELLO_AGAIN_NS (2 * NS_PER_S)
-/* Between two questions to a broker whose disk is full. */
-#define FULL_NS NS_PER_S
+/* Between two questions to a broker whose disk is full; the space may have come back already. */
+#define FULL_NS    NS_PER_S
+#define FULL_TRIES 2 /* of who has only come, before that is told */
 
 int connection_fail(struct westlight *westlight, int code, const char *format, ...)
 {
@@ -335,7 +336,8 @@ static int connection_turn(struct westlight *westlight, int64_t deadline_ns,
     } else if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL &&
                envelope->request == westlight->hello) {
         /* Who is in the middle of something waits until the farm's disk has space again. */
-        if (envelope->refusal->code == CODE_FULL && westlight->generation > 0) {
+        if (envelope->refusal->code == CODE_FULL &&
+            (westlight->generation > 0 || westlight->full_tries++ < FULL_TRIES)) {
             westlight->greeted = false;
             westlight->hello_ns = clock_monotonic_ns() + FULL_NS;
         } else {
