@@ -143,6 +143,34 @@ def on_belts(program, points, one, *more):
     equal(sorted(deaths), points_of(program), "points")
 
 
+def with_patience(popen):
+    try:
+        popen.wait(0.02)
+    except subprocess.TimeoutExpired:
+        pass
+
+
+def render(belt, process, again):
+    """One job, while which the armed program may die and is started again; how often that was."""
+    argv = belt.argv("render")
+    popen = belt.ann.start(*argv)
+    deaths = 0
+    try:
+        while popen.poll() is None:
+            if died_there(process().popen):
+                belt.died()
+                deaths += 1
+                again(deaths)
+            check(process().alive() or died_there(process().popen), "it ended by itself:", process().log())
+            with_patience(popen)
+        answer = belt.ann.finish(popen, argv)
+    finally:
+        popen.kill()
+    equal(answer.code, 0, answer)
+    belt.home(answer.id)
+    return deaths
+
+
 # ---- the broker
 
 def begin_broker(belt):
@@ -152,37 +180,19 @@ def begin_broker(belt):
         belt.died()
 
 
+def render_by_broker(belt):
+    return render(belt, lambda: belt.farm.broker, lambda deaths: begin_broker(belt))
+
+
 def broker_jobs(belt):
     belt.worker()
     belt.farm.broker.kill()
     begin_broker(belt)
     while belt.todo:
-        argv = belt.argv("render")
-        render = belt.ann.start(*argv)
-        try:
-            lives = 0
-            while render.poll() is None:
-                if died_there(belt.farm.broker.popen):
-                    belt.died()
-                    begin_broker(belt)
-                    lives += 1
-                with_patience(render)
-            answer = belt.ann.finish(render, argv)
-        finally:
-            render.kill()
-        equal(answer.code, 0, answer)
-        belt.home(answer.id)
-        if lives == 0 and not died_there(belt.farm.broker.popen):
+        if render_by_broker(belt) == 0 and not died_there(belt.farm.broker.popen):
             belt.miss()
             belt.farm.broker.kill()
             begin_broker(belt)
-
-
-def with_patience(popen):
-    try:
-        popen.wait(0.02)
-    except subprocess.TimeoutExpired:
-        pass
 
 
 def broker_afterwards(belt):
@@ -193,10 +203,10 @@ def broker_afterwards(belt):
     farm.broker.kill()
     begin_broker(belt)
     while belt.todo:
-        belt.home(belt.ann.ask(*belt.argv("render"), code=0).id)
-        until(lambda: died_there(farm.broker.popen), lambda: "nothing comes, and the log moves, or it is forgotten\n" + farm.logs())
-        belt.died()
-        begin_broker(belt)
+        if render_by_broker(belt) == 0:  # else it was the job before that was forgotten meanwhile
+            until(lambda: died_there(farm.broker.popen), lambda: "it dies of what comes after a job\n" + farm.logs())
+            belt.died()
+            begin_broker(belt)
     until(lambda: not any(farm.rows("SELECT 1 FROM " + table) for table in ("jobs", "attempts", "delivered")), "no job's row is left")
     until(lambda: not any(names for _, _, names in os.walk(os.path.join(farm.state, "vault"))), "no block is left")
     belt.jobs = []
@@ -232,30 +242,16 @@ def a_new_state_folder_may_be_half_made():
 @scenario
 def the_worker_may_die_at_any_point_while_jobs_run():
     def jobs(belt):
+        def again(deaths):  # three of one task would be its own fault
+            belt.worker(crashing(WORKER), belt.arm() if deaths < 2 else {})
+
         belt.worker(crashing(WORKER), belt.arm())
         while belt.todo:
-            argv = belt.argv("render")
-            render = belt.ann.start(*argv)
-            try:
-                lives = 0
-                while render.poll() is None:
-                    if died_there(belt.box.popen):
-                        belt.died()
-                        lives += 1  # three of one task would be its own fault
-                        belt.worker(crashing(WORKER), belt.arm() if lives < 2 else {})
-                    check(belt.box.alive() or died_there(belt.box.popen), "the worker ended by itself:", belt.box.log())
-                    with_patience(render)
-                answer = belt.ann.finish(render, argv)
-            finally:
-                render.kill()
-            equal(answer.code, 0, answer)
-            belt.home(answer.id)
-            if lives == 0 and not died_there(belt.box.popen):
+            deaths = render(belt, lambda: belt.box, again)
+            if deaths == 0 and not died_there(belt.box.popen):
                 belt.miss()
-            if lives == 0 or lives == 2:
+            if deaths == 0 or deaths == 2:
                 belt.box.kill()
-                if died_there(belt.box.popen) and lives == 1:
-                    belt.died()
                 belt.worker(crashing(WORKER), belt.arm())
         belt.box.kill()
         belt.worker()
