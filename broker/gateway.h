@@ -8,7 +8,7 @@
  *          gateway_upload.c, gateway_edit.c and gateway_look.c for studios and operators,
  *          gateway_tend.c for operators alone, gateway_worker.c for workers, gateway_page.c for what
  *          the query thread answers; gateway_hello.c greets, gateway_full.c refuses, gateway_retain.c
- *          forgets jobs, gateway_effect.c is the way out.
+ *          forgets jobs, gateway_record.c follows records, gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.
  * Owns:    what its init made; core, store, vault, query and sockets are the broker's.
  * Errors:  a peer's bad message is a Refusal, counted and logged at most once a second. Want of

@@ -151,39 +151,11 @@ static int read_number(struct database *database, const char *text, int64_t *ret
     return code;
 }
 
-static int check_pages(struct database *database, const char *path)
-{
-    struct stat status;
-    if (stat(path, &status) < 0 || status.st_size > CHECK_BYTES)
-        return 0;
-
-    sqlite3_stmt *statement = NULL;
-    int code =
-        sqlite3_prepare_v2(database->handle, "PRAGMA integrity_check(1)", -1, &statement, NULL);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(statement);
-    int r = 0;
-    if (code != SQLITE_ROW) {
-        r = database_error(database, code, path);
-    } else {
-        const char *text = (const char *)sqlite3_column_text(statement, 0);
-        if (!text || strcmp(text, "ok"))
-            r = damaged(database, path, text ? text : "unknown");
-    }
-    sqlite3_finalize(statement);
-    return r;
-}
-
-/* The tables as they are described in the file are those of this program: a bit of their text that
- * has turned over would change what is indexed, or how a column is read. */
-static int read_schema(sqlite3 *handle, char **ret_text)
+/* The one text that a statement answers with. */
+static int first_text(sqlite3 *handle, const char *sql, char **ret_text)
 {
     sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(handle,
-                                  "SELECT group_concat(type || name || tbl_name || sql, ';') FROM"
-                                  " (SELECT * FROM sqlite_schema WHERE sql IS NOT NULL"
-                                  " AND name NOT LIKE 'sqlite_stat%' ORDER BY name)",
-                                  -1, &statement, NULL);
+    int code = sqlite3_prepare_v2(handle, sql, -1, &statement, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_step(statement);
     if (code == SQLITE_ROW) {
@@ -193,6 +165,30 @@ static int read_schema(sqlite3 *handle, char **ret_text)
     }
     sqlite3_finalize(statement);
     return code;
+}
+
+static int check_pages(struct database *database, const char *path)
+{
+    _cleanup_(freep) char *found = NULL;
+    struct stat status;
+    if (stat(path, &status) < 0 || status.st_size > CHECK_BYTES)
+        return 0;
+
+    int code = first_text(database->handle, "PRAGMA integrity_check(1)", &found);
+    if (code != SQLITE_OK)
+        return database_error(database, code, path);
+    return strcmp(found, "ok") ? damaged(database, path, found) : 0;
+}
+
+/* The tables as they are described in the file are those of this program: a bit of their text that
+ * has turned over would change what is indexed, or how a column is read. */
+static int read_schema(sqlite3 *handle, char **ret_text)
+{
+    return first_text(handle,
+                      "SELECT group_concat(type || name || tbl_name || sql, ';') FROM"
+                      " (SELECT * FROM sqlite_schema WHERE sql IS NOT NULL"
+                      " AND name NOT LIKE 'sqlite_stat%' ORDER BY name)",
+                      ret_text);
 }
 
 static int check_schema(struct database *database, const char *path)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -133,8 +134,12 @@ static int results_write(struct history *history, const char *state)
         r = store_submit(store, ++batch, records, n);
     }
     while (r == 0 && durable < batch) {
-        r = store_completed(store, &durable);
-        usleep(1000);
+        struct pollfd ready = {.fd = store_fd(store), .events = POLLIN};
+
+        if (poll(&ready, 1, -1) < 0)
+            r = -errno;
+        else
+            r = store_completed(store, &durable);
     }
     if (r)
         fprintf(stderr, "westlight-bench recover: %s\n", store_why(store));
