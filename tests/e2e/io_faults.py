@@ -31,6 +31,7 @@ class Shim:
     """One plan for one process; counts what it sees."""
 
     def __init__(self, farm, below, kind, error=0, n=0, count=1):
+        check(os.path.exists(FAULTY), FAULTY, "is not there: build it")
         path = farm.path("tally")
         write(path, bytes(8))
         self.environment = dict(LD_PRELOAD=FAULTY, FAULTY_KIND=kind, FAULTY_ERRNO=str(error), FAULTY_N=str(n), FAULTY_COUNT=str(count),
@@ -146,6 +147,7 @@ def rounds(who, farm, job, start, process, below, seconds):
             raise Failed("--only %s:%s:%d:%d:%d\n%s" % (who, kind, error, n, count, failed))
         process().kill()
         tried += 1
+    check(tried or ONLY, "no fault was tried")
     print("%s: %s; %d faults tried, seed %d" % (who, ", ".join("%d %s" % (total, kind) for kind, total in counts.items()), tried, SEED))
 
 
@@ -216,6 +218,7 @@ def a_fetch_that_meets_a_fault_leaves_no_half_frame_and_is_finished_by_the_next(
                 Round.whole(home, sums, range(1, FRAMES + 1))
             except Failed as failed:
                 raise Failed("--only client:%s:%d:%d:%d\n%s" % (kind, error, n, count, failed))
+        check(number or ONLY, "no fault was tried")
         print("client: %s; %d faults tried, seed %d" % (", ".join("%d %s" % (total, kind) for kind, total in counts.items()), number, SEED))
 
 
