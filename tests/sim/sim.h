@@ -16,7 +16,13 @@
 enum { JOBS = 12, STEPS = 3, TASKS = 40, STUDIOS = 3, WORKERS = 6, HELD = 64, CARDS = 4 };
 #define SECOND 1000000000LL
 /* How long what is over is kept here; how far off a clock must be to have been set. */
-enum { RETAIN_S = 60, RETAIN_DELIVERED_S = 20, RETAIN_REQUESTS_S = 90, FORGET_EVERY_S = 30, SLACK_S = 2 };
+enum {
+    RETAIN_S = 60,
+    RETAIN_DELIVERED_S = 20,
+    RETAIN_REQUESTS_S = 90,
+    FORGET_EVERY_S = 30,
+    SLACK_S = 2
+};
 
 struct sim_step {
     uint32_t n_tasks, per; /* as submitted */
@@ -158,6 +164,7 @@ struct world {
     struct sim_effect {
         struct effect effect;
         size_t after;
+        uint64_t session; /* of the worker that it is for */
     } * waiting;
     size_t n_waiting, waiting_capacity;
     struct sim_message *messages;

@@ -212,12 +212,26 @@ static const struct job_id *event_job(const struct event *event)
                                             : NULL;
 }
 
-static uint32_t worker_number(const struct world *world, const struct effect *effect)
+static uint32_t worker_of(const struct world *world, const struct effect *effect)
 {
     struct worker_view view;
 
+    if (effect->kind == EFFECT_WELCOME)
+        return (uint32_t)effect->cookie;
+
     CHECK(core_worker(world->core, effect->worker, &view));
     return view.key.bytes[0];
+}
+
+static bool is_to_worker(const struct effect *effect)
+{
+    return effect->kind != EFFECT_CHANGED && effect->kind != EFFECT_REPLY;
+}
+
+/* The connection that it is for: what comes after it is another. */
+static uint64_t effect_session(const struct world *world, const struct effect *effect)
+{
+    return is_to_worker(effect) ? world->workers[worker_of(world, effect)].session : 0;
 }
 
 void world_event(struct world *world, struct event *event)
@@ -246,12 +260,13 @@ void world_event(struct world *world, struct event *event)
     for (size_t i = 0; i < world->outbox.n_effects; i++) {
         check_effect(world, &world->outbox.effects[i]);
         if (world->outbox.effects[i].kind == EFFECT_PART) {
-            world->workers[worker_number(world, &world->outbox.effects[i])].parted = true;
+            world->workers[worker_of(world, &world->outbox.effects[i])].parted = true;
             continue;
         }
         world->waiting = grown(world->waiting, world->n_waiting, &world->waiting_capacity,
                                sizeof(*world->waiting));
         world->waiting[world->n_waiting].effect = world->outbox.effects[i];
+        world->waiting[world->n_waiting].session = effect_session(world, &world->outbox.effects[i]);
         world->waiting[world->n_waiting++].after = before + world->outbox.effects_after[i];
     }
     check_unknown(world, event, gone);
@@ -316,18 +331,18 @@ void world_sync(struct world *world)
                 studio_answered(world, &effect);
             continue;
         }
-        uint32_t worker =
-            effect.kind == EFFECT_WELCOME ? (uint32_t)effect.cookie : worker_number(world, &effect);
+        uint32_t worker = worker_of(world, &effect);
+        uint64_t session = world->waiting[sent].session;
 
         if (effect.kind == EFFECT_ASSIGN && world->workers[worker].linked && sim_chance(world, 200))
             worker_unlink(world, worker, (int64_t)sim_random(world, 5 * SECOND), false);
-        if (world->workers[worker].linked) {
+        if (world->workers[worker].linked && world->workers[worker].session == session) {
             int64_t delay_ns = link_delay(world, worker, true);
             struct sim_message *message = message_new(world, delay_ns);
 
             message->worker = worker;
             message->to_worker = true;
-            message->session = world->workers[worker].session;
+            message->session = session;
             message->effect = effect;
         } else if (effect.kind == EFFECT_ASSIGN) {
             struct event event = {.kind = EVENT_UNSENT};
