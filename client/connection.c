@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <client/farm.h>
@@ -20,7 +19,6 @@
 
 /* A request that has gone this long without an answer may have been lost with its link. */
 #define REPEAT_NS (10 * NS_PER_S)
-#define OPEN_NS   (5 * NS_PER_S)
 /* A broker with many connections forgets quiet ones, and what they watch with them. */
 #define QUIET_NS (30 * NS_PER_S)
 /* An answer may be held up behind what cannot be written; whoever asks anew is told so. */
@@ -38,7 +36,7 @@ int connection_fail(struct westlight *westlight, int code, const char *format, .
     return code;
 }
 
-static void scratch_free(struct westlight *westlight)
+void connection_begin(struct westlight *westlight)
 {
     for (size_t i = 0; i < westlight->n_scratch; i++)
         free(westlight->scratch[i]);
@@ -46,11 +44,6 @@ static void scratch_free(struct westlight *westlight)
     westlight->scratch = NULL;
     westlight->n_scratch = 0;
     wire_free(TAKE_PTR(westlight->held));
-}
-
-void connection_begin(struct westlight *westlight)
-{
-    scratch_free(westlight);
     westlight->why[0] = '\0';
 }
 
@@ -228,7 +221,7 @@ static int key_refused(struct westlight *westlight)
         westlight->farm.name, westlight->farm.control, key, key[0] == '-' ? "-- " : "", key);
 }
 
-static int link_open(struct westlight *westlight)
+int connection_open(struct westlight *westlight)
 {
     int r = link_connect(westlight->context, LINK_CONTROL, westlight->farm.control,
                          &westlight->server, &westlight->keys, &westlight->socket);
@@ -246,7 +239,7 @@ static int link_renew(struct westlight *westlight)
     westlight->monitor = westlight->socket = NULL;
     westlight->status = LINK_DOWN;
     nanosleep(&pause, NULL);
-    return link_open(westlight);
+    return connection_open(westlight);
 }
 
 static int look_at_link(struct westlight *westlight)
@@ -366,7 +359,7 @@ static int no_answer(struct westlight *westlight)
                            westlight->farm.control);
 }
 
-static int await_welcome(struct westlight *westlight, int64_t deadline_ns)
+int connection_welcome(struct westlight *westlight, int64_t deadline_ns)
 {
     while (!westlight->welcome) {
         Wl__Envelope *other = NULL;
@@ -531,7 +524,7 @@ int connection_watch(struct westlight *westlight, const uint8_t job[16],
         memcpy(watch->job, job, sizeof(watch->job));
     }
     *ret_watch = watch;
-    int r = await_welcome(westlight, deadline_ns);
+    int r = connection_welcome(westlight, deadline_ns);
     if (r == 0)
         r = send_watch(westlight, watch, false);
     if (r != 0)
@@ -579,107 +572,4 @@ int connection_sleep(struct westlight *westlight, int64_t span_ns)
         if (r != 0)
             return r == WESTLIGHT_E_TIMEOUT ? 0 : r;
     }
-}
-
-/* ---- opening ---- */
-
-static int connect_link(struct westlight *westlight)
-{
-    int r = farm_keys(&westlight->farm, &westlight->keys, &westlight->server, westlight->secret,
-                      &westlight->has_secret, westlight->why, sizeof(westlight->why));
-    if (r != 0)
-        return r;
-    if (sealer_new(&westlight->sealer) < 0)
-        return -ENOMEM;
-    r = link_context_new(1, &westlight->context);
-    if (r < 0)
-        return r;
-    r = link_open(westlight);
-    if (r == -EINVAL || r == -ENODEV || r == -EPROTONOSUPPORT)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE,
-                               "farm %s: control = %s: not an address: write tcp://HOST:7420",
-                               westlight->farm.name, westlight->farm.control);
-    return r;
-}
-
-int westlight_open(const struct westlight_farm *farm, int timeout_ms,
-                   struct westlight **ret_westlight, char *why, size_t why_size)
-{
-    struct westlight *westlight = calloc(1, sizeof(*westlight));
-    if (!westlight)
-        return -ENOMEM;
-    westlight->farm = *farm;
-    westlight->status = LINK_DOWN;
-    westlight->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-
-    int r = westlight->stop_fd < 0 ? -errno : connect_link(westlight);
-    if (r == 0)
-        r = await_welcome(westlight, clock_monotonic_ns() +
-                                         (timeout_ms > 0 ? timeout_ms * NS_PER_MS : OPEN_NS));
-    if (r != 0) {
-        if (westlight->why[0] == '\0')
-            connection_fail(westlight, r, "farm %s at %s: %s", farm->name, farm->control,
-                            strerror(r < 0 ? -r : EIO));
-        if (why && why_size)
-            snprintf(why, why_size, "%s", westlight->why);
-        westlight_close(westlight);
-        return r;
-    }
-    *ret_westlight = westlight;
-    return 0;
-}
-
-void westlight_close(struct westlight *westlight)
-{
-    if (!westlight)
-        return;
-    for (size_t i = 0; i < westlight->n_watches; i++) {
-        wire_free(westlight->watches[i].notice);
-        look_steps_free(westlight->watches[i].steps);
-    }
-    scratch_free(westlight);
-    link_close(westlight->monitor);
-    link_close(westlight->socket);
-    link_context_free(westlight->context);
-    sealer_free(westlight->sealer);
-    if (westlight->stop_fd >= 0)
-        close(westlight->stop_fd);
-    wipe(&westlight->keys, sizeof(westlight->keys));
-    wipe(westlight->secret, sizeof(westlight->secret));
-    free(westlight);
-}
-
-/* ---- small things that every request needs ---- */
-
-int connection_bulk(const struct westlight *westlight, char *ret_endpoint, size_t size)
-{
-    const char *control = westlight->farm.control, *said = westlight->bulk;
-    const char *colon = strrchr(control, ':'), *said_port = strrchr(said, ':');
-    int n;
-
-    if (westlight->farm.bulk[0])
-        n = snprintf(ret_endpoint, size, "%s", westlight->farm.bulk);
-    else if (said_port && strncmp(said, "tcp://*:", 8) != 0 &&
-             strncmp(said, "tcp://0.0.0.0:", 14) != 0 && strncmp(said, "tcp://[::]:", 11) != 0)
-        n = snprintf(ret_endpoint, size, "%s", said);
-    else if (colon && said_port) /* bound to every address: the one we know reaches it */
-        n = snprintf(ret_endpoint, size, "%.*s%s", (int)(colon - control), control, said_port);
-    else if (colon)
-        n = snprintf(ret_endpoint, size, "%.*s:%ld", (int)(colon - control), control,
-                     strtol(colon + 1, NULL, 10) + 1);
-    else
-        return -EINVAL;
-    return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
-}
-
-int connection_begin_job(struct westlight *westlight, const char *id, uint8_t ret_job[16])
-{
-    char text[2 * WESTLIGHT_ID_BYTES + 2];
-    snprintf(text, sizeof(text), "%s", id ? id : "");
-
-    connection_begin(westlight); /* `id` may have been of the last call's memory */
-    if (strlen(text) != 2 * WESTLIGHT_ID_BYTES || hex_decode(text, ret_job, WESTLIGHT_ID_BYTES) < 0)
-        return connection_fail(westlight, WESTLIGHT_E_USAGE,
-                               "job %s: not a whole id of 32 digits: resolve it first", text);
-    return 0;
 }

@@ -75,6 +75,10 @@ struct westlight {
     size_t n_scratch;
 };
 
+/* Opens a link to the farm of these keys. */
+int connection_open(struct westlight *westlight);
+/* Waits until the broker has greeted. */
+int connection_welcome(struct westlight *westlight, int64_t deadline_ns);
 /* Every public call begins here: the last call's memory and message are gone. */
 void connection_begin(struct westlight *westlight);
 /* Sets `why` and returns `code`. */
