@@ -18,7 +18,7 @@ import time
 import traceback
 
 import history
-from farm import Failed, Farm, lines, tree, until, write
+from farm import Failed, Farm, lines, read, until, write
 
 WORKERS, CLIENTS, ROUNDS_OF_A_WAVE = 3, 3, 10
 OPS_OF_A_JOB = 6
@@ -97,7 +97,7 @@ class Client(threading.Thread):
     def fetch(self, job, folder, last=False):
         answer = self.command("fetch", job, "-o", folder, *(["--follow"] if last else []))
         if answer:
-            files = {int(name[2:]): content.decode().strip() for name, content in tree(folder).items() if name.startswith("f.")}
+            files = {int(name[2:]): read(os.path.join(folder, name)).decode().strip() for name in os.listdir(folder) if name.startswith("f.")}
             self.loop.note("fetched", job=job, files=files, last=last, code=answer.code, said=answer.text[-400:])
         return answer
 
@@ -222,7 +222,8 @@ class Loop:
     def left(self):
         for name in self.boxes:
             until(lambda name=name: not os.listdir(self.farm.path(name, "spool")), name + " keeps no result")
-        return [path for path in tree(self.farm.folder) if "/put-" in path or path.endswith(".new") or "/.westlight-" in path]
+        paths = [os.path.join(base, name) for base, _, names in os.walk(self.farm.folder) for name in names]
+        return [path for path in paths if "/put-" in path or path.endswith(".new") or "/.westlight-" in path]
 
     def stored(self):
         jobs, results, changes = {}, {}, {}
