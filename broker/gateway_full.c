@@ -105,8 +105,15 @@ void gateway_disk(struct gateway *gateway, bool full)
                                     : "nothing new is taken, what runs goes on");
     else if (room != gateway->room || full != gateway->full)
         log_info("disk", "state=%s free_mb=%llu", names[room], megabytes);
+    bool was_short = gateway->room == ROOM_SHORT;
     gateway->room = room;
     gateway->full = full;
+    if (was_short != (room == ROOM_SHORT)) {
+        struct event event = {.kind = EVENT_ROOM, .room.none = !was_short};
+
+        gateway_step(gateway, &event);
+        gateway_scratch_free(gateway);
+    }
     if (full)
         gateway->unread = true;
 }

@@ -127,12 +127,12 @@ static void audit_lease(const struct core *core, const struct lease *lease)
           !worker->listed || lease->plan);
     CHECK(link_alone(&lease->running) || (lease_active(lease) && lease->started && !lease->noted));
     CHECK(link_alone(&lease->hungry) ||
-          (lease_active(lease) && !lease->behind && worker_available(worker) &&
+          (lease_active(lease) && !lease->behind && worker_available(&core->fleet, worker) &&
            lease->step->demand->hungry_mask >> lease->place & 1));
     CHECK(link_alone(&lease->queued) ||
           (lease_active(lease) && !lease->started && lease->before && !lease->behind));
     CHECK(lease->place == 0 || lease->place <= worker->shape->prefetch ||
-          !worker_available(worker));
+          !worker_available(&core->fleet, worker));
     CHECK(!lease->claimed_for || lease->asked_back);
 }
 
@@ -164,7 +164,7 @@ static void audit_worker(const struct core *core, const struct worker *worker)
     }
     CHECK(!shape || memcmp(room, worker->free, shape->n_free * sizeof(*room)) == 0);
     CHECK(cards == worker->cards_busy);
-    CHECK((worker->group != NULL) == worker_available(worker));
+    CHECK((worker->group != NULL) == worker_available(&core->fleet, worker));
     CHECK(worker->aside == (worker->aside_position != HEAP_NONE));
     CHECK(!worker->aside || worker->aside_until_wall_s > 0);
     CHECK(!worker->group ||

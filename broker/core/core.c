@@ -111,6 +111,9 @@ static void handle(struct core *core, const struct event *event)
     case EVENT_INVENTORY:
         on_inventory(core, event);
         return;
+    case EVENT_ROOM:
+        on_room(core, event);
+        return;
     case EVENT_BEAT:
         on_beat(core, event);
         return;

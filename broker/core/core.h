@@ -92,6 +92,7 @@ enum event_kind {
     EVENT_HELLO,      /* a worker's; an older session's leases wait for the inventory */
     EVENT_INVENTORY,
     EVENT_BEAT,
+    EVENT_ROOM,       /* on the broker's disk: without it nothing is leased, what runs goes on */
     EVENT_STARTED,
     EVENT_PROGRESS,   /* also a sign of life */
     EVENT_RESULT,     /* its blocks are durable and pinned */
@@ -154,6 +155,7 @@ struct event {
         } hello;
         struct { struct worker_id worker; const struct inventory_item *items; size_t n_items; bool last; } inventory;
         struct { struct worker_id worker; bool no_room; } beat;
+        struct { bool none; } room;
         struct { struct worker_id worker; struct lease_id lease; } started;
         struct { struct worker_id worker; struct lease_id lease; uint16_t permille; } progress;
         struct {

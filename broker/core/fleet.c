@@ -84,10 +84,10 @@ struct worker *worker_of(struct fleet *fleet, const struct worker_key *key)
     return worker;
 }
 
-bool worker_available(const struct worker *worker)
+bool worker_available(const struct fleet *fleet, const struct worker *worker)
 {
-    return worker->connected && worker->listed && !worker->stalled && !worker->no_room &&
-           worker_willing(worker);
+    return !fleet->no_room && worker->connected && worker->listed && !worker->stalled &&
+           !worker->no_room && worker_willing(worker);
 }
 
 static void worker_count(struct fleet *fleet, const struct worker *worker, uint32_t change)
@@ -333,7 +333,7 @@ void worker_regroup(struct fleet *fleet, struct worker *worker)
 {
     if (worker->group)
         group_leave(fleet, worker);
-    if (!worker_available(worker))
+    if (!worker_available(fleet, worker))
         return;
     struct group *group = group_of(fleet, worker);
 

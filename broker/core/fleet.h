@@ -153,6 +153,7 @@ struct worker {
 
 struct fleet {
     uint64_t seed; /* of its tables */
+    bool no_room;  /* on the broker's disk for any result */
     struct table names, demands, workers_by_key, groups;
     struct demand **all_demands;
     size_t n_demands, demands_capacity;
@@ -215,7 +216,7 @@ static inline bool worker_willing(const struct worker *worker)
 {
     return !worker->drained && !worker->aside;
 }
-bool worker_available(const struct worker *worker);
+bool worker_available(const struct fleet *fleet, const struct worker *worker);
 void worker_set_connected(struct fleet *fleet, struct worker *worker, bool connected);
 void worker_set_willing(struct fleet *fleet, struct worker *worker, bool drained, bool aside);
 void worker_set_quiet(struct fleet *fleet, struct worker *worker, bool quiet);

@@ -254,6 +254,24 @@ void on_beat(struct core *core, const struct event *event)
     sched_worker_dirty(core, worker);
 }
 
+void on_room(struct core *core, const struct event *event)
+{
+    struct fleet *fleet = &core->fleet;
+
+    if (fleet->no_room == event->room.none)
+        return;
+    fleet->no_room = event->room.none;
+    for (size_t i = 0; i < fleet->n_workers; i++) {
+        struct worker *worker = fleet->workers[i];
+
+        if (!worker->greeted)
+            continue;
+        worker_regroup(fleet, worker);
+        worker_refresh_leases(core, worker);
+        sched_worker_dirty(core, worker);
+    }
+}
+
 /* One that is silent may run what is no longer known, in room that nothing holds: it lists before
  * it is given anything. */
 void worker_part(struct core *core, struct worker *worker)

@@ -109,6 +109,7 @@ void on_started(struct core *core, const struct event *event, bool progress);
 void on_hello(struct core *core, const struct event *event);
 void on_inventory(struct core *core, const struct event *event);
 void on_beat(struct core *core, const struct event *event);
+void on_room(struct core *core, const struct event *event);
 void on_expel(struct core *core, const struct worker_key *key);
 void on_tend(struct core *core, const struct event *event);
 /* What was answered to this request before; NULL: nothing. */

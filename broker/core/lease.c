@@ -86,18 +86,18 @@ static void lease_inherit(struct core *core, struct lease *from, struct lease *t
 
 /* ---- chains ---- */
 
-static bool lease_followable(const struct lease *lease)
+static bool lease_followable(const struct core *core, const struct lease *lease)
 {
     return lease_active(lease) && !lease->behind && (lease->plan || lease->place > 0) &&
-           !lease->asked_back && worker_available(lease->worker) &&
+           !lease->asked_back && worker_available(&core->fleet, lease->worker) &&
            lease->place < lease->worker->shape->prefetch &&
            demand_plan(lease->step->demand, lease->worker->shape)->possible;
 }
 
-static bool lease_returnable(const struct lease *lease)
+static bool lease_returnable(const struct core *core, const struct lease *lease)
 {
     return lease_active(lease) && !lease->behind && lease->place > 0 && !lease->started &&
-           !lease->asked_back && worker_available(lease->worker);
+           !lease->asked_back && worker_available(&core->fleet, lease->worker);
 }
 
 void lease_refresh(struct core *core, struct lease *lease)
@@ -111,14 +111,14 @@ void lease_refresh(struct core *core, struct lease *lease)
         if (link_alone(neighbour)) /* the head of a list that is now empty */
             demand->hungry_mask &= ~(1ULL << (neighbour - demand->hungry));
     }
-    if (lease_followable(lease)) {
+    if (lease_followable(core, lease)) {
         link_last(&demand->hungry[lease->place], &lease->hungry);
         demand->hungry_mask |= 1ULL << lease->place;
         sched_demand_dirty(core, demand);
     }
-    if (lease_returnable(lease) && link_alone(&lease->queued))
+    if (lease_returnable(core, lease) && link_alone(&lease->queued))
         link_after(&demand->queued, &lease->queued);
-    else if (!lease_returnable(lease))
+    else if (!lease_returnable(core, lease))
         link_remove(&lease->queued);
     if (link_alone(&demand->queued))
         link_remove(&demand->stealable);

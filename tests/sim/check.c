@@ -207,6 +207,7 @@ void check_effect(const struct world *world, const struct effect *effect)
 
     if (effect->kind != EFFECT_ASSIGN)
         return;
+    CHECK(!world->no_room);
     CHECK(core_worker(world->core, effect->worker, &view));
     const struct worker_model *worker = &world->worker_model[view.key.bytes[0]];
     const struct sim_job *job = &world->jobs[sim_job_number(world, &effect->lease.job)];

@@ -24,6 +24,15 @@ void operator_tend(struct world *world, uint32_t worker, enum tend_kind kind, co
           world->outbox.effects[0].reply.repeated);
 }
 
+/* The broker's disk fills, or somebody has freed space. */
+void operator_room(struct world *world, bool none)
+{
+    struct event event = {.kind = EVENT_ROOM, .room.none = none};
+
+    world->no_room = none;
+    world_event(world, &event);
+}
+
 void operator_run(struct world *world)
 {
     static const enum tend_kind kinds[] = {TEND_DRAIN, TEND_UNDRAIN, TEND_UNDRAIN, TEND_CLEAR,
@@ -34,9 +43,12 @@ void operator_run(struct world *world)
 
     world->operator_ns = world->now_ns + (int64_t)sim_random(world, 30 * SECOND);
     if (world->calm) {
+        operator_room(world, false);
         world->operator_ns = INT64_MAX;
         return;
     }
+    if (sim_chance(world, 8))
+        operator_room(world, !world->no_room);
     if (sim_chance(world, 4))
         world->workers[worker].bad = !world->workers[worker].bad;
     operator_tend(world, worker, kind,

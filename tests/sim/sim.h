@@ -158,6 +158,7 @@ struct world {
     struct record *records;
     int64_t *record_ns; /* when each was made */
     size_t n_records, n_durable, records_capacity, record_ns_capacity;
+    bool no_room; /* on the broker's disk */
     int64_t wall_ahead_s; /* of the time there is */
     int64_t wall_most_s;  /* the latest that any event said: what was over then is over */
     uint64_t leaps;
@@ -206,6 +207,7 @@ void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spe
 /* operator.c */
 #define OPERATOR_COOKIE UINT32_MAX /* nobody waits for these answers */
 void operator_run(struct world *world);
+void operator_room(struct world *world, bool none);
 void operator_tend(struct world *world, uint32_t worker, enum tend_kind kind, const char *text);
 
 /* actors.c */

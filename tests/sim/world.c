@@ -398,6 +398,8 @@ void world_crash(struct world *world)
         if (world->workers[i].linked)
             worker_unlink(world, i, (int64_t)sim_random(world, 5 * SECOND), false);
     world->crashes++;
+    if (world->no_room)
+        operator_room(world, true);
 }
 
 /* The broker's own link fails: everybody is away at once, and back within the reconnect window. */
