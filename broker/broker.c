@@ -132,8 +132,9 @@ static int open_database(struct broker *broker, struct bytes *why)
     struct pollfd signals = {.fd = broker->signals, .events = POLLIN};
     int r;
 
-    while ((r = store_open(state, &broker->store)) == STORE_E_FULL || r == -ENOSPC) {
-        log_limited(LOG_ERROR, "disk", "state=full why=\"%s\" next=\"free space: it starts by itself\"",
+    while ((r = store_open(state, &broker->store)) == STORE_E_FULL) {
+        log_limited(LOG_ERROR, "disk",
+                    "state=full why=\"%s\" next=\"free space: it starts by itself\"",
                     store_why(NULL));
         if (poll(&signals, 1, START_RETRY_MS) > 0)
             break;
@@ -198,7 +199,8 @@ static int64_t beat_ns(int64_t lease_ns)
     return lease_ns / 3 < LIMIT_BEAT_NS ? lease_ns / 3 : LIMIT_BEAT_NS;
 }
 
-/* A master key that does not open one job's key opens none: said now, not when a worker is to get it.
+/* A master key that does not open one job's key opens none: said now, not when a worker is to get
+ * it.
  */
 static int check_master(struct broker *broker, struct bytes *why)
 {
@@ -207,10 +209,11 @@ static int check_master(struct broker *broker, struct bytes *why)
 
     if (!catalogue->root || catalogue_key(catalogue, catalogue->root, &key) == 0)
         return 0;
-    bytes_printf(why,
-                 "%s/master.key: damaged, or another state's: the jobs' keys do not open with it: put "
-                 "the state's own back from a backup's folder of keys",
-                 broker->config.state);
+    bytes_printf(
+        why,
+        "%s/master.key: damaged, or another state's: the jobs' keys do not open with it: put "
+        "the state's own back from a backup's folder of keys",
+        broker->config.state);
     return -EBADMSG;
 }
 
@@ -267,7 +270,7 @@ static int recover(struct broker *broker, struct bytes *why)
         r = store_recover(broker->store, on_record, &broker->gateway);
     if (r != 0) {
         bytes_printf(why, "%s: %s", broker->config.state,
-                     r > 0          ? store_why(broker->store)
+                     r > 0           ? store_why(broker->store)
                      : r == -EBADMSG ? "state.db: damaged: a record fits nowhere: westlight-broker "
                                        "--check lists the damage, westlight-broker restore brings "
                                        "back a backup"

@@ -75,9 +75,8 @@ static bool no_room(struct bulk *bulk, struct peer *peer, uint64_t request,
     uint64_t free_bytes;
     char why[64];
 
-    if (!bulk->config.room ||
-        room_look(bulk->config.room, bulk->in_bytes, &free_bytes) <=
-            (of_job ? ROOM_FINISH : ROOM_ENOUGH))
+    if (!bulk->config.room || room_look(bulk->config.room, bulk->in_bytes, &free_bytes) <=
+                                  (of_job ? ROOM_FINISH : ROOM_ENOUGH))
         return false;
     log_limited(LOG_WARN, "bulk_refused", "why=\"%s\"", room_why(free_bytes, why));
     bulk_fault(bulk, peer, request, id, CODE_FULL, room_why(free_bytes, why), ROOM_NEXT);

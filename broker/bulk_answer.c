@@ -158,9 +158,10 @@ static void send_result_fault(struct bulk *bulk, struct task *task)
     /* What may not be read is answered exactly as what is not there. */
     enum code code = CODE_UNKNOWN;
     const char *why = "the vault has no such block";
-    const char *next = task->vault.kind == VAULT_GET
-                           ? "have the operator run westlight-broker --check, which names what is lost"
-                           : "send it again";
+    const char *next =
+        task->vault.kind == VAULT_GET
+            ? "have the operator run westlight-broker --check, which names what is lost"
+            : "send it again";
 
     if (result == VAULT_E_CORRUPT) {
         code = CODE_DAMAGED;

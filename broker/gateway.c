@@ -364,7 +364,7 @@ bool gateway_receive(struct gateway *gateway, size_t max)
         zmq_msg_t message;
         int r;
 
-        if (journal_full(gateway->with.journal)) {
+        if (journal_full(gateway->with.journal) && !gateway->full) {
             gateway->unread = true;
             return false;
         }

@@ -34,7 +34,7 @@ static void refuse_at_once(struct gateway *gateway)
     refusal.code = CODE_FULL;
     refusal.what = (char *)"the request";
     refusal.why = (char *)room_why(gateway->free_bytes, why);
-    refusal.next = (char *)"it is answered once the operator has freed space; what runs goes on";
+    refusal.next = (char *)"try again once the operator has freed space; what runs goes on";
     envelope.request = gateway->ask.request;
     envelope.body_case = WL__ENVELOPE__BODY_REFUSAL;
     envelope.refusal = &refusal;
@@ -67,7 +67,8 @@ bool gateway_no_room(struct gateway *gateway, const Wl__Submit *submit)
 
     memcpy(job.bytes, submit->job.data, sizeof job.bytes);
     if (!gateway->with.room || room_look(gateway->with.room, 0, &free_bytes) == ROOM_ENOUGH ||
-        catalogue_find(&gateway->catalogue, &job))
+        catalogue_find(&gateway->catalogue, &job) ||
+        gateway_remembers(gateway, &submit->request_id))
         return false;
     gateway_refuse(gateway, CODE_FULL, "the submission", room_why(free_bytes, why), ROOM_NEXT);
     return true;

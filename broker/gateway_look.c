@@ -68,8 +68,7 @@ static Wl__JobRow *job_row(struct gateway *gateway, const struct job_view *view,
     row->archived = view->archived;
     row->state = view->state;
     row->reason = (char *)words_reason(view->reason);
-    row->paused_itself =
-        view->reason == REASON_FAILED_FIRST || view->reason == REASON_FAILED_MANY;
+    row->paused_itself = view->reason == REASON_FAILED_FIRST || view->reason == REASON_FAILED_MANY;
     row->submitted_wall_s = view->submitted_wall_s;
     row->delivered = view->delivered;
     row->until_wall_s = view->until_wall_s;
@@ -613,8 +612,8 @@ void gateway_on_workers(struct gateway *gateway)
             continue;
         row = worker_row(gateway, &view);
         size = wl__worker_row__get_packed_size(row) + 4;
-        workers.more = workers.n_workers == limit ||
-                       (workers.n_workers > 0 && bytes + size > ROWS_BYTES);
+        workers.more =
+            workers.n_workers == limit || (workers.n_workers > 0 && bytes + size > ROWS_BYTES);
         if (workers.more)
             break;
         if (size > ROWS_BYTES)

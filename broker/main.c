@@ -105,8 +105,8 @@ static const struct args_command COMMANDS[] = {
      "\n"
      "  ready control=tcp://HOST:PORT bulk=tcp://HOST:PORT key=PUBLIC-KEY\n"
      "\n"
-     "SIGTERM ends it. So does SIGKILL: nothing that was accepted is lost. A failed write or a "
-     "full disk end it too; it goes on where it was when it is started again.",
+     "SIGTERM ends it. So does SIGKILL: nothing that was accepted is lost. A failed write ends it "
+     "too; it goes on where it was when it is started again. On a full disk it waits for space.",
      "  westlight-broker run --state /srv/westlight\n"},
     {"allow", command_allow, "KEY", "let a key in, also while the broker runs",
      command_allow_options,

@@ -159,6 +159,7 @@ static int take_welcome(struct westlight *westlight, const Wl__Welcome *welcome)
                                WIRE_PROTOCOL_MIN, WIRE_PROTOCOL);
     bool again = westlight->generation > 0;
     westlight->welcome = true;
+    westlight->disk_full = false;
     westlight->generation++;
     westlight->role = welcome->role;
     westlight->epoch = welcome->epoch;
@@ -332,6 +333,7 @@ static int connection_turn(struct westlight *westlight, int64_t deadline_ns,
         if (envelope->refusal->code == CODE_FULL &&
             (westlight->generation > 0 || westlight->full_tries++ < FULL_TRIES)) {
             westlight->greeted = false;
+            westlight->disk_full = true;
             westlight->hello_ns = clock_monotonic_ns() + FULL_NS;
         } else {
             r = refused(westlight, envelope->refusal);
@@ -349,6 +351,11 @@ static int no_answer(struct westlight *westlight)
 {
     if (westlight->status == LINK_REFUSED)
         return key_refused(westlight);
+    if (westlight->disk_full)
+        return connection_fail(westlight, WESTLIGHT_E_BUSY,
+                               "farm %s: its disk is full: try again once the operator has freed "
+                               "space; what runs goes on, and this request may yet take effect",
+                               westlight->farm.name);
     if (!westlight->welcome)
         return connection_fail(
             westlight, WESTLIGHT_E_UNREACHABLE,

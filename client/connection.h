@@ -56,6 +56,7 @@ struct westlight {
     int64_t hello_ns;    /* none before */
     unsigned refusals;   /* in a row, since the link was last up */
     uint32_t generation; /* Welcomes so far: what was sent under an older one is sent again */
+    bool disk_full;      /* the last that the broker said to a Hello */
     unsigned full_tries; /* Hellos that met a full disk before there was a welcome */
     uint64_t request;
     uint32_t role, epoch;

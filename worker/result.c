@@ -336,7 +336,7 @@ static int make_in_time(struct making *making, uint64_t number, struct outcome *
 {
     const struct outcome first = *outcome;
     size_t log_size = log->size;
-    int64_t begun_ns = clock_monotonic_ns();
+    int64_t since_ns = clock_monotonic_ns();
     int r;
 
     for (;;) {
@@ -347,7 +347,7 @@ static int make_in_time(struct making *making, uint64_t number, struct outcome *
         if (!no_space(r))
             return r;
         start_over(making);
-        if (!room_wait(making->task, begun_ns))
+        if (!room_wait(making->task, &since_ns))
             return r;
         *outcome = first;
         log->size = log_size;

@@ -34,19 +34,26 @@ bool room_short(struct task_board *board)
     return now;
 }
 
-bool room_wait(struct task *task, int64_t begun_ns)
+static bool stopped(struct task *task)
 {
-    int64_t try_ns = clock_monotonic_ns() + TRY_NS, now_ns;
+    return atomic_load(&task->stop) || atomic_load(&task->board->closing);
+}
+
+bool room_wait(struct task *task, int64_t *since_ns)
+{
+    int64_t now_ns = clock_monotonic_ns(), try_ns = now_ns + TRY_NS;
+    bool full = true;
 
     log_warn("result-waits", "step=%u task=%llu attempt=%llu why=\"the disk is full\"",
              task->lease.step, (unsigned long long)task->lease.task,
              (unsigned long long)task->lease.attempt);
-    do {
-        if (!room_short(task->board))
-            return true;
+    for (; full && now_ns < try_ns && !stopped(task); now_ns = clock_monotonic_ns()) {
+        full = room_short(task->board);
+        if (full)
+            *since_ns = now_ns;
+        else if (now_ns - *since_ns >= ROOM_PATIENCE_NS)
+            return false;
         (void)poll(NULL, 0, LOOK_MS);
-        now_ns = clock_monotonic_ns();
-    } while (!atomic_load(&task->stop) && !atomic_load(&task->board->closing) && now_ns < try_ns);
-    return !atomic_load(&task->stop) && !atomic_load(&task->board->closing) &&
-           now_ns - begun_ns < ROOM_PATIENCE_NS;
+    }
+    return !stopped(task);
 }

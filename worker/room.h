@@ -13,6 +13,7 @@
 /* Looks, and makes room. Where the answer is another than before, the agent is woken to say so. */
 bool room_short(struct task_board *board);
 /* After a write that found the disk full: true where it is worth trying again; false where the task
- * is stopped, or it has been full for ROOM_PATIENCE_NS since `begun_ns`. */
-bool room_wait(struct task *task, int64_t begun_ns);
+ * is stopped, or where there has been room for ROOM_PATIENCE_NS and it is not enough. `since_ns`:
+ * when it was last full, at first now. */
+bool room_wait(struct task *task, int64_t *since_ns);
 #define ROOM_PATIENCE_NS (600 * NS_PER_S)

@@ -148,17 +148,19 @@ static int exchange_run(struct supply *supply, struct exchange *exchange)
         if (r == 0)
             return 0;
         say_why(supply, r);
-        supply_rest(supply);
+        /* A result waits on this worker for as long as it takes, and keeps its link. */
+        if (r != TRANSFER_E_DISK)
+            supply_rest(supply);
         if (stopped(supply))
             return -ECANCELED;
         if (lasting(r))
             return r;
-        if (r == TRANSFER_E_REFUSED) {
+        if (r == TRANSFER_E_DISK) {
+            refused = silent = full = 0;
+        } else if (r == TRANSFER_E_REFUSED) {
             if (++refused > ROUNDS_REFUSED)
                 return r;
             supply->pass.size = 0;
-        } else if (r == TRANSFER_E_DISK) {
-            /* A result waits on this worker for as long as it takes. */
         } else if (r == TRANSFER_E_FULL) {
             if (++full > ROUNDS_FULL)
                 return r;
@@ -166,9 +168,7 @@ static int exchange_run(struct supply *supply, struct exchange *exchange)
             return r;
         }
         log_limited(LOG_WARN, "transfer-again", "why=\"%s\"", supply->why);
-        r = pause_ms(supply, r == TRANSFER_E_FULL   ? 5000
-                             : r == TRANSFER_E_DISK ? 2000
-                                                    : 500);
+        r = pause_ms(supply, r == TRANSFER_E_FULL ? 5000 : r == TRANSFER_E_DISK ? 2000 : 500);
         if (r < 0)
             return r;
     }

@@ -35,6 +35,7 @@
 #define CHECKPOINT_BUSY_MS 50
 /* Between two slices of a job that is gone, so that the disk is others' most of the time. */
 #define TRIM_PAUSE_NS (20 * NS_PER_MS)
+#define TRIM_FULL_NS  NS_PER_S /* where the disk is full */
 /* How often a commit that found the disk full is tried again. */
 #define FULL_RETRY_NS (200 * NS_PER_MS)
 
@@ -58,7 +59,7 @@ struct store {
     size_t queued_bytes;
     bool busy, stopping;
     bool trimming; /* of jobs that are gone rows may be left */
-    bool full; /* a batch waits for space on the disk */
+    bool full;     /* a batch waits for space on the disk */
     uint64_t completed;
     int result; /* of the first commit that failed */
     char why[DATABASE_WHY_BYTES];
@@ -103,7 +104,7 @@ static int sign_lock(struct store *store, const char *boot)
     int error = errno;
     snprintf(open_why, sizeof open_why, "%.500s/lock: %s: free space on this disk", store->folder,
              strerror(error));
-    return -error;
+    return error == ENOSPC ? STORE_E_FULL : -error;
 }
 
 static int lock_folder(struct store *store)
@@ -413,14 +414,13 @@ static void trim(struct store *store)
     pthread_mutex_unlock(&store->lock);
     int r = writer_trim(&store->writing, store->epoch, &more);
     pthread_mutex_lock(&store->lock);
-    store->trimming = r == 0 && more;
-    /* On a full disk they wait for the next job that goes, or for the next start. */
+    store->trimming = (r == 0 && more) || r == STORE_E_FULL;
     written_some(store, r == STORE_E_FULL ? 0 : r, r == 0, before);
     if (r != 0 && r != STORE_E_FULL)
         signal_event(store);
     if (!store->trimming || store->first || store->stopping)
         return;
-    wait_ns(store, &store->work, TRIM_PAUSE_NS);
+    wait_ns(store, &store->work, r == STORE_E_FULL ? TRIM_FULL_NS : TRIM_PAUSE_NS);
 }
 
 static void *writer_main(void *user)

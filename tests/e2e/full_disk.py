@@ -195,6 +195,30 @@ def a_worker_whose_disk_is_filled_to_the_last_byte_takes_nothing_and_goes_on_by_
             check(words in box.log(), "no task", words)
 
 
+@scenario
+def while_the_broker_takes_no_results_no_more_is_begun_than_the_workers_hold():
+    with Farm() as farm:
+        farm.start_broker()
+        ann = farm.person("ann")
+        box = farm.worker("box1", "--no-probe", "--slots", "2", "--cores", "2")
+        job = Job(farm, ann)
+
+        def begun():
+            return len([name for name in os.listdir(job.witness) if name.startswith("start.")])
+        job.wait_at_limit(2)
+        farm.broker.kill()
+        farm.start_broker("--reserve", "900000G")  # more than any disk has free
+        until(said(farm.broker, "state=short"), farm.logs)
+        job.allow(1000)
+        until(said(box, "transfer-again", 5), farm.logs)  # every two seconds
+        check(begun() <= 4 + 2 * 3, begun(), "of", FRAMES, "frames were begun\n", farm.logs())
+        equal([row[5] for row in farm.attempts(job.id) if row[5] != 0], [], "attempts that failed")
+        farm.broker.kill()
+        farm.start_broker()
+        job.finish()
+        equal(begun(), FRAMES, "frames begun: each once")
+
+
 if __name__ == "__main__":
     if not os.environ.get("WESTLIGHT_OWN_MOUNTS"):
         sys.exit(own_mounts())
