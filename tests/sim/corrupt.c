@@ -336,16 +336,33 @@ static int dumb(void)
     return n;
 }
 
-/* What seldom is, is not waited for: once a worker is set aside, and once two jobs are gone. */
+static bool over_with_failures(const struct core *core)
+{
+    for (size_t i = 0; i < core->n_jobs; i++)
+        if (core->jobs[i]->n[TASK_FAILED] > 0 && job_finished(core->jobs[i]))
+            return true;
+    return false;
+}
+
+/* What seldom is, is not waited for: a worker set aside, two jobs gone, one that is over with
+ * failures; the first few of each. */
 static bool rare(const struct core *core)
 {
-    static bool aside, gone;
-    bool now_aside = !aside && core->asides.n > 0;
-    bool now_gone = !gone && !link_alone(&core->gone) && core->gone.next->next != &core->gone;
+    enum { KINDS = 3, FEW = 3 };
+    static unsigned seen[KINDS];
+    static bool before[KINDS];
+    bool now[KINDS] = {
+        core->asides.n > 0,
+        !link_alone(&core->gone) && core->gone.next->next != &core->gone,
+        over_with_failures(core),
+    };
+    bool any = false;
 
-    aside |= now_aside;
-    gone |= now_gone;
-    return now_aside || now_gone;
+    for (size_t i = 0; i < KINDS; i++) {
+        any |= now[i] && !before[i] && seen[i]++ < FEW;
+        before[i] = now[i];
+    }
+    return any;
 }
 
 int main(int argc, char **argv)
