@@ -279,10 +279,10 @@ static size_t runs_join(Wl__DeliveredRun **runs, size_t n)
     return joined;
 }
 
-/* So that the farm need not keep them for long. Nothing fails over it: the next fetch says it
- * again.
+/* So that the farm need not keep them for long. Nothing fails over it (the next fetch says it
+ * again), but a stop that was meant for all of the fetch ends it.
  */
-static void acknowledge(struct homing *homing)
+static int acknowledge(struct homing *homing)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
     Wl__Delivered delivered = WL__DELIVERED__INIT;
@@ -291,7 +291,7 @@ static void acknowledge(struct homing *homing)
     char why[sizeof(homing->westlight->why)];
 
     if (homing->n_runs == 0)
-        return;
+        return 0;
     for (size_t i = 0; i < homing->n_runs; i++)
         runs[i] = &homing->runs[i];
     delivered.job = (ProtobufCBinaryData){sizeof(homing->job), homing->job};
@@ -301,10 +301,13 @@ static void acknowledge(struct homing *homing)
     envelope.body_case = WL__ENVELOPE__BODY_DELIVERED;
     envelope.delivered = &delivered;
     memcpy(why, homing->westlight->why, sizeof(why));
-    (void)connection_call(homing->westlight, &envelope, WL__ENVELOPE__BODY_DONE,
-                          CONNECTION_TIMEOUT_NS, &answer);
-    memcpy(homing->westlight->why, why, sizeof(why));
+    int r = connection_call(homing->westlight, &envelope, WL__ENVELOPE__BODY_DONE,
+                            CONNECTION_TIMEOUT_NS, &answer);
     homing->n_runs = 0;
+    if (r == WESTLIGHT_E_STOPPED)
+        return r;
+    memcpy(homing->westlight->why, why, sizeof(why));
+    return 0;
 }
 
 static int fetch_page(struct homing *homing, bool *ret_more)
@@ -320,7 +323,8 @@ static int fetch_page(struct homing *homing, bool *ret_more)
         n = group(rows, i);
         r = home_rows(homing, rows->results + i, n);
     }
-    acknowledge(homing); /* also of a page that came to a bad end */
+    int acknowledged = acknowledge(homing); /* also of a page that came to a bad end */
+    r = acknowledged != 0 ? acknowledged : r;
     *ret_more = rows->more && rows->n_results > 0;
     return r;
 }
