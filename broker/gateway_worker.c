@@ -157,6 +157,7 @@ void gateway_on_released(struct gateway *gateway)
         log_limited(LOG_INFO, "released", "worker=\"%s\" why=\"%s\"",
                     roster_name(gateway->ask.peer, name), released->why);
     event.released.worker = gateway->ask.peer->worker;
+    event.released.no_room = released->no_room;
     gateway_step(gateway, &event);
 }
 

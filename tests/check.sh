@@ -31,9 +31,6 @@ build_ready build-asan -Dwerror=true -Dbuildtype=debugoptimized \
 WESTLIGHT_COMMIT=$(git rev-parse HEAD 2>/dev/null || :)
 export WESTLIGHT_COMMIT
 
-# Most of an end-to-end test is waiting.
-at_once=$(($(nproc) * 2))
-
 run() { # folder, suites...: meson says how it goes; what counts is in testlog.json
   folder=$1
   shift
@@ -42,7 +39,7 @@ run() { # folder, suites...: meson says how it goes; what counts is in testlog.j
   echo "$folder: $*"
   rm -f "$folder/meson-logs/testlog.json"
   # shellcheck disable=SC2086
-  meson test -C "$folder" --no-rebuild --print-errorlogs --num-processes "$at_once" $suites || :
+  meson test -C "$folder" --no-rebuild --print-errorlogs $suites || :
 }
 
 run build tidy unit sim e2e load fuzz

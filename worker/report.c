@@ -33,6 +33,7 @@ static int say_released(struct report *report, struct task *task)
 
     ABOUT(released, report, task);
     released.why = task->why[0] ? task->why : taken;
+    released.no_room = task->no_room;
     envelope.body_case = WL__ENVELOPE__BODY_RELEASED;
     envelope.released = &released;
     r = report->send(report->user, &envelope);

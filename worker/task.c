@@ -422,6 +422,7 @@ static void *task_main(void *user)
         if (held)
             hold(task);
     }
+    task->no_room = !held && r == -ENOSPC;
     if (!held)
         hand_back(task, r == -ENOSPC ? "the worker's disk is full"
                         : r < 0      ? strerror(-r)

@@ -90,6 +90,7 @@ struct task {
 
     /* the agent's alone */
     bool may_send, started_sent, result_sent, released_sent;
+    bool no_room; /* why it is handed back */
     int64_t progress_ns, result_due_ns;
     uint64_t text_number;
 };

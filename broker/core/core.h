@@ -166,7 +166,7 @@ struct event {
             struct usage usage;
             const void *blob; size_t blob_size; /* what the store keeps of it */
         } result;
-        struct { struct worker_id worker; struct lease_id lease; } released;
+        struct { struct worker_id worker; struct lease_id lease; bool no_room; } released;
         struct { struct worker_id worker; struct lease_id lease; } unsent;
         struct { struct worker_key key; } expel;
         struct {

@@ -126,9 +126,9 @@ static void result_ok(struct core *core, const struct event *event, struct step 
  * be run there: someone else, or the same one a little later, unless it was asked back. What ends
  * on a worker for its full disk says nothing of the task, and that worker gets no more meanwhile.
  */
-static void hand_back(struct core *core, struct lease *lease)
+static void hand_back(struct core *core, struct lease *lease, bool no_room)
 {
-    if (lease->started && !lease->worker->no_room) {
+    if (lease->started && !no_room) {
         lease_lost(core, lease);
         return;
     }
@@ -152,7 +152,7 @@ static enum code result_failed(struct core *core, const struct event *event, str
     /* What a user took back has another floor: so it was stopped unasked. */
     if (event->result.class == CLASS_CANCELLED) {
         if (lease)
-            hand_back(core, lease);
+            hand_back(core, lease, worker->no_room);
         return lease ? CODE_OK : CODE_ALREADY;
     }
     attempt_record(core, id, worker, event->result.class, event);
@@ -228,7 +228,7 @@ void on_released(struct core *core, const struct event *event)
         return;
     worker_sign_of_life(core, worker);
     if (lease && lease->worker == worker)
-        hand_back(core, lease);
+        hand_back(core, lease, event->released.no_room);
 }
 
 void on_unsent(struct core *core, const struct event *event)

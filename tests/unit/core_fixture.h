@@ -323,13 +323,20 @@ static inline void started(struct farm *farm, uint8_t number, struct lease_id le
     farm_step(farm, &event);
 }
 
-static inline void released(struct farm *farm, uint8_t number, struct lease_id lease)
+static inline void released_for(struct farm *farm, uint8_t number, struct lease_id lease,
+                                bool no_room)
 {
     struct event event = {.kind = EVENT_RELEASED};
 
     event.released.worker = worker_numbered(farm, number);
     event.released.lease = lease;
+    event.released.no_room = no_room;
     farm_step(farm, &event);
+}
+
+static inline void released(struct farm *farm, uint8_t number, struct lease_id lease)
+{
+    released_for(farm, number, lease, false);
 }
 
 static inline enum code result(struct farm *farm, uint8_t number, struct lease_id lease,

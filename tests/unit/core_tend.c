@@ -123,7 +123,7 @@ TEST(a_worker_without_room_gets_nothing_and_what_it_hands_back_is_no_attempt)
 
     started(&farm, 1, lease);
     beat_with(&farm, 1, true);
-    released(&farm, 1, lease);
+    released_for(&farm, 1, lease, true);
     assert_int_not_equal(state_of(&farm, 1, 0, 0), TASK_FAILED);
     assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
     struct worker_view view;
