@@ -372,9 +372,10 @@ static int home_result(struct homing *homing, struct homing_result *result)
     if (r != 0)
         return r;
     crash_point("home.noted");
-    if (homing->delivers) /* also what was written by a fetch that was killed before it synced */
+    bool acknowledged = homing->delivers && homing->conflicts == conflicts;
+    if (acknowledged) /* also what was written by a fetch that was killed before it synced */
         memset(written, true, result->manifest->n_files);
-    r = any || homing->delivers ? sync_folders(homing, result->manifest, written) : 0;
+    r = any || acknowledged ? sync_folders(homing, result->manifest, written) : 0;
     crash_point("home.durable");
     if (r < 0)
         return connection_fail(homing->westlight, r, "%s: %s: check the disk, and fetch again",
@@ -384,7 +385,7 @@ static int home_result(struct homing *homing, struct homing_result *result)
     homing->progress_ns = clock_monotonic_ns();
     if (homing->conflicts > conflicts)
         return 0; /* not all of it is home */
-    if (homing->delivers)
+    if (acknowledged)
         homing_delivered(homing, result->row);
     return report(homing, result->row, NULL, !any, homing->fetch->on_result);
 }

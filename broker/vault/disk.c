@@ -151,9 +151,9 @@ bool disk_renew(struct disk *disk, struct studio_id studio, const struct block_i
     block_path(studio, id, NULL, path);
     if (fstatat(disk->root, path, &status, AT_SYMLINK_NOFOLLOW) < 0 || status.st_size == 0)
         return false;
-    if (age_ns(&status) > ripe_ns || age_ns(&status) < -ripe_ns)
-        (void)utimensat(disk->root, path, NULL, AT_SYMLINK_NOFOLLOW);
-    return true;
+    if (age_ns(&status) <= ripe_ns && age_ns(&status) >= -ripe_ns)
+        return true;
+    return utimensat(disk->root, path, NULL, AT_SYMLINK_NOFOLLOW) == 0; /* else it may go soon */
 }
 
 void disk_remove(struct disk *disk, struct studio_id studio, const struct block_id *id)

@@ -73,6 +73,23 @@ def what_its_submitter_fetched_is_delivered_and_a_colleagues_fetch_does_not_coun
 
 
 @scenario
+def a_file_in_the_way_keeps_one_frame_from_its_submitter_and_that_one_is_not_delivered():
+    with Farm() as farm:
+        farm.start_broker()
+        farm.worker("box1", "--no-probe", "--slots", "4", "--cores", "4")
+        ann = farm.person("ann")
+        plate(farm, size=2000)
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-4", "-o", farm.path("out"), "-p",
+                         'run=mkdir "$OUT/d$FRAME"; echo "$FRAME" > "$OUT/d$FRAME/f"')
+        ann.wait_counts(job, done=4)
+        write(farm.path("home", "d1"), "mine")
+        answer = ann.ask("fetch", job, "-o", farm.path("home"))
+        check(answer.code != 0 and "d1" in answer.err, "the file is named:", answer)
+        equal(tree(farm.path("home")), dict({"d%d/f" % i: b"%d\n" % i for i in (2, 3, 4)}, d1=b"mine"), "what is home")
+        equal(ann.show(job)["delivered"], 3, "delivered")
+
+
+@scenario
 def a_delivered_job_goes_with_its_blocks_and_what_another_job_shares_stays():
     with Farm() as farm:
         farm.start_broker("--retain-delivered", "2s", "--grace", "1s")
