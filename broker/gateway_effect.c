@@ -77,24 +77,12 @@ static void reply_verb(struct gateway *gateway, const struct effect *effect)
     gateway_answer(gateway, &envelope);
 }
 
-static void reply_edit(struct gateway *gateway, const struct effect *effect)
+static void reply_done(struct gateway *gateway, const struct effect *effect, const char *text)
 {
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Done done = WL__DONE__INIT;
 
-    done.text = (char *)"changed";
-    done.tasks = effect->reply.tasks;
-    envelope.body_case = WL__ENVELOPE__BODY_DONE;
-    envelope.done = &done;
-    gateway_answer(gateway, &envelope);
-}
-
-static void reply_delivered(struct gateway *gateway, const struct effect *effect)
-{
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__Done done = WL__DONE__INIT;
-
-    done.text = (char *)"delivered";
+    done.text = (char *)text;
     done.tasks = effect->reply.tasks;
     envelope.body_case = WL__ENVELOPE__BODY_DONE;
     envelope.done = &done;
@@ -175,9 +163,9 @@ static void reply(struct gateway *gateway, const struct effect *effect)
     else if (ask->envelope->body_case == WL__ENVELOPE__BODY_TEND)
         gateway_tended(gateway);
     else if (ask->envelope->body_case == WL__ENVELOPE__BODY_EDIT)
-        reply_edit(gateway, effect);
+        reply_done(gateway, effect, "changed");
     else if (ask->envelope->body_case == WL__ENVELOPE__BODY_DELIVERED)
-        reply_delivered(gateway, effect);
+        reply_done(gateway, effect, "delivered");
 }
 
 /* ---- to workers ---- */
