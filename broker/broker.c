@@ -247,7 +247,8 @@ static int recover(struct broker *broker, struct bytes *why)
                                     .bulk = broker->bulk_advertised,
                                     .epoch = core_config.epoch,
                                     .fence = store_fence(broker->store),
-                                    .beat_ns = beat_ns(core_config.lease_ns)};
+                                    .beat_ns = beat_ns(core_config.lease_ns),
+                                    .grace_ns = broker->config.grace_ns};
     int64_t begun_ns = clock_monotonic_ns();
     int r = random_bytes(&core_config.seed, sizeof core_config.seed);
 

@@ -73,7 +73,8 @@ struct gateway_config {
     const char *bulk;        /* as Welcome says it; "" */
     uint32_t epoch;
     uint32_t fence; /* the first epoch whose leases count */
-    int64_t beat_ns; /* how often a worker speaks at the least */
+    int64_t beat_ns;  /* how often a worker speaks at the least */
+    int64_t grace_ns; /* as Pass says it */
 };
 
 struct gateway {

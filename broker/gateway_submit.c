@@ -542,6 +542,7 @@ void gateway_on_pass_request(struct gateway *gateway)
     gateway_pass(gateway, ask->peer->row.studio, NULL, &ask->peer->key, bytes, text, &size);
     pass.pass = (ProtobufCBinaryData){size, text};
     pass.expires_wall_s = gateway->wall_s + GATEWAY_PASS_S;
+    pass.grace_ns = (uint64_t)gateway->with.grace_ns;
     envelope.body_case = WL__ENVELOPE__BODY_PASS;
     envelope.pass = &pass;
     gateway_answer(gateway, &envelope);

@@ -7,11 +7,68 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RENEWALS 8 /* in a grace: what is asked for late is still there */
+
 struct batch_block {
     struct block_id id;
     size_t offset, size;
     uint32_t file_bytes;
 };
+
+/* ---- what was sent stays ---- */
+
+static int on_renewal_tick(void *user)
+{
+    return announce_go_on(&((struct batch *)user)->announce);
+}
+
+/* Over a link of its own, because blocks are on their way over the other. Of those that are being
+ * put some are there. */
+static int renew(struct batch *batch, size_t n_sent)
+{
+    struct westlight *westlight = batch->westlight;
+    struct blocks link = {.westlight = westlight, .tick = on_renewal_tick, .user = batch};
+    _cleanup_(freep) bool *missing = calloc(batch->n_ids, sizeof(*missing));
+    size_t gone = 0;
+
+    if (!missing)
+        return -ENOMEM;
+    int r = blocks_have(&link, batch->ids, batch->n_ids, missing);
+    blocks_deinit(&link);
+    if (link.grace_ns > 0)
+        batch->blocks.grace_ns = link.grace_ns;
+    /* There is time for it to come back, and what is being put has a patience of its own. */
+    if (r == WESTLIGHT_E_TIMEOUT || r == WESTLIGHT_E_UNREACHABLE || r == WESTLIGHT_E_BUSY) {
+        westlight->why[0] = '\0';
+        return 0;
+    }
+    for (size_t i = 0; r == 0 && i < n_sent; i++)
+        gone += missing[i];
+    if (gone == 0)
+        return r;
+    r = connection_fail(westlight, WESTLIGHT_E_MISSING,
+                        "job %.100s: %zu of its blocks were sent, and are gone from the farm "
+                        "before it has all: have the operator raise the broker's --grace, and "
+                        "submit again",
+                        batch->announce.name, gone);
+    westlight->refusal = CODE_MISSING;
+    return r;
+}
+
+/* Called often. */
+static int go_on(struct batch *batch)
+{
+    int64_t every_ns = (int64_t)(batch->blocks.grace_ns / RENEWALS);
+    size_t n_sent = batch->n_ids - batch->n_waiting;
+    int r = announce_go_on(&batch->announce);
+
+    if (r != 0 || batch->estimate || every_ns == 0 || batch->n_ids == 0 ||
+        clock_monotonic_ns() - batch->renewed_ns < every_ns)
+        return r;
+    r = renew(batch, n_sent);
+    batch->renewed_ns = clock_monotonic_ns();
+    return r;
+}
 
 /* ---- how far it is ---- */
 
@@ -27,7 +84,7 @@ static int went_on(struct batch *batch, uint64_t bytes)
 
     batch->count.bytes_done = bytes < all ? bytes : all;
     batch_tell(batch);
-    return announce_go_on(&batch->announce);
+    return go_on(batch);
 }
 
 /* While blocks move: of what is being put, the share that is durable counts. */
@@ -80,6 +137,10 @@ static int put_missing(struct batch *batch, const bool *missing)
 
 static void clear(struct batch *batch)
 {
+    uint64_t *pass_bytes = &batch->blocks.write_bytes; /* should there have to be another */
+
+    if (*pass_bytes > BATCH_SPARE_BYTES + batch->waiting_bytes)
+        *pass_bytes -= batch->waiting_bytes;
     batch->flushed_bytes += batch->waiting_bytes;
     batch->waiting_bytes = batch->there_bytes = batch->put_bytes = batch->put_sealed_bytes = 0;
     batch->n_waiting = 0;
@@ -152,7 +213,7 @@ int batch_block(void *user, const struct block_key *key, const void *sealed, siz
         (struct batch_block){key->id, offset, size, key->body_bytes};
     batch->waiting_bytes += key->body_bytes;
     batch->count.blocks++;
-    return announce_go_on(&batch->announce); /* a slow disk is no silence */
+    return go_on(batch); /* a slow disk is no silence */
 }
 
 /* ---- beginning and end ---- */
@@ -171,6 +232,13 @@ void batch_begin(struct batch *batch, const struct westlight_submission *submiss
     batch->n_ids = 0;
     clear(batch);
     batch->flushed_bytes = 0;
+    batch->renewed_ns = clock_monotonic_ns();
+}
+
+void batch_measured(struct batch *batch)
+{
+    batch->blocks.write_bytes =
+        batch->count.file_bytes + batch->count.files * 1024 + BATCH_SPARE_BYTES;
 }
 
 void batch_deinit(struct batch *batch)

@@ -1,4 +1,5 @@
-/* blocks.c - the bulk link is made at the first need, and again when its pass has run out. */
+/* blocks.c - the bulk link is made at the first need, and again when its pass has run out or is
+ * used up. */
 #include <client/blocks.h>
 
 #include <errno.h>
@@ -35,6 +36,7 @@ static int open_link(struct blocks *blocks)
     int r = ask_pass(blocks, &answer);
     if (r != 0)
         return r;
+    blocks->grace_ns = answer->pass->grace_ns;
     r = connection_bulk(westlight, endpoint, sizeof(endpoint));
     if (r < 0)
         return connection_fail(
@@ -118,14 +120,15 @@ static int moved(struct blocks *blocks, int r)
     return code;
 }
 
-/* Runs a transfer call; once more with a new pass where the old one was refused. */
+/* Runs a transfer call; once more with a new pass where the old one was refused, or
+ * the broker took no more. */
 #define WITH_LINK(blocks, call)                                                                    \
     ({                                                                                             \
         int with_ = open_link(blocks);                                                             \
         if (with_ == 0) {                                                                          \
             (blocks)->westlight->why[0] = '\0';                                                    \
             with_ = (call);                                                                        \
-            if (with_ == TRANSFER_E_REFUSED) {                                                     \
+            if (with_ == TRANSFER_E_REFUSED || with_ == TRANSFER_E_FULL) {                         \
                 close_link(blocks);                                                                \
                 with_ = open_link(blocks);                                                         \
                 if (with_ == 0)                                                                    \

@@ -1,6 +1,7 @@
 /* blocks.h - a bulk link for one studio, opened when there is something to move.
  *
- * Shape:   a pass and a transfer; a pass that has expired is asked for again, once for each call.
+ * Shape:   a pass and a transfer; a pass that has expired or is used up is asked for again, once for
+ *          each call.
  * Owns:    struct blocks lies with its caller; blocks_deinit closes the link.
  * Errors:  WESTLIGHT_E_*, -errno, with westlight_why.
  */
@@ -13,6 +14,7 @@ struct blocks {
     struct westlight *westlight;
     struct transfer *transfer;       /* NULL until it is needed */
     uint64_t write_bytes;            /* what the pass asks for; 0: to read */
+    uint64_t grace_ns;               /* what was put is kept so long for; 0: no pass yet */
     uint64_t sent, stored, received; /* on links that are closed */
     /* May be NULL: called often while blocks move, and ends that where it is not 0. */
     int (*tick)(void *user);

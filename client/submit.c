@@ -22,8 +22,6 @@
 
 #define READ_AGAIN    3 /* a file that changed while it was read */
 #define SUBMIT_ROUNDS 3 /* blocks that went missing meanwhile */
-/* Above the files themselves: headers and tags, manifests, refs. */
-#define PASS_SPARE_BYTES (64ULL * 1024 * 1024)
 
 /* What a Root message needs, kept until the recipe is sealed. */
 struct packed_root {
@@ -258,8 +256,7 @@ static int pack_roots(struct upload *upload)
         if (r == 0)
             r = measure(upload, &job->roots[i], &upload->roots[i]);
     }
-    upload->batch.blocks.write_bytes =
-        upload->batch.count.file_bytes + upload->batch.count.files * 1024 + PASS_SPARE_BYTES;
+    batch_measured(&upload->batch);
     if (r == 0)
         r = begun(upload);
     for (size_t i = 0; r == 0 && i < job->n_roots; i++)

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import termios
 import threading
+import time
 
 from farm import CLIENT, Farm, check, equal, main, read, scenario, tree, until, write
 from kills import shot_farm
@@ -52,10 +53,11 @@ def show_tells_where_each_frame_stands_in_one_line():
 
 
 class Wire:
-    """A TCP relay whose two directions can be held up; the way up, by itself after so many bytes."""
+    """A TCP relay whose two directions can be held up; the way up, by itself after so many bytes, and never
+    faster than `pace` bytes a second."""
 
-    def __init__(self, target, bytes_up=None):
-        self.bytes_up = bytes_up
+    def __init__(self, target, bytes_up=None, pace=None):
+        self.bytes_up, self.pace = bytes_up, pace
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.target, self.port = target.rsplit(":", 1)[1], self.listener.getsockname()[1]
         self.up, self.down = threading.Event(), threading.Event()
@@ -86,6 +88,8 @@ class Wire:
                 if self.bytes_up is not None and self.taken > self.bytes_up:
                     self.up.clear()
                 gate.wait()
+                if self.pace and gate is self.up:
+                    time.sleep(len(data) / self.pace)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
 

@@ -50,9 +50,9 @@ def away(operator):
     return [worker["name"] for worker in operator.ask("workers", "--json", code=0).json if not worker["connected"]]
 
 
-def shot_farm(farm, slots=2):
+def shot_farm(farm, slots=2, options=()):
     """A broker, one worker, and a gated job waiting to be submitted."""
-    farm.start_broker()
+    farm.start_broker(*options)
     farm.worker("box1", "--no-probe", "--slots", str(slots), "--cores", str(slots))
     return farm.person("ann"), Shot(farm)
 

@@ -12,22 +12,22 @@ MB = 1_000_000
 
 
 class Upload:
-    """A scene of `size` random bytes, submitted by ann over a link that stands still after half of it. A
-    frame says which bytes its worker had."""
+    """A scene of `size` random bytes, submitted by ann over a link that stands still after half of it, or is
+    slow. A frame says which bytes its worker had."""
 
-    def __init__(self, farm, size=20 * MB):
-        self.farm = farm
-        self.ann, self.shot = shot_farm(farm)
+    def __init__(self, farm, size=20 * MB, pace=None, options=()):
+        self.farm, self.pace = farm, pace
+        self.ann, self.shot = shot_farm(farm, options=options)
         self.bob = farm.person("bob")  # of the same studio
         self.eve = farm.person("eve", studio="other")
         self.data = os.urandom(size)
         write(farm.path("shot", "input"), self.data)
         self.argv = ("submit", "shot", "--preset", "command", "-f", "1-2", "-o", "out", "--name", "crater", "-p",
                      'run=sha256sum < input > "$OUT/f.$FRAME"')
-        self.start(size // 2)
+        self.start(None if pace else size // 2)
 
     def start(self, bytes_up):
-        self.bulk = Wire(self.farm.bulk, bytes_up)
+        self.bulk = Wire(self.farm.bulk, bytes_up, self.pace)
         self.ann.configure(bulk=self.bulk.endpoint)
         self.popen = self.ann.start(*self.argv, cwd=self.farm.folder)
         self.id = re.fullmatch("job ([0-9a-f]{32})\n", self.popen.stdout.readline()).group(1)
@@ -146,6 +146,33 @@ def ctrl_c_says_how_to_go_on_and_a_scene_that_changed_is_sent_as_it_is_now():
         answer = upload.resume("last")
         check(answer.id == upload.id and ", of which 0 B were sent" in answer.out and "changed" not in answer.err, answer)
         upload.home(data)
+
+
+def blocks(farm):
+    return sum(len(names) for _, _, names in os.walk(os.path.join(farm.state, "vault")))
+
+
+@scenario
+def an_upload_that_lasts_longer_than_the_grace_keeps_what_was_sent():
+    with Farm() as farm:
+        upload = Upload(farm, 45 * MB, pace=5 * MB, options=("--grace", "3s"))  # a batch alone lasts longer
+        answer = upload.ann.finish(upload.popen, upload.argv)
+        check(answer.code == 0 and answer.seconds > 7, answer)
+        check(upload.bulk.taken < 48 * MB, "sent once:", upload.bulk.taken)
+        upload.home(upload.data)
+
+
+@scenario
+def an_upload_that_stood_still_for_longer_than_the_grace_sends_what_is_gone_again():
+    with Farm() as farm:
+        upload = Upload(farm, 140 * MB, options=("--grace", "2s"))  # twice the half of it is more than a pass is for
+        until(lambda: upload.bulk.taken > 70 * MB and blocks(farm) > 10, "half of it is there")
+        until(lambda: blocks(farm) == 0, lambda: "all of it is swept: %d\n%s" % (blocks(farm), farm.logs()))
+        upload.bulk.open()
+        answer = upload.ann.finish(upload.popen, upload.argv)
+        equal(answer.code, 0, answer)
+        check(upload.bulk.taken > 205 * MB, "more than a pass is for was sent:", upload.bulk.taken)
+        upload.home(upload.data)
 
 
 @scenario
