@@ -236,11 +236,33 @@ static int file_print(void *user, const struct westlight_fetched *file)
     return 0;
 }
 
+/* `row` is NULL where nobody was asked how far the job is: a stop waits for no broker. */
+static void fetch_say(const struct fetching *fetching, const struct westlight_fetch *fetch,
+                      const char *id, const struct westlight_row *row)
+{
+    char size[32], state[128] = "stopped";
+
+    if (row)
+        snprintf(state, sizeof(state), "%" PRIu64 " of %" PRIu64 " task%s done, job %s",
+                 row->counts.done, row->counts.tasks, plural(row->counts.tasks), row->phase);
+    if (fetching->json)
+        show_json(json_pack("{s:s,s:o,s:s?,s:I,s:I,s:I,s:I}", "id", id, "folder",
+                            show_text_json(fetch->folder), "phase", row ? row->phase : NULL,
+                            "files", (json_int_t)fetching->files, "skipped",
+                            (json_int_t)fetching->skipped, "bytes", (json_int_t)fetching->bytes,
+                            "bytes_received", (json_int_t)fetch->bytes_received),
+                  false);
+    else
+        say("%" PRIu64 " file%s in %s, %s, %" PRIu64 " there already; %s", fetching->files,
+            plural(fetching->files), fetch->folder, show_bytes(fetching->bytes, size),
+            fetching->skipped, state);
+}
+
 int cmd_fetch(int argc, char **argv)
 {
     struct westlight *westlight = NULL;
     const struct westlight_shown *shown;
-    char id[WESTLIGHT_ID_TEXT], folder[4096], size[32];
+    char id[WESTLIGHT_ID_TEXT], folder[4096];
     struct cmd_args args;
     struct fetching fetching = {0};
     int r = cmd_parse(&args, argc, argv, 1, 1);
@@ -260,31 +282,22 @@ int cmd_fetch(int argc, char **argv)
                                     .user = &fetching};
 
     r = westlight_fetch(westlight, id, &fetch);
-    if (r && r != WESTLIGHT_E_STOPPED) {
+    if (r == WESTLIGHT_E_STOPPED) {
+        fetch_say(&fetching, &fetch, id, NULL);
+        r = EXIT_PARTIAL;
+    } else if (r) {
         r = complain_library(r, westlight_why(westlight));
     } else if (westlight_show(westlight, id, &shown) == 0) {
-        bool newer = r == 0 && shown->row.last_result > fetch.after;
-
-        r = r ? EXIT_PARTIAL : end_code(&shown->row);
-        if (args.json)
-            show_json(json_pack("{s:s,s:o,s:s,s:I,s:I,s:I,s:I}", "id", id, "folder",
-                                show_text_json(fetch.folder), "phase", shown->row.phase, "files",
-                                (json_int_t)fetching.files, "skipped", (json_int_t)fetching.skipped,
-                                "bytes", (json_int_t)fetching.bytes, "bytes_received",
-                                (json_int_t)fetch.bytes_received),
-                      false);
-        else
-            say("%" PRIu64 " file%s in %s, %s, %" PRIu64 " there already; %" PRIu64 " of %" PRIu64
-                " task%s done, job %s",
-                fetching.files, plural(fetching.files), fetch.folder,
-                show_bytes(fetching.bytes, size), fetching.skipped, shown->row.counts.done,
-                shown->row.counts.tasks, plural(shown->row.counts.tasks), shown->row.phase);
-        if (newer) {
+        r = end_code(&shown->row);
+        fetch_say(&fetching, &fetch, id, &shown->row);
+        if (shown->row.last_result > fetch.after) {
             complain("results came in while this ran: fetch again, or with --follow");
             r = r == EXIT_ALL_HOME ? EXIT_PARTIAL : r;
         }
-    } else
+    } else {
+        complain("%s", westlight_why(westlight));
         r = EXIT_PARTIAL;
+    }
     westlight_close(westlight);
     return r;
 }
