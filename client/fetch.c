@@ -14,8 +14,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RETRY_NS   NS_PER_S /* while the broker is away */
-#define PIECES_MAX 64 /* blocks of manifests that are open together; one result may have more */
+#define RETRY_NS NS_PER_S /* while the broker is away */
+/* It can be said later as well, and files are waiting. */
+#define ACKNOWLEDGE_NS (5 * NS_PER_S)
+#define PIECES_MAX     64 /* blocks of manifests that are open together; one result may have more */
 
 /* ---- before the first result ---- */
 
@@ -254,58 +256,83 @@ static int see_new_frames(struct homing *homing, const Wl__Results *rows)
 
 static int run_order(const void *a, const void *b)
 {
-    const Wl__DeliveredRun *x = *(Wl__DeliveredRun *const *)a, *y = *(Wl__DeliveredRun *const *)b;
+    const Wl__DeliveredRun *x = a, *y = b;
 
     if (x->step != y->step)
         return x->step < y->step ? -1 : 1;
-    return x->first < y->first ? -1 : x->first > y->first;
+    if (x->first != y->first)
+        return x->first < y->first ? -1 : 1;
+    return x->floor < y->floor ? -1 : x->floor > y->floor;
 }
 
-/* In order; neighbours of one floor become one run. */
-static size_t runs_join(Wl__DeliveredRun **runs, size_t n)
+/* In order, as the broker wants them; of a task that was rendered again the newest. */
+static void sort_runs(struct homing *homing)
 {
-    size_t joined = 0;
+    Wl__DeliveredRun *runs = homing->runs;
+    size_t n = 0;
 
-    qsort(runs, n, sizeof(*runs), run_order);
-    for (size_t i = 0; i < n; i++) {
-        Wl__DeliveredRun *last = joined ? runs[joined - 1] : NULL;
-
-        if (last && last->step == runs[i]->step && last->floor == runs[i]->floor &&
-            last->last + 1 == runs[i]->first)
-            last->last = runs[i]->last;
-        else
-            runs[joined++] = runs[i];
+    if (homing->n_runs > 0)
+        qsort(runs, homing->n_runs, sizeof(*runs), run_order);
+    for (size_t i = 0; i < homing->n_runs; i++) {
+        if (n > 0 && runs[n - 1].step == runs[i].step && runs[n - 1].first == runs[i].first)
+            n--;
+        runs[n++] = runs[i];
     }
-    return joined;
+    homing->n_runs = n;
 }
 
-/* So that the farm need not keep them for long. Nothing fails over it (the next fetch says it
- * again), but a stop that was meant for all of the fetch ends it.
- */
-static int acknowledge(struct homing *homing)
+/* The first `n`; neighbours of one floor become one run. */
+static int say_delivered(struct homing *homing, size_t n, int64_t patience_ns)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
     Wl__Delivered delivered = WL__DELIVERED__INIT;
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
-    Wl__DeliveredRun *runs[HOMING_RUNS];
-    char why[sizeof(homing->westlight->why)];
+    Wl__DeliveredRun joined[LIMIT_PAGE], *runs[LIMIT_PAGE];
 
-    if (homing->n_runs == 0)
-        return 0;
-    for (size_t i = 0; i < homing->n_runs; i++)
-        runs[i] = &homing->runs[i];
+    for (size_t i = 0; i < n; i++) {
+        const Wl__DeliveredRun *run = &homing->runs[i];
+        Wl__DeliveredRun *last = delivered.n_runs ? runs[delivered.n_runs - 1] : NULL;
+
+        if (last && last->step == run->step && last->floor == run->floor &&
+            last->last + 1 == run->first) {
+            last->last = run->last;
+            continue;
+        }
+        joined[delivered.n_runs] = *run;
+        runs[delivered.n_runs] = &joined[delivered.n_runs];
+        delivered.n_runs++;
+    }
     delivered.job = (ProtobufCBinaryData){sizeof(homing->job), homing->job};
     delivered.runs = runs;
-    delivered.n_runs = runs_join(runs, homing->n_runs);
     delivered.instead = homing->fetch->deliver;
     envelope.body_case = WL__ENVELOPE__BODY_DELIVERED;
     envelope.delivered = &delivered;
+    return connection_call(homing->westlight, &envelope, WL__ENVELOPE__BODY_DONE, patience_ns,
+                           &answer);
+}
+
+/* So that the farm need not keep them for long. Nothing fails over it (what a broker that is away
+ * does not hear is said again with the next, and else by the next fetch), but a stop that was meant
+ * for all of the fetch ends it.
+ */
+static int acknowledge(struct homing *homing, int64_t patience_ns)
+{
+    char why[sizeof(homing->westlight->why)];
+    int r = 0;
+
     memcpy(why, homing->westlight->why, sizeof(why));
-    int r = connection_call(homing->westlight, &envelope, WL__ENVELOPE__BODY_DONE,
-                            CONNECTION_TIMEOUT_NS, &answer);
-    homing->n_runs = 0;
-    if (r == WESTLIGHT_E_STOPPED)
-        return r;
+    sort_runs(homing);
+    while (r == 0 && homing->n_runs > 0) {
+        size_t n = homing->n_runs < LIMIT_PAGE ? homing->n_runs : LIMIT_PAGE;
+        r = say_delivered(homing, n, patience_ns);
+        if (r == WESTLIGHT_E_STOPPED)
+            return r;
+        if (r != 0 && (homing->westlight->refusal == CODE_OK || r == WESTLIGHT_E_BUSY))
+            break;
+        homing->n_runs -= n; /* heard, and if it was refused then for good */
+        memmove(homing->runs, homing->runs + n, homing->n_runs * sizeof(*homing->runs));
+        r = 0;
+    }
     memcpy(homing->westlight->why, why, sizeof(why));
     return 0;
 }
@@ -323,7 +350,8 @@ static int fetch_page(struct homing *homing, bool *ret_more)
         n = group(rows, i);
         r = home_rows(homing, rows->results + i, n);
     }
-    int acknowledged = acknowledge(homing); /* also of a page that came to a bad end */
+    int acknowledged =
+        acknowledge(homing, ACKNOWLEDGE_NS); /* also of a page that came to a bad end */
     r = acknowledged != 0 ? acknowledged : r;
     *ret_more = rows->more && rows->n_results > 0;
     return r;
@@ -459,6 +487,8 @@ int westlight_fetch(struct westlight *westlight, const char *id, struct westligh
         r = begin(&homing, &row);
     if (r == 0)
         r = fetch->follow ? follow(&homing, &row) : fetch_all(&homing);
+    if (r == 0) /* what was not heard */
+        r = acknowledge(&homing, CONNECTION_TIMEOUT_NS);
     if (r == 0 && homing.conflicts > 1)
         r = connection_fail(westlight, WESTLIGHT_E_EXISTS, "%s (and %llu more)", homing.conflict,
                             (unsigned long long)homing.conflicts - 1);

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <proto/base/check.h>
 #include <proto/base/crash.h>
 
 /* ---- places ---- */
@@ -114,6 +113,7 @@ void homing_deinit(struct homing *homing)
     receipts_deinit(&homing->receipts);
     reader_deinit(&homing->reader);
     blocks_deinit(&homing->blocks);
+    free(homing->runs);
     wipe(homing->job_key, sizeof(homing->job_key));
 }
 
@@ -347,15 +347,22 @@ static int sync_folders(struct homing *homing, const Wl__Manifest *manifest, con
     return fsync(homing->fd) < 0 ? -errno : 0;
 }
 
-static void homing_delivered(struct homing *homing, const Wl__ResultRow *row)
+static int add_delivered(struct homing *homing, const Wl__ResultRow *row)
 {
-    CHECK(homing->n_runs < HOMING_RUNS); /* they are told of after every page */
+    if (homing->n_runs == homing->runs_capacity) {
+        size_t capacity = homing->runs_capacity ? 2 * homing->runs_capacity : LIMIT_RESULTS_PAGE;
+        Wl__DeliveredRun *grown = reallocarray(homing->runs, capacity, sizeof(*grown));
+        if (!grown)
+            return -ENOMEM;
+        homing->runs = grown;
+        homing->runs_capacity = capacity;
+    }
     Wl__DeliveredRun *run = &homing->runs[homing->n_runs++];
-
     wl__delivered_run__init(run);
     run->step = row->step;
     run->first = run->last = row->task;
     run->floor = row->floor;
+    return 0;
 }
 
 static int home_result(struct homing *homing, struct homing_result *result)
@@ -386,8 +393,8 @@ static int home_result(struct homing *homing, struct homing_result *result)
     if (homing->conflicts > conflicts)
         return 0; /* not all of it is home */
     if (acknowledged)
-        homing_delivered(homing, result->row);
-    return report(homing, result->row, NULL, !any, homing->fetch->on_result);
+        r = add_delivered(homing, result->row);
+    return r != 0 ? r : report(homing, result->row, NULL, !any, homing->fetch->on_result);
 }
 
 bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r)

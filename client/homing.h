@@ -11,8 +11,6 @@
 #include <client/reader.h>
 #include <client/receipts.h>
 
-enum { HOMING_RUNS = LIMIT_PAGE };
-
 struct homing {
     struct westlight *westlight;
     struct westlight_fetch *fetch;
@@ -30,8 +28,8 @@ struct homing {
     struct reader reader;
     uint64_t files_done, results_done, results_known;
     bool delivers; /* what is home is acknowledged */
-    Wl__DeliveredRun runs[HOMING_RUNS]; /* home, and not acknowledged yet: each of one result */
-    size_t n_runs;
+    Wl__DeliveredRun *runs; /* home, and not acknowledged yet: each of one result */
+    size_t n_runs, runs_capacity;
     uint64_t conflicts;
     char conflict[512];  /* the first, in words */
     uint64_t damaged;    /* results that the broker has and cannot give: left out, they end nothing */

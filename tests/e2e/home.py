@@ -77,9 +77,13 @@ class Wire:
     def accept(self):
         while True:
             near = self.listener.accept()[0]
-            far = socket.create_connection(("127.0.0.1", int(self.target)))
+            far = until(self.lead, "somebody is there")
             threading.Thread(target=self.pump, args=(near, far, self.up), daemon=True).start()
             threading.Thread(target=self.pump, args=(far, near, self.down), daemon=True).start()
+
+    def lead(self):
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("127.0.0.1", int(self.target)))
 
     def pump(self, source, sink, gate):
         with contextlib.suppress(OSError):

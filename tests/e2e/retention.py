@@ -4,9 +4,12 @@ Frames are a copy of the job's input, so that blocks of inputs and results lie i
 """
 import os
 import random
+import signal
 import time
 
 from farm import Farm, check, equal, main, scenario, tree, until, write
+from home import Wire
+from kills import shot_farm
 
 RUN = 'run=cat plate > "$OUT/f.$FRAME"; echo "$FRAME" >> "$OUT/f.$FRAME"'
 UNKNOWN = "no such job"
@@ -87,6 +90,83 @@ def a_file_in_the_way_keeps_one_frame_from_its_submitter_and_that_one_is_not_del
         check(answer.code != 0 and "d1" in answer.err, "the file is named:", answer)
         equal(tree(farm.path("home")), dict({"d%d/f" % i: b"%d\n" % i for i in (2, 3, 4)}, d1=b"mine"), "what is home")
         equal(ann.show(job)["delivered"], 3, "delivered")
+
+
+class Unheard:
+    """A broker that hears no acknowledgement: fetches whose frames come home when they cannot say so. Their
+    blocks are held up until nothing else is still to be asked."""
+
+    def __init__(self, farm, person):
+        self.farm, self.person, self.homes, self.popens = farm, person, [], []
+        self.bulk, self.control = Wire(farm.bulk), Wire(farm.control)
+        self.bulk.down.clear()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        for popen in self.popens:
+            popen.kill()
+
+    def fetch(self, job):
+        taken, home = self.bulk.taken, self.farm.path("home", job)
+        self.person.configure(control=self.control.endpoint, bulk=self.bulk.endpoint)
+        popen = self.person.start("fetch", job, "--follow", "-o", home)
+        self.homes.append(home)
+        self.popens.append(popen)
+        until(lambda: self.bulk.taken > taken, "it has a pass, and asks for blocks")
+        self.person.configure()
+        return popen
+
+    def let_home(self):
+        taken = self.control.taken
+        self.control.up.clear()
+        self.bulk.down.set()
+        until(lambda: all(tree(home) for home in self.homes), "the first frames are home")
+        until(lambda: self.control.taken > taken, "something is said")
+
+
+@scenario
+def what_was_home_while_the_broker_was_away_is_acknowledged_by_the_same_fetch():
+    with Farm() as farm:
+        ann, shot = shot_farm(farm)
+        shot.open(1)
+        jobs = [shot.submit(ann, "1"), shot.submit(ann, "1-2")]
+        for job in jobs:
+            ann.wait_counts(job, done=1)
+        with Unheard(farm, ann) as unheard:
+            popens = [unheard.fetch(job) for job in jobs]
+            unheard.let_home()
+            farm.broker.kill()
+            given_up = time.monotonic() + 6
+            until(lambda: time.monotonic() > given_up, "the acknowledgement was waited for long enough")
+            unheard.control.up.set()
+            farm.start_broker()
+            until(lambda: ann.show(jobs[0])["delivered"] == 1, lambda: "at the end: %s" % ann.ask("show", jobs[0]))
+            shot.open(2)
+            for job, popen, n in zip(jobs, popens, (1, 2)):
+                equal(ann.finish(popen).code, 0, "exit code")
+                equal(ann.show(job)["delivered"], n, "delivered")
+
+
+@scenario
+def ctrl_c_ends_a_fetch_whose_acknowledgement_nobody_hears():
+    with Farm() as farm:
+        ann, shot = shot_farm(farm)
+        shot.open(1)
+        job = shot.submit(ann, "1-2")
+        ann.wait_counts(job, done=1)
+        with Unheard(farm, ann) as unheard:
+            popen = unheard.fetch(job)
+            unheard.let_home()
+            began = time.monotonic()
+            os.kill(popen.pid, signal.SIGINT)
+            answer = ann.finish(popen)
+        check(answer.code == 4 and time.monotonic() - began < 3, answer)
+        check("1 file in" in answer.out and "stopped" in answer.out, answer)
+        equal(ann.show(job)["delivered"], 0, "delivered")
+        ann.ask("fetch", job, "-o", farm.path("home", job))
+        equal(ann.show(job)["delivered"], 1, "delivered, by the next fetch")
 
 
 @scenario
