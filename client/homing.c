@@ -220,15 +220,21 @@ static int note(struct homing *homing, const Wl__ResultRow *row, const Wl__FileE
     return receipts_add(&homing->receipts, &receipt, entry->path, status);
 }
 
-static int write_failed(struct homing *homing, int r, const struct bytes *why)
+static int file_failed(struct homing *homing, const Wl__FileEntry *entry, int r,
+                       const struct bytes *why)
 {
     struct westlight *westlight = homing->westlight;
+    int code = r > 0 ? WESTLIGHT_E_CORRUPT : r;
+    const char *next = r == -ENOSPC ? ": make room, and fetch again" : "";
 
     if (westlight->why[0])
         return r; /* the reader has said why */
-    const char *text = why->size ? (const char *)why->data : strerror(r < 0 ? -r : EIO);
-    return connection_fail(westlight, r > 0 ? WESTLIGHT_E_CORRUPT : r, "%s: %s%s", homing->folder,
-                           text, r == -ENOSPC ? ": make room, and fetch again" : "");
+    if (why && why->size)
+        return connection_fail(westlight, code, "%s: %s%s", homing->folder, (const char *)why->data,
+                               next);
+    return connection_fail(westlight, code, "%s/%s: %s%s", homing->folder, entry->path,
+                           strerror(r < 0 ? -r : EIO),
+                           *next ? next : ": check the disk, and fetch again");
 }
 
 /* *ret_written is false where a folder, or a link or file among its parents, was in the way. */
@@ -248,7 +254,7 @@ static int write_file(struct homing *homing, const Wl__ResultRow *row, const Wl_
         return 0;
     }
     if (r != 0)
-        return write_failed(homing, r, &why);
+        return file_failed(homing, entry, r, &why);
     if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
     *ret_written = true;
@@ -292,9 +298,10 @@ static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__
 
     if (decision == DECIDE_COMPARE || decision == DECIDE_TWICE) {
         homing->westlight->why[0] = '\0';
-        r = manifest_same_file(homing->fd, entry, reader_fetch, &homing->reader, &equal);
+        /* Whoever wrote it may not have synced it; before the receipt, which is believed. */
+        r = manifest_same_file(homing->fd, entry, reader_fetch, &homing->reader, true, &equal);
         if (r != 0)
-            return r;
+            return file_failed(homing, entry, r, NULL);
         /* Equal content of no receipt becomes ours: the next fetch need not compare again. */
         if (equal && decision == DECIDE_COMPARE &&
             fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) == 0)

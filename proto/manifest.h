@@ -76,9 +76,9 @@ bool manifest_path_ok(const char *path);
 int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
                         bool sync, struct bytes *why);
 /* Whether the file that lies below `folder` is a regular file (or a link) with what the entry holds;
- * its mode does not matter. */
+ * its mode does not matter. `sync` syncs a file that is the same. */
 int manifest_same_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
-                       bool *ret_same);
+                       bool sync, bool *ret_same);
 /* Pattern of a RootUse: '*', '?', and '#' runs, which hold the frame number with leading zeros. */
 bool manifest_match(const char *pattern, const char *path, int64_t frame);
 /* Whether the pattern, which has a '#', matches for one of the numbers in the path; which one. */

@@ -445,7 +445,7 @@ static int same_part(int fd, const Wl__Part *part, const struct bytes *block, st
 }
 
 int manifest_same_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
-                       bool *ret_same)
+                       bool sync, bool *ret_same)
 {
     _cleanup_(bytes_deinit) struct bytes block = {0}, there = {0};
     struct stat status;
@@ -467,6 +467,8 @@ int manifest_same_file(int folder, const Wl__FileEntry *entry, manifest_fetch *f
         if (r != 0)
             return r;
     }
+    if (same && sync && fsync(fd) < 0)
+        return -errno;
     *ret_same = same;
     return 0;
 }

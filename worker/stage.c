@@ -426,7 +426,8 @@ static int claim(struct staging *staging, int fd, const struct laying *file, boo
     *ret_there = false;
     if (r < 0 || !before)
         return r;
-    r = manifest_same_file(fd, file->entry, supply_open, staging->config->supply, ret_there);
+    r = manifest_same_file(fd, file->entry, supply_open, staging->config->supply, false,
+                           ret_there);
     if (r != 0 || *ret_there)
         return r != 0 ? fail_transfer(staging, file->entry->path, r) : 0;
     laid_name(staging->stage->recipe, *before, first, sizeof(first));

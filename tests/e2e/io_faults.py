@@ -222,5 +222,31 @@ def a_fetch_that_meets_a_fault_leaves_no_half_frame_and_is_finished_by_the_next(
         print("client: %s; %d faults tried, seed %d" % (", ".join("%d %s" % (total, kind) for kind, total in counts.items()), number, SEED))
 
 
+@scenario
+def a_file_that_was_there_is_acknowledged_only_once_it_is_synced():
+    with Farm() as farm:
+        farm.start_broker()
+        ann = farm.person("ann")
+        farm.worker("box1", "--no-probe", "--slots", "2", "--cores", "2")
+        write(farm.path("shot", "input"), "x")
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o",
+                         farm.path("out"), "-p", 'run=echo 1 > "$OUT/f.1"')
+        ann.wait_counts(job, done=1)
+        frame, env = write(farm.path("home", "f.1"), "1\n"), dict(ann.env)
+        shim = Shim(farm, frame, "sync", EIO, 1)
+        ann.env.update(shim.environment)
+        answer = ann.ask("fetch", job, "-o", farm.path("home"))
+        check(answer.code != 0 and shim.calls() == 1, "its sync fails:", shim.calls(), answer)
+        check("f.1" in answer.err and "Input/output error" in answer.err, answer)
+        ann.env = env
+        equal(ann.show(job)["delivered"], 0, "delivered")
+        shim = Shim(farm, frame, "sync")
+        ann.env.update(shim.environment)
+        answer = ann.ask("fetch", job, "-o", farm.path("home"), code=0)
+        check(shim.calls() == 1 and ", 1 there already" in answer.out, "synced by the next:", shim.calls(), answer)
+        ann.env = env
+        equal(ann.show(job)["delivered"], 1, "delivered")
+
+
 if __name__ == "__main__":
     main()
