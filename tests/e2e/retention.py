@@ -140,8 +140,10 @@ def what_was_home_while_the_broker_was_away_is_acknowledged_by_the_same_fetch():
             farm.broker.kill()
             given_up = time.monotonic() + 6
             until(lambda: time.monotonic() > given_up, "the acknowledgement was waited for long enough")
-            unheard.control.up.set()
             farm.start_broker()
+            ann.ask("retry", jobs[1], "-f", "1", code=0)  # there are two results of it to be told of
+            ann.wait_counts(jobs[1], done=1)
+            unheard.control.up.set()
             until(lambda: ann.show(jobs[0])["delivered"] == 1, lambda: "at the end: %s" % ann.ask("show", jobs[0]))
             shot.open(2)
             for job, popen, n in zip(jobs, popens, (1, 2)):
