@@ -236,6 +236,7 @@ static int recover(struct broker *broker, struct bytes *why)
                                       .lease_ns = broker->config.lease_ns,
                                       .retain_s = broker->config.retain_s,
                                       .retain_delivered_s = broker->config.retain_delivered_s,
+                                      .retain_read_s = (broker->config.grace_ns + NS_PER_S - 1) / NS_PER_S,
                                       .forget_every_s = forget_every_s(&broker->config)};
     struct gateway_config config = {.journal = broker->journal,
                                     .vault = broker->vault,

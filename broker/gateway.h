@@ -153,6 +153,7 @@ void gateway_refuse_missing(struct gateway *gateway, const char *what,
  * only here: NULL, and the refusal is queued. */
 struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinaryData *id,
                                   struct job_view *ret_view);
+void gateway_unknown_job(struct gateway *gateway); /* that refusal */
 bool gateway_sees(const struct peer *peer, struct studio_id studio);
 
 /* The message at hand, while the store waits for space. */

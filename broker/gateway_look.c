@@ -28,6 +28,12 @@ struct studio_id gateway_scope(const struct peer *peer)
     return peer->row.role == ROLE_OPERATOR ? (struct studio_id){0} : peer->row.studio;
 }
 
+void gateway_unknown_job(struct gateway *gateway)
+{
+    gateway_refuse(gateway, CODE_UNKNOWN, "the job", "there is no such job",
+                   "westlight jobs lists them");
+}
+
 struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinaryData *id,
                                   struct job_view *ret_view)
 {
@@ -43,8 +49,7 @@ struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinary
         return entry;
     if (gateway_upload_busy(gateway, id))
         return NULL;
-    gateway_refuse(gateway, CODE_UNKNOWN, "the job", "there is no such job",
-                   "westlight jobs lists them");
+    gateway_unknown_job(gateway);
     return NULL;
 }
 

@@ -39,9 +39,13 @@ void gateway_on_results(struct gateway *gateway)
     struct job_view view;
     struct catalogue_job *entry = gateway_job(gateway, &wanted->job, &view);
 
-    if (entry)
-        submit(gateway, request_new(gateway, QUERY_RESULTS, &entry->job, wanted->after,
-                                    wanted->limit, LIMIT_RESULTS_PAGE));
+    if (!entry)
+        return;
+    struct event event = {.kind = EVENT_READ, .read.job = entry->job};
+
+    submit(gateway, request_new(gateway, QUERY_RESULTS, &entry->job, wanted->after, wanted->limit,
+                                LIMIT_RESULTS_PAGE));
+    gateway_step(gateway, &event);
 }
 
 static bool task_there(struct gateway *gateway, const struct job_view *view, uint32_t step,
@@ -165,6 +169,10 @@ static void answered(struct gateway *gateway, struct query_request *request)
     gateway->mark = journal_mark(gateway->with.journal);
     if (gateway_asker(gateway, &request->peer, false) != 0)
         return;
+    if (!catalogue_find(&gateway->catalogue, &request->job)) {
+        gateway_unknown_job(gateway); /* forgotten meanwhile: what was read is only a part */
+        return;
+    }
     if (request->result < 0) {
         log_limited(LOG_ERROR, "query", "kind=%d error=\"%s\"", request->kind,
                     strerror(-request->result));

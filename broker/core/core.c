@@ -47,6 +47,7 @@ struct core *core_new(const struct core_config *config)
         own->retain_delivered_s ? own->retain_delivered_s : LIMIT_RETAIN_DELIVERED_S;
     own->retain_requests_s =
         own->retain_requests_s ? own->retain_requests_s : LIMIT_RETAIN_REQUESTS_S;
+    own->retain_read_s = own->retain_read_s ? own->retain_read_s : LIMIT_GRACE_NS / SECOND_NS;
     own->forget_every_s = own->forget_every_s ? own->forget_every_s : LIMIT_FORGET_EVERY_S;
     own->clock_slack_s = own->clock_slack_s ? own->clock_slack_s : LIMIT_CLOCK_SLACK_S;
     pool_init(&core->task_pool, sizeof(struct task));
@@ -138,6 +139,9 @@ static void handle(struct core *core, const struct event *event)
         return;
     case EVENT_DELIVERED:
         on_delivered(core, event);
+        return;
+    case EVENT_READ:
+        on_read(core, &event->read.job);
         return;
     }
 }

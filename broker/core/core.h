@@ -101,6 +101,7 @@ enum event_kind {
     EVENT_EXPEL,      /* a worker's key was revoked */
     EVENT_TEND,       /* an operator's, on workers */
     EVENT_DELIVERED,  /* who submitted a job has written and synced results of it */
+    EVENT_READ,       /* somebody fetches a job's results, and may be in the middle: no reply */
 };
 
 enum verb_kind { VERB_CANCEL = 1, VERB_PAUSE, VERB_RESUME, VERB_RETRY };
@@ -181,6 +182,7 @@ struct event {
             struct job_id job;
             const struct delivered_run *runs; size_t n_runs; /* in order, none over another */
         } delivered;
+        struct { struct job_id job; } read;
     };
 };
 
@@ -317,6 +319,7 @@ struct core_config {
     uint64_t tasks_max, jobs_max, classes_max;              /* of all studios; 0: limits.h */
     /* How long what is over is kept, and how often that is looked at. 0: limits.h */
     int64_t retain_s, retain_delivered_s, retain_requests_s, forget_every_s, clock_slack_s;
+    int64_t retain_read_s; /* after the last page of its results was read */
 };
 
 struct core *core_new(const struct core_config *config);

@@ -56,7 +56,7 @@ struct core {
     int64_t record_wall_s;        /* of the last record */
     int64_t seen_wall_s, seen_ns; /* of the last step */
     bool clock_seen;              /* there was one */
-    int64_t look_s;               /* nothing is forgotten before */
+    int64_t look_s;               /* nothing is forgotten before; 0: no step yet */
     struct heap expiries;         /* jobs that are over */
     struct link gone;
 
@@ -88,6 +88,7 @@ bool range_valid(const struct job *job, const struct task_range *range);
 
 /* retain.c: what is over is kept for a while */
 void on_delivered(struct core *core, const struct event *event);
+void on_read(struct core *core, const struct job_id *id);
 void clock_run(struct core *core);
 void retain_run(struct core *core);
 void retain_begin(struct core *core);

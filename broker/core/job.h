@@ -77,6 +77,7 @@ struct job {
     struct link tasks; /* those out of the ordinary */
     struct link leases;
     struct link touched; /* in core.touched: owes an EFFECT_CHANGED */
+    int64_t read_s;      /* not durable: when its results were read last, like last_s */
     int64_t until_s;     /* not durable: when it is forgotten; its place in core.expiries */
     size_t until_position;
 };

@@ -15,14 +15,24 @@
 #include <broker/core/inner.h>
 
 enum { FORGOTTEN_AT_ONCE = 8 }; /* a job costs what its bitmaps and the list of jobs cost */
-#define WAKE_S 3600             /* a far deadline is come by: the clocks are compared meanwhile */
-
 int64_t retain_now_s(const struct core *core, int64_t wall_s)
 {
     return wall_s - core->skew_s;
 }
 
 /* ---- the clock ---- */
+
+static bool anything_waits(const struct core *core)
+{
+    return heap_top(&core->expiries) || !link_alone(&core->gone);
+}
+
+/* Time that no record confirms does not count after a restart: an idle farm that is switched off
+ * every night would keep what it has for ever. */
+static int64_t clock_due_s(const struct core *core)
+{
+    return anything_waits(core) ? core->record_wall_s + core->config.clock_slack_s / 2 : INT64_MAX;
+}
 
 void clock_run(struct core *core)
 {
@@ -35,8 +45,11 @@ void clock_run(struct core *core)
     core->clock_seen = true;
     core->seen_wall_s = core->wall_s;
     core->seen_ns = core->now_ns;
-    if (ahead_s >= -slack_s && ahead_s <= slack_s)
-        return;
+    if (ahead_s >= -slack_s && ahead_s <= slack_s) {
+        if (core->wall_s < clock_due_s(core))
+            return;
+        ahead_s = 0;
+    }
     struct record record = {.kind = RECORD_CLOCK, .clock.ahead_s = ahead_s};
 
     core_emit(core, &record);
@@ -140,12 +153,26 @@ static void job_schedule(struct core *core, struct job *job)
 
     job->until_s =
         job->last_s + (all_delivered(job) ? config->retain_delivered_s : config->retain_s);
+    if (job->read_s > 0 && job->read_s + config->retain_read_s > job->until_s)
+        job->until_s = job->read_s + config->retain_read_s;
     if (over && placed)
         heap_moved(&core->expiries, job);
     else if (over)
         heap_add(&core->expiries, job);
     else if (placed)
         heap_remove(&core->expiries, job);
+}
+
+/* Whoever reads a page of the results fetches their blocks next. Nothing changes for those who
+ * watch the job, and nothing is durable: a fetch asks again where the broker was away. */
+void on_read(struct core *core, const struct job_id *id)
+{
+    struct job *job = job_find(core, id);
+
+    if (!job)
+        return;
+    job->read_s = retain_now_s(core, core->wall_s);
+    job_schedule(core, job);
 }
 
 void retain_begin(struct core *core)
@@ -217,6 +244,8 @@ void retain_run(struct core *core)
     int64_t now_s = retain_now_s(core, core->wall_s);
 
     list_each(link, &core->touched) job_schedule(core, container_of(link, struct job, touched));
+    if (core->look_s == 0) /* whoever was in the middle of reading has not said so yet */
+        core->look_s = now_s + core->config.forget_every_s;
     if (now_s < core->look_s)
         return;
     size_t before = core->outbox->n_records;
@@ -239,6 +268,7 @@ int64_t retain_deadline_ns(const struct core *core)
     if (due_s == INT64_MAX)
         return INT64_MAX;
     due_s = due_s > core->look_s ? due_s : core->look_s;
-    due_s = due_s < now_s + WAKE_S ? due_s : now_s + WAKE_S;
+    if (clock_due_s(core) - core->skew_s < due_s)
+        due_s = clock_due_s(core) - core->skew_s;
     return core->now_ns + (due_s > now_s ? due_s - now_s : 0) * SECOND_NS;
 }

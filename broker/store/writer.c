@@ -34,6 +34,7 @@ enum statement {
     FORGET_NOTES,
     UNASK_REQUESTS,
     UNASK_FORGOTTEN,
+    TICKED,
     CLOCK,
     TRIM_FIRST,
     TRIM_ATTEMPTS,
@@ -78,6 +79,7 @@ static const char *const texts[STATEMENTS] = {
     [FORGET_NOTES] = "DELETE FROM notes WHERE job = ?",
     [UNASK_REQUESTS] = "DELETE FROM requests WHERE job = ?",
     [UNASK_FORGOTTEN] = "DELETE FROM forgotten WHERE job = ? OR stage = 2",
+    [TICKED] = "DELETE FROM clocks WHERE ahead_s = 0",
     [CLOCK] = "INSERT INTO clocks(sequence, wall_s, ahead_s, checksum) VALUES(?, ?, ?, ?)",
     [TRIM_FIRST] = "SELECT job FROM forgotten WHERE stage = 0 ORDER BY sequence LIMIT 1",
     [TRIM_ATTEMPTS] = TRIM("attempts"),
@@ -327,9 +329,11 @@ static int write_unask(sqlite3_stmt **statements, const struct record *record)
 
 static int write_clock(sqlite3_stmt **statements, const struct record *record)
 {
-    int code =
-        database_bind(statements[CLOCK], "iiii", (int64_t)record->sequence, (int64_t)record->wall_s,
-                      (int64_t)record->clock.ahead_s, checksum_record(record));
+    int code = database_finish(statements[TICKED]); /* the last that only says that time passes */
+    if (code == SQLITE_OK)
+        code = database_bind(statements[CLOCK], "iiii", (int64_t)record->sequence,
+                             (int64_t)record->wall_s, (int64_t)record->clock.ahead_s,
+                             checksum_record(record));
     return code == SQLITE_OK ? database_finish(statements[CLOCK]) : code;
 }
 

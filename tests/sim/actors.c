@@ -212,6 +212,16 @@ static void deliver(struct world *world, uint32_t studio)
     }
 }
 
+static void read_results(struct world *world)
+{
+    uint32_t number = (uint32_t)sim_random(world, world->n_jobs);
+    struct event event = {.kind = EVENT_READ, .read.job = world->jobs[number].id};
+
+    world_event(world, &event);
+    if (!world->job_model[number].gone)
+        world->job_model[number].read_ns = world->now_ns;
+}
+
 void studio_run(struct world *world, uint32_t number)
 {
     struct sim_studio *studio = &world->studios[number];
@@ -228,6 +238,8 @@ void studio_run(struct world *world, uint32_t number)
     }
     if (world->n_jobs > 0 && sim_random(world, 3) == 0)
         deliver(world, number);
+    if (world->n_jobs > 0 && sim_chance(world, 4))
+        read_results(world);
     if (studio->last.id.bytes[0] && sim_chance(world, 6) &&
         world->now_ns - studio->last_ns < (RETAIN_REQUESTS_S - 20) * SECOND) {
         request_send(world, number, &studio->last);

@@ -335,6 +335,8 @@ static void check_forget(struct world *world, const struct record *record, int64
     int64_t span_s = done > 0 && done == delivered ? RETAIN_DELIVERED_S : RETAIN_S;
 
     CHECK(at_ns - model->last_ns >= (span_s - 2 - (int64_t)world->leaps) * SECOND);
+    CHECK(model->read_ns == 0 ||
+          at_ns - model->read_ns >= (RETAIN_READ_S - 2 - (int64_t)world->leaps) * SECOND);
     model->last_ns = at_ns;
     world->forgotten++;
 }
@@ -370,7 +372,7 @@ void check_record(struct world *world, const struct record *record, int64_t at_n
         check_forget(world, record, at_ns);
     if (record->kind == RECORD_UNASK)
         check_unask(world, record, at_ns);
-    world->leaps += record->kind == RECORD_CLOCK && !world->replaying;
+    world->leaps += record->kind == RECORD_CLOCK && record->clock.ahead_s && !world->replaying;
     if (record->kind == RECORD_JOB || record->kind == RECORD_ATTEMPT ||
         record->kind == RECORD_CHANGE || record->kind == RECORD_EDIT ||
         record->kind == RECORD_DELIVERED || (record->kind == RECORD_FORGET && world->replaying))

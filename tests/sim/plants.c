@@ -73,7 +73,7 @@ static const char *const names[] = {
     [PLANT_BLAME_ON] = "blame on",
     [PLANT_SEND_EARLY] = "send early",
 };
-enum { SEEDS = 400, SEEDS_UNBROKEN = 50 };
+enum { SEEDS = 1000, SEEDS_UNBROKEN = 50 };
 static enum plant planted;
 
 /* Breaks one case in five: a bug that hides most of the time. Whatever is broken in the core that
@@ -121,8 +121,12 @@ void __real_clock_run(struct core *core);
 void __wrap_clock_run(struct core *core);
 void __wrap_clock_run(struct core *core)
 {
-    if (planted != PLANT_TRUST_CLOCK)
-        __real_clock_run(core);
+    if (planted == PLANT_TRUST_CLOCK) {
+        core->clock_seen = true;
+        core->seen_wall_s = core->wall_s;
+        core->seen_ns = core->now_ns;
+    }
+    __real_clock_run(core);
 }
 
 uint64_t __real_step_deliver(struct step *step, uint64_t first, uint64_t last, uint32_t floor,

@@ -20,8 +20,9 @@ enum {
     RETAIN_S = 60,
     RETAIN_DELIVERED_S = 20,
     RETAIN_REQUESTS_S = 90,
+    RETAIN_READ_S = 40,
     FORGET_EVERY_S = 30,
-    SLACK_S = 2
+    SLACK_S = 10
 };
 
 struct sim_step {
@@ -128,6 +129,7 @@ struct task_model {
 /* What the records say of a job's end. */
 struct job_model {
     int64_t last_ns; /* of its last record */
+    int64_t read_ns; /* when this life of the broker was last asked for its results; 0: never */
     bool gone;       /* forgotten; also where the store has nothing of it any more */
     bool buried;     /* so, durably */
 };

@@ -121,6 +121,7 @@ static struct core *core_made(const struct world *world, uint64_t seed)
                                  .retain_s = RETAIN_S,
                                  .retain_delivered_s = RETAIN_DELIVERED_S,
                                  .retain_requests_s = RETAIN_REQUESTS_S,
+                                 .retain_read_s = RETAIN_READ_S,
                                  .forget_every_s = FORGET_EVERY_S,
                                  .clock_slack_s = SLACK_S};
 

@@ -181,6 +181,56 @@ TEST(a_clock_that_leaps_makes_nothing_older)
     farm_free(&farm);
 }
 
+/* What no record confirms does not count after a restart, so there is one now and then. */
+TEST(while_something_waits_to_be_forgotten_a_record_says_that_time_passes)
+{
+    struct farm farm = finished();
+    int64_t begun_ns = farm.now_ns;
+    unsigned n = 0;
+
+    while (there(&farm)) {
+        wait_ns(&farm, core_deadline_ns(farm.core) - farm.now_ns);
+        assert_true(farm.now_ns / SECOND - farm.core->record_wall_s < 1800);
+        n += record_of(&farm, RECORD_CLOCK) != NULL;
+    }
+    assert_in_range(farm.now_ns - begun_ns, 30 * DAY, 30 * DAY + 3600 * SECOND);
+    assert_in_range(n, 30 * 48 - 1, 30 * 48);
+    assert_int_equal(farm.core->skew_s, 0);
+    while (job_gone(farm.core, &(struct job_id){{1, 0xee}}))
+        wait_ns(&farm, core_deadline_ns(farm.core) - farm.now_ns);
+    wait_ns(&farm, DAY);
+    assert_null(record_of(&farm, RECORD_CLOCK)); /* nothing waits */
+    assert_true(core_deadline_ns(farm.core) > farm.now_ns + DAY);
+    farm_free(&farm);
+}
+
+static void read_results(struct farm *farm)
+{
+    struct event event = {.kind = EVENT_READ, .read.job = job_numbered(1)};
+
+    farm_step(farm, &event);
+    assert_int_equal(farm->outbox.n_records, 0);
+    assert_int_equal(farm->outbox.n_effects, 0);
+}
+
+TEST(a_job_whose_results_are_being_read_is_kept_for_a_day_more)
+{
+    struct farm farm = finished();
+
+    assert_int_equal(deliver(&farm, 1, 0, 2, 0), 3);
+    read_results(&farm); /* makes it no shorter */
+    wait_ns(&farm, 7 * DAY - 5 * SECOND);
+    read_results(&farm);
+    wait_ns(&farm, DAY - 5 * SECOND);
+    read_results(&farm);
+    wait_ns(&farm, DAY - 5 * SECOND);
+    assert_true(there(&farm));
+    wait_ns(&farm, 10 * SECOND);
+    assert_false(there(&farm));
+    read_results(&farm); /* of a job that is not there */
+    farm_free(&farm);
+}
+
 TEST(a_silent_worker_that_runs_what_is_forgotten_lists_before_it_is_given_anything)
 {
     static const struct plan_worker small = {.number = 1, .slots = 1, .vcpus = 1};
@@ -227,6 +277,8 @@ int main(void)
         cmocka_unit_test(
             a_request_is_remembered_for_a_month_after_its_job_and_the_id_is_not_free_before),
         cmocka_unit_test(a_clock_that_leaps_makes_nothing_older),
+        cmocka_unit_test(while_something_waits_to_be_forgotten_a_record_says_that_time_passes),
+        cmocka_unit_test(a_job_whose_results_are_being_read_is_kept_for_a_day_more),
         cmocka_unit_test(
             a_silent_worker_that_runs_what_is_forgotten_lists_before_it_is_given_anything),
     };
