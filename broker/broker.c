@@ -236,7 +236,8 @@ static int recover(struct broker *broker, struct bytes *why)
                                       .lease_ns = broker->config.lease_ns,
                                       .retain_s = broker->config.retain_s,
                                       .retain_delivered_s = broker->config.retain_delivered_s,
-                                      .retain_read_s = (broker->config.grace_ns + NS_PER_S - 1) / NS_PER_S,
+                                      .retain_read_s =
+                                          (broker->config.grace_ns + NS_PER_S - 1) / NS_PER_S,
                                       .forget_every_s = forget_every_s(&broker->config)};
     struct gateway_config config = {.journal = broker->journal,
                                     .vault = broker->vault,
@@ -283,7 +284,8 @@ static int recover(struct broker *broker, struct bytes *why)
     if (r != 0)
         return r;
     core_recovered(broker->core, clock_monotonic_ns());
-    r = vault_sweep(broker->vault, broker->config.grace_ns); /* all jobs are known to it */
+    r = vault_sweep(broker->vault, broker->config.grace_ns, /* all jobs are known to it */
+                    core_last_wall_s(broker->core));
     if (r < 0)
         return r;
     crash_point("broker.recovered");

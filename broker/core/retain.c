@@ -22,6 +22,11 @@ int64_t retain_now_s(const struct core *core, int64_t wall_s)
 
 /* ---- the clock ---- */
 
+int64_t core_last_wall_s(const struct core *core)
+{
+    return core->record_wall_s;
+}
+
 static bool anything_waits(const struct core *core)
 {
     return heap_top(&core->expiries) || !link_alone(&core->gone);

@@ -227,7 +227,7 @@ int reach_add(struct reach *reach, struct studio_id studio, const struct job_id 
 
 /* Names that are only had by asking: they are given, and not kept. */
 static int each_of_history(struct reach *reach, const struct job *job, uint64_t after,
-                           reach_each_name *each, void *user)
+                           reach_each_name *each, int (*turn)(void *user), void *user)
 {
     uint64_t before;
     int r = 0;
@@ -236,6 +236,9 @@ static int each_of_history(struct reach *reach, const struct job *job, uint64_t 
         _cleanup_(freep) struct block_id *refs = NULL;
         size_t n_refs = 0;
 
+        r = turn(user); /* rows without blocks are work, too */
+        if (r)
+            return r;
         before = after;
         pthread_mutex_lock(&reach->history_lock);
         int read = reach->history(reach->history_user, &job->id, &after, &refs, &n_refs);
@@ -249,7 +252,8 @@ static int each_of_history(struct reach *reach, const struct job *job, uint64_t 
 }
 
 /* Copied a few at a time, so that nobody waits for a reader of files. */
-static int each_of_job(struct reach *reach, struct job *job, reach_each_name *each, void *user)
+static int each_of_job(struct reach *reach, struct job *job, reach_each_name *each,
+                       int (*turn)(void *user), void *user)
 {
     struct block_id names[64];
     int r = 0;
@@ -270,11 +274,11 @@ static int each_of_job(struct reach *reach, struct job *job, reach_each_name *ea
         for (size_t i = 0; i < n && r == 0; i++)
             r = each(user, job->studio, &job->id, &names[i]);
     }
-    return r == 0 && history ? each_of_history(reach, job, after, each, user) : r;
+    return r == 0 && history ? each_of_history(reach, job, after, each, turn, user) : r;
 }
 
 /* New ones come at the end of the list, and one that is in use stays in it. */
-int reach_each(struct reach *reach, reach_each_name *each, void *user)
+int reach_each(struct reach *reach, reach_each_name *each, int (*turn)(void *user), void *user)
 {
     struct job *job = NULL;
     int r = 0;
@@ -291,7 +295,7 @@ int reach_each(struct reach *reach, reach_each_name *each, void *user)
         job = after;
         if (!job)
             return 0;
-        r = each_of_job(reach, job, each, user);
+        r = each_of_job(reach, job, each, turn, user);
     }
     done_with(reach, job);
     return r;

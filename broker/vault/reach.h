@@ -28,9 +28,10 @@ int reach_add(struct reach *reach, struct studio_id studio, const struct job_id 
               const struct block_id *refs, size_t n_refs);
 void reach_forget(struct reach *reach, struct studio_id studio, const struct job_id *job);
 /* The refs blocks of every job there is and of those that come meanwhile, which may be named more
- * than once; an answer other than 0 ends it. */
+ * than once. Both are called with `user`, `turn` before each page of a history that has to be read;
+ * an answer other than 0 ends it. */
 typedef int reach_each_name(void *user, struct studio_id studio, const struct job_id *job,
                             const struct block_id *name); /* NULL: what else there is is not known */
-int reach_each(struct reach *reach, reach_each_name *each, void *user);
+int reach_each(struct reach *reach, reach_each_name *each, int (*turn)(void *user), void *user);
 int reach_check(struct reach *reach, struct studio_id studio, const struct job_id *job,
                 const struct block_id *id);

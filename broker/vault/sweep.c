@@ -53,7 +53,11 @@ struct sweep {
     size_t n_whole;
     struct candidate batch[BATCH];
     size_t n_batch;
-    int64_t round_grace_ns;
+    int64_t round_grace_ns, round_wall_ns, round_monotonic_ns;
+
+    /* What the wall clock says passed between the broker's last record and its start: whether it
+     * was away or the clock was set, nobody knows. */
+    int64_t start_wall_ns, away_ns;
 };
 
 /* ---- the filter ---- */
@@ -189,6 +193,11 @@ static int pace(struct sweep *sweep)
     return atomic_load(&sweep->stopping) ? -ECANCELED : 0;
 }
 
+static int turn(void *user)
+{
+    return pace(user);
+}
+
 /* ---- marking ---- */
 
 static int mark_refs(struct sweep *sweep, struct studio_id studio, const struct block_id *name)
@@ -274,12 +283,23 @@ static int mark_pins(struct sweep *sweep)
 
 /* ---- removing ---- */
 
+/* A quarter over the grace, because what is younger than a quarter is not renewed. Of the age only
+ * counts what has certainly passed: not by how much the clock was set since the round began, and
+ * not the time before the start that no record confirms. */
 static bool old(struct sweep *sweep, const struct candidate *candidate, uint64_t *ret_bytes)
 {
-    int64_t age_ns = 0;
+    int64_t age_ns = 0, wall_ns, leap_ns, before_ns, unsure_ns = 0;
 
-    return disk_age(sweep->disk, candidate->studio, &candidate->id, &age_ns, ret_bytes) == 0 &&
-           age_ns > sweep->round_grace_ns;
+    if (disk_age(sweep->disk, candidate->studio, &candidate->id, &age_ns, ret_bytes) != 0)
+        return false;
+    wall_ns = clock_wall_ns();
+    leap_ns = (wall_ns - sweep->round_wall_ns) - (clock_monotonic_ns() - sweep->round_monotonic_ns);
+    before_ns = sweep->start_wall_ns - (wall_ns - age_ns);
+    if (leap_ns > 0)
+        unsure_ns += leap_ns;
+    if (before_ns > 0)
+        unsure_ns += before_ns < sweep->away_ns ? before_ns : sweep->away_ns;
+    return age_ns - unsure_ns > sweep->round_grace_ns + sweep->round_grace_ns / 4;
 }
 
 static void remove_batch(struct sweep *sweep)
@@ -323,12 +343,14 @@ int sweep_round(struct sweep *sweep, int64_t grace_ns, struct sweep_count *ret_c
     sweep->count = (struct sweep_count){0};
     sweep->n_whole = sweep->n_batch = 0;
     sweep->round_grace_ns = grace_ns;
+    sweep->round_wall_ns = clock_wall_ns();
+    sweep->round_monotonic_ns = clock_monotonic_ns();
     sweep->working_since_ns = clock_monotonic_ns();
     int r = filter_set(sweep, true);
     if (r == 0)
         r = mark_pins(sweep);
     if (r == 0)
-        r = reach_each(sweep->reach, mark_job, sweep);
+        r = reach_each(sweep->reach, mark_job, turn, sweep);
     if (r == 0)
         r = disk_each(sweep->disk, look_at, sweep);
     if (r == 0 && sweep->n_batch > 0)
@@ -342,14 +364,16 @@ int sweep_round(struct sweep *sweep, int64_t grace_ns, struct sweep_count *ret_c
 /* ---- life ---- */
 
 /* Ages are by the wall clock: after a leap nothing is trusted to be old before it must be. */
-static bool clock_leapt(int64_t *wall_ns, int64_t *monotonic_ns)
+static bool clock_leapt(int64_t *wall_ns, int64_t *monotonic_ns, int64_t grace_ns)
 {
+    int64_t hour_ns = LIMIT_CLOCK_SLACK_S * NS_PER_S;
+    int64_t slack_ns = grace_ns / 8 < hour_ns ? grace_ns / 8 : hour_ns;
     int64_t wall = clock_wall_ns(), monotonic = clock_monotonic_ns();
     int64_t ahead_ns = (wall - *wall_ns) - (monotonic - *monotonic_ns);
 
     *wall_ns = wall;
     *monotonic_ns = monotonic;
-    return ahead_ns > LIMIT_CLOCK_SLACK_S * NS_PER_S || ahead_ns < -LIMIT_CLOCK_SLACK_S * NS_PER_S;
+    return ahead_ns > slack_ns || ahead_ns < -slack_ns;
 }
 
 static void *sweep_main(void *user)
@@ -363,7 +387,7 @@ static void *sweep_main(void *user)
     while (wait_ns(sweep, every_ns), !atomic_load(&sweep->stopping)) {
         struct sweep_count count = {0};
 
-        if (clock_leapt(&wall_ns, &monotonic_ns)) {
+        if (clock_leapt(&wall_ns, &monotonic_ns, sweep->grace_ns)) {
             log_warn("clock", "what=\"the wall clock was set: nothing is swept for the grace\"");
             steady_ns = monotonic_ns + sweep->grace_ns;
         }
@@ -406,10 +430,13 @@ int sweep_new(struct disk *disk, struct reach *reach, struct sweep **ret_sweep)
     return 0;
 }
 
-int sweep_start(struct sweep *sweep, int64_t grace_ns)
+int sweep_start(struct sweep *sweep, int64_t grace_ns, int64_t last_wall_s)
 {
     sweep_enter(sweep);
     sweep->grace_ns = grace_ns;
+    sweep->start_wall_ns = clock_wall_ns();
+    sweep->away_ns = sweep->start_wall_ns - last_wall_s * NS_PER_S;
+    sweep->away_ns = last_wall_s > 0 && sweep->away_ns > 0 ? sweep->away_ns : 0;
     sweep_leave(sweep);
     sweep->runs = true;
     int r = pthread_create(&sweep->thread, NULL, sweep_main, sweep);

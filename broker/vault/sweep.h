@@ -19,7 +19,8 @@
 
 struct sweep;
 int sweep_new(struct disk *disk, struct reach *reach, struct sweep **ret_sweep);
-int sweep_start(struct sweep *sweep, int64_t grace_ns);
+/* `last_wall_s`: when the broker last wrote that time passes; 0: never. */
+int sweep_start(struct sweep *sweep, int64_t grace_ns, int64_t last_wall_s);
 void sweep_stop(struct sweep *sweep); /* ends its thread */
 void sweep_free(struct sweep *sweep);
 

@@ -90,5 +90,6 @@ void vault_history_by(struct vault *vault, vault_history *history, void *user);
 int vault_job_history(struct vault *vault, struct studio_id studio, const struct job_id *job);
 /* The job is gone, durably. */
 void vault_job_forget(struct vault *vault, struct studio_id studio, const struct job_id *job);
-/* Once, when all jobs are told: from here on unreferenced blocks past their grace are removed. */
-int vault_sweep(struct vault *vault, int64_t grace_ns);
+/* Once, when all jobs are told: from here on unreferenced blocks past their grace are removed.
+ * `last_wall_s` is of the last record: from then to now nobody knows what time has passed. */
+int vault_sweep(struct vault *vault, int64_t grace_ns, int64_t last_wall_s);

@@ -204,6 +204,48 @@ def a_delivered_job_goes_with_its_blocks_and_what_another_job_shares_stays():
 
 
 @scenario
+def a_job_is_not_forgotten_under_whoever_is_fetching_it():
+    with Farm() as farm:
+        farm.start_broker("--retain-delivered", "2s", "--grace", "6s")
+        farm.worker("box1", "--no-probe", "--slots", "4", "--cores", "4")
+        ann, bob = farm.person("ann"), farm.person("bob")
+        plate(farm)
+        job = submit(farm, ann, "1-60")
+        ann.wait_counts(job, done=60)
+        ann.ask("fetch", job, "-o", farm.path("home"), code=0)
+        reader = bob.start("fetch", job, "-o", farm.path("bobs"))
+        until(lambda: os.path.isdir(farm.path("bobs")) and len(os.listdir(farm.path("bobs"))) > 2, "some frames")
+        os.kill(reader.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        until(lambda: time.monotonic() > stopped + 4, "more than what is delivered is kept for")
+        check(not gone(ann, job), "the job is kept while it is read")
+        os.kill(reader.pid, signal.SIGCONT)
+        bob.finish(reader)
+        equal(tree(farm.path("bobs")), wanted(farm, range(1, 61)), "frames of the slow reader")
+        until(lambda: gone(ann, job), "and then it is forgotten")
+
+
+@scenario
+def whoever_sleeps_through_the_end_of_a_job_is_told_so():
+    with Farm() as farm:
+        farm.start_broker("--retain-delivered", "1s", "--grace", "1s")
+        farm.worker("box1", "--no-probe", "--slots", "4", "--cores", "4")
+        ann, bob = farm.person("ann"), farm.person("bob")
+        plate(farm)
+        job = submit(farm, ann, "1-60")
+        ann.wait_counts(job, done=60)
+        ann.ask("fetch", job, "-o", farm.path("home"), code=0)
+        reader = bob.start("fetch", job, "-o", farm.path("bobs"))
+        until(lambda: os.path.isdir(farm.path("bobs")) and len(os.listdir(farm.path("bobs"))) > 2, "some frames")
+        os.kill(reader.pid, signal.SIGSTOP)
+        until(lambda: gone(ann, job), "the job is forgotten")
+        until(lambda: not blocks(farm), "its blocks are swept")
+        os.kill(reader.pid, signal.SIGCONT)
+        out, err = reader.communicate(timeout=60)
+        check(reader.returncode != 0 and UNKNOWN in err, "told that it is gone:", reader.returncode, out, err)
+
+
+@scenario
 def a_broker_killed_while_it_forgets_and_sweeps_loses_nothing_else():
     options = ["--retain-delivered", "1s", "--grace", "1s"]
     with Farm() as farm:

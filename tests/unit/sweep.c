@@ -4,6 +4,7 @@
  * act between them; and with a plant the second look sees what the first saw, which must be seen to
  * lose a block.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -32,6 +33,7 @@ static void (*between)(const struct block_id *id); /* after the first look at a 
 static bool looks_once;                            /* the plant */
 static int64_t first_age_ns;
 static int looks;
+static int64_t ahead_ns; /* the wall clock was set by so much */
 
 int __real_disk_age(struct disk *at, struct studio_id studio, const struct block_id *id,
                     int64_t *ret_age_ns, uint64_t *ret_bytes);
@@ -51,6 +53,13 @@ int __wrap_disk_age(struct disk *at, struct studio_id studio, const struct block
     return r;
 }
 
+int64_t __real_clock_wall_ns(void);
+int64_t __wrap_clock_wall_ns(void);
+int64_t __wrap_clock_wall_ns(void)
+{
+    return __real_clock_wall_ns() + ahead_ns;
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -58,6 +67,7 @@ static int setup(void **state)
     between = NULL;
     looks_once = false;
     looks = 0;
+    ahead_ns = 0;
     return mkdtemp(folder) && disk_open(&disk, folder) == 0 && reach_new(&disk, &reach) == 0 &&
                    sweep_new(&disk, reach, &sweep) == 0
                ? 0
@@ -131,7 +141,7 @@ static uint64_t removed(void)
 
 static void what_nobody_refers_to_goes_after_the_grace_and_not_before(void **state)
 {
-    struct block_id old = text("old", 25 * HOUR), young = text("young", 23 * HOUR);
+    struct block_id old = text("old", 31 * HOUR), young = text("young", 29 * HOUR);
 
     assert_int_equal(removed(), 1);
     assert_true(!there(old) && there(young));
@@ -212,6 +222,62 @@ static void without_the_second_look_a_promise_is_broken(void **state)
     assert_false(there(one));
 }
 
+static void set_clock(const struct block_id *id)
+{
+    (void)id;
+    ahead_ns = 400 * 24 * HOUR;
+}
+
+static void a_clock_that_is_set_during_a_round_makes_nothing_older(void **state)
+{
+    struct block_id young = text("young", HOUR), other = text("other", HOUR);
+
+    (void)state;
+    between = set_clock;
+    assert_int_equal(removed(), 0);
+    assert_true(there(young) && there(other));
+}
+
+static int no_history(void *user, const struct job_id *id, uint64_t *after,
+                      struct block_id **ret_refs, size_t *ret_n)
+{
+    (void)id;
+    *ret_refs = NULL;
+    *ret_n = 0;
+    ++*after;
+    if (++*(int *)user == 3)
+        sweep_stop(sweep);
+    return 0;
+}
+
+static void a_long_history_without_blocks_is_left_when_the_broker_ends(void **state)
+{
+    struct sweep_count count;
+    int pages = 0;
+
+    (void)state;
+    reach_history_by(reach, no_history, &pages);
+    assert_int_equal(reach_history(reach, north, &job), 0);
+    assert_int_equal(sweep_start(sweep, 24 * HOUR, 0), 0);
+    assert_int_equal(sweep_round(sweep, 24 * HOUR, &count), -ECANCELED);
+    assert_int_equal(pages, 3);
+}
+
+static void time_before_the_start_that_no_record_confirms_makes_nothing_older(void **state)
+{
+    struct block_id fresh = text("fresh", HOUR); /* and the clock was set after the last record */
+    struct block_id old = text("old", 32 * HOUR);
+    int64_t last_s = clock_wall_ns() / NS_PER_S;
+
+    (void)state;
+    ahead_ns = 40 * 24 * HOUR;
+    assert_int_equal(sweep_start(sweep, 24 * HOUR, last_s), 0);
+    assert_int_equal(removed(), 1);
+    assert_true(there(fresh));
+    assert_false(there(old));
+    sweep_stop(sweep);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -224,6 +290,9 @@ int main(void)
         T(what_was_had_after_the_look_is_kept),
         T(what_a_pin_looked_at_after_the_look_is_kept),
         T(without_the_second_look_a_promise_is_broken),
+        T(a_clock_that_is_set_during_a_round_makes_nothing_older),
+        T(a_long_history_without_blocks_is_left_when_the_broker_ends),
+        T(time_before_the_start_that_no_record_confirms_makes_nothing_older),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
