@@ -32,8 +32,20 @@ def check(condition, *what):
         raise Failed(" ".join(str(part() if callable(part) else part) for part in what))
 
 
+def short(value):
+    """What a person can read of it: of a tree of files, the sizes of those that are large."""
+    if isinstance(value, dict):
+        value = {key: "%d bytes" % len(data) if isinstance(data, bytes) and len(data) > 200 else data for key, data in value.items()}
+    text = repr(value)
+    return text if len(text) < 4000 else text[:4000] + "... (%d characters)" % len(text)
+
+
 def equal(got, wanted, what):
-    check(got == wanted, "%s: got %r, wanted %r" % (what, got, wanted))
+    if got != wanted:
+        other = ""
+        if isinstance(got, dict) and isinstance(wanted, dict):
+            other = "; they differ in %s" % sorted((k for k in {*got, *wanted} if got.get(k) != wanted.get(k)), key=str)[:20]
+        raise Failed("%s: got %s, wanted %s%s" % (what, short(got), short(wanted), other))
 
 
 def until(event, what, seconds=PATIENCE_S):
