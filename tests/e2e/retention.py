@@ -203,19 +203,25 @@ def a_delivered_job_goes_with_its_blocks_and_what_another_job_shares_stays():
         equal(tree(farm.path("again")), wanted(farm, [1, 2, 3]), "frames home once more")
 
 
+def stopped_reader(farm):
+    """A job that its submitter has at home, and a colleague's fetch of it that stands still in the middle."""
+    farm.worker("box1", "--no-probe", "--slots", "4", "--cores", "4")
+    ann, bob = farm.person("ann"), farm.person("bob")
+    plate(farm, size=1_000_000)
+    job = submit(farm, ann, "1-60")
+    ann.wait_counts(job, done=60)
+    ann.ask("fetch", job, "-o", farm.path("home"), code=0)
+    reader = bob.start("fetch", job, "-o", farm.path("bobs"))
+    until(lambda: os.path.isdir(farm.path("bobs")) and len(os.listdir(farm.path("bobs"))) > 2, "some frames")
+    os.kill(reader.pid, signal.SIGSTOP)
+    return ann, bob, job, reader
+
+
 @scenario
 def a_job_is_not_forgotten_under_whoever_is_fetching_it():
     with Farm() as farm:
         farm.start_broker("--retain-delivered", "2s", "--grace", "60s")
-        farm.worker("box1", "--no-probe", "--slots", "4", "--cores", "4")
-        ann, bob = farm.person("ann"), farm.person("bob")
-        plate(farm, size=1_000_000)
-        job = submit(farm, ann, "1-60")
-        ann.wait_counts(job, done=60)
-        ann.ask("fetch", job, "-o", farm.path("home"), code=0)
-        reader = bob.start("fetch", job, "-o", farm.path("bobs"))
-        until(lambda: os.path.isdir(farm.path("bobs")) and len(os.listdir(farm.path("bobs"))) > 2, "some frames")
-        os.kill(reader.pid, signal.SIGSTOP)
+        ann, bob, job, reader = stopped_reader(farm)
         stopped = time.monotonic()
         until(lambda: time.monotonic() > stopped + 4, "more than what is delivered is kept for")
         check(not gone(ann, job), "the job is kept while it is read")
@@ -228,15 +234,7 @@ def a_job_is_not_forgotten_under_whoever_is_fetching_it():
 def whoever_sleeps_through_the_end_of_a_job_is_told_so():
     with Farm() as farm:
         farm.start_broker("--retain-delivered", "1s", "--grace", "1s")
-        farm.worker("box1", "--no-probe", "--slots", "4", "--cores", "4")
-        ann, bob = farm.person("ann"), farm.person("bob")
-        plate(farm)
-        job = submit(farm, ann, "1-60")
-        ann.wait_counts(job, done=60)
-        ann.ask("fetch", job, "-o", farm.path("home"), code=0)
-        reader = bob.start("fetch", job, "-o", farm.path("bobs"))
-        until(lambda: os.path.isdir(farm.path("bobs")) and len(os.listdir(farm.path("bobs"))) > 2, "some frames")
-        os.kill(reader.pid, signal.SIGSTOP)
+        ann, _, job, reader = stopped_reader(farm)
         until(lambda: gone(ann, job), "the job is forgotten")
         until(lambda: not blocks(farm), "its blocks are swept")
         os.kill(reader.pid, signal.SIGCONT)
