@@ -14,7 +14,8 @@
 #include <proto/seal.h>
 
 enum { DONE, FAILED, USAGE };
-#define MARK "westlight backup 1\nbroker "
+#define MARK       "westlight backup 1\nbroker "
+#define NEXT_AGAIN "the backup is not finished: see to that, and make it again"
 
 static int failed(const char *what, int r, const char *next)
 {
@@ -332,11 +333,21 @@ static int finish(const char *folder, const struct bytes *mark)
     return r;
 }
 
+static int bring(const char *state, const char *folder, struct transfer *with)
+{
+    char from[LIMIT_PATH_BYTES], to[LIMIT_PATH_BYTES];
+    int r = join(from, state, "vault");
+
+    if (r == 0)
+        r = join(to, folder, "state/vault");
+    return r == 0 ? bring_vault(from, to, with) : r;
+}
+
 static int backup(const char *state, const char *folder)
 {
     _cleanup_(bytes_deinit) struct bytes mark = {0};
-    char path[LIMIT_PATH_BYTES], vault[LIMIT_PATH_BYTES];
-    struct transfer with = {0};
+    char path[LIMIT_PATH_BYTES];
+    struct transfer early = {0}, late = {0};
     int r = mark_text(state, &mark);
 
     if (r < 0)
@@ -354,14 +365,14 @@ static int backup(const char *state, const char *folder)
         r = folder_make(path, 0700);
     if (r < 0)
         return failed(folder, r, "choose a folder that can be written");
+    r = bring(state, folder, &early);
+    if (r < 0)
+        return failed(folder, r, NEXT_AGAIN);
     r = copy_database(state, path);
     if (r != 0)
         return r;
-    r = join(vault, state, "vault");
-    if (r == 0)
-        r = join(path, folder, "state/vault");
-    if (r == 0)
-        r = bring_vault(vault, path, &with);
+    late.copying = early.copying;
+    r = bring(state, folder, &late); /* what came since; what has gone since was brought before */
     if (r == 0)
         r = join(path, folder, "keys");
     if (r == 0)
@@ -369,16 +380,16 @@ static int backup(const char *state, const char *folder)
     if (r == 0)
         r = finish(folder, &mark);
     if (r < 0)
-        return failed(folder, r, "the backup is not finished: see to that, and make it again");
+        return failed(folder, r, NEXT_AGAIN);
     printf("%s: %llu new blocks %s, %llu were there; keys in %s/keys\n", folder,
-           (unsigned long long)with.new_blocks, with.copying ? "copied" : "linked",
-           (unsigned long long)with.kept_blocks, folder);
-    if (with.damaged == 0)
+           (unsigned long long)(early.new_blocks + late.new_blocks),
+           late.copying ? "copied" : "linked", (unsigned long long)early.kept_blocks, folder);
+    if (late.damaged == 0)
         return DONE;
     fprintf(stderr,
-            "westlight-broker: %s: %llu blocks are damaged and were left out: "
+            "westlight-broker: %s/vault: %llu blocks are damaged and were left out: "
             "westlight-broker --check %s names what needs them\n",
-            vault, (unsigned long long)with.damaged, state);
+            state, (unsigned long long)late.damaged, state);
     return FAILED;
 }
 

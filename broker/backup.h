@@ -7,10 +7,11 @@
  *          copy. None is removed from a backup.
  * Marks:   the copy of the database carries a mark by which its first start uses no epoch and no
  *          sequence that the broker has used since (store_copy).
+ * Order:   blocks, the snapshot of the database, blocks. What the snapshot names was in the vault at
+ *          that moment: brought before, though its job be forgotten and swept right after; or it
+ *          came since, and the grace keeps it until it is brought, unless the backup takes longer.
  * Relies:  on blocks being in the vault before the record that names them, and on the sweeper
- *          leaving what a job or result in the database names: so the vault, read after the
- *          snapshot, has every block that the snapshot names, but for jobs whose retention ends
- *          between the two.
+ *          leaving what a job or result in the database names.
  */
 #pragma once
 

@@ -87,6 +87,7 @@ struct look {
     struct identity_signer signer;
     bool has_master;
     struct vault_check vault;
+    struct job_id gone; /* the last that was found to be forgotten since */
     uint64_t records, results;
 };
 
@@ -185,9 +186,27 @@ static size_t copy_refs(const ProtobufCBinaryData *refs, size_t n_refs, struct b
     return n;
 }
 
+/* Its blocks went with it, after the database was looked at. */
+static bool is_gone(struct look *look, const struct job_id *job)
+{
+    char what[64], hex[2 * sizeof job->bytes + 1];
+
+    if (!look->vault.running)
+        return false;
+    if (memcmp(job, &look->gone, sizeof *job) == 0)
+        return true;
+    if (!store_forgot(look->place.state, job))
+        return false;
+    look->gone = *job;
+    hex_encode(job->bytes, sizeof job->bytes, hex);
+    snprintf(what, sizeof what, "job %.8s", hex);
+    report_note(&look->report, what, "its time was over, and it was forgotten meanwhile");
+    return true;
+}
+
 /* "block ab12cd34 is damaged (and 3 more)"; false where all is there. */
-static bool bad_blocks(struct look *look, struct studio_id studio, const ProtobufCBinaryData *refs,
-                       size_t n_refs, char *why, size_t size)
+static bool bad_blocks(struct look *look, const struct catalogue_job *entry,
+                       const ProtobufCBinaryData *refs, size_t n_refs, char *why, size_t size)
 {
     _cleanup_(freep) struct block_id *ids = calloc(n_refs + 1, sizeof *ids);
     char hex[2 * sizeof ids->bytes + 1], more[48] = "";
@@ -196,9 +215,9 @@ static bool bad_blocks(struct look *look, struct studio_id studio, const Protobu
 
     if (!ids || n_refs == 0)
         return false;
-    size_t n =
-        vault_check_refs(&look->vault, studio, ids, copy_refs(refs, n_refs, ids), &first, &how);
-    if (n == 0)
+    size_t n = vault_check_refs(&look->vault, entry->studio, ids, copy_refs(refs, n_refs, ids),
+                                &first, &how);
+    if (n == 0 || is_gone(look, &entry->job))
         return false;
     hex_encode(first.bytes, sizeof first.bytes, hex);
     if (n > 1)
@@ -221,8 +240,7 @@ static void on_result(void *user, const struct record *record)
     snprintf(next, sizeof next, "westlight retry %.8s -f %s renders it again", job, frame);
     if (!result || result->n_manifest == 0)
         report_finding(&look->report, what, "its result cannot be read", next);
-    else if (entry &&
-             bad_blocks(look, entry->studio, result->refs, result->n_refs, why, sizeof why))
+    else if (entry && bad_blocks(look, entry, result->refs, result->n_refs, why, sizeof why))
         report_finding(&look->report, what, why, next);
     wl__result__free_unpacked(result, NULL);
 }
@@ -237,8 +255,7 @@ static void check_job(struct look *look, struct catalogue_job *entry)
     if (look->has_master && catalogue_key(&look->gateway.catalogue, entry, &key) != 0)
         report_finding(&look->report, what, "its key does not open with this master.key",
                        "put back the master.key that belongs to this state");
-    if (bad_blocks(look, entry->studio, entry->submit->refs, entry->submit->n_refs, why,
-                   sizeof why)) {
+    if (bad_blocks(look, entry, entry->submit->refs, entry->submit->n_refs, why, sizeof why)) {
         char whole[192];
         snprintf(whole, sizeof whole, "an input: %s", why);
         report_finding(&look->report, what, whole, NEXT_SUBMIT);

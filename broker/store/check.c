@@ -166,6 +166,23 @@ int store_check(const char *folder, const struct store_checker *checker)
     return look.damaged ? STORE_E_CORRUPT : 0;
 }
 
+bool store_forgot(const char *folder, const struct job_id *job)
+{
+    struct database database;
+    sqlite3_stmt *statement = NULL;
+    bool gone = false;
+
+    if (database_open(&database, folder, DATABASE_LOOK) != 0)
+        return false;
+    if (sqlite3_prepare_v2(database.handle, "SELECT 1 FROM forgotten WHERE job = ?", -1, &statement,
+                           NULL) == SQLITE_OK &&
+        database_bind(statement, "b", job->bytes, sizeof job->bytes) == SQLITE_OK)
+        gone = sqlite3_step(statement) == SQLITE_ROW;
+    sqlite3_finalize(statement);
+    database_close(&database);
+    return gone;
+}
+
 /* ---- a copy ---- */
 
 /* All pages in one go are one snapshot; the writer goes on meanwhile, in its log. */

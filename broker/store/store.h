@@ -72,6 +72,9 @@ struct store_checker {
 };
 /* Changes nothing. STORE_E_CORRUPT where there was a finding. */
 int store_check(const char *folder, const struct store_checker *checker);
+/* Whether the job is gone by now, which a look that began before does not see. False where that
+ * cannot be read. */
+bool store_forgot(const char *folder, const struct job_id *job);
 /* A snapshot of the database as one file, synced, and marked so that a broker started on it uses no
  * epoch and no sequence that this one may have used since. */
 int store_copy(const char *folder, const char *path, struct bytes *why);
