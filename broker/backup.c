@@ -79,6 +79,17 @@ struct transfer {
 };
 
 /* The bytes pass through here, so they are looked at as well. */
+/* The sweeper goes by it. */
+static int keep_time(int in, int out)
+{
+    struct stat status;
+
+    if (fstat(in, &status) < 0)
+        return -errno;
+    const struct timespec times[2] = {status.st_atim, status.st_mtim};
+    return futimens(out, times) < 0 ? -errno : 0;
+}
+
 static int copy_block(struct transfer *with, const char *name, const struct block_id *id)
 {
     _cleanup_(freep) uint8_t *data = malloc(LIMIT_SEALED_BYTES + 1);
@@ -101,6 +112,8 @@ static int copy_block(struct transfer *with, const char *name, const struct bloc
     _cleanup_(closep) int out =
         openat(with->to, "new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     r = out < 0 ? -errno : fd_write_all(out, data, size);
+    if (r == 0)
+        r = keep_time(in, out);
     if (r == 0 && renameat(with->to, "new", with->to, name) < 0)
         r = -errno;
     with->new_blocks += r == 0;

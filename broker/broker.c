@@ -285,7 +285,7 @@ static int recover(struct broker *broker, struct bytes *why)
         return r;
     core_recovered(broker->core, clock_monotonic_ns());
     r = vault_sweep(broker->vault, broker->config.grace_ns, /* all jobs are known to it */
-                    core_last_wall_s(broker->core));
+                    core_passed_s(broker->core));
     if (r < 0)
         return r;
     crash_point("broker.recovered");

@@ -346,9 +346,10 @@ void leases_offline(struct leases *leases)
     pthread_mutex_unlock(&leases->board->lock);
 }
 
+/* What is handed back is listed until that is said: one that is missing counts as lost. */
 static bool listed(const struct task *task)
 {
-    return task->phase != PHASE_GONE && !task->drop;
+    return (task->phase != PHASE_GONE || task->taken) && !task->drop;
 }
 
 static Wl__LeaseState list_state(struct task *task)

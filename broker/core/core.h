@@ -330,7 +330,7 @@ void core_apply(struct core *core, const struct record *record);
 /* Why a record read back is none of this history; NULL: it may be applied. */
 const char *core_unfit(const struct core *core, const struct record *record);
 void core_recovered(struct core *core, int64_t now_ns);
-int64_t core_last_wall_s(const struct core *core); /* of the last record; 0: none */
+int64_t core_passed_s(const struct core *core); /* the wall clock less its leaps, at the last record */
 int64_t core_deadline_ns(const struct core *core); /* INT64_MAX: none */
 void core_audit(const struct core *core);          /* every invariant; CHECKs */
 uint64_t core_digest(const struct core *core);     /* of durable state only */

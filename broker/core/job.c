@@ -283,7 +283,8 @@ void task_drop_if_ordinary(struct task *task)
 {
     struct core *core = task->step->job->core;
 
-    if (!link_alone(&task->leases) || task->n_recent || task->noted || task->delay || task->avoid)
+    if (!link_alone(&task->leases) || task->n_recent || task->noted || task->delay || task->avoid ||
+        task->n_full)
         return;
     link_remove(&task->of_job);
     table_remove(&core->tasks, task_hash(task->step, task->index), task);
@@ -294,9 +295,9 @@ void task_forget(struct task *task)
 {
     task_undelay(task);
     task->failures = task->licence_failures = 0;
-    task->n_failed_on = task->n_recent = 0;
+    task->n_failed_on = task->n_recent = task->n_full = 0;
     task->noted = false;
-    task->avoid = NULL;
+    task->avoid = task->full_on = NULL;
     task_drop_if_ordinary(task);
 }
 

@@ -110,7 +110,9 @@ struct task {
     bool noted;
     struct note note;
     /* not durable */
-    struct worker *avoid; /* handed it back unasked */
+    struct worker *avoid;   /* handed it back unasked */
+    struct worker *full_on; /* the last whose disk was full when it ended there */
+    uint32_t n_full;        /* so many workers, one after the other */
     enum delay delay;
     int64_t delay_until_ns;
     size_t delay_position; /* in core.delays */

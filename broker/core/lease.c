@@ -385,6 +385,7 @@ void task_settle(struct core *core, struct task *task)
     }
     if (state == TASK_DONE || state == TASK_FAILED || state == TASK_CANCELLED ||
         state == TASK_LEFT_OUT) {
+        task->n_full = 0;
         task_drop_if_ordinary(task);
         return;
     }

@@ -122,13 +122,24 @@ static void result_ok(struct core *core, const struct event *event, struct step 
         stop_others(core, task);
 }
 
+/* What ends on a worker for its full disk says nothing of the task, and that worker gets no more
+ * meanwhile. On the third worker it does: it may be what fills them. */
+static bool says_nothing(struct lease *lease, bool no_room)
+{
+    struct task *task = lease->task;
+
+    if (!no_room || !task)
+        return no_room;
+    task->n_full += task->full_on != lease->worker;
+    task->full_on = lease->worker;
+    return task->n_full <= FULL_FREELY;
+}
+
 /* Without a result. What ran is an attempt, or it would be given out for ever; what did not cannot
- * be run there: someone else, or the same one a little later, unless it was asked back. What ends
- * on a worker for its full disk says nothing of the task, and that worker gets no more meanwhile.
- */
+ * be run there: someone else, or the same one a little later, unless it was asked back. */
 static void hand_back(struct core *core, struct lease *lease, bool no_room)
 {
-    if (lease->started && !no_room) {
+    if (lease->started && !says_nothing(lease, no_room)) {
         lease_lost(core, lease);
         return;
     }

@@ -22,9 +22,9 @@ int64_t retain_now_s(const struct core *core, int64_t wall_s)
 
 /* ---- the clock ---- */
 
-int64_t core_last_wall_s(const struct core *core)
+int64_t core_passed_s(const struct core *core)
 {
-    return core->record_wall_s;
+    return retain_now_s(core, core->record_wall_s);
 }
 
 static bool anything_waits(const struct core *core)
@@ -47,14 +47,17 @@ void clock_run(struct core *core)
         ahead_s = core->wall_s - core->seen_wall_s - (core->now_ns - core->seen_ns) / SECOND_NS;
     else if (core->record_wall_s > 0) /* there was one */
         ahead_s = core->wall_s - core->record_wall_s;
-    core->clock_seen = true;
-    core->seen_wall_s = core->wall_s;
-    core->seen_ns = core->now_ns;
-    if (ahead_s >= -slack_s && ahead_s <= slack_s) {
-        if (core->wall_s < clock_due_s(core))
-            return;
-        ahead_s = 0;
+    bool leapt = ahead_s < -slack_s || ahead_s > slack_s;
+
+    if (!core->clock_seen || leapt) { /* else small ones would never add up to one */
+        core->clock_seen = true;
+        core->seen_wall_s = core->wall_s;
+        core->seen_ns = core->now_ns;
     }
+    if (!leapt && core->wall_s < clock_due_s(core))
+        return;
+    if (!leapt)
+        ahead_s = 0;
     struct record record = {.kind = RECORD_CLOCK, .clock.ahead_s = ahead_s};
 
     core_emit(core, &record);

@@ -465,9 +465,9 @@ void vault_job_forget(struct vault *vault, struct studio_id studio, const struct
     reach_forget(vault->reach, studio, job);
 }
 
-int vault_sweep(struct vault *vault, int64_t grace_ns, int64_t last_wall_s)
+int vault_sweep(struct vault *vault, int64_t grace_ns, int64_t passed_s)
 {
-    return sweep_start(vault->sweep, grace_ns, last_wall_s);
+    return sweep_start(vault->sweep, grace_ns, passed_s);
 }
 
 void vault_history_by(struct vault *vault, vault_history *history, void *user)

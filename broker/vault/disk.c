@@ -89,6 +89,7 @@ int disk_open(struct disk *disk, const char *folder)
     if (syncfs(root) < 0)
         return -errno;
     memset(disk, 0, sizeof *disk);
+    disk_set_time(disk, clock_wall_ns());
     pthread_mutex_init(&disk->lock, NULL);
     disk->root = TAKE_FD(root);
     return 0;
@@ -100,6 +101,7 @@ int disk_look(struct disk *disk, const char *folder)
     if (root < 0)
         return -errno;
     memset(disk, 0, sizeof *disk);
+    disk_set_time(disk, clock_wall_ns());
     pthread_mutex_init(&disk->lock, NULL);
     disk->root = root;
     return 0;
@@ -123,9 +125,22 @@ bool disk_has(struct disk *disk, struct studio_id studio, const struct block_id 
     return fstatat(disk->root, path, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_size > 0;
 }
 
-static int64_t age_ns(const struct stat *status)
+void disk_set_time(struct disk *disk, int64_t passed_ns)
 {
-    return clock_wall_ns() - status->st_mtim.tv_sec * NS_PER_S - status->st_mtim.tv_nsec;
+    disk->ahead_ns = passed_ns - clock_monotonic_ns();
+}
+
+static struct timespec time_now(const struct disk *disk)
+{
+    int64_t now_ns = clock_monotonic_ns() + disk->ahead_ns;
+
+    return (struct timespec){now_ns / NS_PER_S, now_ns % NS_PER_S};
+}
+
+static int64_t age_ns(const struct disk *disk, const struct stat *status)
+{
+    return clock_monotonic_ns() + disk->ahead_ns - status->st_mtim.tv_sec * NS_PER_S -
+           status->st_mtim.tv_nsec;
 }
 
 int disk_age(struct disk *disk, struct studio_id studio, const struct block_id *id,
@@ -137,7 +152,7 @@ int disk_age(struct disk *disk, struct studio_id studio, const struct block_id *
     block_path(studio, id, NULL, path);
     if (fstatat(disk->root, path, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? VAULT_E_MISSING : VAULT_E_BUSY;
-    *ret_age_ns = age_ns(&status);
+    *ret_age_ns = age_ns(disk, &status);
     *ret_bytes = (uint64_t)status.st_size;
     return 0;
 }
@@ -145,15 +160,17 @@ int disk_age(struct disk *disk, struct studio_id studio, const struct block_id *
 bool disk_renew(struct disk *disk, struct studio_id studio, const struct block_id *id,
                 int64_t ripe_ns)
 {
+    const struct timespec now = time_now(disk), times[2] = {now, now};
     char path[PATH_SIZE];
     struct stat status;
 
     block_path(studio, id, NULL, path);
     if (fstatat(disk->root, path, &status, AT_SYMLINK_NOFOLLOW) < 0 || status.st_size == 0)
         return false;
-    if (age_ns(&status) <= ripe_ns && age_ns(&status) >= -ripe_ns)
+    int64_t age = age_ns(disk, &status);
+    if (age <= ripe_ns && age >= -ripe_ns)
         return true;
-    return utimensat(disk->root, path, NULL, AT_SYMLINK_NOFOLLOW) == 0; /* else it may go soon */
+    return utimensat(disk->root, path, times, AT_SYMLINK_NOFOLLOW) == 0; /* else it may go soon */
 }
 
 void disk_remove(struct disk *disk, struct studio_id studio, const struct block_id *id)
@@ -337,6 +354,7 @@ out:
 int disk_write(struct disk *disk, struct studio_id studio, const void *data, size_t size,
                struct disk_file *ret_file)
 {
+    const struct timespec now = time_now(disk), times[2] = {now, now};
     struct disk_file file;
     int r = ensure_studio(disk, studio);
     if (r)
@@ -348,6 +366,8 @@ int disk_write(struct disk *disk, struct studio_id studio, const void *data, siz
         return disk_error(errno);
     crash_point("vault.block.created");
     r = fd_write_all(file.fd, data, size);
+    if (r == 0 && futimens(file.fd, times) < 0)
+        r = -errno;
     crash_point("vault.block.written");
     if (r < 0) {
         disk_discard(disk, &file);

@@ -20,6 +20,7 @@ struct disk {
     uint32_t *studios; /* whose folders are made and synced */
     size_t n_studios;
     atomic_ullong next_name;
+    int64_t ahead_ns; /* of the monotonic clock is the time by which blocks age */
 };
 
 /* A block on its way: written under a name of its own, then synced, then renamed. */
@@ -31,11 +32,14 @@ struct disk_file {
 int disk_open(struct disk *disk, const char *folder);
 int disk_look(struct disk *disk, const char *folder); /* for disk_has and disk_peek: as it lies */
 void disk_close(struct disk *disk);
+/* Blocks age by time that has passed, which goes on from here as the monotonic clock does: a wall
+ * clock that is set makes none older. Before any block is put; else it begins with the wall clock. */
+void disk_set_time(struct disk *disk, int64_t passed_ns);
 bool disk_has(struct disk *disk, struct studio_id studio, const struct block_id *id);
-/* The same; and its age begins anew where it is older than `ripe_ns`. */
+/* The same; and its age begins anew where it is older than `ripe_ns`, or younger than none. */
 bool disk_renew(struct disk *disk, struct studio_id studio, const struct block_id *id,
                 int64_t ripe_ns);
-/* Its age by the wall clock; VAULT_E_MISSING. */
+/* VAULT_E_MISSING. */
 int disk_age(struct disk *disk, struct studio_id studio, const struct block_id *id,
              int64_t *ret_age_ns, uint64_t *ret_bytes);
 void disk_remove(struct disk *disk, struct studio_id studio, const struct block_id *id);

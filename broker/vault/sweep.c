@@ -53,11 +53,7 @@ struct sweep {
     size_t n_whole;
     struct candidate batch[BATCH];
     size_t n_batch;
-    int64_t round_grace_ns, round_wall_ns, round_monotonic_ns;
-
-    /* What the wall clock says passed between the broker's last record and its start: whether it
-     * was away or the clock was set, nobody knows. */
-    int64_t start_wall_ns, away_ns;
+    int64_t round_grace_ns;
 };
 
 /* ---- the filter ---- */
@@ -141,9 +137,15 @@ void sweep_leave(struct sweep *sweep)
     pthread_rwlock_unlock(&sweep->lock);
 }
 
+/* What is younger than that keeps its time, so that most looks at a block write nothing. */
+static int64_t ripe_ns(int64_t grace_ns)
+{
+    return grace_ns / 4;
+}
+
 bool sweep_renew(struct sweep *sweep, struct studio_id studio, const struct block_id *id)
 {
-    return disk_renew(sweep->disk, studio, id, sweep->grace_ns / 4);
+    return disk_renew(sweep->disk, studio, id, ripe_ns(sweep->grace_ns));
 }
 
 void sweep_mark(struct sweep *sweep, struct studio_id studio, const struct block_id *id)
@@ -181,9 +183,10 @@ static void wait_ns(struct sweep *sweep, int64_t ns)
     pthread_mutex_unlock(&sweep->wake_lock);
 }
 
-/* Called between two files. */
-static int pace(struct sweep *sweep)
+/* Called between two files, or reads of a history. */
+static int pace(void *user)
 {
+    struct sweep *sweep = user;
     int64_t worked_ns = clock_monotonic_ns() - sweep->working_since_ns;
 
     if (sweep->runs && worked_ns > WORK_NS) {
@@ -191,11 +194,6 @@ static int pace(struct sweep *sweep)
         sweep->working_since_ns = clock_monotonic_ns();
     }
     return atomic_load(&sweep->stopping) ? -ECANCELED : 0;
-}
-
-static int turn(void *user)
-{
-    return pace(user);
 }
 
 /* ---- marking ---- */
@@ -283,23 +281,13 @@ static int mark_pins(struct sweep *sweep)
 
 /* ---- removing ---- */
 
-/* A quarter over the grace, because what is younger than a quarter is not renewed. Of the age only
- * counts what has certainly passed: not by how much the clock was set since the round began, and
- * not the time before the start that no record confirms. */
+/* The grace is whole from the last promise on, which may have left the time as it was. */
 static bool old(struct sweep *sweep, const struct candidate *candidate, uint64_t *ret_bytes)
 {
-    int64_t age_ns = 0, wall_ns, leap_ns, before_ns, unsure_ns = 0;
+    int64_t age_ns = 0;
 
-    if (disk_age(sweep->disk, candidate->studio, &candidate->id, &age_ns, ret_bytes) != 0)
-        return false;
-    wall_ns = clock_wall_ns();
-    leap_ns = (wall_ns - sweep->round_wall_ns) - (clock_monotonic_ns() - sweep->round_monotonic_ns);
-    before_ns = sweep->start_wall_ns - (wall_ns - age_ns);
-    if (leap_ns > 0)
-        unsure_ns += leap_ns;
-    if (before_ns > 0)
-        unsure_ns += before_ns < sweep->away_ns ? before_ns : sweep->away_ns;
-    return age_ns - unsure_ns > sweep->round_grace_ns + sweep->round_grace_ns / 4;
+    return disk_age(sweep->disk, candidate->studio, &candidate->id, &age_ns, ret_bytes) == 0 &&
+           age_ns > sweep->round_grace_ns + ripe_ns(sweep->round_grace_ns);
 }
 
 static void remove_batch(struct sweep *sweep)
@@ -343,14 +331,12 @@ int sweep_round(struct sweep *sweep, int64_t grace_ns, struct sweep_count *ret_c
     sweep->count = (struct sweep_count){0};
     sweep->n_whole = sweep->n_batch = 0;
     sweep->round_grace_ns = grace_ns;
-    sweep->round_wall_ns = clock_wall_ns();
-    sweep->round_monotonic_ns = clock_monotonic_ns();
     sweep->working_since_ns = clock_monotonic_ns();
     int r = filter_set(sweep, true);
     if (r == 0)
         r = mark_pins(sweep);
     if (r == 0)
-        r = reach_each(sweep->reach, mark_job, turn, sweep);
+        r = reach_each(sweep->reach, mark_job, pace, sweep);
     if (r == 0)
         r = disk_each(sweep->disk, look_at, sweep);
     if (r == 0 && sweep->n_batch > 0)
@@ -363,23 +349,9 @@ int sweep_round(struct sweep *sweep, int64_t grace_ns, struct sweep_count *ret_c
 
 /* ---- life ---- */
 
-/* Ages are by the wall clock: after a leap nothing is trusted to be old before it must be. */
-static bool clock_leapt(int64_t *wall_ns, int64_t *monotonic_ns, int64_t grace_ns)
-{
-    int64_t hour_ns = LIMIT_CLOCK_SLACK_S * NS_PER_S;
-    int64_t slack_ns = grace_ns / 8 < hour_ns ? grace_ns / 8 : hour_ns;
-    int64_t wall = clock_wall_ns(), monotonic = clock_monotonic_ns();
-    int64_t ahead_ns = (wall - *wall_ns) - (monotonic - *monotonic_ns);
-
-    *wall_ns = wall;
-    *monotonic_ns = monotonic;
-    return ahead_ns > slack_ns || ahead_ns < -slack_ns;
-}
-
 static void *sweep_main(void *user)
 {
     struct sweep *sweep = user;
-    int64_t wall_ns = clock_wall_ns(), monotonic_ns = clock_monotonic_ns(), steady_ns = 0;
     int64_t every_ns = sweep->grace_ns / 4;
 
     every_ns = every_ns < ROUND_NS_MIN ? ROUND_NS_MIN : every_ns;
@@ -387,12 +359,6 @@ static void *sweep_main(void *user)
     while (wait_ns(sweep, every_ns), !atomic_load(&sweep->stopping)) {
         struct sweep_count count = {0};
 
-        if (clock_leapt(&wall_ns, &monotonic_ns, sweep->grace_ns)) {
-            log_warn("clock", "what=\"the wall clock was set: nothing is swept for the grace\"");
-            steady_ns = monotonic_ns + sweep->grace_ns;
-        }
-        if (monotonic_ns < steady_ns)
-            continue;
         int r = sweep_round(sweep, sweep->grace_ns, &count);
         if (r != 0 && r != -ECANCELED)
             log_warn("not_swept", "why=\"%s\"", strerror(-r));
@@ -430,13 +396,12 @@ int sweep_new(struct disk *disk, struct reach *reach, struct sweep **ret_sweep)
     return 0;
 }
 
-int sweep_start(struct sweep *sweep, int64_t grace_ns, int64_t last_wall_s)
+int sweep_start(struct sweep *sweep, int64_t grace_ns, int64_t passed_s)
 {
     sweep_enter(sweep);
     sweep->grace_ns = grace_ns;
-    sweep->start_wall_ns = clock_wall_ns();
-    sweep->away_ns = sweep->start_wall_ns - last_wall_s * NS_PER_S;
-    sweep->away_ns = last_wall_s > 0 && sweep->away_ns > 0 ? sweep->away_ns : 0;
+    if (passed_s > 0)
+        disk_set_time(sweep->disk, passed_s * NS_PER_S);
     sweep_leave(sweep);
     sweep->runs = true;
     int r = pthread_create(&sweep->thread, NULL, sweep_main, sweep);

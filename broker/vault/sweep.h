@@ -8,6 +8,8 @@
  * Lock:    put, have and pin look at a block, renew it and mark it between sweep_enter and
  *          sweep_leave, any number of threads at once; a removal looks once more and removes alone.
  *          So whoever was told that a block is there keeps it for the grace, or for the pin.
+ * Time:    a file's time is that of disk_set_time: what has passed while the broker ran, as far as
+ *          its last record of before knows. Whatever clocks say, a block is never older than that.
  * Crash:   a removal is one unlink and follows a durable end of the last job that named the block;
  *          should it not outlive a power cut, the next round does it again.
  * Owns:    one thread, which rests four times as long as it works; the filter during a round.
@@ -19,8 +21,8 @@
 
 struct sweep;
 int sweep_new(struct disk *disk, struct reach *reach, struct sweep **ret_sweep);
-/* `last_wall_s`: when the broker last wrote that time passes; 0: never. */
-int sweep_start(struct sweep *sweep, int64_t grace_ns, int64_t last_wall_s);
+/* `passed_s`: the time that had passed by when the broker last wrote so; 0: it never did. */
+int sweep_start(struct sweep *sweep, int64_t grace_ns, int64_t passed_s);
 void sweep_stop(struct sweep *sweep); /* ends its thread */
 void sweep_free(struct sweep *sweep);
 

@@ -91,5 +91,5 @@ int vault_job_history(struct vault *vault, struct studio_id studio, const struct
 /* The job is gone, durably. */
 void vault_job_forget(struct vault *vault, struct studio_id studio, const struct job_id *job);
 /* Once, when all jobs are told: from here on unreferenced blocks past their grace are removed.
- * `last_wall_s` is of the last record: from then to now nobody knows what time has passed. */
-int vault_sweep(struct vault *vault, int64_t grace_ns, int64_t last_wall_s);
+ * `passed_s`: the time that had passed at the last record (core_passed_s); 0: there was none. */
+int vault_sweep(struct vault *vault, int64_t grace_ns, int64_t passed_s);

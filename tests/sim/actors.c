@@ -334,6 +334,11 @@ int64_t worker_next_ns(const struct world *world, uint32_t number)
     return next_ns;
 }
 
+static bool full(const struct world *world, const struct sim_worker *worker)
+{
+    return worker->full_until_ns > world->now_ns && !world->calm;
+}
+
 static void lease_say(struct world *world, uint32_t number, const struct sim_lease *lease,
                       enum event_kind kind)
 {
@@ -353,6 +358,7 @@ static void lease_say(struct world *world, uint32_t number, const struct sim_lea
     } else if (kind == EVENT_RELEASED) {
         event.released.worker = world->workers[number].id;
         event.released.lease = lease->id;
+        event.released.no_room = full(world, &world->workers[number]);
     } else if (kind == EVENT_PROGRESS) {
         event.progress.worker = world->workers[number].id;
         event.progress.lease = lease->id;
@@ -483,6 +489,9 @@ static void list(struct world *world, uint32_t number)
 
 static void trouble(struct world *world, uint32_t number)
 {
+    if (sim_chance(world, 80))
+        world->workers[number].full_until_ns =
+            world->now_ns + (int64_t)sim_random(world, 60 * SECOND);
     if (sim_chance(world, 40))
         worker_unlink(world, number, (int64_t)sim_random(world, 20 * SECOND), false);
     else if (sim_chance(world, 60))
@@ -512,7 +521,11 @@ void worker_run(struct world *world, uint32_t number)
         lease->state = RESULT;
         if (lease->stop)
             lease->class = CLASS_CANCELLED;
-        if (sim_random(world, 2)) { /* the next begins while the result is being sent, or after */
+        if (worker->welcomed && full(world, worker) && sim_random(world, 2)) {
+            lease_say(world, number, lease, EVENT_RELEASED);
+            lease_end(world, number, lease, true);
+            lease->state = FREE;
+        } else if (sim_random(world, 2)) { /* the next begins while it is being sent, or after */
             lease_end(world, number, lease, true);
             lease_say(world, number, lease, EVENT_RESULT);
         } else {
@@ -524,6 +537,7 @@ void worker_run(struct world *world, uint32_t number)
         struct event event = {.kind = EVENT_BEAT};
 
         event.beat.worker = worker->id;
+        event.beat.no_room = full(world, worker);
         worker->beat_ns = world->now_ns + 5 * SECOND;
         if (worker->welcomed)
             world_send(world, number, &event);
@@ -562,7 +576,7 @@ static void assigned(struct world *world, uint32_t number, const struct effect *
     CHECK(!held_find(worker, &effect->lease));
     *lease = (struct sim_lease){
         .state = QUEUED, .id = effect->lease, .gpu_mask = effect->assign.gpu_mask};
-    if (!effect->assign.behind && sim_chance(world, 150)) {
+    if (!effect->assign.behind && (full(world, worker) || sim_chance(world, 150))) {
         lease_say(world, number, lease, EVENT_RELEASED); /* cannot run it here */
         lease->state = FREE;
     } else if (before && before->state != RESULT) {

@@ -213,7 +213,7 @@ void check_effect(const struct world *world, const struct effect *effect)
     const struct sim_job *job = &world->jobs[sim_job_number(world, &effect->lease.job)];
     bool pooled = worker->pool && *worker->pool;
 
-    CHECK(!worker->drained);
+    CHECK(!worker->drained && !world->workers[view.key.bytes[0]].told_full);
     CHECK(worker->aside_until_wall_s <= world->wall_most_s);
     CHECK(!world->job_model[sim_job_number(world, &effect->lease.job)].gone);
     CHECK(pooled == job->pooled && (!pooled || strcmp(worker->pool, "a") == 0));

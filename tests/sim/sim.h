@@ -104,6 +104,8 @@ struct sim_worker {
     double vcpus;
     bool blender;
     bool bad; /* whatever it runs fails */
+    int64_t full_until_ns; /* its disk */
+    bool told_full;        /* the broker has heard so */
     struct sim_lease held[HELD];
     uint32_t n_held; /* from there on all are FREE */
 };

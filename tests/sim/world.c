@@ -243,6 +243,11 @@ void world_event(struct world *world, struct event *event)
         world->wall_most_s = event->wall_s;
     const struct job_id *job = event_job(event);
     bool gone = job && world->job_model[sim_job_number(world, job)].gone;
+    struct worker_view from;
+    if (event->kind == EVENT_BEAT && core_worker(world->core, event->beat.worker, &from))
+        world->workers[from.key.bytes[0]].told_full = event->beat.no_room;
+    else if (event->kind == EVENT_HELLO)
+        world->workers[event->hello.key.bytes[0]].told_full = false;
     outbox_clear(&world->outbox);
     core_step(world->core, event, &world->outbox);
     world->events++;
@@ -378,9 +383,10 @@ void world_crash(struct world *world)
     for (uint32_t i = 0; i < JOBS; i++)
         world->job_model[i] = (struct job_model){.gone = world->job_model[i].buried,
                                                  .buried = world->job_model[i].buried};
-    for (uint32_t i = 0; i < WORKERS;
-         i++) /* a restart holds what was noted, for as long as it says */
-        world->workers[i].cut = false;
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        world->workers[i].cut = false; /* a restart holds what was noted, for as long as it says */
+        world->workers[i].told_full = false;
+    }
     memset(world->floors, 0, sizeof(world->floors));
     uint64_t results = world->results;
 

@@ -181,6 +181,20 @@ TEST(a_clock_that_leaps_makes_nothing_older)
     farm_free(&farm);
 }
 
+TEST(small_leaps_are_one_when_they_add_up)
+{
+    struct farm farm = finished();
+    int64_t ahead_s = 0;
+
+    while (ahead_s < 40 * 86400) {
+        ahead_s += 1500;
+        leap(&farm, ahead_s);
+    }
+    assert_in_range(farm.core->skew_s, ahead_s - 3600, ahead_s);
+    assert_true(there(&farm));
+    farm_free(&farm);
+}
+
 /* What no record confirms does not count after a restart, so there is one now and then. */
 TEST(while_something_waits_to_be_forgotten_a_record_says_that_time_passes)
 {
@@ -277,6 +291,7 @@ int main(void)
         cmocka_unit_test(
             a_request_is_remembered_for_a_month_after_its_job_and_the_id_is_not_free_before),
         cmocka_unit_test(a_clock_that_leaps_makes_nothing_older),
+        cmocka_unit_test(small_leaps_are_one_when_they_add_up),
         cmocka_unit_test(while_something_waits_to_be_forgotten_a_record_says_that_time_passes),
         cmocka_unit_test(a_job_whose_results_are_being_read_is_kept_for_a_day_more),
         cmocka_unit_test(

@@ -133,6 +133,31 @@ TEST(a_worker_without_room_gets_nothing_and_what_it_hands_back_is_no_attempt)
     farm_free(&farm);
 }
 
+TEST(what_fills_the_disk_of_every_worker_fails_on_the_third_and_is_parked)
+{
+    struct farm farm = farm_new();
+    uint32_t visits = 0;
+
+    for (uint8_t i = 1; i <= 8; i++)
+        join(&farm, &(struct plan_worker){.number = i, .slots = 1});
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    while (state_of(&farm, 1, 0, 0) == TASK_LEASED) {
+        struct lease_id lease = assigned(&farm, 0);
+        struct worker_view view;
+        assert_true(core_worker(farm.core, effect_of(&farm, EFFECT_ASSIGN, 0)->worker, &view));
+        uint8_t at = view.key.bytes[0];
+
+        visits++;
+        started(&farm, at, lease);
+        beat_with(&farm, at, true);
+        released_for(&farm, at, lease, true);
+        assert_int_equal(record_of(&farm, RECORD_ATTEMPT) != NULL, visits > 2);
+    }
+    assert_int_equal(state_of(&farm, 1, 0, 0), TASK_FAILED);
+    assert_int_equal(visits, 5);
+    farm_free(&farm);
+}
+
 TEST(what_was_done_to_a_worker_outlives_the_broker_and_the_worker)
 {
     struct farm farm = farm_new();
@@ -510,6 +535,7 @@ int main(void)
         cmocka_unit_test(
             a_worker_that_lost_its_link_while_it_was_drained_is_told_to_drop_what_it_has_not_begun),
         cmocka_unit_test(a_worker_without_room_gets_nothing_and_what_it_hands_back_is_no_attempt),
+        cmocka_unit_test(what_fills_the_disk_of_every_worker_fails_on_the_third_and_is_parked),
         cmocka_unit_test(what_was_done_to_a_worker_outlives_the_broker_and_the_worker),
         cmocka_unit_test(the_same_request_does_nothing_twice_and_another_body_is_refused),
         cmocka_unit_test(a_pool_takes_its_own_jobs_and_no_others),

@@ -2,7 +2,7 @@
  *
  * The sweeper's two looks at a block are led through here (the linker's --wrap), so that a test can
  * act between them; and with a plant the second look sees what the first saw, which must be seen to
- * lose a block.
+ * lose a block. So are the clocks: a test lets time pass, and sets the wall clock.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -33,7 +33,6 @@ static void (*between)(const struct block_id *id); /* after the first look at a 
 static bool looks_once;                            /* the plant */
 static int64_t first_age_ns;
 static int looks;
-static int64_t ahead_ns; /* the wall clock was set by so much */
 
 int __real_disk_age(struct disk *at, struct studio_id studio, const struct block_id *id,
                     int64_t *ret_age_ns, uint64_t *ret_bytes);
@@ -53,11 +52,20 @@ int __wrap_disk_age(struct disk *at, struct studio_id studio, const struct block
     return r;
 }
 
+static int64_t passed_ns, leapt_ns;
+
 int64_t __real_clock_wall_ns(void);
 int64_t __wrap_clock_wall_ns(void);
 int64_t __wrap_clock_wall_ns(void)
 {
-    return __real_clock_wall_ns() + ahead_ns;
+    return __real_clock_wall_ns() + passed_ns + leapt_ns;
+}
+
+int64_t __real_clock_monotonic_ns(void);
+int64_t __wrap_clock_monotonic_ns(void);
+int64_t __wrap_clock_monotonic_ns(void)
+{
+    return __real_clock_monotonic_ns() + passed_ns;
 }
 
 static int setup(void **state)
@@ -67,7 +75,7 @@ static int setup(void **state)
     between = NULL;
     looks_once = false;
     looks = 0;
-    ahead_ns = 0;
+    passed_ns = leapt_ns = 0;
     return mkdtemp(folder) && disk_open(&disk, folder) == 0 && reach_new(&disk, &reach) == 0 &&
                    sweep_new(&disk, reach, &sweep) == 0
                ? 0
@@ -77,6 +85,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    sweep_stop(sweep);
     sweep_free(sweep);
     reach_free(reach);
     disk_close(&disk);
@@ -102,7 +111,7 @@ static bool there(struct block_id id)
 /* A block as old as that. */
 static struct block_id block(const void *data, size_t size, int64_t age_ns)
 {
-    int64_t at_ns = clock_wall_ns() - age_ns;
+    int64_t at_ns = clock_monotonic_ns() + disk.ahead_ns - age_ns;
     struct timespec times[2] = {{at_ns / NS_PER_S, at_ns % NS_PER_S},
                                 {at_ns / NS_PER_S, at_ns % NS_PER_S}};
     struct disk_file file;
@@ -222,20 +231,55 @@ static void without_the_second_look_a_promise_is_broken(void **state)
     assert_false(there(one));
 }
 
+static void what_was_had_is_kept_for_the_whole_grace(void **state)
+{
+    struct block_id one = text("one", 6 * HOUR - 60 * NS_PER_S);
+
+    (void)state;
+    had(&one);
+    passed_ns = 24 * HOUR;
+    assert_int_equal(removed(), 0);
+    passed_ns = 25 * HOUR;
+    assert_int_equal(removed(), 1);
+    assert_false(there(one));
+}
+
 static void set_clock(const struct block_id *id)
 {
     (void)id;
-    ahead_ns = 400 * 24 * HOUR;
+    leapt_ns += 400 * 24 * HOUR;
 }
 
 static void a_clock_that_is_set_during_a_round_makes_nothing_older(void **state)
 {
-    struct block_id young = text("young", HOUR), other = text("other", HOUR);
+    (void)state;
+    text("young", HOUR);
+    text("other", HOUR);
+    text("old", 99 * HOUR);
+    between = set_clock;
+    assert_int_equal(removed(), 1);
+    assert_int_equal(removed(), 0);
+}
+
+/* The clock by which files get their time cannot be led through here: what is ahead of it are the
+ * other two. */
+static void a_clock_that_is_behind_when_a_block_is_put_or_had_makes_nothing_older(void **state)
+{
+    struct block_id one = text("one", 7 * HOUR), two;
+    struct disk_file file;
 
     (void)state;
-    between = set_clock;
+    passed_ns = 48 * HOUR;
+    had(&one);
+    digest("two", 3, &two);
+    assert_int_equal(disk_write(&disk, north, "two", 3, &file), 0);
+    assert_int_equal(disk_sync(&file), 0);
+    assert_int_equal(disk_rename(&disk, &file, north, &two), 0);
     assert_int_equal(removed(), 0);
-    assert_true(there(young) && there(other));
+    passed_ns += 29 * HOUR;
+    assert_int_equal(removed(), 0);
+    passed_ns += 2 * HOUR;
+    assert_int_equal(removed(), 2);
 }
 
 static int no_history(void *user, const struct job_id *id, uint64_t *after,
@@ -263,19 +307,25 @@ static void a_long_history_without_blocks_is_left_when_the_broker_ends(void **st
     assert_int_equal(pages, 3);
 }
 
-static void time_before_the_start_that_no_record_confirms_makes_nothing_older(void **state)
+/* What the wall clock says of the time since the last record may be a leap. */
+static void blocks_age_by_time_that_records_say_has_passed(void **state)
 {
-    struct block_id fresh = text("fresh", HOUR); /* and the clock was set after the last record */
-    struct block_id old = text("old", 32 * HOUR);
+    struct block_id fresh = text("fresh", HOUR), old = text("old", 32 * HOUR), late;
     int64_t last_s = clock_wall_ns() / NS_PER_S;
 
     (void)state;
-    ahead_ns = 40 * 24 * HOUR;
+    leapt_ns = 40 * 24 * HOUR;
     assert_int_equal(sweep_start(sweep, 24 * HOUR, last_s), 0);
     assert_int_equal(removed(), 1);
     assert_true(there(fresh));
     assert_false(there(old));
-    sweep_stop(sweep);
+    late = text("late", -4 * HOUR); /* after the last record of a life before */
+    passed_ns = 33 * HOUR;
+    assert_int_equal(removed(), 1);
+    assert_false(there(fresh));
+    passed_ns = 35 * HOUR;
+    assert_int_equal(removed(), 1);
+    assert_false(there(late));
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -290,9 +340,11 @@ int main(void)
         T(what_was_had_after_the_look_is_kept),
         T(what_a_pin_looked_at_after_the_look_is_kept),
         T(without_the_second_look_a_promise_is_broken),
+        T(what_was_had_is_kept_for_the_whole_grace),
         T(a_clock_that_is_set_during_a_round_makes_nothing_older),
+        T(a_clock_that_is_behind_when_a_block_is_put_or_had_makes_nothing_older),
         T(a_long_history_without_blocks_is_left_when_the_broker_ends),
-        T(time_before_the_start_that_no_record_confirms_makes_nothing_older),
+        T(blocks_age_by_time_that_records_say_has_passed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
