@@ -13,6 +13,7 @@ import sys
 import threading
 
 from farm import Farm, check, equal, lines, main, scenario, tree, until, write
+from links import Relay
 
 CYCLES = 5
 FRAMES = 40
@@ -184,6 +185,7 @@ def a_worker_whose_disk_is_filled_to_the_last_byte_takes_nothing_and_goes_on_by_
         job = Job(farm, ann)
         for cycle in range(CYCLES):
             ran = job.wait_at_limit()
+            until(lambda: not os.listdir(os.path.join(disk.path, "spool")), farm.logs)  # what goes would leave room
             disk.fill()
             until(lambda: [row["state"] for row in ops.ask("workers", "--json", code=0).json] == ["disk full"], farm.logs)
             job.allow(4)
@@ -193,6 +195,24 @@ def a_worker_whose_disk_is_filled_to_the_last_byte_takes_nothing_and_goes_on_by_
         job.finish()
         for words in ("handed-back", "result-waits"):
             check(words in box.log(), "no task", words)
+
+
+@scenario
+def what_is_handed_back_while_the_link_is_down_is_no_failure():
+    with disk_farm("box1", 32 << 20) as (farm, disk):
+        farm.start_broker()
+        ann = farm.person("ann")
+        relay = Relay(farm, "relay")
+        box = farm.worker("box1", "--no-probe", "--slots", "2", "--cores", "2", "--reserve", "4M", control=relay.control, bulk=relay.bulk)
+        job = Job(farm, ann)
+        job.wait_at_limit()
+        disk.fill()
+        relay.tell("cut")
+        job.allow(4)
+        until(said(box, "handed-back"), farm.logs)
+        disk.release()
+        relay.tell("open")
+        job.finish()
 
 
 @scenario
