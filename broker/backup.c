@@ -78,22 +78,20 @@ struct transfer {
     bool copying; /* links cannot be had */
 };
 
-/* The bytes pass through here, so they are looked at as well. */
-/* The sweeper goes by it. */
-static int keep_time(int in, int out)
+/* The sweeper goes by it; a copy that was there already gets it anew. */
+static int keep_time(const struct transfer *with, const char *name, const struct stat *from)
 {
-    struct stat status;
+    const struct timespec times[2] = {from->st_atim, from->st_mtim};
 
-    if (fstat(in, &status) < 0)
-        return -errno;
-    const struct timespec times[2] = {status.st_atim, status.st_mtim};
-    return futimens(out, times) < 0 ? -errno : 0;
+    return utimensat(with->to, name, times, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
+/* The bytes pass through here, so they are looked at as well. */
 static int copy_block(struct transfer *with, const char *name, const struct block_id *id)
 {
     _cleanup_(freep) uint8_t *data = malloc(LIMIT_SEALED_BYTES + 1);
     struct block_id actual;
+    struct stat status;
     size_t size = 0;
 
     if (!data)
@@ -113,7 +111,7 @@ static int copy_block(struct transfer *with, const char *name, const struct bloc
         openat(with->to, "new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     r = out < 0 ? -errno : fd_write_all(out, data, size);
     if (r == 0)
-        r = keep_time(in, out);
+        r = fstat(in, &status) < 0 ? -errno : keep_time(with, "new", &status);
     if (r == 0 && renameat(with->to, "new", with->to, name) < 0)
         r = -errno;
     with->new_blocks += r == 0;
@@ -128,8 +126,9 @@ static bool is_there(const struct transfer *with, const char *name)
 
     if (fstatat(with->to, name, &to, AT_SYMLINK_NOFOLLOW) < 0 || to.st_size == 0)
         return false;
-    return fstatat(with->from, name, &from, AT_SYMLINK_NOFOLLOW) < 0 || from.st_dev != to.st_dev ||
-           from.st_ino == to.st_ino;
+    if (fstatat(with->from, name, &from, AT_SYMLINK_NOFOLLOW) < 0 || from.st_ino == to.st_ino)
+        return true;
+    return from.st_dev != to.st_dev && keep_time(with, name, &from) == 0;
 }
 
 static int bring_block(struct transfer *with, const char *name, const struct block_id *id)
@@ -397,6 +396,8 @@ static int backup(const char *state, const char *folder)
     printf("%s: %llu new blocks %s, %llu were there; keys in %s/keys\n", folder,
            (unsigned long long)(early.new_blocks + late.new_blocks),
            late.copying ? "copied" : "linked", (unsigned long long)early.kept_blocks, folder);
+    /* One that was damaged at first may have been set aside since. */
+    late.damaged = late.damaged > early.damaged ? late.damaged : early.damaged;
     if (late.damaged == 0)
         return DONE;
     fprintf(stderr,

@@ -228,6 +228,14 @@ static int64_t forget_every_s(const struct broker_config *config)
                                                  : LIMIT_FORGET_EVERY_S;
 }
 
+/* A leap that is not told from time that passes is short beside what it shortens. */
+static int64_t clock_slack_s(const struct broker_config *config)
+{
+    int64_t slack_s = config->grace_ns / NS_PER_S / 8;
+
+    return slack_s < 10 ? 10 : slack_s < LIMIT_CLOCK_SLACK_S ? slack_s : LIMIT_CLOCK_SLACK_S;
+}
+
 static int recover(struct broker *broker, struct bytes *why)
 {
     struct core_config core_config = {.epoch = store_epoch(broker->store),
@@ -238,7 +246,8 @@ static int recover(struct broker *broker, struct bytes *why)
                                       .retain_delivered_s = broker->config.retain_delivered_s,
                                       .retain_read_s =
                                           (broker->config.grace_ns + NS_PER_S - 1) / NS_PER_S,
-                                      .forget_every_s = forget_every_s(&broker->config)};
+                                      .forget_every_s = forget_every_s(&broker->config),
+                                      .clock_slack_s = clock_slack_s(&broker->config)};
     struct gateway_config config = {.journal = broker->journal,
                                     .vault = broker->vault,
                                     .port = broker->port,

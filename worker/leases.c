@@ -241,7 +241,9 @@ static void take_committed(struct leases *leases, const Wl__Committed *committed
     pthread_mutex_lock(&leases->board->lock);
     task = find(leases, committed->lease);
     crash_point("leases.committed");
-    if (task && task->result_sent) {
+    if (task && task->taken)
+        task->released_heard = true;
+    else if (task && task->result_sent) {
         switch (committed->code) {
         case CODE_OK:
         case CODE_ALREADY:
@@ -342,11 +344,13 @@ void leases_offline(struct leases *leases)
         task->result_sent = false;
         task->result_due_ns = 0;
         task->need_request = 0;
+        task->released_sent = false;
     }
     pthread_mutex_unlock(&leases->board->lock);
 }
 
-/* What is handed back is listed until that is said: one that is missing counts as lost. */
+/* What is handed back is listed until the broker has heard so: one that is missing counts as lost.
+ */
 static bool listed(const struct task *task)
 {
     return (task->phase != PHASE_GONE || task->taken) && !task->drop;
@@ -414,7 +418,8 @@ static void reap(struct leases *leases)
         bool over;
 
         pthread_mutex_lock(&leases->board->lock);
-        over = task->phase == PHASE_GONE && (!task->taken || task->released_sent);
+        over = task->phase == PHASE_GONE &&
+               (!task->taken || (task->drop ? task->released_sent : task->released_heard));
         pthread_mutex_unlock(&leases->board->lock);
         if (over)
             task_free(task);

@@ -89,7 +89,7 @@ struct task {
     atomic_bool stop; /* set under the lock, read anywhere */
 
     /* the agent's alone */
-    bool may_send, started_sent, result_sent, released_sent;
+    bool may_send, started_sent, result_sent, released_sent, released_heard;
     bool no_room; /* why it is handed back */
     int64_t progress_ns, result_due_ns;
     uint64_t text_number;

@@ -13,7 +13,6 @@
 #define BACK_OFF_MAX_NS (600 * SECOND_NS)
 #define OTHER_WORKER_NS (60 * SECOND_NS) /* a failed task waits this long for another worker */
 #define HANDED_BACK_NS  (5 * SECOND_NS)  /* likewise after it was handed back unasked */
-enum { FULL_FREELY = 2 }; /* so many workers may hand a task back for their full disks */
 #define LATE_OF_LEASE   6                /* a loop that is late by this part of a lease was away */
 #define ATTEMPTS_FACTOR 3                /* so many times the limit parks, wherever they ran */
 #define CORE_TASKS      (1ULL << 31)     /* in all jobs: 512 MiB of bits */

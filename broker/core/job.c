@@ -297,7 +297,7 @@ void task_forget(struct task *task)
     task->failures = task->licence_failures = 0;
     task->n_failed_on = task->n_recent = task->n_full = 0;
     task->noted = false;
-    task->avoid = task->full_on = NULL;
+    task->avoid = NULL;
     task_drop_if_ordinary(task);
 }
 

@@ -48,7 +48,10 @@ struct step {
     size_t n_needs, n_needed_by, needed_by_capacity;
 };
 
-enum { FAILED_ON = 3 }; /* different workers that are kept in mind */
+enum {
+    FAILED_ON = 3,   /* different workers that are kept in mind */
+    FULL_FREELY = 2, /* so many may hand a task back for their full disks */
+};
 
 struct job {
     struct core *core;
@@ -110,9 +113,9 @@ struct task {
     bool noted;
     struct note note;
     /* not durable */
-    struct worker *avoid;   /* handed it back unasked */
-    struct worker *full_on; /* the last whose disk was full when it ended there */
-    uint32_t n_full;        /* so many workers, one after the other */
+    struct worker *avoid; /* handed it back unasked */
+    struct worker *full_on[FULL_FREELY]; /* whose disk was full when it ended there */
+    uint32_t n_full;
     enum delay delay;
     int64_t delay_until_ns;
     size_t delay_position; /* in core.delays */

@@ -123,16 +123,20 @@ static void result_ok(struct core *core, const struct event *event, struct step 
 }
 
 /* What ends on a worker for its full disk says nothing of the task, and that worker gets no more
- * meanwhile. On the third worker it does: it may be what fills them. */
-static bool says_nothing(struct lease *lease, bool no_room)
+ * meanwhile. On a third worker it does: the task may be what fills them. */
+static bool says_nothing(const struct lease *lease, bool no_room)
 {
     struct task *task = lease->task;
 
     if (!no_room || !task)
         return no_room;
-    task->n_full += task->full_on != lease->worker;
-    task->full_on = lease->worker;
-    return task->n_full <= FULL_FREELY;
+    for (uint32_t i = 0; i < task->n_full; i++)
+        if (task->full_on[i] == lease->worker)
+            return true;
+    if (task->n_full == FULL_FREELY)
+        return false;
+    task->full_on[task->n_full++] = lease->worker;
+    return true;
 }
 
 /* Without a result. What ran is an attempt, or it would be given out for ever; what did not cannot
@@ -240,6 +244,7 @@ void on_released(struct core *core, const struct event *event)
     worker_sign_of_life(core, worker);
     if (lease && lease->worker == worker)
         hand_back(core, lease, event->released.no_room);
+    core_effect_lease(core, EFFECT_COMMITTED, worker, &event->released.lease, CODE_OK);
 }
 
 void on_unsent(struct core *core, const struct event *event)

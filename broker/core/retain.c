@@ -27,16 +27,12 @@ int64_t core_passed_s(const struct core *core)
     return retain_now_s(core, core->record_wall_s);
 }
 
-static bool anything_waits(const struct core *core)
-{
-    return heap_top(&core->expiries) || !link_alone(&core->gone);
-}
-
 /* Time that no record confirms does not count after a restart: an idle farm that is switched off
- * every night would keep what it has for ever. */
+ * every night would keep what it has for ever, and its vault what nobody refers to. The first is
+ * due at once. */
 static int64_t clock_due_s(const struct core *core)
 {
-    return anything_waits(core) ? core->record_wall_s + core->config.clock_slack_s / 2 : INT64_MAX;
+    return core->record_wall_s + core->config.clock_slack_s / 2;
 }
 
 void clock_run(struct core *core)
@@ -273,8 +269,6 @@ int64_t retain_deadline_ns(const struct core *core)
 
         due_s = asked->until_s < due_s ? asked->until_s : due_s;
     }
-    if (due_s == INT64_MAX)
-        return INT64_MAX;
     due_s = due_s > core->look_s ? due_s : core->look_s;
     if (clock_due_s(core) - core->skew_s < due_s)
         due_s = clock_due_s(core) - core->skew_s;

@@ -196,7 +196,7 @@ TEST(small_leaps_are_one_when_they_add_up)
 }
 
 /* What no record confirms does not count after a restart, so there is one now and then. */
-TEST(while_something_waits_to_be_forgotten_a_record_says_that_time_passes)
+TEST(a_record_says_every_half_hour_that_time_passes)
 {
     struct farm farm = finished();
     int64_t begun_ns = farm.now_ns;
@@ -212,9 +212,10 @@ TEST(while_something_waits_to_be_forgotten_a_record_says_that_time_passes)
     assert_int_equal(farm.core->skew_s, 0);
     while (job_gone(farm.core, &(struct job_id){{1, 0xee}}))
         wait_ns(&farm, core_deadline_ns(farm.core) - farm.now_ns);
-    wait_ns(&farm, DAY);
-    assert_null(record_of(&farm, RECORD_CLOCK)); /* nothing waits */
-    assert_true(core_deadline_ns(farm.core) > farm.now_ns + DAY);
+    for (int64_t until_ns = farm.now_ns + DAY; farm.now_ns < until_ns;) { /* blocks age, too */
+        wait_ns(&farm, core_deadline_ns(farm.core) - farm.now_ns);
+        assert_non_null(record_of(&farm, RECORD_CLOCK));
+    }
     farm_free(&farm);
 }
 
@@ -292,7 +293,7 @@ int main(void)
             a_request_is_remembered_for_a_month_after_its_job_and_the_id_is_not_free_before),
         cmocka_unit_test(a_clock_that_leaps_makes_nothing_older),
         cmocka_unit_test(small_leaps_are_one_when_they_add_up),
-        cmocka_unit_test(while_something_waits_to_be_forgotten_a_record_says_that_time_passes),
+        cmocka_unit_test(a_record_says_every_half_hour_that_time_passes),
         cmocka_unit_test(a_job_whose_results_are_being_read_is_kept_for_a_day_more),
         cmocka_unit_test(
             a_silent_worker_that_runs_what_is_forgotten_lists_before_it_is_given_anything),

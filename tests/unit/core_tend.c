@@ -158,6 +158,29 @@ TEST(what_fills_the_disk_of_every_worker_fails_on_the_third_and_is_parked)
     farm_free(&farm);
 }
 
+TEST(two_workers_that_fill_up_again_and_again_fail_nothing)
+{
+    struct farm farm = farm_new();
+
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 1});
+    join(&farm, &(struct plan_worker){.number = 2, .slots = 1});
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 1}}});
+    for (int i = 0; i < 10; i++) {
+        struct lease_id lease = assigned(&farm, 0);
+        struct worker_view view;
+
+        assert_true(core_worker(farm.core, effect_of(&farm, EFFECT_ASSIGN, 0)->worker, &view));
+        started(&farm, view.key.bytes[0], lease);
+        beat_with(&farm, view.key.bytes[0], true);
+        if (i > 0)
+            beat_with(&farm, 3 - view.key.bytes[0], false);
+        released_for(&farm, view.key.bytes[0], lease, true);
+        assert_null(record_of(&farm, RECORD_ATTEMPT));
+        assert_int_equal(effect_of(&farm, EFFECT_COMMITTED, 0)->code, CODE_OK); /* it is heard */
+    }
+    farm_free(&farm);
+}
+
 TEST(what_was_done_to_a_worker_outlives_the_broker_and_the_worker)
 {
     struct farm farm = farm_new();
@@ -536,6 +559,7 @@ int main(void)
             a_worker_that_lost_its_link_while_it_was_drained_is_told_to_drop_what_it_has_not_begun),
         cmocka_unit_test(a_worker_without_room_gets_nothing_and_what_it_hands_back_is_no_attempt),
         cmocka_unit_test(what_fills_the_disk_of_every_worker_fails_on_the_third_and_is_parked),
+        cmocka_unit_test(two_workers_that_fill_up_again_and_again_fail_nothing),
         cmocka_unit_test(what_was_done_to_a_worker_outlives_the_broker_and_the_worker),
         cmocka_unit_test(the_same_request_does_nothing_twice_and_another_body_is_refused),
         cmocka_unit_test(a_pool_takes_its_own_jobs_and_no_others),
