@@ -37,9 +37,12 @@ static int say_released(struct report *report, struct task *task)
     envelope.body_case = WL__ENVELOPE__BODY_RELEASED;
     envelope.released = &released;
     r = report->send(report->user, &envelope);
-    if (r == 0)
-        task->released_sent = true;
-    return r;
+    if (r != 0)
+        return r;
+    task->released_sent = true;
+    log_info("released", "step=%u task=%llu attempt=%llu", task->lease.step,
+             (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt);
+    return 0;
 }
 
 static int say_started(struct report *report, struct task *task)

@@ -206,11 +206,14 @@ def what_is_handed_back_while_the_link_is_down_is_no_failure():
         relay = Relay(farm, "relay")
         box = farm.worker("box1", "--no-probe", "--slots", "2", "--cores", "2", "--reserve", "4M", control=relay.control, bulk=relay.bulk)
         job = Job(farm, ann)
-        job.wait_at_limit()
+        ran = job.wait_at_limit()
         disk.fill()
-        relay.tell("cut")
+        relay.tell("stall")  # it goes into a connection that nobody hears, and that is lost then
         job.allow(4)
-        until(said(box, "handed-back"), farm.logs)
+        for frame in ran:
+            until(lambda: re.search(r"(released|result-waits|result) step=0 task=%d " % (frame - 1), box.log()), farm.logs)
+        check(" released " in box.log(), "nothing was handed back")
+        relay.tell("cut")
         disk.release()
         relay.tell("open")
         job.finish()
