@@ -126,16 +126,22 @@ def a_backup_on_another_file_system_is_a_copy_and_a_damaged_block_is_left_out():
         ann, folder = lighted(farm), os.path.join(elsewhere, "backup")
         job, home = done_job(farm, ann, "1-2")
         picture = max(blocks(farm.state), key=os.path.getsize)
+        os.utime(picture, (2000, 2000))
         flip(picture, 99)
         done = farm.run(BROKER, "--backup", folder, "--state", farm.state, code=1)
         check("copied" in done.stdout and "1 blocks are damaged" in done.stderr, done.stdout, done.stderr)
         check("is missing: westlight retry %s -f " % job[:8] in look(farm, folder, 1), look(farm, folder, None))
         flip(picture, 99)
+        before = os.stat(picture).st_mtime
+        other = min(blocks(farm.state), key=os.path.getsize)
+        os.utime(other, (1000, 1000))  # the sweeper goes by it
         check(" 1 new blocks copied" in farm.run(BROKER, "--backup", folder, "--state", farm.state).stdout, "it comes with the next")
         farm.broker.kill()
         shutil.rmtree(farm.state)
         farm.run(BROKER, "restore", folder, farm.state)
         farm.start_broker()
+        equal(os.stat(other).st_mtime, 1000, "the time of a block that was in the backup already")
+        equal(os.stat(picture).st_mtime, before, "the time of one that was brought")
         equal(fetch(farm, ann, job, "second")[0], home, "frames")
 
 
