@@ -205,8 +205,9 @@ static bool try(const struct core *core, void *word, uint64_t value)
     return how == SIGSEGV;
 }
 
-/* What the next of its kind has there, and a link that is alone. Where it is no pointer, also a bit
- * of each byte, a small number and a large one. */
+/* What the next of its kind have there (of a task more of them, because one that says it is
+ * another's is found under its name only where the two share a place in the table), and a link that
+ * is alone. Where it is no pointer, also a bit of each byte, a small number and a large one. */
 static void word_spoil(const struct core *core, const struct region *at, size_t offset)
 {
     uint64_t value = 0, other = 0;
@@ -215,7 +216,7 @@ static void word_spoil(const struct core *core, const struct region *at, size_t 
     memcpy(&value, word, sizeof(value));
     try(core, word, (uint64_t)(uintptr_t)word);
     try(core, word, (uint64_t)(uintptr_t)word - sizeof(void *));
-    for (size_t i = 0, found = 0; i < n_regions && found < 2; i++) {
+    for (size_t i = 0, found = 0; i < n_regions && found < (at->kind == TASK ? 16 : 2); i++) {
         const struct region *sibling = &regions[(size_t)(at - regions + 1 + i) % n_regions];
 
         if (sibling->kind != at->kind || sibling->size < offset + 8)
