@@ -233,7 +233,7 @@ static int64_t clock_slack_s(const struct broker_config *config)
 {
     int64_t slack_s = config->grace_ns / NS_PER_S / 8;
 
-    return slack_s < 10 ? 10 : slack_s < LIMIT_CLOCK_SLACK_S ? slack_s : LIMIT_CLOCK_SLACK_S;
+    return slack_s < 60 ? 60 : slack_s < LIMIT_CLOCK_SLACK_S ? slack_s : LIMIT_CLOCK_SLACK_S;
 }
 
 static int recover(struct broker *broker, struct bytes *why)
