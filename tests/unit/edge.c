@@ -84,6 +84,28 @@ static void watch_falls_silent(struct peer_link *watcher, struct peer_link *ops)
     } while (notice);
 }
 
+/* The registry is believed for a second; one question at a time, so that no answer is left over. */
+static void show_until_refused(struct peer_link *link, uint8_t job, enum code code)
+{
+    int64_t until_ns = clock_monotonic_ns() + 5 * NS_PER_S;
+
+    for (bool refused = false; !refused;) {
+        Wl__Envelope *answer;
+
+        assert_true(clock_monotonic_ns() < until_ns);
+        say_show(link, job);
+        for (bool answered = false; !answered;) {
+            answer = hear_within(link, PATIENCE_MS);
+            assert_non_null(answer);
+            refused = answer->body_case == WL__ENVELOPE__BODY_REFUSAL;
+            if (refused)
+                assert_int_equal(answer->refusal->code, code);
+            answered = refused || answer->body_case == WL__ENVELOPE__BODY_SHOW;
+            wire_free(answer);
+        }
+    }
+}
+
 static void a_forbidden_key_that_is_silent_hears_no_more_of_what_it_watches(void **state)
 {
     struct peer_link ann, ops;
@@ -110,8 +132,7 @@ static void a_key_that_moved_to_another_studio_hears_no_more_of_the_first(void *
     say_watch(&ann, 1);
     allow(ANN, ROLE_STUDIO, "other", "ann");
     watch_falls_silent(&ann, &ops);
-    say_show(&ann, 1);
-    hear_refusal(&ann, CODE_STATE); /* what Welcome said of it is no longer so */
+    show_until_refused(&ann, 1, CODE_STATE); /* what Welcome said of it is no longer so */
     say_hello(&ann, WIRE_PROTOCOL);
     Wl__Envelope *welcome = hear(&ann, WL__ENVELOPE__BODY_WELCOME);
     assert_string_equal(welcome->welcome->studio, "other");
