@@ -1,7 +1,7 @@
 /* manifest.h - a file tree to sealed blocks and back.
  *
  * Pack:    walks a list of files (or a folder), fills blocks (small files share one, in path order;
- *          a larger file is cut at LIMIT_BLOCK_BYTES), and yields each block once by a callback.
+ *          a larger one is cut, by what is in it: cut.h), and yields each block once by a callback.
  * Unpack:  recreates files below a folder from a manifest, getting blocks by a callback. It writes
  *          only below that folder: an absolute path, "..", an empty part, a link out, a special
  *          file or a duplicate path is MANIFEST_E_PATH and nothing of that file is written.

@@ -1,6 +1,6 @@
 /* manifest_pack.c - files to blocks. The idea: files go by in path order past one open shared
- * block; a small one leaves its bytes there, a large one makes blocks of its own. What the manifest
- * says of a shared block is filled in when that block is closed.
+ * block; a small one leaves its bytes there, a large one makes blocks of its own, and where either
+ * ends is cut.h's. What the manifest says of a shared block is filled in when that block is closed.
  */
 #include <proto/manifest_paths.h>
 
@@ -14,6 +14,7 @@
 #include <proto/base/err.h>
 #include <proto/base/list.h>
 #include <proto/block_set.h>
+#include <proto/cut.h>
 #include <proto/limits.h>
 #include <proto/wire.h>
 
@@ -30,6 +31,7 @@ struct pack_block {
 struct pack {
     struct sealer *sealer;
     const uint8_t *secret;
+    struct cutter cutter;
     manifest_emit *emit;
     void *user;
     struct bytes *why;
@@ -95,10 +97,10 @@ static int block_new(struct pack *pack, struct pack_block **ret_block)
     return 0;
 }
 
-static int block_close(struct pack *pack, struct pack_block *block, const struct bytes *data)
+static int block_close(struct pack *pack, struct pack_block *block, const uint8_t *data,
+                       size_t size)
 {
-    int r = seal_block(pack->sealer, pack->secret, data->data, data->size, &pack->sealed,
-                       &block->key);
+    int r = seal_block(pack->sealer, pack->secret, data, size, &pack->sealed, &block->key);
     if (r)
         return r;
 
@@ -111,7 +113,7 @@ static int shared_close(struct pack *pack)
 {
     struct pack_block *block = TAKE_PTR(pack->shared);
 
-    return block ? block_close(pack, block, &pack->shared_data) : 0;
+    return block ? block_close(pack, block, pack->shared_data.data, pack->shared_data.size) : 0;
 }
 
 /* ---- the file side ---- */
@@ -151,33 +153,43 @@ static int pack_small(struct pack *pack, int fd, Wl__FileEntry *entry)
     }
     if (r == 0)
         r = part_add(entry, pack->shared, pack->shared_data.size, size);
-    return r ? r : file_take(pack, fd, entry->path, size, &pack->shared_data);
+    if (r == 0)
+        r = file_take(pack, fd, entry->path, size, &pack->shared_data);
+    return r == 0 && cutter_parts(&pack->cutter, entry->path, size) ? shared_close(pack) : r;
 }
 
+/* What was read past a cut begins the next block. */
 static int pack_large(struct pack *pack, int fd, Wl__FileEntry *entry)
 {
-    for (uint64_t at = 0; at < entry->size; at += LIMIT_BLOCK_BYTES) {
-        uint64_t left = entry->size - at;
-        size_t length = left < LIMIT_BLOCK_BYTES ? left : LIMIT_BLOCK_BYTES;
+    uint64_t unread = entry->size;
+
+    pack->data.size = 0;
+    while (unread || pack->data.size) {
+        size_t room = LIMIT_BLOCK_BYTES - pack->data.size;
+        size_t more = unread < room ? unread : room, length = 0;
         struct pack_block *block;
 
-        pack->data.size = 0;
-        int r = file_take(pack, fd, entry->path, length, &pack->data);
+        int r = file_take(pack, fd, entry->path, more, &pack->data);
+        if (r == 0)
+            length = cutter_length(&pack->cutter, pack->data.data, pack->data.size);
         if (r == 0)
             r = block_new(pack, &block);
         if (r == 0)
             r = part_add(entry, block, 0, length);
         if (r == 0)
-            r = block_close(pack, block, &pack->data);
+            r = block_close(pack, block, pack->data.data, length);
         if (r)
             return r;
+        unread -= more;
+        pack->data.size -= length;
+        memmove(pack->data.data, pack->data.data + length, pack->data.size);
     }
     return 0;
 }
 
 static int pack_regular(struct pack *pack, int fd, const struct stat *st, Wl__FileEntry *entry)
 {
-    uint64_t n_parts = ((uint64_t)st->st_size + LIMIT_BLOCK_BYTES - 1) / LIMIT_BLOCK_BYTES;
+    uint64_t n_parts = (uint64_t)st->st_size / CUT_LEAST + 1; /* at most */
     struct stat after;
     uint8_t more;
     size_t got = 0;
@@ -285,8 +297,8 @@ static int pack_files(struct pack *pack, const char *const *roots, size_t n_root
         uint32_t root = files[i].root;
 
         if (root >= n_roots)
-            return manifest_say(pack->why, MANIFEST_E_FORM, "%s: of root %u, of %zu",
-                                files[i].path, root, n_roots);
+            return manifest_say(pack->why, MANIFEST_E_FORM, "%s: of root %u, of %zu", files[i].path,
+                                root, n_roots);
         if (i && file_compare(&files[i - 1], &files[i]) == 0)
             return manifest_say(pack->why, MANIFEST_E_PATH, "%s: a path twice", files[i].path);
         if (i == 0 || root != files[i - 1].root) {
@@ -309,7 +321,8 @@ static int pack_serialise(struct pack *pack, struct bytes *ret_packed)
     manifest.files = pack->entries;
     size_t size = wl__manifest__get_packed_size(&manifest);
     if (size > (size_t)LIMIT_MANIFEST_BLOCKS * LIMIT_BLOCK_BYTES)
-        return manifest_say(pack->why, MANIFEST_E_LIMIT, "manifest: %zu bytes: make more roots", size);
+        return manifest_say(pack->why, MANIFEST_E_LIMIT, "manifest: %zu bytes: make more roots",
+                            size);
 
     int r = bytes_reserve(&packed, size + 1);
     if (r < 0)
@@ -324,7 +337,7 @@ static void pack_deinit(struct pack *pack)
     for (size_t i = 0; i < pack->n_entries; i++)
         entry_free(pack->entries[i]);
     free(pack->entries);
-    list_for_each_safe(node, after, &pack->blocks)
+    list_for_each_safe (node, after, &pack->blocks)
         free(list_entry(node, struct pack_block, node));
     block_set_deinit(&pack->emitted);
     bytes_deinit(&pack->shared_data);
@@ -346,6 +359,7 @@ int manifest_pack(struct sealer *sealer, const uint8_t secret[32], const char *c
                             LIMIT_MANIFEST_FILES);
 
     list_init(&pack.blocks);
+    cutter_init(&pack.cutter, secret);
     sorted = calloc(n_files + 1, sizeof(*sorted));
     pack.entries = calloc(n_files + 1, sizeof(Wl__FileEntry *));
     if (sorted && pack.entries) {

