@@ -3,6 +3,7 @@
  */
 #pragma once
 
+int bench_bulk(int argc, char **argv);
 int bench_core(int argc, char **argv);
 int bench_recover(int argc, char **argv);
 int bench_latency(int argc, char **argv);

@@ -11,6 +11,7 @@ int main(int argc, char **argv)
         int (*run)(int argc, char **argv);
         const char *summary;
     } benches[] = {
+        {"bulk", bench_bulk, "sealed blocks through a broker, against a bare CURVE stream"},
         {"core", bench_core, "events a second through the core alone"},
         {"latency", bench_latency, "submit to task start on an idle farm"},
         {"recover", bench_recover, "how long a broker with a long history is away"},
