@@ -110,7 +110,7 @@ static void on_put(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message
         return;
     struct task *task = task_new(bulk, peer, message->request, VAULT_PUT);
     if (task)
-        task->vault.data = malloc(size);
+        task->vault.data = vault_buffer(size);
     if (!task || !task->vault.data) {
         if (task)
             task_free(task);

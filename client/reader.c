@@ -140,8 +140,8 @@ int reader_fetch(void *user, const struct block_key *key, struct bytes *out)
             return -EPROTO;
         reader->has_opened = false;
         int r = blocks_opened(westlight,
-                              open_block(westlight->sealer, key, block->sealed.data,
-                                         block->sealed.size, &reader->opened),
+                              open_checked(westlight->sealer, key, block->sealed.data,
+                                           block->sealed.size, &reader->opened),
                               "a block of a frame");
         if (r != 0)
             return r;

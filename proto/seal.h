@@ -52,6 +52,9 @@ int seal_block(struct sealer *sealer, const uint8_t secret[32], const void *data
 /* `out` is replaced by the raw bytes. Checks id, tag, form. */
 int open_block(struct sealer *sealer, const struct block_key *key, const void *sealed, size_t size,
                struct bytes *out);
+/* The same without the id: of bytes that transfer_get gave for it, which has checked. */
+int open_checked(struct sealer *sealer, const struct block_key *key, const void *sealed, size_t size,
+                 struct bytes *out);
 
 void seal_wrap_key(struct sealer *sealer, const uint8_t secret[32], const struct block_id *id,
                    const uint8_t key[32], uint8_t ret_wrapped[32]); /* its own inverse */

@@ -55,7 +55,7 @@ int transfer_have(struct transfer *transfer, const struct block_id *ids, size_t 
                   bool *ret_missing);
 
 /* Produces block `i` as sealed bytes, on demand and once unless the link broke. Returns 0 or an
- * error that ends the call. `out` is reused. */
+ * error that ends the call. `out` comes empty, and what is put there is sent without a copy. */
 typedef int transfer_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id);
 /* Puts n blocks; 0 only when every one is durable. `plain` marks refs blocks. */
 int transfer_put(struct transfer *transfer, size_t n, bool plain, transfer_source *source, void *user);

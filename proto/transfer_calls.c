@@ -52,8 +52,8 @@ static int have_answer(struct call *call, const Wl__Bulk *bulk, zmq_msg_t *data 
 
     size_t n = have_count(call, i);
     if (bulk->missing->bits.len != (n + 7) / 8)
-        return transfer_say(call->transfer, -EPROTO, call->transfer->endpoint, "an answer of the wrong length",
-                   "check the versions of both sides");
+        return transfer_say(call->transfer, -EPROTO, call->transfer->endpoint,
+                            "an answer of the wrong length", "check the versions of both sides");
     for (size_t k = 0; k < n; k++)
         call->missing[i * HAVE_BATCH + k] = bulk->missing->bits.data[k / 8] >> k % 8 & 1;
     call_item_done(call, i);
@@ -79,6 +79,11 @@ int transfer_have(struct transfer *transfer, const struct block_id *ids, size_t 
 
 /* ---- put: an item is one block ---- */
 
+static void put_free(void *data, void *user _unused_)
+{
+    free(data);
+}
+
 static int put_make(struct call *call, size_t i)
 {
     Wl__Bulk bulk = WL__BULK__INIT;
@@ -89,7 +94,8 @@ static int put_make(struct call *call, size_t i)
     if (r)
         return r;
     if (call->out.size > LIMIT_SEALED_BYTES)
-        return transfer_say(call->transfer, -EMSGSIZE, "block", "larger than a block may be", "cut it");
+        return transfer_say(call->transfer, -EMSGSIZE, "block", "larger than a block may be",
+                            "cut it");
 
     put.id = (ProtobufCBinaryData){sizeof(id.bytes), id.bytes};
     put.plain = call->plain;
@@ -99,12 +105,12 @@ static int put_make(struct call *call, size_t i)
     r = wire_bulk_pack(&bulk, &call->held_header);
     if (r < 0)
         return r;
-    if (zmq_msg_init_size(&call->held_data, call->out.size) < 0) {
+    /* Its memory goes along: libzmq frees it. */
+    if (zmq_msg_init_data(&call->held_data, call->out.data, call->out.size, put_free, NULL) < 0) {
         zmq_msg_close(&call->held_header);
         return -ENOMEM;
     }
-    if (call->out.size)
-        memcpy(zmq_msg_data(&call->held_data), call->out.data, call->out.size);
+    call->out = (struct bytes){0};
     call->held = true;
     call->held_item = i;
     return 0;

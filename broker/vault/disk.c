@@ -15,7 +15,9 @@
 #include <proto/base/clock.h>
 #include <proto/base/crash.h>
 
-#define PATH_SIZE 96
+#define PATH_SIZE    96
+#define DIRECT_ALIGN 4096 /* of memory, place and size, where a read or write goes past the cache  \
+                           */
 
 /* What the host lacks for a moment is no fault of the disk's. */
 static bool passes(int error)
@@ -40,6 +42,36 @@ static void block_path(struct studio_id studio, const struct block_id *id, const
         snprintf(path, PATH_SIZE, "%u/%s%s", studio.value, prefix, hex);
     else
         snprintf(path, PATH_SIZE, "%u/%.2s/%s", studio.value, hex, hex + 2);
+}
+
+static size_t aligned(size_t size)
+{
+    return (size + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN;
+}
+
+uint8_t *vault_buffer(size_t size)
+{
+    size_t room = aligned(size ? size : 1);
+    uint8_t *data = aligned_alloc(DIRECT_ALIGN, room);
+
+    if (data)
+        memset(data + size, 0, room - size); /* it is written, and then cut off */
+    return data;
+}
+
+/* Not every file system can go past the cache (tmpfs), and one that can may refuse a place. */
+static int open_direct(int root, const char *path, int flags)
+{
+    int fd = openat(root, path, flags | O_DIRECT, 0600);
+
+    return fd < 0 && errno == EINVAL ? openat(root, path, flags, 0600) : fd;
+}
+
+static int leave_direct(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    return flags < 0 || fcntl(fd, F_SETFL, flags & ~O_DIRECT) < 0 ? -errno : 0;
 }
 
 /* ---- opening ---- */
@@ -234,10 +266,41 @@ int disk_each(struct disk *disk, disk_each_block *each, void *user)
     return r;
 }
 
-static int read_file(struct disk *disk, const char *path, uint8_t **ret_data, size_t *ret_size)
+/* True where it was read not long ago. */
+static bool seen(struct disk *disk, const struct block_id *id)
 {
+    unsigned at, name;
+
+    memcpy(&at, id->bytes, sizeof at);
+    memcpy(&name, id->bytes + sizeof at, sizeof name);
+    return atomic_exchange_explicit(&disk->seen[at % DISK_SEEN], name, memory_order_relaxed) ==
+           name;
+}
+
+/* The rest, where a read past the cache stopped short, comes through it. */
+static int read_all(int fd, uint8_t *data, size_t size, size_t *ret_read)
+{
+    ssize_t got = read(fd, data, aligned(size));
+    size_t n = got > 0 ? (size_t)got : 0, more = 0;
+
+    if (n >= size || got == 0) {
+        *ret_read = n < size ? n : size;
+        return 0;
+    }
+    int r = leave_direct(fd);
+    if (r == 0)
+        r = fd_read_all(fd, data + n, size - n, &more);
+    *ret_read = n + more;
+    return r;
+}
+
+static int read_file(struct disk *disk, const char *path, bool often, uint8_t **ret_data,
+                     size_t *ret_size)
+{
+    const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW;
     struct stat status;
-    _cleanup_(closep) int fd = openat(disk->root, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    _cleanup_(closep) int fd =
+        often ? openat(disk->root, path, flags) : open_direct(disk->root, path, flags);
     if (fd < 0)
         return errno == ENOENT ? VAULT_E_MISSING : disk_error(errno);
     if (fstat(fd, &status) < 0)
@@ -246,10 +309,10 @@ static int read_file(struct disk *disk, const char *path, uint8_t **ret_data, si
         return VAULT_E_CORRUPT;
 
     size_t size = (size_t)status.st_size, n = 0;
-    _cleanup_(freep) uint8_t *data = malloc(size ? size : 1);
+    _cleanup_(freep) uint8_t *data = vault_buffer(size);
     if (!data)
         return VAULT_E_BUSY;
-    int r = fd_read_all(fd, data, size, &n);
+    int r = read_all(fd, data, size, &n);
     if (r < 0)
         return disk_error(-r);
     *ret_data = TAKE_PTR(data);
@@ -266,7 +329,7 @@ int disk_peek(struct disk *disk, struct studio_id studio, const struct block_id 
     size_t size = 0;
 
     block_path(studio, id, NULL, path);
-    int r = read_file(disk, path, &data, &size);
+    int r = read_file(disk, path, seen(disk, id), &data, &size);
     if (r == VAULT_E_MISSING) {
         /* Whoever asks after the one who found the damage is told the same. */
         block_path(studio, id, "damaged-", aside);
@@ -351,6 +414,20 @@ out:
     return r;
 }
 
+/* A write past the cache that stops short (a full disk, a signal) goes on through it. */
+static int write_direct(int fd, const uint8_t *data, size_t size)
+{
+    ssize_t wrote = write(fd, data, aligned(size));
+    size_t n = wrote > 0 ? (size_t)wrote : 0;
+
+    if (n > size)
+        return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+    if (n == size)
+        return 0;
+    int r = leave_direct(fd);
+    return r ? r : fd_write_all(fd, data + n, size - n);
+}
+
 int disk_write(struct disk *disk, struct studio_id studio, const void *data, size_t size,
                struct disk_file *ret_file)
 {
@@ -361,11 +438,14 @@ int disk_write(struct disk *disk, struct studio_id studio, const void *data, siz
         return r;
     snprintf(file.name, sizeof file.name, "%u/put-%llu", studio.value,
              (unsigned long long)atomic_fetch_add(&disk->next_name, 1));
-    file.fd = openat(disk->root, file.name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+    bool direct = size >= DISK_DIRECT_BYTES;
+    file.fd = direct ? open_direct(disk->root, file.name, flags)
+                     : openat(disk->root, file.name, flags, 0600);
     if (file.fd < 0)
         return disk_error(errno);
     crash_point("vault.block.created");
-    r = fd_write_all(file.fd, data, size);
+    r = direct ? write_direct(file.fd, data, size) : fd_write_all(file.fd, data, size);
     if (r == 0 && futimens(file.fd, times) < 0)
         r = -errno;
     crash_point("vault.block.written");
@@ -374,7 +454,8 @@ int disk_write(struct disk *disk, struct studio_id studio, const void *data, siz
         return disk_error(-r);
     }
     /* Begins the write now, so that the disk works on the whole batch at once; the sync follows. */
-    (void)sync_file_range(file.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    if (!direct)
+        (void)sync_file_range(file.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
     *ret_file = file;
     return 0;
 }

@@ -4,6 +4,9 @@
  *          being written, damaged-... one whose bytes are no longer those of its name.
  * Durable: what lies there when disk_open returns is durable (it syncs the file system). After
  *          that a file is durable once disk_sync_folder has followed disk_rename.
+ * Cache:   a block is written once and, unless many want it, read once: both go past the page cache,
+ *          which would take a copy, and memory from everything else on the host. What is asked for
+ *          a second time is read through it.
  * Owns:    any thread; disk_read's bytes are the caller's to free.
  * Errors:  VAULT_E_MISSING, VAULT_E_CORRUPT, VAULT_E_FULL, VAULT_E_BUSY (nothing was done, it may
  * be tried again); negative is -errno, of a write, a sync or a rename, and fatal.
@@ -14,8 +17,11 @@
 #include <stdatomic.h>
 #include <broker/vault/vault.h>
 
+enum { DISK_SEEN = 1 << 14 }; /* a table: at 1 MiB a block it knows 16 GiB of them */
+
 struct disk {
     int root;
+    atomic_uint seen[DISK_SEEN]; /* what was read lately, by a part of its name */
     pthread_mutex_t lock;
     uint32_t *studios; /* whose folders are made and synced */
     size_t n_studios;
@@ -52,6 +58,8 @@ int disk_read(struct disk *disk, struct studio_id studio, const struct block_id 
 /* The same, and a damaged one stays. */
 int disk_peek(struct disk *disk, struct studio_id studio, const struct block_id *id,
               uint8_t **ret_data, size_t *ret_size);
+/* From DISK_DIRECT_BYTES on `data` is of vault_buffer. */
+#define DISK_DIRECT_BYTES (64 * 1024)
 int disk_write(struct disk *disk, struct studio_id studio, const void *data, size_t size,
                struct disk_file *ret_file);
 int disk_sync(struct disk_file *file); /* closes it in every case */

@@ -231,6 +231,7 @@ int args_main(const struct args_program *program, int argc, char **argv)
     const struct args_command *command = *name ? args_find(program, name) : NULL;
     bool bare = *name == '-' || argc < 2; /* no command is named */
 
+    memory_keep();
     if (strcmp(name, "help") == 0)
         return page_help(program, topic && strcmp(topic, "--help") == 0 ? NULL : topic);
     if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0) {

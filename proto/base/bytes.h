@@ -22,6 +22,10 @@ int bytes_reserve(struct bytes *bytes, size_t capacity);
 int bytes_append(struct bytes *bytes, const void *data, size_t size);
 int bytes_printf(struct bytes *bytes, const char *format, ...) _printf_(2, 3); /* keeps a NUL after */
 
+/* For a program that moves blocks, before its first thread: memory of the size of a block is kept
+ * where it was freed, up to some tens of MiB, instead of being given back and faulted in again. */
+void memory_keep(void);
+
 /* "%zu file%s", n, plural(n) */
 static inline const char *plural(uint64_t n)
 {

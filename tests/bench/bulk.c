@@ -73,7 +73,7 @@ static int sink(void *user, size_t i, const void *sealed, size_t size)
 {
     struct bulk_bench *bench = user;
 
-    return open_block(bench->sealer, &bench->keys[i], sealed, size, &bench->opened);
+    return open_checked(bench->sealer, &bench->keys[i], sealed, size, &bench->opened);
 }
 
 /* ---- the ceiling ---- */

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <proto/base/bytes.h>
 
 int main(int argc, char **argv)
 {
@@ -17,6 +18,7 @@ int main(int argc, char **argv)
         {"recover", bench_recover, "how long a broker with a long history is away"},
     };
 
+    memory_keep();
     for (size_t i = 0; argc > 1 && i < sizeof(benches) / sizeof(benches[0]); i++)
         if (strcmp(argv[1], benches[i].name) == 0)
             return benches[i].run(argc - 1, argv + 1);

@@ -135,7 +135,7 @@ static int put(struct studio_id studio, const void *data, size_t size, bool plai
                struct block_id *ret_id)
 {
     digest(data, size, ret_id);
-    uint8_t *copy = malloc(size);
+    uint8_t *copy = vault_buffer(size);
     memcpy(copy, data, size);
     struct vault_request request = {.kind = VAULT_PUT,
                                     .studio = studio,
@@ -229,6 +229,35 @@ static void have_marks_each_missing_id(void **state)
     assert_int_equal(run(&request), 0);
     for (int i = 0; i < 20; i++)
         assert_int_equal(missing[i / 8] >> i % 8 & 1, i % 3 != 0);
+}
+
+/* Past the page cache, through it, and where one becomes the other. */
+static void blocks_of_every_size_come_back_as_they_were(void **state)
+{
+    static const size_t sizes[] = {1, 4096, 65535, 65536, 65537, 69632, 1 << 20, LIMIT_SEALED_BYTES};
+    static uint8_t data[LIMIT_SEALED_BYTES];
+
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i * i >> 7);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        struct block_id id;
+
+        assert_int_equal(put(north, data, sizes[i], false, &id), 0);
+        for (int time = 0; time < 3; time++) {
+            struct vault_request request = {
+                .kind = VAULT_GET, .studio = north, .ids = &id, .n_ids = 1};
+            char path[256];
+            struct stat status;
+
+            assert_int_equal(run(&request), 0);
+            assert_int_equal(request.size, sizes[i]);
+            assert_memory_equal(request.data, data, sizes[i]);
+            free(request.data);
+            block_file(north, id, path);
+            assert_int_equal(stat(path, &status), 0);
+            assert_int_equal(status.st_size, sizes[i]);
+        }
+    }
 }
 
 static void bytes_that_are_not_their_name_are_refused(void **state)
@@ -646,6 +675,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(a_block_comes_back_to_its_own_studio_only),
         T(have_marks_each_missing_id),
+        T(blocks_of_every_size_come_back_as_they_were),
         T(bytes_that_are_not_their_name_are_refused),
         T(a_damaged_block_is_never_served_and_can_be_sent_again),
         T(puts_that_wait_share_the_syncs_of_folders),
