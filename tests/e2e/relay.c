@@ -1,7 +1,7 @@
 /* relay.c - a TCP relay that writes down what passes, so that a test can look at the wire, and that
  * fails as links do.
  *
- *   relay [--record FOLDER] [--commands FIFO] HOST:PORT...
+ *   relay [--record FOLDER] [--commands FIFO] [--delay MS] HOST:PORT...
  *
  * Prints one line "ready PORT..." with a port on loopback for each target. Each connection leaves
  * two files, FOLDER/N.up and N.down: one direction a file, or a string that crosses two reads could
@@ -11,7 +11,8 @@
  *
  *   cut        all are closed, and each new one at once
  *   stall      all stay, and nothing passes; new ones too
- *   delay MS   what passes from now on takes this long
+ *   delay MS   what passes from now on takes this long, each way; as --delay at the start
+ *   rate N     so many bytes a second pass, each way of a connection; 0: as many as can
  *   open       as at first: what was held passes. Connections that came meanwhile are led to the
  *              target in the reverse of their order
  */
@@ -31,11 +32,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TARGETS_MAX = 8, PAIRS_MAX = 256, CHUNK_BYTES = 65536, HELD_BYTES_MAX = 4 << 20 };
+enum { TARGETS_MAX = 8, PAIRS_MAX = 256, CHUNK_BYTES = 256 << 10, HELD_BYTES_MAX = 64 << 20, SPARE_MAX = 64 };
 
 struct chunk {
     struct chunk *next;
-    int64_t due_ms;
+    int64_t due_us;
     size_t size, sent;
     char data[];
 };
@@ -43,6 +44,7 @@ struct chunk {
 struct way { /* what one side said and the other has not got yet */
     struct chunk *first, **last;
     size_t bytes;
+    int64_t free_us; /* when the last that came is through, at that rate */
     int file;
 };
 
@@ -56,6 +58,9 @@ struct pair {
 static struct pair pairs[PAIRS_MAX];
 static struct { int listener; struct sockaddr_in address; } targets[TARGETS_MAX];
 static int n_targets, n_recorded, commands = -1, delay_ms;
+static long long rate; /* bytes a second; 0: any */
+static struct chunk *spare;
+static int n_spare;
 static enum { OPEN, STALL, CUT } mode;
 static const char *folder;
 
@@ -65,12 +70,34 @@ static void fail(const char *what)
     exit(1);
 }
 
-static int64_t now_ms(void)
+static int64_t now_us(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+    return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+}
+
+static struct chunk *chunk_new(void)
+{
+    struct chunk *chunk = spare;
+
+    if (!chunk)
+        return malloc(sizeof(*chunk) + CHUNK_BYTES);
+    spare = chunk->next;
+    n_spare--;
+    return chunk;
+}
+
+static void chunk_free(struct chunk *chunk)
+{
+    if (n_spare == SPARE_MAX) {
+        free(chunk);
+        return;
+    }
+    chunk->next = spare;
+    spare = chunk;
+    n_spare++;
 }
 
 static int record_open(const char *direction)
@@ -117,7 +144,7 @@ static void pair_close(struct pair *pair)
             struct chunk *chunk = way->first;
 
             way->first = chunk->next;
-            free(chunk);
+            chunk_free(chunk);
         }
     }
     pair->open = false;
@@ -179,17 +206,22 @@ static bool reads(const struct pair *pair, int side)
 
 static void pair_read(struct pair *pair, int side)
 {
-    struct chunk *chunk = malloc(sizeof(*chunk) + CHUNK_BYTES);
+    struct chunk *chunk = chunk_new();
     struct way *way = &pair->ways[side];
     ssize_t n = chunk ? read(pair->sockets[side], chunk->data, CHUNK_BYTES) : -1;
 
     if (n <= 0) {
         pair->ended[side] = n == 0 || (errno != EAGAIN && errno != EINTR);
-        free(chunk);
+        if (chunk)
+            chunk_free(chunk);
         return;
     }
     record(way->file, chunk->data, (size_t)n);
-    *chunk = (struct chunk){.due_ms = now_ms() + delay_ms, .size = (size_t)n};
+    if (way->free_us < now_us())
+        way->free_us = now_us();
+    if (rate)
+        way->free_us += n * 1000000 / rate;
+    *chunk = (struct chunk){.due_us = way->free_us + delay_ms * 1000LL, .size = (size_t)n};
     *way->last = chunk;
     way->last = &chunk->next;
     way->bytes += (size_t)n;
@@ -203,8 +235,8 @@ static int64_t pair_write(struct pair *pair, int side)
     while (way->first) {
         struct chunk *chunk = way->first;
 
-        if (chunk->due_ms > now_ms())
-            return chunk->due_ms;
+        if (chunk->due_us > now_us())
+            return chunk->due_us;
         ssize_t n = write(pair->sockets[!side], chunk->data + chunk->sent, chunk->size - chunk->sent);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return INT64_MAX;
@@ -219,7 +251,7 @@ static int64_t pair_write(struct pair *pair, int side)
         way->first = chunk->next;
         if (!way->first)
             way->last = &way->first;
-        free(chunk);
+        chunk_free(chunk);
     }
     return INT64_MAX;
 }
@@ -240,7 +272,7 @@ static void command(const char *line)
         for (int i = PAIRS_MAX; i-- > 0;)
             if (pairs[i].open && pairs[i].sockets[1] < 0)
                 pair_lead(&pairs[i]);
-    } else if (sscanf(line, "delay %d", &delay_ms) != 1) {
+    } else if (sscanf(line, "delay %d", &delay_ms) != 1 && sscanf(line, "rate %lld", &rate) != 1) {
         fprintf(stderr, "relay: %s: no such command\n", line);
         exit(2);
     }
@@ -311,18 +343,18 @@ static void announce(void)
 /* What can go out goes out; -1 or how long until more can. */
 static int pass_on(void)
 {
-    int64_t next_ms = INT64_MAX, now = now_ms();
+    int64_t next_us = INT64_MAX, now = now_us();
 
     for (int i = 0; i < PAIRS_MAX && mode == OPEN; i++)
         for (int side = 0; side < 2 && pairs[i].open; side++) {
-            int64_t due_ms = pairs[i].sockets[1] >= 0 ? pair_write(&pairs[i], side) : INT64_MAX;
+            int64_t due_us = pairs[i].sockets[1] >= 0 ? pair_write(&pairs[i], side) : INT64_MAX;
 
-            if (due_ms < next_ms)
-                next_ms = due_ms;
+            if (due_us < next_us)
+                next_us = due_us;
             if (pairs[i].ended[side] && !pairs[i].ways[side].first)
                 pair_close(&pairs[i]);
         }
-    return next_ms == INT64_MAX ? -1 : next_ms > now ? (int)(next_ms - now) : 0;
+    return next_us == INT64_MAX ? -1 : next_us > now ? (int)((next_us - now + 999) / 1000) : 0;
 }
 
 static void turn(void)
@@ -338,7 +370,7 @@ static void turn(void)
             const struct way *to = &pairs[i].ways[!side];
             short events = reads(&pairs[i], side) ? POLLIN : 0;
 
-            if (mode == OPEN && pairs[i].open && to->first && to->first->due_ms <= now_ms())
+            if (mode == OPEN && pairs[i].open && to->first && to->first->due_us <= now_us())
                 events |= POLLOUT;
             polls[n++] = (struct pollfd){.fd = events ? pairs[i].sockets[side] : -1, .events = events};
         }
@@ -365,11 +397,13 @@ int main(int argc, char **argv)
             folder = argv[i + 1];
         else if (strcmp(argv[i], "--commands") == 0)
             commands = open(argv[i + 1], O_RDWR | O_NONBLOCK | O_CLOEXEC);
+        else if (strcmp(argv[i], "--delay") == 0)
+            delay_ms = atoi(argv[i + 1]);
         else
             break;
     }
     if (i >= argc || argv[i][0] == '-') {
-        fprintf(stderr, "usage: relay [--record FOLDER] [--commands FIFO] HOST:PORT...\n");
+        fprintf(stderr, "usage: relay [--record FOLDER] [--commands FIFO] [--delay MS] HOST:PORT...\n");
         return 2;
     }
     for (; i < argc; i++)
