@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include <proto/base/crash.h>
 
+#define END_NS (50 * NS_PER_MS)
+
 /* ---- places ---- */
 
 static const char *last_part(const char *path)
@@ -110,6 +112,7 @@ void homing_deinit(struct homing *homing)
     free(homing->folder);
     if (homing->fd >= 0)
         close(homing->fd);
+    landing_deinit(&homing->landing);
     receipts_deinit(&homing->receipts);
     reader_deinit(&homing->reader);
     blocks_deinit(&homing->blocks);
@@ -237,28 +240,12 @@ static int file_failed(struct homing *homing, const Wl__FileEntry *entry, int r,
                            *next ? next : ": check the disk, and fetch again");
 }
 
-/* *ret_written is false where a folder, or a link or file among its parents, was in the way. */
-static int write_file(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
-                      bool *ret_written)
+static void in_the_way(struct homing *homing, struct homing_result *result, const char *what)
 {
-    _cleanup_(bytes_deinit) struct bytes why = {0};
-    struct stat status;
-
-    homing->westlight->why[0] = '\0';
-    int r = manifest_write_file(homing->fd, entry, reader_fetch, &homing->reader, true, &why);
-    if (r == MANIFEST_E_PATH && !homing->westlight->why[0]) {
-        if (homing->conflicts++ == 0)
-            snprintf(homing->conflict, sizeof(homing->conflict),
-                     "%.400s: move it, or fetch to another folder",
-                     why.size ? (const char *)why.data : entry->path);
-        return 0;
-    }
-    if (r != 0)
-        return file_failed(homing, entry, r, &why);
-    if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0)
-        return -errno;
-    *ret_written = true;
-    return note(homing, row, entry, &status);
+    result->conflicts++;
+    if (homing->conflicts++ == 0)
+        snprintf(homing->conflict, sizeof(homing->conflict),
+                 "%.400s: move it, or fetch to another folder", what);
 }
 
 static int report(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
@@ -288,14 +275,92 @@ static int report(struct homing *homing, const Wl__ResultRow *row, const Wl__Fil
     return callback(homing->fetch->user, &fetched);
 }
 
-static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__FileEntry *entry,
-                     bool *ret_written)
+/* ---- landing ---- */
+
+static int take_landed(struct homing *homing, const struct landing_file *file)
 {
-    enum decision decision = decide(homing, row, entry);
+    struct homing_result *result = file->user;
+    const Wl__FileEntry *entry = result->manifest->files[file->index];
     struct stat status;
-    bool equal = false;
+    char why[LIMIT_PATH_BYTES + 32];
+    int r = file->result;
+
+    result->n_landing--;
+    if (r == MANIFEST_E_PATH) {
+        snprintf(why, sizeof(why), "%s: a folder is in its way", entry->path);
+        in_the_way(homing, result, why);
+        return 0;
+    }
+    homing->westlight->why[0] = '\0';
+    if (r == 0 && fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        r = -errno;
+    if (r == 0)
+        r = note(homing, result->row, entry, &status);
+    if (r != 0) {
+        result->failed = true;
+        return file_failed(homing, entry, r, NULL);
+    }
+    result->written[file->index] = true;
+    result->n_written++;
+    homing->files_done++;
+    return report(homing, result->row, entry, false, homing->fetch->on_file);
+}
+
+/* All that have landed, and those that follow them until there is room; or all. What is on its way
+ * comes down whatever happens, and what is down is noted; the first fault counts. */
+static int take_all_landed(struct homing *homing, bool all)
+{
+    char why[sizeof(homing->westlight->why)];
+    struct landing_file file;
     int r = 0;
 
+    while (landing_take(&homing->landing, all || landing_full(&homing->landing), &file)) {
+        int failed = take_landed(homing, &file);
+
+        if (failed != 0 && r == 0) {
+            r = failed;
+            memcpy(why, homing->westlight->why, sizeof(why));
+        }
+    }
+    if (r != 0)
+        memcpy(homing->westlight->why, why, sizeof(why));
+    return r;
+}
+
+static int write_file(struct homing *homing, struct homing_result *result, size_t i)
+{
+    const Wl__FileEntry *entry = result->manifest->files[i];
+    struct landing_file file = {.path = entry->path, .user = result, .index = i};
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+
+    int r = take_all_landed(homing, false);
+    if (r != 0)
+        return r;
+    homing->westlight->why[0] = '\0';
+    r = manifest_make_file(homing->fd, entry, reader_fetch, &homing->reader, &file.made, &why);
+    if (r == MANIFEST_E_PATH && !homing->westlight->why[0]) {
+        in_the_way(homing, result, why.size ? (const char *)why.data : entry->path);
+        return 0;
+    }
+    if (r != 0)
+        return file_failed(homing, entry, r, &why);
+    landing_add(&homing->landing, &file);
+    result->n_landing++;
+    return 0;
+}
+
+static int home_file(struct homing *homing, struct homing_result *result, size_t i)
+{
+    const Wl__FileEntry *entry = result->manifest->files[i];
+    struct stat status;
+    bool equal = false;
+
+    int r = landing_has(&homing->landing, entry->path) ? take_all_landed(homing, true) : 0;
+    if (r != 0)
+        return r;
+    enum decision decision = decide(homing, result->row, entry);
+    if (decision == DECIDE_WRITE)
+        return write_file(homing, result, i);
     if (decision == DECIDE_COMPARE || decision == DECIDE_TWICE) {
         homing->westlight->why[0] = '\0';
         /* Whoever wrote it may not have synced it; before the receipt, which is believed. */
@@ -305,53 +370,71 @@ static int home_file(struct homing *homing, const Wl__ResultRow *row, const Wl__
         /* Equal content of no receipt becomes ours: the next fetch need not compare again. */
         if (equal && decision == DECIDE_COMPARE &&
             fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) == 0)
-            r = note(homing, row, entry, &status);
-        if (equal)
-            decision = DECIDE_SKIP;
+            r = note(homing, result->row, entry, &status);
+        if (r != 0)
+            return r;
     }
-    if (decision == DECIDE_WRITE) {
-        r = write_file(homing, row, entry, ret_written);
-        if (r == 0 && !*ret_written)
-            return 0;
-    } else if (decision != DECIDE_SKIP) {
-        conflict(homing, row, entry, decision);
+    if (decision != DECIDE_SKIP && !equal) {
+        result->conflicts++;
+        conflict(homing, result->row, entry, decision);
         return 0;
     }
-    if (r != 0)
-        return r;
     homing->files_done++;
-    return report(homing, row, entry, decision == DECIDE_SKIP, homing->fetch->on_file);
+    return report(homing, result->row, entry, true, homing->fetch->on_file);
+}
+
+/* ---- results ---- */
+
+static bool acknowledges(const struct homing *homing, const struct homing_result *result)
+{
+    return homing->delivers && result->conflicts == 0;
+}
+
+static int sync_parents(struct homing *homing, const char *path, char last[LIMIT_PATH_BYTES])
+{
+    char parent[LIMIT_PATH_BYTES], *slash;
+
+    snprintf(parent, sizeof(parent), "%s", path);
+    slash = strrchr(parent, '/');
+    if (!slash)
+        return 0;
+    *slash = '\0';
+    if (strcmp(parent, last) == 0)
+        return 0;
+    snprintf(last, LIMIT_PATH_BYTES, "%s", parent);
+    for (;;) {
+        _cleanup_(closep) int fd = openat(homing->fd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 || fsync(fd) < 0)
+            return -errno;
+        slash = strrchr(parent, '/');
+        if (!slash)
+            return 0;
+        *slash = '\0';
+    }
 }
 
 /* The names of what was written are durable as well: every folder on the way is synced. Files come
- * in path order, so that a folder repeats among neighbours and is then synced once. */
-static int sync_folders(struct homing *homing, const Wl__Manifest *manifest, const bool *written)
+ * in path order, so that a folder repeats among neighbours and is then synced once. Of what is
+ * acknowledged also those of files that a fetch wrote which was killed before it synced. */
+static int sync_folders(struct homing *homing, const struct homing_result *results, size_t n)
 {
-    char last[LIMIT_PATH_BYTES] = "", parent[LIMIT_PATH_BYTES];
+    char last[LIMIT_PATH_BYTES] = "";
+    bool any = false;
 
-    for (size_t i = 0; i < manifest->n_files; i++) {
-        if (!written[i])
-            continue;
-        snprintf(parent, sizeof(parent), "%s", manifest->files[i]->path);
-        char *slash = strrchr(parent, '/');
-        if (!slash)
-            continue;
-        *slash = '\0';
-        if (strcmp(parent, last) == 0)
-            continue;
-        snprintf(last, sizeof(last), "%s", parent);
-        for (;;) {
-            _cleanup_(closep) int fd =
-                openat(homing->fd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-            if (fd < 0 || fsync(fd) < 0)
-                return -errno;
-            slash = strrchr(parent, '/');
-            if (!slash)
-                break;
-            *slash = '\0';
+    for (size_t i = 0; i < n; i++) {
+        const struct homing_result *result = &results[i];
+
+        for (size_t k = 0; !result->damaged && k < result->manifest->n_files; k++) {
+            if (!result->written[k] && !acknowledges(homing, result))
+                continue;
+            any = true;
+            int r = sync_parents(homing, result->manifest->files[k]->path, last);
+            if (r < 0)
+                return r;
         }
+        any |= !result->damaged && acknowledges(homing, result);
     }
-    return fsync(homing->fd) < 0 ? -errno : 0;
+    return any && fsync(homing->fd) < 0 ? -errno : 0;
 }
 
 static int add_delivered(struct homing *homing, const Wl__ResultRow *row)
@@ -372,36 +455,61 @@ static int add_delivered(struct homing *homing, const Wl__ResultRow *row)
     return 0;
 }
 
-static int home_result(struct homing *homing, struct homing_result *result)
+static int begin_result(struct homing *homing, struct homing_result *result)
 {
-    _cleanup_(freep) bool *written = calloc(result->manifest->n_files + 1, sizeof(*written));
-    uint64_t conflicts = homing->conflicts;
-    bool any = false;
-    int r = written ? 0 : -ENOMEM;
+    int r = 0;
 
-    for (size_t i = 0; r == 0 && i < result->manifest->n_files; i++) {
-        r = home_file(homing, result->row, result->manifest->files[i], &written[i]);
-        any |= written[i];
-    }
-    if (r != 0)
-        return r;
+    result->written = calloc(result->manifest->n_files + 1, sizeof(*result->written));
+    if (!result->written)
+        return -ENOMEM;
+    for (size_t i = 0; r == 0 && i < result->manifest->n_files; i++)
+        r = home_file(homing, result, i);
+    if (r == 0)
+        result->begun = true;
+    else
+        result->failed = true;
+    return r;
+}
+
+static int end_result(struct homing *homing, const struct homing_result *result)
+{
+    int r = 0;
+
+    if (result->damaged)
+        return 0;
+    homing->results_done++;
+    homing->fetch->after = result->row->sequence;
+    homing->progress_ns = clock_monotonic_ns();
+    if (result->conflicts > 0)
+        return 0; /* not all of it is home */
+    if (acknowledges(homing, result))
+        r = add_delivered(homing, result->row);
+    return r != 0 ? r
+                  : report(homing, result->row, NULL, result->n_written == 0,
+                           homing->fetch->on_result);
+}
+
+/* Those that are down from *first on, in order, with one sync of their folders. */
+static int end_results(struct homing *homing, const struct homing_result *results, size_t n,
+                       size_t *first)
+{
+    size_t end = *first;
+    int r = 0;
+
+    while (end < n && (results[end].damaged ||
+                       (results[end].begun && !results[end].failed && results[end].n_landing == 0)))
+        end++;
+    if (end == *first)
+        return 0;
     crash_point("home.noted");
-    bool acknowledged = homing->delivers && homing->conflicts == conflicts;
-    if (acknowledged) /* also what was written by a fetch that was killed before it synced */
-        memset(written, true, result->manifest->n_files);
-    r = any || acknowledged ? sync_folders(homing, result->manifest, written) : 0;
+    r = sync_folders(homing, results + *first, end - *first);
     crash_point("home.durable");
     if (r < 0)
         return connection_fail(homing->westlight, r, "%s: %s: check the disk, and fetch again",
                                homing->folder, strerror(-r));
-    homing->results_done++;
-    homing->fetch->after = result->row->sequence;
-    homing->progress_ns = clock_monotonic_ns();
-    if (homing->conflicts > conflicts)
-        return 0; /* not all of it is home */
-    if (acknowledged)
-        r = add_delivered(homing, result->row);
-    return r != 0 ? r : report(homing, result->row, NULL, !any, homing->fetch->on_result);
+    for (; r == 0 && *first < end; ++*first)
+        r = end_result(homing, &results[*first]);
+    return r;
 }
 
 bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r)
@@ -421,6 +529,40 @@ bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r)
     return true;
 }
 
+/* Results are ended together where they come fast, and each soon where they do not. */
+static int write_results(struct homing *homing, struct homing_result *results, size_t n)
+{
+    char why[sizeof(homing->westlight->why)];
+    int64_t ended_ns = clock_monotonic_ns();
+    size_t first = 0;
+    int r = 0, landed;
+
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        r = begin_result(homing, &results[i]);
+        if (r != 0 && homing_damaged(homing, results[i].row, r)) {
+            results[i].damaged = true;
+            r = 0;
+        }
+        if (r != 0 || clock_monotonic_ns() - ended_ns < END_NS)
+            continue;
+        r = take_all_landed(homing, false);
+        if (r == 0)
+            r = end_results(homing, results, n, &first);
+        ended_ns = clock_monotonic_ns();
+    }
+    memcpy(why, homing->westlight->why, sizeof(why));
+    landed = take_all_landed(homing, true);
+    if (r == 0) {
+        r = landed;
+        memcpy(why, homing->westlight->why, sizeof(why));
+    }
+    if (r == 0)
+        return end_results(homing, results, n, &first);
+    (void)end_results(homing, results, n, &first); /* those that are home count */
+    memcpy(homing->westlight->why, why, sizeof(why));
+    return r;
+}
+
 int homing_write(struct homing *homing, struct homing_result *results, size_t n)
 {
     reader_forget(&homing->reader);
@@ -437,10 +579,8 @@ int homing_write(struct homing *homing, struct homing_result *results, size_t n)
             if (r != 0)
                 return r;
         }
-    for (size_t i = 0; i < n; i++) {
-        int r = home_result(homing, &results[i]);
-        if (r != 0 && !homing_damaged(homing, results[i].row, r))
-            return r;
-    }
-    return 0;
+    int r = write_results(homing, results, n);
+    for (size_t i = 0; i < n; i++)
+        free(TAKE_PTR(results[i].written));
+    return r;
 }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <client/look.h>
+#include <client/landing.h>
 #include <client/reader.h>
 #include <client/receipts.h>
 
@@ -26,6 +27,7 @@ struct homing {
     struct receipts receipts;
     struct blocks blocks;
     struct reader reader;
+    struct landing landing;
     uint64_t files_done, results_done, results_known;
     bool delivers; /* what is home is acknowledged */
     Wl__DeliveredRun *runs; /* home, and not acknowledged yet: each of one result */
@@ -41,6 +43,14 @@ struct homing {
 struct homing_result {
     const Wl__ResultRow *row;
     Wl__Manifest *manifest;
+
+    /* homing_write's: */
+    bool *written;    /* [file] */
+    size_t n_landing; /* files of it that are not durable yet */
+    uint64_t n_written, conflicts;
+    bool begun;   /* all files are looked at */
+    bool damaged; /* it does not count, and stops nothing */
+    bool failed;
 };
 
 /* Names the sub-folder of every declared output: none where only one folder is declared. */

@@ -33,4 +33,4 @@ struct reader {
 void reader_deinit(struct reader *reader);
 void reader_forget(struct reader *reader); /* what was expected, and what is held */
 int reader_expect(struct reader *reader, const Wl__FileEntry *entry);
-int reader_fetch(void *user, const struct block_key *key, struct bytes *out);
+int reader_fetch(void *user, const struct block_key *key, const struct bytes **ret_block);

@@ -233,7 +233,8 @@ int manifest_seal(struct sealer *sealer, const uint8_t secret[32], const void *d
 int manifest_load(const struct block_key *keys, size_t n, manifest_fetch *fetch, void *user,
                   Wl__Manifest **ret_manifest, struct bytes *why)
 {
-    _cleanup_(bytes_deinit) struct bytes whole = {0}, block = {0};
+    _cleanup_(bytes_deinit) struct bytes whole = {0};
+    const struct bytes *block = NULL;
 
     if (n > LIMIT_MANIFEST_BLOCKS)
         return manifest_say(why, MANIFEST_E_LIMIT, "manifest: %zu blocks, at most %d", n,
@@ -241,10 +242,10 @@ int manifest_load(const struct block_key *keys, size_t n, manifest_fetch *fetch,
 
     for (size_t i = 0; i < n; i++) {
         int r = fetch(user, &keys[i], &block);
-        if (r == 0 && block.size > LIMIT_BLOCK_BYTES)
+        if (r == 0 && block->size > LIMIT_BLOCK_BYTES)
             r = MANIFEST_E_LIMIT;
         if (r == 0)
-            r = bytes_append(&whole, block.data, block.size);
+            r = bytes_append(&whole, block->data, block->size);
         if (r)
             return r;
     }

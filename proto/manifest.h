@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include <limits.h>
 #include <proto/seal.h>
 #include <proto/westlight.pb-c.h>
 
@@ -57,8 +58,8 @@ int manifest_pack(struct sealer *sealer, const uint8_t secret[32], const char *c
 int manifest_seal(struct sealer *sealer, const uint8_t secret[32], const void *data, size_t size,
                   manifest_emit *emit, void *user, struct block_key **ret_keys, size_t *ret_n);
 
-/* Gets one block, opened, into `out`. */
-typedef int manifest_fetch(void *user, const struct block_key *key, struct bytes *out);
+/* Gets one block, opened; *ret_block is the fetcher's, and good until it is called again. */
+typedef int manifest_fetch(void *user, const struct block_key *key, const struct bytes **ret_block);
 /* The inverse of manifest_seal; the result is unpacked and every limit and path checked. */
 int manifest_load(const struct block_key *keys, size_t n, manifest_fetch *fetch, void *user,
                   Wl__Manifest **ret_manifest, struct bytes *why);
@@ -69,10 +70,23 @@ int manifest_blocks(const Wl__Manifest *manifest, struct block_key **ret_keys, s
 
 /* Whether a path may be written below a folder: relative, no "..", no empty part, within limits. */
 bool manifest_path_ok(const char *path);
+/* A file that has its content, and no name yet. */
+struct manifest_made {
+    int folder, fd; /* fd < 0: a link */
+    bool nameless;
+    char name[NAME_MAX + 1], spare[32];
+    const char *link; /* the entry's */
+};
 /* Creates the file of one entry below `folder` (an open directory): without a name until it is whole
- * where the file system can, else under a temporary one; `sync` syncs it before it gets its own. An
- * existing file is replaced; a folder in its way, or a link
- * among its parents, is MANIFEST_E_PATH. */
+ * where the file system can, else under a temporary one. A folder in its way, or a link among its
+ * parents, is MANIFEST_E_PATH. */
+int manifest_make_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
+                       struct manifest_made *ret_made, struct bytes *why);
+/* Gives it its own name, in any thread; an existing file is replaced. `sync` syncs it before. Ends
+ * it, whatever comes of that: -errno, MANIFEST_E_PATH. */
+int manifest_name_file(struct manifest_made *made, bool sync);
+void manifest_drop_file(struct manifest_made *made); /* as if it had never been */
+/* Both. */
 int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
                         bool sync, struct bytes *why);
 /* Whether the file that lies below `folder` is a regular file (or a link) with what the entry holds;

@@ -72,7 +72,8 @@ int manifest_link_read(int folder, const char *name, const char *root, const cha
     if (size < 0)
         return manifest_say(why, -errno, "%s/%s: %s", root, path, strerror(errno));
     if ((size_t)size >= sizeof(target))
-        return manifest_say(why, MANIFEST_E_LIMIT, "%s/%s: the link's target is too long", root, path);
+        return manifest_say(why, MANIFEST_E_LIMIT, "%s/%s: the link's target is too long", root,
+                            path);
 
     target[size] = 0;
     const char *rest = target;
@@ -82,7 +83,8 @@ int manifest_link_read(int folder, const char *name, const char *root, const cha
             used += 3;
     }
     if (used + strlen(rest) >= LIMIT_PATH_BYTES)
-        return manifest_say(why, MANIFEST_E_LIMIT, "%s/%s: the link's target is too long", root, path);
+        return manifest_say(why, MANIFEST_E_LIMIT, "%s/%s: the link's target is too long", root,
+                            path);
     for (size_t i = 0; i < used; i += 3)
         memcpy(text + i, "../", 3);
     memcpy(text + used, rest, strlen(rest) + 1);
@@ -300,7 +302,7 @@ int manifest_walk(const char *folder, const struct manifest_walk *rules, char **
 static int file_fill(int fd, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
                      struct bytes *why)
 {
-    _cleanup_(bytes_deinit) struct bytes block = {0};
+    const struct bytes *block = NULL;
     const Wl__BlockKey *held = NULL; /* what `block` is */
 
     for (size_t i = 0; i < entry->n_parts; i++) {
@@ -315,18 +317,18 @@ static int file_fill(int fd, const Wl__FileEntry *entry, manifest_fetch *fetch, 
         if (r)
             return r;
         held = part->block;
-        if (part->offset > block.size || part->length > block.size - part->offset)
+        if (part->offset > block->size || part->length > block->size - part->offset)
             return manifest_say(why, MANIFEST_E_FORM, "%s: part %zu is not inside its block",
                                 entry->path, i);
-        r = fd_write_all(fd, block.data + part->offset, part->length);
+        r = fd_write_all(fd, block->data + part->offset, part->length);
         if (r < 0)
             return manifest_say(why, r, "%s: %s", entry->path, strerror(-r));
     }
     return 0;
 }
 
-/* The name for the moment of replacing, the same each time: what a killed program left is taken away
- * by whoever writes the file again. */
+/* The name for the moment of replacing, the same each time: what a killed program left is taken
+ * away by whoever writes the file again. */
 static void spare_name(const char *name, char ret_spare[32])
 {
     struct block_id hash;
@@ -360,62 +362,91 @@ static int open_temporary(int folder, uint32_t mode, char spare[32])
     return fd < 0 ? -errno : fd;
 }
 
-static int file_make(int folder, const char *name, const Wl__FileEntry *entry,
-                     manifest_fetch *fetch, void *user, bool sync, struct bytes *why)
+static int file_make(const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
+                     struct manifest_made *made, struct bytes *why)
 {
-    char spare[32];
-
-    spare_name(name, spare);
+    spare_name(made->name, made->spare);
     if (*entry->link) {
-        int r = link_make(folder, spare, name, entry->link);
-        return r < 0 ? manifest_say(why, r, "%s: %s", entry->path, strerror(-r)) : 0;
+        made->link = entry->link;
+        return 0;
     }
     /* The mode goes through the umask, as with any program a person runs. */
-    _cleanup_(closep) int fd = nameless_open(folder, entry->mode & 0777);
-    bool nameless = fd >= 0;
-    if (!nameless)
-        fd = open_temporary(folder, entry->mode & 0777, spare);
-    if (fd < 0)
-        return manifest_say(why, fd, "%s: %s", entry->path, strerror(-fd));
-
-    crash_point("home.created");
-    int r = file_fill(fd, entry, fetch, user, why);
-    crash_point("home.written");
-    if (r == 0 && sync && fsync(fd) < 0)
-        r = manifest_say(why, -errno, "%s: %s", entry->path, strerror(errno));
-    crash_point("home.synced");
-    if (r == 0) {
-        r = nameless ? nameless_name(fd, folder, spare, name, true)
-                     : (renameat(folder, spare, folder, name) < 0 ? -errno : 0);
-        if (r < 0)
-            manifest_say(why, r, "%s: %s", entry->path, strerror(-r));
+    made->fd = nameless_open(made->folder, entry->mode & 0777);
+    made->nameless = made->fd >= 0;
+    if (!made->nameless) {
+        int fd = open_temporary(made->folder, entry->mode & 0777, made->spare);
+        if (fd < 0)
+            return manifest_say(why, fd, "%s: %s", entry->path, strerror(-fd));
+        made->fd = fd;
     }
-    crash_point("home.named");
-    if (r && !nameless)
-        unlinkat(folder, spare, 0);
+    crash_point("home.created");
+    int r = file_fill(made->fd, entry, fetch, user, why);
+    crash_point("home.written");
     return r;
 }
 
-int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
-                        bool sync, struct bytes *why)
+void manifest_drop_file(struct manifest_made *made)
 {
-    _cleanup_(closep) int parent = -1;
+    if (made->fd >= 0 && !made->nameless)
+        unlinkat(made->folder, made->spare, 0);
+    closep(&made->fd);
+    closep(&made->folder);
+}
+
+int manifest_make_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
+                       struct manifest_made *ret_made, struct bytes *why)
+{
+    struct manifest_made made = {.fd = -1};
     const char *name;
     struct stat st;
 
     int r = manifest_entry_check(entry, why);
     if (r)
         return r;
-    r = manifest_open_parent(folder, entry->path, true, &parent, &name);
+    r = manifest_open_parent(folder, entry->path, true, &made.folder, &name);
     if (r == MANIFEST_E_PATH)
         return manifest_say(why, r, "%s: one of its parents is a link or a file", entry->path);
     if (r < 0)
         return manifest_say(why, r, "%s: %s", entry->path, strerror(-r));
-    if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
-        return manifest_say(why, MANIFEST_E_PATH, "%s: a folder is in its way", entry->path);
+    memcpy(made.name, name, strlen(name) + 1); /* manifest_path_ok */
+    if (fstatat(made.folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+        r = manifest_say(why, MANIFEST_E_PATH, "%s: a folder is in its way", entry->path);
+    if (r == 0)
+        r = file_make(entry, fetch, user, &made, why);
+    if (r)
+        manifest_drop_file(&made);
+    else
+        *ret_made = made;
+    return r;
+}
 
-    r = file_make(parent, name, entry, fetch, user, sync, why);
+int manifest_name_file(struct manifest_made *made, bool sync)
+{
+    int r = made->fd >= 0 && sync && fsync(made->fd) < 0 ? -errno : 0;
+
+    crash_point("home.synced");
+    if (r == 0 && made->fd < 0)
+        r = link_make(made->folder, made->spare, made->name, made->link);
+    else if (r == 0 && made->nameless)
+        r = nameless_name(made->fd, made->folder, made->spare, made->name, true);
+    else if (r == 0)
+        r = renameat(made->folder, made->spare, made->folder, made->name) < 0 ? -errno : 0;
+    crash_point("home.named");
+    if (r == 0)
+        made->nameless = true; /* there is nothing to take away */
+    manifest_drop_file(made);
     return r == -EISDIR ? MANIFEST_E_PATH : r;
+}
+
+int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
+                        bool sync, struct bytes *why)
+{
+    struct manifest_made made;
+    int r = manifest_make_file(folder, entry, fetch, user, &made, why);
+
+    if (r == 0 && (r = manifest_name_file(&made, sync)) < 0)
+        manifest_say(why, r, "%s: %s", entry->path, strerror(-r));
+    return r;
 }
 
 /* ---- compare ---- */
@@ -447,7 +478,8 @@ static int same_part(int fd, const Wl__Part *part, const struct bytes *block, st
 int manifest_same_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
                        bool sync, bool *ret_same)
 {
-    _cleanup_(bytes_deinit) struct bytes block = {0}, there = {0};
+    _cleanup_(bytes_deinit) struct bytes there = {0};
+    const struct bytes *block = NULL;
     struct stat status;
     bool same = true;
 
@@ -460,10 +492,10 @@ int manifest_same_file(int folder, const Wl__FileEntry *entry, manifest_fetch *f
         same = false;
     for (size_t i = 0; same && i < entry->n_parts; i++) {
         struct block_key key;
-        int r = wire_block_key(entry->parts[i]->block, &key) != 0 ? -EPROTO
-                                                                  : fetch(user, &key, &block);
+        int r =
+            wire_block_key(entry->parts[i]->block, &key) != 0 ? -EPROTO : fetch(user, &key, &block);
         if (r == 0)
-            r = same_part(fd, entry->parts[i], &block, &there, &same);
+            r = same_part(fd, entry->parts[i], block, &there, &same);
         if (r != 0)
             return r;
     }

@@ -211,7 +211,11 @@ static int open_one(struct staging *staging, const Wl__BlockRef *ref, const stru
     if (ref->inline_sealed.len > 0)
         return open_block(staging->config->sealer, key, ref->inline_sealed.data,
                           ref->inline_sealed.len, out);
-    return supply_open(staging->config->supply, key, out);
+    const struct bytes *block;
+    int r = supply_open(staging->config->supply, key, &block);
+
+    out->size = 0;
+    return r == 0 ? bytes_append(out, block->data, block->size) : r;
 }
 
 /* Blocks that came inline, or else from the vault, one after another into `out`. */

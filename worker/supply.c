@@ -246,15 +246,15 @@ static int open_again(struct supply *supply, const struct block_key *key, struct
     return r == 0 ? cache_get(supply->config.cache, &key->id, sealed) : r;
 }
 
-int supply_open(void *user, const struct block_key *key, struct bytes *out)
+int supply_open(void *user, const struct block_key *key, const struct bytes **ret_block)
 {
     struct supply *supply = user;
     _cleanup_(bytes_deinit) struct bytes sealed = {0};
     int r;
 
     if (supply->last.data && by_id(&supply->last_id, &key->id) == 0) {
-        out->size = 0;
-        return bytes_append(out, supply->last.data, supply->last.size);
+        *ret_block = &supply->last;
+        return 0;
     }
     r = cache_get(supply->config.cache, &key->id, &sealed);
     if (r == CACHE_E_ABSENT)
@@ -271,8 +271,8 @@ int supply_open(void *user, const struct block_key *key, struct bytes *out)
         return r;
     }
     supply->last_id = key->id;
-    out->size = 0;
-    return bytes_append(out, supply->last.data, supply->last.size);
+    *ret_block = &supply->last;
+    return 0;
 }
 
 /* ---- out ---- */

@@ -38,7 +38,7 @@ void supply_rest(struct supply *supply);
 int supply_stage(struct supply *supply, const struct block_key *keys, size_t n_keys);
 void supply_unpin(struct supply *supply);
 /* A manifest_fetch: one block opened, from the cache, fetched again where that lost it. */
-int supply_open(void *supply, const struct block_key *key, struct bytes *out);
+int supply_open(void *supply, const struct block_key *key, const struct bytes **ret_block);
 /* Puts those of the blocks that the vault lacks. */
 int supply_put(struct supply *supply, const struct block_id *ids, size_t n_ids, bool plain,
                transfer_source *source, void *user);

@@ -1,13 +1,15 @@
 """What a studio's project costs on the way: files put and got, at 0 ms and at a distance, and what of a
 project that was sent before is sent again. Real programs and keys; prints one JSON object.
 
-  meson test -C build --benchmark, or by hand:
-  project.py [--files N] [--delay MS] [--mib N] [--only small,again,edits,sparse]
+  project.py [--files N] [--delay MS] [--mib N] [--only small,again,edits]
 
 put      westlight submit: files read, sealed, sent, durable, accepted
 stage    from there until a worker has them on its disk and its task begins
 collect  the task's output, as many files, sealed, sent, durable, committed
 get      westlight fetch: until every file is on the studio's disk, verified and synced
+
+All of it lies in a folder of TMPDIR. (An ext4 without a journal is slow to make files for minutes after
+many were removed, which a task's folder is; one with a journal is not.)
 """
 import argparse
 import json
@@ -59,7 +61,7 @@ def small(options, delay_ms):
         site.ann.wait_counts(said["id"], done=1, seconds=300)
         done = time.time()
         started = float(open(began, encoding="ascii").read())
-        got = site.ann.ask("fetch", said["id"], code=0, cwd=farm.folder, seconds=600)
+        got = site.ann.ask("fetch", said["id"], "-o", farm.path("home"), code=0, cwd=farm.folder, seconds=600)
         return {"files": options.files, "put_s": put, "stage_s": started - accepted, "collect_s": done - started, "get_s": got.seconds}
 
 

@@ -29,6 +29,7 @@ struct fixture {
     bool follow; /* links out of the root */
     unsigned left_out;
     size_t seen; /* files in `out` while one was filled */
+    struct bytes opened;
 };
 
 static int setup(void **state)
@@ -51,6 +52,7 @@ static int teardown(void **state)
 
     for (size_t i = 0; i < f->n_blocks; i++)
         bytes_deinit(&f->blocks[i].sealed);
+    bytes_deinit(&f->opened);
     sealer_free(f->sealer);
     close(f->out_fd);
     folder_remove(f->root);
@@ -69,15 +71,16 @@ static int emit(void *user, const struct block_key *key, const void *sealed, siz
     return bytes_append(&f->blocks[f->n_blocks++].sealed, sealed, size);
 }
 
-static int fetch(void *user, const struct block_key *key, struct bytes *out)
+static int fetch(void *user, const struct block_key *key, const struct bytes **ret_block)
 {
     struct fixture *f = user;
 
     f->fetches++;
+    *ret_block = &f->opened;
     for (size_t i = 0; i < f->n_blocks; i++)
         if (memcmp(&f->blocks[i].key.id, &key->id, 32) == 0)
             return open_block(f->sealer, key, f->blocks[i].sealed.data, f->blocks[i].sealed.size,
-                              out);
+                              &f->opened);
     return -ENOENT;
 }
 
@@ -559,7 +562,7 @@ static void patterns_hold_the_frame_number(void **state)
 }
 
 /* What another would see in the folder while a file is being filled. */
-static int fetch_and_look(void *user, const struct block_key *key, struct bytes *out)
+static int fetch_and_look(void *user, const struct block_key *key, const struct bytes **ret_block)
 {
     struct fixture *f = user;
     char **paths = NULL;
@@ -572,7 +575,7 @@ static int fetch_and_look(void *user, const struct block_key *key, struct bytes 
     }
     free(paths);
     f->seen = n;
-    return fetch(user, key, out);
+    return fetch(user, key, ret_block);
 }
 
 static void a_file_has_no_name_until_it_is_whole(void **state)
