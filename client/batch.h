@@ -1,6 +1,6 @@
-/* batch.h - sealed blocks on their way to the vault: they gather until there is a window of them;
- * then the vault is asked which it lacks, and those are put. It keeps them for a grace only, unless
- * it is asked for them again: so that is done all the while.
+/* batch.h - sealed blocks on their way to the vault, while others are read and sealed: the vault is
+ * asked which it lacks, and those are put. It keeps them for a grace only, unless it is asked for
+ * them again: so that is done all the while.
  *
  * Shape:   BATCH_BYTES in memory at most; the ids of all blocks since batch_begin.
  * Owns:    its memory and the bulk link; batch_deinit.
@@ -9,10 +9,12 @@
  */
 #pragma once
 
+#include <pthread.h>
 #include <client/announce.h>
 #include <client/blocks.h>
+#include <proto/base/list.h>
 
-#define BATCH_BYTES (32 * 1024 * 1024) /* one transfer window */
+#define BATCH_BYTES (64 * 1024 * 1024) /* a transfer window, and as much that is made meanwhile */
 /* Above the files themselves: headers and tags, manifests, refs, a batch that is put twice. */
 #define BATCH_SPARE_BYTES (64ULL * 1024 * 1024)
 
@@ -25,26 +27,31 @@ struct batch {
     struct announce announce;
     struct blocks blocks;
 
-    struct block_id *ids; /* all that the job refers to */
+    struct block_id *ids; /* all that the job refers to and that are there */
     size_t n_ids, ids_capacity;
-    struct bytes sealed; /* those that were not flushed */
-    struct batch_block *waiting;
-    size_t n_waiting, waiting_capacity;
-    size_t *missing; /* of those, which to put */
     int64_t renewed_ns;
+    uint64_t there_bytes; /* of files */
+    int failed;
 
-    /* Bytes of files, as count.bytes_done has them: flushed, waiting; of these there, being put. */
-    uint64_t flushed_bytes, waiting_bytes, there_bytes, put_bytes;
-    uint64_t put_sealed_bytes, put_from; /* what is being put; blocks_stored at its beginning */
+    pthread_mutex_t lock; /* of these */
+    pthread_cond_t room;
+    struct list held, *next; /* blocks that are not there yet; which to offer next */
+    size_t held_bytes;
+    bool making, broken; /* more may come; nothing that comes is wanted */
+    int wake_fd;         /* something came */
 };
 
-void batch_init(struct batch *batch, struct westlight *westlight, const char *name);
+int batch_init(struct batch *batch, struct westlight *westlight, const char *name);
 void batch_deinit(struct batch *batch);
 /* From the first block again. */
 void batch_begin(struct batch *batch, const struct westlight_submission *submission);
 /* All files are counted: how large a pass to ask for. */
 void batch_measured(struct batch *batch);
-/* A seal_sink (manifest.h): `user` is the batch. */
+/* Calls `make` in a thread of its own, which hands blocks to batch_block, and brings them to the vault
+ * meanwhile. 0: all that it made is there; *ret_made is what it returned. */
+int batch_make(struct batch *batch, int (*make)(void *user), void *user, int *ret_made);
+/* A manifest_emit: `user` is the batch. Within `make` it waits for room, and is -ECANCELED where the
+ * link has failed. Outside, before batch_flush, it takes what fits. */
 int batch_block(void *user, const struct block_key *key, const void *sealed, size_t size);
 int batch_flush(struct batch *batch);
 void batch_tell(struct batch *batch);

@@ -150,6 +150,11 @@ int blocks_put(struct blocks *blocks, size_t n, bool plain, transfer_source *sou
     return WITH_LINK(blocks, transfer_put(blocks->transfer, n, plain, source, user));
 }
 
+int blocks_offer(struct blocks *blocks, const struct transfer_offer *how)
+{
+    return WITH_LINK(blocks, transfer_offer(blocks->transfer, how));
+}
+
 int blocks_get(struct blocks *blocks, const struct transfer_want *wants, size_t n,
                transfer_sink *sink, void *user)
 {

@@ -25,6 +25,7 @@ struct blocks {
 void blocks_deinit(struct blocks *blocks);
 int blocks_have(struct blocks *blocks, const struct block_id *ids, size_t n_ids, bool *ret_missing);
 int blocks_put(struct blocks *blocks, size_t n, bool plain, transfer_source *source, void *user);
+int blocks_offer(struct blocks *blocks, const struct transfer_offer *how); /* which has `begin` */
 int blocks_get(struct blocks *blocks, const struct transfer_want *wants, size_t n,
                transfer_sink *sink, void *user);
 /* One block that a message refers to, from the message itself or from the vault, opened. */

@@ -311,11 +311,11 @@ static int take_landed(struct homing *homing, const struct landing_file *file)
 static int take_all_landed(struct homing *homing, bool all)
 {
     char why[sizeof(homing->westlight->why)];
-    struct landing_file file;
+    const struct landing_file *file;
     int r = 0;
 
-    while (landing_take(&homing->landing, all || landing_full(&homing->landing), &file)) {
-        int failed = take_landed(homing, &file);
+    while ((file = landing_take(&homing->landing, all || landing_full(&homing->landing)))) {
+        int failed = take_landed(homing, file);
 
         if (failed != 0 && r == 0) {
             r = failed;

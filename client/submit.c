@@ -42,6 +42,8 @@ struct upload {
     struct packed_root *roots;
     Wl__Root **root_pointers;
     size_t n_roots;
+    size_t packing; /* which root, and why that failed */
+    struct bytes why;
     struct bytes refs[LIMIT_REFS_BLOCKS];
     struct block_id ref_names[LIMIT_REFS_BLOCKS];
     size_t n_refs;
@@ -95,13 +97,10 @@ static void roots_free(struct upload *upload)
     upload->n_roots = 0;
 }
 
-/* manifest.h answers with positive values of its own; a callback's are told apart by `why`. */
+/* manifest.h answers with positive values of its own. */
 static int pack_failed(struct upload *upload, int r, const char *folder, const struct bytes *why)
 {
     struct westlight *westlight = upload->westlight;
-
-    if (westlight->why[0])
-        return r; /* the vault's side failed, and has said why */
     const char *text = why->size ? (const char *)why->data
                        : r < 0   ? strerror(-r)
                                  : "it cannot be taken";
@@ -162,6 +161,8 @@ static int measure(struct upload *upload, const struct job_root *from, struct pa
     return 0;
 }
 
+/* ---- in a thread of its own (batch_make) ---- */
+
 static int pack_files(struct upload *upload, const struct job_root *from, struct packed_root *root,
                       struct bytes *ret_packed)
 {
@@ -172,18 +173,18 @@ static int pack_files(struct upload *upload, const struct job_root *from, struct
     for (size_t i = 0; i < root->n_files; i++)
         files[i] = (struct manifest_file){.path = root->files[i], .follow = true};
     for (int tries = 1;; tries++) {
-        _cleanup_(bytes_deinit) struct bytes why = {0};
         uint64_t bytes = 0;
-        ret_packed->size = 0;
+
+        bytes_deinit(ret_packed);
+        *ret_packed = (struct bytes){0};
         int r =
             manifest_pack(upload->westlight->sealer, upload->westlight->secret, &folder, 1, files,
-                          root->n_files, batch_block, &upload->batch, ret_packed, &bytes, &why);
-        if (r == MANIFEST_E_CHANGED && upload->westlight->why[0] == '\0' && tries < READ_AGAIN)
+                          root->n_files, batch_block, &upload->batch, ret_packed, &bytes,
+                          &upload->why);
+        if (r == MANIFEST_E_CHANGED && tries < READ_AGAIN)
             continue;
-        if (r != 0)
-            return pack_failed(upload, r, folder, &why);
         root->message.file_bytes = bytes;
-        return 0;
+        return r;
     }
 }
 
@@ -200,10 +201,6 @@ static int pack_root(struct upload *upload, const struct job_root *from, struct 
     r = manifest_seal(upload->westlight->sealer, secret, packed.data, packed.size, batch_block,
                       &upload->batch, &root->keys, &n);
     wipe(secret, sizeof(secret));
-    if (r == 0 && n > LIMIT_MANIFEST_BLOCKS)
-        return connection_fail(upload->westlight, WESTLIGHT_E_USAGE,
-                               "input %s: %zu files are too many for one folder: split it",
-                               from->folder, root->n_files);
     if (r != 0)
         return r;
     root->blocks = calloc(n, sizeof(*root->blocks));
@@ -219,6 +216,20 @@ static int pack_root(struct upload *upload, const struct job_root *from, struct 
     root->message.n_manifest = n;
     return 0;
 }
+
+static int pack_all(void *user)
+{
+    struct upload *upload = user;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < upload->n_roots; i++) {
+        upload->packing = i;
+        r = pack_root(upload, &upload->job->roots[i], &upload->roots[i]);
+    }
+    return r;
+}
+
+/* ---- and again in the caller's ---- */
 
 /* All is measured, and nothing was sent. */
 static int begun(struct upload *upload)
@@ -237,7 +248,7 @@ static int begun(struct upload *upload)
 static int pack_roots(struct upload *upload)
 {
     struct westlight_job *job = upload->job;
-    int r = 0;
+    int r = 0, packed;
 
     roots_free(upload);
     upload->roots = calloc(job->n_roots + 1, sizeof(*upload->roots));
@@ -259,9 +270,13 @@ static int pack_roots(struct upload *upload)
     batch_measured(&upload->batch);
     if (r == 0)
         r = begun(upload);
-    for (size_t i = 0; r == 0 && i < job->n_roots; i++)
-        r = pack_root(upload, &job->roots[i], &upload->roots[i]);
-    return r;
+    if (r != 0 || upload->n_roots == 0)
+        return r;
+    upload->why.size = 0;
+    r = batch_make(&upload->batch, pack_all, upload, &packed);
+    return r != 0 || packed == 0 ? r
+                                 : pack_failed(upload, packed, job->roots[upload->packing].folder,
+                                               &upload->why);
 }
 
 /* ---- the recipe, the refs, the message ---- */
@@ -397,6 +412,16 @@ static int submit_rounds(struct upload *upload, const uint8_t id[16], const uint
     }
 }
 
+static void upload_free(struct upload *upload)
+{
+    roots_free(upload);
+    refs_free(upload);
+    bytes_deinit(&upload->why);
+    batch_deinit(&upload->batch);
+    wipe(&upload->submission, sizeof(upload->submission));
+    free(upload);
+}
+
 static int upload_new(struct westlight *westlight, struct westlight_job *job,
                       struct upload **ret_upload)
 {
@@ -415,18 +440,12 @@ static int upload_new(struct westlight *westlight, struct westlight_job *job,
     if (!upload)
         return -ENOMEM;
     *upload = (struct upload){.westlight = westlight, .job = job};
-    batch_init(&upload->batch, westlight, job->recipe.job_name);
-    *ret_upload = upload;
-    return 0;
-}
-
-static void upload_free(struct upload *upload)
-{
-    roots_free(upload);
-    refs_free(upload);
-    batch_deinit(&upload->batch);
-    wipe(&upload->submission, sizeof(upload->submission));
-    free(upload);
+    int r = batch_init(&upload->batch, westlight, job->recipe.job_name);
+    if (r < 0)
+        upload_free(upload);
+    else
+        *ret_upload = upload;
+    return r;
 }
 
 /* The id and the key: those of the first try, or new ones. */

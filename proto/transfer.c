@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <proto/base/clock.h>
 #include <proto/limits.h>
@@ -151,9 +152,12 @@ static int send_open(struct transfer *transfer)
 
 static void forget_asked(struct call *call)
 {
-    for (size_t i = 0; i < call->n; i++)
+    for (size_t i = 0; !call->forget && i < call->n; i++)
         if (call->states[i] == ITEM_ASKED)
             call->states[i] = ITEM_UNASKED;
+    if (call->forget)
+        call->forget(call);
+    call->waiting = false;
     if (call->held) {
         zmq_msg_close(&call->held_header);
         zmq_msg_close(&call->held_data);
@@ -343,7 +347,7 @@ static int ask_all(struct call *call)
     struct transfer *transfer = call->transfer;
     int r = 0;
 
-    transfer->blocked = false;
+    transfer->blocked = call->waiting = false;
     if (transfer->phase == PHASE_CLOSED)
         return send_open(transfer);
     while (r == 0 && transfer->phase == PHASE_OPEN && (call->held || call_next(call) < call->n)) {
@@ -358,15 +362,22 @@ static int ask_all(struct call *call)
     return r == LINK_E_AGAIN ? 0 : r;
 }
 
-static int wait_a_little(struct transfer *transfer)
+static int wait_a_little(const struct call *call)
 {
+    const struct transfer *transfer = call->transfer;
     zmq_pollitem_t items[] = {
         {.socket = transfer->socket,
          .events = (short)(ZMQ_POLLIN | (transfer->blocked ? ZMQ_POLLOUT : 0))},
         {.socket = transfer->monitor, .events = ZMQ_POLLIN},
+        {.fd = call->wake_fd, .events = ZMQ_POLLIN},
     };
+    uint64_t count;
 
-    return zmq_poll(items, 2, POLL_MS) < 0 && errno != EINTR ? -errno : 0;
+    if (zmq_poll(items, call->wake_fd < 0 ? 2 : 3, POLL_MS) < 0 && errno != EINTR)
+        return -errno;
+    if (call->wake_fd >= 0 && read(call->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+        return -errno;
+    return 0;
 }
 
 /* Half way through its patience a silent connection is given up for a new one: the other end may
@@ -379,6 +390,8 @@ static int mind_the_time(struct call *call)
     if ((transfer->config.stop && atomic_load(transfer->config.stop)) ||
         (transfer->config.tick && !transfer->config.tick(transfer->config.user)))
         return transfer_say(transfer, -ECANCELED, "transfer", "stopped", "start it again");
+    if (call->waiting && transfer->phase == PHASE_OPEN)
+        transfer->heard_ns = transfer->fresh_ns = now_ns;
     if (transfer->refused_ns && now_ns - transfer->refused_ns > REFUSED_NS)
         return transfer_say(transfer, TRANSFER_E_REFUSED, transfer->endpoint,
                             "this key was turned away",
@@ -420,14 +433,14 @@ int call_run(struct call *call)
         if (r == 0 && call->n_done < call->n)
             r = mind_the_time(call);
         if (r == 0 && call->n_done < call->n)
-            r = wait_a_little(transfer);
+            r = wait_a_little(call);
     }
     return r;
 }
 
 int call_init(struct call *call, struct transfer *transfer, size_t n, void *user)
 {
-    *call = (struct call){.transfer = transfer, .n = n, .user = user};
+    *call = (struct call){.transfer = transfer, .n = n, .user = user, .wake_fd = -1};
     call->states = calloc(n + 1, sizeof(*call->states));
     call->item_bytes = calloc(n + 1, sizeof(*call->item_bytes));
     return call->states && call->item_bytes ? 0 : -ENOMEM;

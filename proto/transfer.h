@@ -60,6 +60,27 @@ typedef int transfer_source(void *user, size_t i, struct bytes *out, struct bloc
 /* Puts n blocks; 0 only when every one is durable. `plain` marks refs blocks. */
 int transfer_put(struct transfer *transfer, size_t n, bool plain, transfer_source *source, void *user);
 
+/* A stream of blocks: the vault is asked which it lacks, and those are put, all of it side by side.
+ * Returns 0 when every block is there. */
+struct transfer_block {
+    struct block_id id;
+    const void *sealed; /* NULL: it must be there, or it is TRANSFER_E_MISSING */
+    size_t size;
+    void *tag; /* the caller's */
+};
+enum { TRANSFER_LATER = 101, TRANSFER_NO_MORE = 102 };
+struct transfer_offer {
+    void (*begin)(void *user); /* may be NULL: `next` goes on with the oldest that is not done */
+    /* The next block, whose bytes stay until it is done; TRANSFER_LATER where wake_fd tells when;
+     * TRANSFER_NO_MORE. Never waits. */
+    int (*next)(void *user, struct transfer_block *ret_block);
+    void (*done)(void *user, const struct transfer_block *block, bool sent);
+    int wake_fd;   /* an eventfd, not blocking */
+    bool ask_only; /* nothing is put: "sent" is what would be */
+    void *user;
+};
+int transfer_offer(struct transfer *transfer, const struct transfer_offer *how);
+
 struct transfer_want {
     struct block_id id;
     uint32_t sealed_bytes;

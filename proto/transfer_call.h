@@ -40,6 +40,10 @@ struct call {
     uint32_t *item_bytes; /* in flight while asked */
     size_t n, n_done, next, in_flight_bytes;
     uint64_t asked_first;
+    void (*forget)(struct call *); /* NULL: the states say all; a connection broke */
+    int wake_fd;                   /* readable: there may be something to ask; -1: none */
+    bool waiting;                  /* nothing is asked, because there is nothing to ask yet */
+    void *own;                     /* of the kind of call */
     struct bytes asked; /* size_t: the item of request asked_first + index */
     /* have */
     const struct block_id *ids;
