@@ -13,12 +13,12 @@ static void land(void *item)
 
 bool landing_full(const struct landing *landing)
 {
-    return pool_size(&landing->pool) == LANDING_FILES;
+    return crew_size(&landing->crew) == LANDING_FILES;
 }
 
 bool landing_has(const struct landing *landing, const char *path)
 {
-    for (size_t i = 1; i <= pool_size(&landing->pool); i++)
+    for (size_t i = 1; i <= crew_size(&landing->crew); i++)
         if (strcmp(landing->files[(landing->next + LANDING_FILES - i) % LANDING_FILES].path,
                    path) == 0)
             return true;
@@ -30,21 +30,21 @@ void landing_add(struct landing *landing, const struct landing_file *file)
     struct landing_file *to = &landing->files[landing->next++ % LANDING_FILES];
 
     landing->next %= LANDING_FILES;
-    landing->pool.run = land;
-    landing->pool.n_max = POOL_THREADS;
+    landing->crew.run = land;
+    landing->crew.n_max = CREW_THREADS;
     *to = *file;
     /* Begins the write, so that one sync of the file system's journal serves many that follow. */
     if (to->made.fd >= 0)
         (void)sync_file_range(to->made.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-    pool_add(&landing->pool, to);
+    crew_add(&landing->crew, to);
 }
 
 const struct landing_file *landing_take(struct landing *landing, bool wait)
 {
-    return pool_take(&landing->pool, wait);
+    return crew_take(&landing->crew, wait);
 }
 
 void landing_deinit(struct landing *landing)
 {
-    pool_deinit(&landing->pool);
+    crew_deinit(&landing->crew);
 }

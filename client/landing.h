@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include <proto/base/pool.h>
+#include <proto/base/crew.h>
 #include <proto/manifest.h>
 
 enum { LANDING_FILES = 192 };
@@ -21,7 +21,7 @@ struct landing_file {
 };
 
 struct landing {
-    struct pool pool;
+    struct crew crew;
     struct landing_file files[LANDING_FILES]; /* a ring */
     size_t next;
 };

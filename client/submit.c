@@ -6,6 +6,7 @@
  */
 #include <client/batch.h>
 #include <client/job.h>
+#include <client/known.h>
 #include <client/recipe.h>
 
 #include <errno.h>
@@ -42,8 +43,11 @@ struct upload {
     struct packed_root *roots;
     Wl__Root **root_pointers;
     size_t n_roots;
+    unsigned threads; /* that seal */
     size_t packing; /* which root, and why that failed */
     struct bytes why;
+    struct known *known; /* NULL: everything is read */
+    bool read_all;       /* what was known is not in the vault any more */
     struct bytes refs[LIMIT_REFS_BLOCKS];
     struct block_id ref_names[LIMIT_REFS_BLOCKS];
     size_t n_refs;
@@ -166,6 +170,8 @@ static int measure(struct upload *upload, const struct job_root *from, struct pa
 static int pack_files(struct upload *upload, const struct job_root *from, struct packed_root *root,
                       struct bytes *ret_packed)
 {
+    const struct manifest_options options = {.threads = upload->threads,
+                                             .known = known_of(upload->known)};
     const char *folder = from->folder;
     _cleanup_(freep) struct manifest_file *files = calloc(root->n_files + 1, sizeof(*files));
     if (!files)
@@ -178,7 +184,7 @@ static int pack_files(struct upload *upload, const struct job_root *from, struct
         bytes_deinit(ret_packed);
         *ret_packed = (struct bytes){0};
         int r =
-            manifest_pack(upload->westlight->sealer, upload->westlight->secret, &folder, 1, files,
+            manifest_pack(upload->westlight->sealer, upload->westlight->secret, &options, &folder, 1, files,
                           root->n_files, batch_block, &upload->batch, ret_packed, &bytes,
                           &upload->why);
         if (r == MANIFEST_E_CHANGED && tries < READ_AGAIN)
@@ -273,7 +279,16 @@ static int pack_roots(struct upload *upload)
     if (r != 0 || upload->n_roots == 0)
         return r;
     upload->why.size = 0;
+    if (!upload->read_all)
+        upload->known = known_open(upload->westlight->secret);
     r = batch_make(&upload->batch, pack_all, upload, &packed);
+    known_close(TAKE_PTR(upload->known));
+    if (r == WESTLIGHT_E_UNKNOWN && !upload->read_all) {
+        /* What was sent another time is not there any more (or this is another farm). */
+        upload->read_all = true;
+        upload->westlight->why[0] = '\0';
+        return pack_roots(upload);
+    }
     return r != 0 || packed == 0 ? r
                                  : pack_failed(upload, packed, job->roots[upload->packing].folder,
                                                &upload->why);
@@ -440,6 +455,7 @@ static int upload_new(struct westlight *westlight, struct westlight_job *job,
     if (!upload)
         return -ENOMEM;
     *upload = (struct upload){.westlight = westlight, .job = job};
+    upload->threads = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     int r = batch_init(&upload->batch, westlight, job->recipe.job_name);
     if (r < 0)
         upload_free(upload);

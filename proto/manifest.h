@@ -31,7 +31,7 @@ struct manifest_file {
 };
 
 /* Seen once for each distinct block, before the manifest is complete. The sealed bytes are valid
- * for the call only. */
+ * for the call only; NULL: they were emitted another time, see manifest_known. */
 typedef int manifest_emit(void *user, const struct block_key *key, const void *sealed, size_t size);
 
 /* What a walk takes. A link out of the folder is MANIFEST_E_PATH, or with `follow` what it leads to;
@@ -47,9 +47,23 @@ struct manifest_walk {
 int manifest_walk(const char *folder, const struct manifest_walk *rules, char ***ret_paths,
                   size_t *ret_n, struct bytes *why);
 
+/* What files held the last time: the blocks of a large file, or the one of small files that share it,
+ * by a print of how they look (device, inode, size, times, path). `find` puts struct block_keys into
+ * `out` and returns 0 where it knows them; `keep` is told of what was read, and may forget it. */
+struct manifest_known {
+    int (*find)(void *user, const uint8_t print[32], struct bytes *out);
+    void (*keep)(void *user, const uint8_t print[32], const struct block_key *keys, size_t n);
+    void *user;
+};
+struct manifest_options {
+    unsigned threads;                   /* that seal beside this one; 0: it does */
+    const struct manifest_known *known; /* may be NULL; then every block is emitted with its bytes */
+};
+
 /* Packs files (of roots, given as absolute folders) under `secret`; emits file blocks. *ret_packed
  * is the serialised Manifest; the caller seals it with manifest_seal. */
-int manifest_pack(struct sealer *sealer, const uint8_t secret[32], const char *const *roots,
+int manifest_pack(struct sealer *sealer, const uint8_t secret[32],
+                  const struct manifest_options *options /* or NULL */, const char *const *roots,
                   size_t n_roots, const struct manifest_file *files, size_t n_files,
                   manifest_emit *emit, void *user, struct bytes *ret_packed, uint64_t *ret_bytes,
                   struct bytes *why);

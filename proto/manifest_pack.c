@@ -1,6 +1,7 @@
-/* manifest_pack.c - files to blocks. The idea: files go by in path order past one open shared
- * block; a small one leaves its bytes there, a large one makes blocks of its own, and where either
- * ends is cut.h's. What the manifest says of a shared block is filled in when that block is closed.
+/* manifest_pack.c - files to blocks. The idea: files go by in path order; small ones gather to a
+ * group, which becomes one block, a large one makes blocks of its own, and where either ends is
+ * cut.h's. Blocks are sealed by some threads and come back in order; what the manifest says of one
+ * is filled in then. A group or a large file that looks as it did the last time is not read at all.
  */
 #include <proto/manifest_paths.h>
 
@@ -11,8 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <proto/base/clock.h>
 #include <proto/base/err.h>
 #include <proto/base/list.h>
+#include <proto/base/crew.h>
 #include <proto/block_set.h>
 #include <proto/cut.h>
 #include <proto/limits.h>
@@ -21,6 +24,10 @@
 /* Below it a file shares: a round trip is then always worth a quarter of a block at least. */
 enum { SMALL_BYTES = 256 * 1024 };
 
+/* Times are coarse, and may be those of another host: what changed so lately may change again and
+ * look the same. */
+#define SETTLED_NS (2 * NS_PER_S)
+
 /* A block that parts refer to; many of the entries share one. */
 struct pack_block {
     struct list node;
@@ -28,17 +35,48 @@ struct pack_block {
     Wl__BlockKey message;
 };
 
+/* One that is being sealed. */
+struct pack_job {
+    struct sealer *sealer;
+    const uint8_t *secret;
+    struct bytes data, sealed;
+    struct pack_block *block;
+    int result;
+};
+
+struct pack_small {
+    const struct manifest_file *file;
+    Wl__FileEntry *entry;
+    struct stat status;
+};
+
+/* What is to be known the next time: the blocks of an entry, or one that is shared. */
+struct pack_news {
+    uint8_t print[32];
+    const Wl__FileEntry *entry;
+    const struct pack_block *block;
+};
+
 struct pack {
     struct sealer *sealer;
     const uint8_t *secret;
+    const struct manifest_options *options;
     struct cutter cutter;
     manifest_emit *emit;
     void *user;
     struct bytes *why;
     struct block_set emitted;
     struct list blocks;
-    struct pack_block *shared; /* the open one, NULL: none */
-    struct bytes shared_data, data, sealed;
+    struct crew crew;
+    struct pack_job *jobs;
+    size_t n_jobs, next_job;
+    const char *root; /* of the group */
+    int root_fd;
+    struct pack_small *small;
+    size_t n_small, small_capacity, small_bytes;
+    struct bytes news; /* struct pack_news */
+    struct bytes data, sealed, known;
+    int64_t now_ns; /* by the wall clock */
     Wl__FileEntry **entries;
     size_t n_entries;
     uint64_t bytes;
@@ -97,23 +135,160 @@ static int block_new(struct pack *pack, struct pack_block **ret_block)
     return 0;
 }
 
+/* ---- blocks ---- */
+
+static void job_run(void *item)
+{
+    struct pack_job *job = item;
+
+    job->result = seal_block(job->sealer, job->secret, job->data.data, job->data.size, &job->sealed,
+                             &job->block->key);
+}
+
+/* The key is there; `sealed` NULL: the bytes are not, since they were seen before. */
+static int block_emit(struct pack *pack, struct pack_block *block, const void *sealed, size_t size)
+{
+    wire_block_key_set(&block->message, &block->key);
+    int r = block_set_add(&pack->emitted, &block->key.id);
+
+    return r <= 0 ? r : pack->emit(pack->user, &block->key, sealed, size);
+}
+
+static int job_end(struct pack *pack, const struct pack_job *job)
+{
+    return job->result ? job->result
+                       : block_emit(pack, job->block, job->sealed.data, job->sealed.size);
+}
+
+/* One comes back, or all. */
+static int jobs_end(struct pack *pack, bool all)
+{
+    const struct pack_job *job;
+    int r = 0;
+
+    while (r == 0 && (job = crew_take(&pack->crew, true))) {
+        r = job_end(pack, job);
+        if (!all)
+            break;
+    }
+    return r;
+}
+
+static int jobs_new(struct pack *pack)
+{
+    unsigned threads = pack->options ? pack->options->threads : 0;
+
+    if (threads > CREW_THREADS)
+        threads = CREW_THREADS;
+    pack->crew.run = job_run;
+    pack->crew.n_max = threads;
+    pack->jobs = calloc(2 * threads + 1, sizeof(*pack->jobs));
+    if (!pack->jobs)
+        return -ENOMEM;
+    for (; threads && pack->n_jobs < 2 * threads; pack->n_jobs++) {
+        struct pack_job *job = &pack->jobs[pack->n_jobs];
+        int r = sealer_new(&job->sealer);
+
+        if (r)
+            return r;
+        job->secret = pack->secret;
+    }
+    return 0;
+}
+
 static int block_close(struct pack *pack, struct pack_block *block, const uint8_t *data,
                        size_t size)
 {
-    int r = seal_block(pack->sealer, pack->secret, data, size, &pack->sealed, &block->key);
+    int r = 0;
+
+    if (pack->n_jobs == 0) {
+        r = seal_block(pack->sealer, pack->secret, data, size, &pack->sealed, &block->key);
+        return r ? r : block_emit(pack, block, pack->sealed.data, pack->sealed.size);
+    }
+    if (crew_size(&pack->crew) == pack->n_jobs)
+        r = jobs_end(pack, false);
+    struct pack_job *job = &pack->jobs[pack->next_job++ % pack->n_jobs];
+    job->data.size = 0;
+    if (r == 0)
+        r = bytes_append(&job->data, data, size);
     if (r)
         return r;
-
-    wire_block_key_set(&block->message, &block->key);
-    r = block_set_add(&pack->emitted, &block->key.id);
-    return r <= 0 ? r : pack->emit(pack->user, &block->key, pack->sealed.data, pack->sealed.size);
+    job->block = block;
+    crew_add(&pack->crew, job);
+    return 0;
 }
 
-static int shared_close(struct pack *pack)
-{
-    struct pack_block *block = TAKE_PTR(pack->shared);
+/* ---- what was there the last time ---- */
 
-    return block ? block_close(pack, block, pack->shared_data.data, pack->shared_data.size) : 0;
+static void print_add(uint8_t print[32], const char *path, const struct stat *st)
+{
+    const uint64_t looks[] = {st->st_dev,
+                              st->st_ino,
+                              (uint64_t)st->st_size,
+                              (uint64_t)st->st_mtim.tv_sec,
+                              (uint64_t)st->st_mtim.tv_nsec,
+                              (uint64_t)st->st_ctim.tv_sec,
+                              (uint64_t)st->st_ctim.tv_nsec};
+
+    mac2(print, path, strlen(path) + 1, looks, sizeof(looks), print);
+}
+
+static bool settled(const struct pack *pack, const struct stat *st)
+{
+    return pack->now_ns - st->st_mtim.tv_sec * NS_PER_S - st->st_mtim.tv_nsec > SETTLED_NS &&
+           pack->now_ns - st->st_ctim.tv_sec * NS_PER_S - st->st_ctim.tv_nsec > SETTLED_NS;
+}
+
+/* The blocks that hold exactly so much; NULL: not known. */
+static const struct block_key *known_find(struct pack *pack, const uint8_t print[32],
+                                          uint64_t bytes, size_t *ret_n)
+{
+    const struct manifest_known *known = pack->options ? pack->options->known : NULL;
+
+    pack->known.size = 0;
+    if (!known || known->find(known->user, print, &pack->known) != 0)
+        return NULL;
+    const struct block_key *keys = (const struct block_key *)(const void *)pack->known.data;
+    *ret_n = pack->known.size / sizeof(*keys);
+    for (size_t i = 0; i < *ret_n && keys[i].body_bytes <= bytes; i++)
+        bytes -= keys[i].body_bytes;
+    return bytes == 0 && *ret_n > 0 ? keys : NULL;
+}
+
+static int news_add(struct pack *pack, const uint8_t print[32], const Wl__FileEntry *entry,
+                    const struct pack_block *block)
+{
+    struct pack_news news = {.entry = entry, .block = block};
+
+    if (!pack->options || !pack->options->known)
+        return 0;
+    memcpy(news.print, print, sizeof(news.print));
+    return bytes_append(&pack->news, &news, sizeof(news));
+}
+
+/* All keys are there. What cannot be kept is read again the next time. */
+static void news_keep(struct pack *pack)
+{
+    const struct pack_news *news = (const struct pack_news *)(const void *)pack->news.data;
+
+    for (size_t i = 0; i < pack->news.size / sizeof(*news); i++) {
+        const struct manifest_known *known = pack->options->known;
+
+        pack->known.size = 0;
+        for (size_t k = 0; news[i].entry && k < news[i].entry->n_parts; k++) {
+            struct block_key key;
+
+            if (wire_block_key(news[i].entry->parts[k]->block, &key) ||
+                bytes_append(&pack->known, &key, sizeof(key)) < 0)
+                return;
+        }
+        if (news[i].block &&
+            bytes_append(&pack->known, &news[i].block->key, sizeof(news[i].block->key)) < 0)
+            return;
+        known->keep(known->user, news[i].print,
+                    (const struct block_key *)(const void *)pack->known.data,
+                    pack->known.size / sizeof(struct block_key));
+    }
 }
 
 /* ---- the file side ---- */
@@ -140,22 +315,160 @@ static int file_take(struct pack *pack, int fd, const char *path, size_t size, s
     return 0;
 }
 
-static int pack_small(struct pack *pack, int fd, Wl__FileEntry *entry)
+/* Opened first, asked what it is then: the name may have come to mean something else. */
+static int file_open(struct pack *pack, const char *root, int folder, const char *name, int flags,
+                     const char *path, int *ret_fd, struct stat *ret_st)
 {
-    size_t size = entry->size;
+    _cleanup_(closep) int fd = openat(folder, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | flags);
+
+    if (fd < 0 || fstat(fd, ret_st) < 0)
+        return manifest_say(pack->why, -errno, "%s/%s: %s", root, path, strerror(errno));
+    if (!S_ISREG(ret_st->st_mode))
+        return manifest_say(pack->why, MANIFEST_E_PATH, "%s/%s: neither a file nor a link", root,
+                            path);
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+/* What to take of it: a link's text, or a file, open. */
+static int file_find(struct pack *pack, const char *root, int root_fd,
+                     const struct manifest_file *file, char ret_link[LIMIT_PATH_BYTES], int *ret_fd,
+                     struct stat *ret_st)
+{
+    _cleanup_(closep) int parent = -1;
+    const char *name;
+
+    *ret_link = 0;
+    int r = manifest_open_parent(root_fd, file->path, false, &parent, &name);
+    if (r == MANIFEST_E_PATH && file->follow && manifest_path_ok(file->path))
+        return file_open(pack, root, root_fd, file->path, 0, file->path, ret_fd, ret_st);
+    if (r == MANIFEST_E_PATH)
+        return manifest_say(pack->why, r, "%s: not a path below its root, or through a link",
+                            file->path);
+    if (r == 0 && fstatat(parent, name, ret_st, AT_SYMLINK_NOFOLLOW) < 0)
+        r = -errno;
+    if (r < 0)
+        return manifest_say(pack->why, r, "%s/%s: %s", root, file->path, strerror(-r));
+    if (!S_ISLNK(ret_st->st_mode))
+        return file_open(pack, root, parent, name, O_NOFOLLOW, file->path, ret_fd, ret_st);
+
+    r = manifest_link_read(parent, name, root, file->path, ret_link, pack->why);
+    if (r != MANIFEST_E_PATH || !file->follow)
+        return r;
+    *ret_link = 0;
+    return file_open(pack, root, parent, name, 0, file->path, ret_fd, ret_st);
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* Nothing follows, and it is what it was when it was opened. */
+static int file_end(struct pack *pack, int fd, const char *path, const struct stat *before)
+{
+    struct stat after;
+    uint8_t more;
+    size_t got = 0;
+
+    if (fstat(fd, &after) < 0)
+        return -errno;
+    int r = fd_read_all(fd, &more, 1, &got);
+    if (r < 0)
+        return r;
+    return got || !same_file(before, &after) ? changed(pack, path) : 0;
+}
+
+static int small_read(struct pack *pack, const struct pack_small *small)
+{
+    const char *path = small->entry->path;
+    _cleanup_(closep) int fd = -1;
+    char link[LIMIT_PATH_BYTES];
+    struct stat st;
+
+    int r = file_find(pack, pack->root, pack->root_fd, small->file, link, &fd, &st);
+    if (r == 0 && (*link || !same_file(&small->status, &st)))
+        r = changed(pack, path);
+    if (r == 0)
+        r = file_take(pack, fd, path, (size_t)st.st_size, &pack->data);
+    return r ? r : file_end(pack, fd, path, &st);
+}
+
+static int group_close(struct pack *pack)
+{
+    uint8_t print[32];
+    bool all_settled = true;
+    struct pack_block *block;
+    size_t n = 0, offset = 0;
+
+    if (pack->n_small == 0)
+        return 0;
+    int r = block_new(pack, &block);
+    memcpy(print, pack->secret, sizeof(print));
+    for (size_t i = 0; r == 0 && i < pack->n_small; i++) {
+        const struct pack_small *small = &pack->small[i];
+
+        print_add(print, small->entry->path, &small->status);
+        all_settled &= settled(pack, &small->status);
+        r = part_add(small->entry, block, offset, small->entry->size);
+        offset += small->entry->size;
+    }
+    if (r)
+        return r;
+    const struct block_key *key = known_find(pack, print, pack->small_bytes, &n);
+    if (key && n == 1) {
+        block->key = *key;
+        pack->n_small = pack->small_bytes = 0;
+        return block_emit(pack, block, NULL, 0);
+    }
+    pack->data.size = 0;
+    for (size_t i = 0; r == 0 && i < pack->n_small; i++)
+        r = small_read(pack, &pack->small[i]);
+    pack->n_small = pack->small_bytes = 0;
+    if (r == 0 && all_settled)
+        r = news_add(pack, print, NULL, block);
+    return r ? r : block_close(pack, block, pack->data.data, pack->data.size);
+}
+
+static int small_add(struct pack *pack, const struct manifest_file *file, const struct stat *st,
+                     Wl__FileEntry *entry)
+{
+    int r = pack->small_bytes + entry->size > LIMIT_BLOCK_BYTES ? group_close(pack) : 0;
+
+    if (r)
+        return r;
+    if (pack->n_small == pack->small_capacity) {
+        size_t capacity = pack->small_capacity ? 2 * pack->small_capacity : 64;
+        struct pack_small *grown = reallocarray(pack->small, capacity, sizeof(*grown));
+
+        if (!grown)
+            return -ENOMEM;
+        pack->small = grown;
+        pack->small_capacity = capacity;
+    }
+    pack->small[pack->n_small++] = (struct pack_small){file, entry, *st};
+    pack->small_bytes += entry->size;
+    return cutter_parts(&pack->cutter, entry->path, entry->size) ? group_close(pack) : 0;
+}
+
+static int add_known(struct pack *pack, Wl__FileEntry *entry, const struct block_key *keys,
+                     size_t n)
+{
     int r = 0;
 
-    if (pack->shared && pack->shared_data.size + size > LIMIT_BLOCK_BYTES)
-        r = shared_close(pack);
-    if (r == 0 && !pack->shared) {
-        pack->shared_data.size = 0;
-        r = block_new(pack, &pack->shared);
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        struct pack_block *block;
+
+        r = block_new(pack, &block);
+        if (r)
+            break;
+        block->key = keys[i];
+        r = part_add(entry, block, 0, keys[i].body_bytes);
+        if (r == 0)
+            r = block_emit(pack, block, NULL, 0);
     }
-    if (r == 0)
-        r = part_add(entry, pack->shared, pack->shared_data.size, size);
-    if (r == 0)
-        r = file_take(pack, fd, entry->path, size, &pack->shared_data);
-    return r == 0 && cutter_parts(&pack->cutter, entry->path, size) ? shared_close(pack) : r;
+    return r;
 }
 
 /* What was read past a cut begins the next block. */
@@ -187,13 +500,12 @@ static int pack_large(struct pack *pack, int fd, Wl__FileEntry *entry)
     return 0;
 }
 
-static int pack_regular(struct pack *pack, int fd, const struct stat *st, Wl__FileEntry *entry)
+static int pack_regular(struct pack *pack, int fd, const struct manifest_file *file,
+                        const struct stat *st, Wl__FileEntry *entry)
 {
     uint64_t n_parts = (uint64_t)st->st_size / CUT_LEAST + 1; /* at most */
-    struct stat after;
-    uint8_t more;
-    size_t got = 0;
-    int r = 0;
+    uint8_t print[32];
+    size_t n = 0;
 
     if (n_parts > (uint64_t)LIMIT_REFS_PER_BLOCK * LIMIT_REFS_BLOCKS)
         return manifest_say(pack->why, MANIFEST_E_LIMIT, "%s: too large", entry->path);
@@ -203,21 +515,21 @@ static int pack_regular(struct pack *pack, int fd, const struct stat *st, Wl__Fi
     entry->parts = calloc(n_parts + 1, sizeof(*entry->parts));
     if (!entry->parts)
         return -ENOMEM;
-    if (entry->size)
-        r = entry->size < SMALL_BYTES ? pack_small(pack, fd, entry) : pack_large(pack, fd, entry);
-    if (r)
-        return r;
-
-    if (fstat(fd, &after) < 0)
-        return -errno;
-    r = fd_read_all(fd, &more, 1, &got);
-    if (r < 0)
-        return r;
-    if (got || after.st_size != st->st_size || after.st_mtim.tv_sec != st->st_mtim.tv_sec ||
-        after.st_mtim.tv_nsec != st->st_mtim.tv_nsec)
-        return changed(pack, entry->path);
     pack->bytes += entry->size;
-    return 0;
+    if (entry->size == 0)
+        return file_end(pack, fd, entry->path, st);
+    if (entry->size < SMALL_BYTES)
+        return small_add(pack, file, st, entry);
+
+    memcpy(print, pack->secret, sizeof(print));
+    print_add(print, entry->path, st);
+    const struct block_key *keys = known_find(pack, print, entry->size, &n);
+    if (keys && n <= n_parts)
+        return add_known(pack, entry, keys, n);
+    int r = pack_large(pack, fd, entry);
+    if (r == 0)
+        r = file_end(pack, fd, entry->path, st);
+    return r == 0 && settled(pack, st) ? news_add(pack, print, entry, NULL) : r;
 }
 
 static int pack_link(struct pack *pack, Wl__FileEntry *entry, const char *target)
@@ -231,50 +543,19 @@ static int pack_link(struct pack *pack, Wl__FileEntry *entry, const char *target
     return 0;
 }
 
-/* Opened first, asked what it is then: the name may have come to mean something else. */
-static int pack_opened(struct pack *pack, const char *root, int folder, const char *name, int flags,
-                       Wl__FileEntry *entry)
+static int pack_file(struct pack *pack, const struct manifest_file *file)
 {
-    _cleanup_(closep) int fd = openat(folder, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | flags);
-    struct stat st;
-
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return manifest_say(pack->why, -errno, "%s/%s: %s", root, entry->path, strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        return manifest_say(pack->why, MANIFEST_E_PATH, "%s/%s: neither a file nor a link", root,
-                            entry->path);
-    return pack_regular(pack, fd, &st, entry);
-}
-
-static int pack_file(struct pack *pack, const char *root, int root_fd,
-                     const struct manifest_file *file)
-{
-    _cleanup_(closep) int parent = -1;
-    char target[LIMIT_PATH_BYTES];
-    const char *name;
+    _cleanup_(closep) int fd = -1;
+    char link[LIMIT_PATH_BYTES];
     Wl__FileEntry *entry = NULL;
     struct stat st;
 
     int r = entry_new(pack, file, &entry);
+    if (r == 0)
+        r = file_find(pack, pack->root, pack->root_fd, file, link, &fd, &st);
     if (r)
         return r;
-    r = manifest_open_parent(root_fd, file->path, false, &parent, &name);
-    if (r == MANIFEST_E_PATH && file->follow && manifest_path_ok(file->path))
-        return pack_opened(pack, root, root_fd, file->path, 0, entry);
-    if (r == MANIFEST_E_PATH)
-        return manifest_say(pack->why, r, "%s: not a path below its root, or through a link",
-                            file->path);
-    if (r == 0 && fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        r = -errno;
-    if (r < 0)
-        return manifest_say(pack->why, r, "%s/%s: %s", root, file->path, strerror(-r));
-    if (!S_ISLNK(st.st_mode))
-        return pack_opened(pack, root, parent, name, O_NOFOLLOW, entry);
-
-    r = manifest_link_read(parent, name, root, file->path, target, pack->why);
-    if (r == MANIFEST_E_PATH && file->follow)
-        return pack_opened(pack, root, parent, name, 0, entry);
-    return r ? r : pack_link(pack, entry, target);
+    return *link ? pack_link(pack, entry, link) : pack_regular(pack, fd, file, &st, entry);
 }
 
 /* ---- the whole ---- */
@@ -287,10 +568,21 @@ static int file_compare(const void *a, const void *b)
                               : manifest_path_compare(x->path, y->path);
 }
 
+static int root_open(struct pack *pack, const char *root)
+{
+    int r = group_close(pack);
+
+    closep(&pack->root_fd);
+    if (r)
+        return r;
+    pack->root = root;
+    pack->root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return pack->root_fd < 0 ? manifest_say(pack->why, -errno, "%s: %s", root, strerror(errno)) : 0;
+}
+
 static int pack_files(struct pack *pack, const char *const *roots, size_t n_roots,
                       const struct manifest_file *files, size_t n_files)
 {
-    _cleanup_(closep) int fd = -1;
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < n_files; i++) {
@@ -301,15 +593,14 @@ static int pack_files(struct pack *pack, const char *const *roots, size_t n_root
                                 root, n_roots);
         if (i && file_compare(&files[i - 1], &files[i]) == 0)
             return manifest_say(pack->why, MANIFEST_E_PATH, "%s: a path twice", files[i].path);
-        if (i == 0 || root != files[i - 1].root) {
-            closep(&fd);
-            fd = open(roots[root], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-            if (fd < 0)
-                return manifest_say(pack->why, -errno, "%s: %s", roots[root], strerror(errno));
-        }
-        r = pack_file(pack, roots[root], fd, &files[i]);
+        if (i == 0 || root != files[i - 1].root)
+            r = root_open(pack, roots[root]);
+        if (r == 0)
+            r = pack_file(pack, &files[i]);
     }
-    return r ? r : shared_close(pack);
+    if (r == 0)
+        r = group_close(pack);
+    return r ? r : jobs_end(pack, true);
 }
 
 static int pack_serialise(struct pack *pack, struct bytes *ret_packed)
@@ -334,23 +625,40 @@ static int pack_serialise(struct pack *pack, struct bytes *ret_packed)
 
 static void pack_deinit(struct pack *pack)
 {
+    crew_deinit(&pack->crew);
     for (size_t i = 0; i < pack->n_entries; i++)
         entry_free(pack->entries[i]);
     free(pack->entries);
     list_for_each_safe (node, after, &pack->blocks)
         free(list_entry(node, struct pack_block, node));
+    for (size_t i = 0; i < pack->n_jobs; i++) {
+        sealer_free(pack->jobs[i].sealer);
+        bytes_wipe_deinit(&pack->jobs[i].data);
+        bytes_deinit(&pack->jobs[i].sealed);
+    }
+    free(pack->jobs);
+    free(pack->small);
+    closep(&pack->root_fd);
     block_set_deinit(&pack->emitted);
-    bytes_deinit(&pack->shared_data);
+    bytes_wipe_deinit(&pack->news);
+    bytes_wipe_deinit(&pack->known);
     bytes_deinit(&pack->data);
     bytes_deinit(&pack->sealed);
 }
 
-int manifest_pack(struct sealer *sealer, const uint8_t secret[32], const char *const *roots,
-                  size_t n_roots, const struct manifest_file *files, size_t n_files,
-                  manifest_emit *emit, void *user, struct bytes *ret_packed, uint64_t *ret_bytes,
-                  struct bytes *why)
+int manifest_pack(struct sealer *sealer, const uint8_t secret[32],
+                  const struct manifest_options *options, const char *const *roots, size_t n_roots,
+                  const struct manifest_file *files, size_t n_files, manifest_emit *emit,
+                  void *user, struct bytes *ret_packed, uint64_t *ret_bytes, struct bytes *why)
 {
-    struct pack pack = {.sealer = sealer, .secret = secret, .emit = emit, .user = user, .why = why};
+    struct pack pack = {.sealer = sealer,
+                        .secret = secret,
+                        .options = options,
+                        .emit = emit,
+                        .user = user,
+                        .why = why,
+                        .root_fd = -1,
+                        .now_ns = clock_wall_ns()};
     _cleanup_(freep) struct manifest_file *sorted = NULL;
     int r = -ENOMEM;
 
@@ -366,12 +674,16 @@ int manifest_pack(struct sealer *sealer, const uint8_t secret[32], const char *c
         if (n_files)
             memcpy(sorted, files, n_files * sizeof(*sorted));
         qsort(sorted, n_files, sizeof(*sorted), file_compare);
-        r = pack_files(&pack, roots, n_roots, sorted, n_files);
+        r = jobs_new(&pack);
+        if (r == 0)
+            r = pack_files(&pack, roots, n_roots, sorted, n_files);
     }
     if (r == 0)
         r = pack_serialise(&pack, ret_packed);
-    if (r == 0)
+    if (r == 0) {
         *ret_bytes = pack.bytes;
+        news_keep(&pack);
+    }
     pack_deinit(&pack);
     return r;
 }

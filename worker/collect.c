@@ -338,7 +338,7 @@ int collect_seal(struct collect *collect, struct sealer *sealer, const uint8_t s
                  struct collected *ret_collected, struct bytes *why)
 {
     struct collected collected = {.files = n_files};
-    int r = manifest_pack(sealer, secret, collect->folders, collect->n_folders, files, n_files,
+    int r = manifest_pack(sealer, secret, NULL, collect->folders, collect->n_folders, files, n_files,
                           emit, user, &collected.manifest, &collected.file_bytes, why);
 
     if (r != 0)

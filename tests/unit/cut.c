@@ -102,7 +102,7 @@ static size_t pack_under(struct tree *tree, const uint8_t secret[32])
     for (size_t i = 0; i < n; i++)
         files[i] = (struct manifest_file){.path = paths[i]};
     assert_int_equal(
-        manifest_pack(tree->sealer, secret, roots, 1, files, n, emit, tree, &packed, &bytes, NULL),
+        manifest_pack(tree->sealer, secret, NULL, roots, 1, files, n, emit, tree, &packed, &bytes, NULL),
         0);
     tree->file_bytes = bytes;
     for (size_t i = 0; i < n; i++)

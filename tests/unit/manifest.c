@@ -115,7 +115,7 @@ static int pack_tree(struct fixture *f, struct bytes *ret_packed, struct bytes *
     for (size_t i = 0; r == 0 && i < n; i++)
         files[i] = (struct manifest_file){.path = paths[i], .follow = f->follow};
     if (r == 0)
-        r = manifest_pack(f->sealer, SECRET, roots, 1, files, n, emit, f, ret_packed, &bytes, why);
+        r = manifest_pack(f->sealer, SECRET, NULL, roots, 1, files, n, emit, f, ret_packed, &bytes, why);
     for (size_t i = 0; i < n; i++)
         free(paths[i]);
     free(paths);
@@ -242,15 +242,15 @@ static void packing_goes_through_no_link_and_takes_no_special_file(void **state)
     struct manifest_file file = {.path = "way/passwd"};
 
     link_make(f, "way", "/etc");
-    assert_int_equal(manifest_pack(f->sealer, SECRET, roots, 1, &file, 1, emit, f, &packed, &bytes,
+    assert_int_equal(manifest_pack(f->sealer, SECRET, NULL, roots, 1, &file, 1, emit, f, &packed, &bytes,
                                    NULL), MANIFEST_E_PATH);
     snprintf(name, sizeof(name), "%s/pipe", f->root);
     assert_int_equal(mkfifo(name, 0644), 0);
     file.path = "pipe";
-    assert_int_equal(manifest_pack(f->sealer, SECRET, roots, 1, &file, 1, emit, f, &packed, &bytes,
+    assert_int_equal(manifest_pack(f->sealer, SECRET, NULL, roots, 1, &file, 1, emit, f, &packed, &bytes,
                                    NULL), MANIFEST_E_PATH);
     file.path = "../x";
-    assert_int_equal(manifest_pack(f->sealer, SECRET, roots, 1, &file, 1, emit, f, &packed, &bytes,
+    assert_int_equal(manifest_pack(f->sealer, SECRET, NULL, roots, 1, &file, 1, emit, f, &packed, &bytes,
                                    NULL), MANIFEST_E_PATH);
 }
 
