@@ -4,6 +4,7 @@
  * is filled in then. A group or a large file that looks as it did the last time is not read at all.
  */
 #include <proto/manifest_paths.h>
+#include <proto/pack.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,73 +15,11 @@
 
 #include <proto/base/clock.h>
 #include <proto/base/err.h>
-#include <proto/base/list.h>
-#include <proto/base/crew.h>
-#include <proto/block_set.h>
-#include <proto/cut.h>
 #include <proto/limits.h>
 #include <proto/wire.h>
 
 /* Below it a file shares: a round trip is then always worth a quarter of a block at least. */
 enum { SMALL_BYTES = 256 * 1024 };
-
-/* Times are coarse, and may be those of another host: what changed so lately may change again and
- * look the same. */
-#define SETTLED_NS (2 * NS_PER_S)
-
-/* A block that parts refer to; many of the entries share one. */
-struct pack_block {
-    struct list node;
-    struct block_key key;
-    Wl__BlockKey message;
-};
-
-/* One that is being sealed. */
-struct pack_job {
-    struct sealer *sealer;
-    const uint8_t *secret;
-    struct bytes data, sealed;
-    struct pack_block *block;
-    int result;
-};
-
-struct pack_small {
-    const struct manifest_file *file;
-    Wl__FileEntry *entry;
-    struct stat status;
-};
-
-/* What is to be known the next time: the blocks of an entry, or one that is shared. */
-struct pack_news {
-    uint8_t print[32];
-    const Wl__FileEntry *entry;
-    const struct pack_block *block;
-};
-
-struct pack {
-    struct sealer *sealer;
-    const uint8_t *secret;
-    const struct manifest_options *options;
-    struct cutter cutter;
-    manifest_emit *emit;
-    void *user;
-    struct bytes *why;
-    struct block_set emitted;
-    struct list blocks;
-    struct crew crew;
-    struct pack_job *jobs;
-    size_t n_jobs, next_job;
-    const char *root; /* of the group */
-    int root_fd;
-    struct pack_small *small;
-    size_t n_small, small_capacity, small_bytes;
-    struct bytes news; /* struct pack_news */
-    struct bytes data, sealed, known;
-    int64_t now_ns; /* by the wall clock */
-    Wl__FileEntry **entries;
-    size_t n_entries;
-    uint64_t bytes;
-};
 
 /* ---- the protobuf side ---- */
 
@@ -122,173 +61,6 @@ static int part_add(Wl__FileEntry *entry, struct pack_block *block, size_t offse
     part->length = (uint32_t)length;
     entry->parts[entry->n_parts++] = part;
     return 0;
-}
-
-static int block_new(struct pack *pack, struct pack_block **ret_block)
-{
-    struct pack_block *block = calloc(1, sizeof(*block));
-    if (!block)
-        return -ENOMEM;
-
-    list_push(&pack->blocks, &block->node);
-    *ret_block = block;
-    return 0;
-}
-
-/* ---- blocks ---- */
-
-static void job_run(void *item)
-{
-    struct pack_job *job = item;
-
-    job->result = seal_block(job->sealer, job->secret, job->data.data, job->data.size, &job->sealed,
-                             &job->block->key);
-}
-
-/* The key is there; `sealed` NULL: the bytes are not, since they were seen before. */
-static int block_emit(struct pack *pack, struct pack_block *block, const void *sealed, size_t size)
-{
-    wire_block_key_set(&block->message, &block->key);
-    int r = block_set_add(&pack->emitted, &block->key.id);
-
-    return r <= 0 ? r : pack->emit(pack->user, &block->key, sealed, size);
-}
-
-static int job_end(struct pack *pack, const struct pack_job *job)
-{
-    return job->result ? job->result
-                       : block_emit(pack, job->block, job->sealed.data, job->sealed.size);
-}
-
-/* One comes back, or all. */
-static int jobs_end(struct pack *pack, bool all)
-{
-    const struct pack_job *job;
-    int r = 0;
-
-    while (r == 0 && (job = crew_take(&pack->crew, true))) {
-        r = job_end(pack, job);
-        if (!all)
-            break;
-    }
-    return r;
-}
-
-static int jobs_new(struct pack *pack)
-{
-    unsigned threads = pack->options ? pack->options->threads : 0;
-
-    if (threads > CREW_THREADS)
-        threads = CREW_THREADS;
-    pack->crew.run = job_run;
-    pack->crew.n_max = threads;
-    pack->jobs = calloc(2 * threads + 1, sizeof(*pack->jobs));
-    if (!pack->jobs)
-        return -ENOMEM;
-    for (; threads && pack->n_jobs < 2 * threads; pack->n_jobs++) {
-        struct pack_job *job = &pack->jobs[pack->n_jobs];
-        int r = sealer_new(&job->sealer);
-
-        if (r)
-            return r;
-        job->secret = pack->secret;
-    }
-    return 0;
-}
-
-static int block_close(struct pack *pack, struct pack_block *block, const uint8_t *data,
-                       size_t size)
-{
-    int r = 0;
-
-    if (pack->n_jobs == 0) {
-        r = seal_block(pack->sealer, pack->secret, data, size, &pack->sealed, &block->key);
-        return r ? r : block_emit(pack, block, pack->sealed.data, pack->sealed.size);
-    }
-    if (crew_size(&pack->crew) == pack->n_jobs)
-        r = jobs_end(pack, false);
-    struct pack_job *job = &pack->jobs[pack->next_job++ % pack->n_jobs];
-    job->data.size = 0;
-    if (r == 0)
-        r = bytes_append(&job->data, data, size);
-    if (r)
-        return r;
-    job->block = block;
-    crew_add(&pack->crew, job);
-    return 0;
-}
-
-/* ---- what was there the last time ---- */
-
-static void print_add(uint8_t print[32], const char *path, const struct stat *st)
-{
-    const uint64_t looks[] = {st->st_dev,
-                              st->st_ino,
-                              (uint64_t)st->st_size,
-                              (uint64_t)st->st_mtim.tv_sec,
-                              (uint64_t)st->st_mtim.tv_nsec,
-                              (uint64_t)st->st_ctim.tv_sec,
-                              (uint64_t)st->st_ctim.tv_nsec};
-
-    mac2(print, path, strlen(path) + 1, looks, sizeof(looks), print);
-}
-
-static bool settled(const struct pack *pack, const struct stat *st)
-{
-    return pack->now_ns - st->st_mtim.tv_sec * NS_PER_S - st->st_mtim.tv_nsec > SETTLED_NS &&
-           pack->now_ns - st->st_ctim.tv_sec * NS_PER_S - st->st_ctim.tv_nsec > SETTLED_NS;
-}
-
-/* The blocks that hold exactly so much; NULL: not known. */
-static const struct block_key *known_find(struct pack *pack, const uint8_t print[32],
-                                          uint64_t bytes, size_t *ret_n)
-{
-    const struct manifest_known *known = pack->options ? pack->options->known : NULL;
-
-    pack->known.size = 0;
-    if (!known || known->find(known->user, print, &pack->known) != 0)
-        return NULL;
-    const struct block_key *keys = (const struct block_key *)(const void *)pack->known.data;
-    *ret_n = pack->known.size / sizeof(*keys);
-    for (size_t i = 0; i < *ret_n && keys[i].body_bytes <= bytes; i++)
-        bytes -= keys[i].body_bytes;
-    return bytes == 0 && *ret_n > 0 ? keys : NULL;
-}
-
-static int news_add(struct pack *pack, const uint8_t print[32], const Wl__FileEntry *entry,
-                    const struct pack_block *block)
-{
-    struct pack_news news = {.entry = entry, .block = block};
-
-    if (!pack->options || !pack->options->known)
-        return 0;
-    memcpy(news.print, print, sizeof(news.print));
-    return bytes_append(&pack->news, &news, sizeof(news));
-}
-
-/* All keys are there. What cannot be kept is read again the next time. */
-static void news_keep(struct pack *pack)
-{
-    const struct pack_news *news = (const struct pack_news *)(const void *)pack->news.data;
-
-    for (size_t i = 0; i < pack->news.size / sizeof(*news); i++) {
-        const struct manifest_known *known = pack->options->known;
-
-        pack->known.size = 0;
-        for (size_t k = 0; news[i].entry && k < news[i].entry->n_parts; k++) {
-            struct block_key key;
-
-            if (wire_block_key(news[i].entry->parts[k]->block, &key) ||
-                bytes_append(&pack->known, &key, sizeof(key)) < 0)
-                return;
-        }
-        if (news[i].block &&
-            bytes_append(&pack->known, &news[i].block->key, sizeof(news[i].block->key)) < 0)
-            return;
-        known->keep(known->user, news[i].print,
-                    (const struct block_key *)(const void *)pack->known.data,
-                    pack->known.size / sizeof(struct block_key));
-    }
 }
 
 /* ---- the file side ---- */
@@ -404,31 +176,31 @@ static int group_close(struct pack *pack)
 
     if (pack->n_small == 0)
         return 0;
-    int r = block_new(pack, &block);
+    int r = pack_block_new(pack, &block);
     memcpy(print, pack->secret, sizeof(print));
     for (size_t i = 0; r == 0 && i < pack->n_small; i++) {
         const struct pack_small *small = &pack->small[i];
 
-        print_add(print, small->entry->path, &small->status);
-        all_settled &= settled(pack, &small->status);
+        pack_print_add(print, small->entry->path, &small->status);
+        all_settled &= pack_settled(pack, &small->status);
         r = part_add(small->entry, block, offset, small->entry->size);
         offset += small->entry->size;
     }
     if (r)
         return r;
-    const struct block_key *key = known_find(pack, print, pack->small_bytes, &n);
+    const struct block_key *key = pack_known_find(pack, print, pack->small_bytes, &n);
     if (key && n == 1) {
         block->key = *key;
         pack->n_small = pack->small_bytes = 0;
-        return block_emit(pack, block, NULL, 0);
+        return pack_block_emit(pack, block, NULL, 0);
     }
     pack->data.size = 0;
     for (size_t i = 0; r == 0 && i < pack->n_small; i++)
         r = small_read(pack, &pack->small[i]);
     pack->n_small = pack->small_bytes = 0;
     if (r == 0 && all_settled)
-        r = news_add(pack, print, NULL, block);
-    return r ? r : block_close(pack, block, pack->data.data, pack->data.size);
+        r = pack_news_add(pack, print, NULL, block);
+    return r ? r : pack_block_close(pack, block, pack->data.data, pack->data.size);
 }
 
 static int small_add(struct pack *pack, const struct manifest_file *file, const struct stat *st,
@@ -460,13 +232,13 @@ static int add_known(struct pack *pack, Wl__FileEntry *entry, const struct block
     for (size_t i = 0; r == 0 && i < n; i++) {
         struct pack_block *block;
 
-        r = block_new(pack, &block);
+        r = pack_block_new(pack, &block);
         if (r)
             break;
         block->key = keys[i];
         r = part_add(entry, block, 0, keys[i].body_bytes);
         if (r == 0)
-            r = block_emit(pack, block, NULL, 0);
+            r = pack_block_emit(pack, block, NULL, 0);
     }
     return r;
 }
@@ -486,11 +258,11 @@ static int pack_large(struct pack *pack, int fd, Wl__FileEntry *entry)
         if (r == 0)
             length = cutter_length(&pack->cutter, pack->data.data, pack->data.size);
         if (r == 0)
-            r = block_new(pack, &block);
+            r = pack_block_new(pack, &block);
         if (r == 0)
             r = part_add(entry, block, 0, length);
         if (r == 0)
-            r = block_close(pack, block, pack->data.data, length);
+            r = pack_block_close(pack, block, pack->data.data, length);
         if (r)
             return r;
         unread -= more;
@@ -522,14 +294,14 @@ static int pack_regular(struct pack *pack, int fd, const struct manifest_file *f
         return small_add(pack, file, st, entry);
 
     memcpy(print, pack->secret, sizeof(print));
-    print_add(print, entry->path, st);
-    const struct block_key *keys = known_find(pack, print, entry->size, &n);
+    pack_print_add(print, entry->path, st);
+    const struct block_key *keys = pack_known_find(pack, print, entry->size, &n);
     if (keys && n <= n_parts)
         return add_known(pack, entry, keys, n);
     int r = pack_large(pack, fd, entry);
     if (r == 0)
         r = file_end(pack, fd, entry->path, st);
-    return r == 0 && settled(pack, st) ? news_add(pack, print, entry, NULL) : r;
+    return r == 0 && pack_settled(pack, st) ? pack_news_add(pack, print, entry, NULL) : r;
 }
 
 static int pack_link(struct pack *pack, Wl__FileEntry *entry, const char *target)
@@ -600,7 +372,7 @@ static int pack_files(struct pack *pack, const char *const *roots, size_t n_root
     }
     if (r == 0)
         r = group_close(pack);
-    return r ? r : jobs_end(pack, true);
+    return r ? r : pack_jobs_end(pack, true);
 }
 
 static int pack_serialise(struct pack *pack, struct bytes *ret_packed)
@@ -625,25 +397,13 @@ static int pack_serialise(struct pack *pack, struct bytes *ret_packed)
 
 static void pack_deinit(struct pack *pack)
 {
-    crew_deinit(&pack->crew);
+    pack_blocks_deinit(pack);
     for (size_t i = 0; i < pack->n_entries; i++)
         entry_free(pack->entries[i]);
     free(pack->entries);
-    list_for_each_safe (node, after, &pack->blocks)
-        free(list_entry(node, struct pack_block, node));
-    for (size_t i = 0; i < pack->n_jobs; i++) {
-        sealer_free(pack->jobs[i].sealer);
-        bytes_wipe_deinit(&pack->jobs[i].data);
-        bytes_deinit(&pack->jobs[i].sealed);
-    }
-    free(pack->jobs);
     free(pack->small);
     closep(&pack->root_fd);
-    block_set_deinit(&pack->emitted);
-    bytes_wipe_deinit(&pack->news);
-    bytes_wipe_deinit(&pack->known);
     bytes_deinit(&pack->data);
-    bytes_deinit(&pack->sealed);
 }
 
 int manifest_pack(struct sealer *sealer, const uint8_t secret[32],
@@ -674,7 +434,7 @@ int manifest_pack(struct sealer *sealer, const uint8_t secret[32],
         if (n_files)
             memcpy(sorted, files, n_files * sizeof(*sorted));
         qsort(sorted, n_files, sizeof(*sorted), file_compare);
-        r = jobs_new(&pack);
+        r = pack_jobs_new(&pack);
         if (r == 0)
             r = pack_files(&pack, roots, n_roots, sorted, n_files);
     }
@@ -682,7 +442,7 @@ int manifest_pack(struct sealer *sealer, const uint8_t secret[32],
         r = pack_serialise(&pack, ret_packed);
     if (r == 0) {
         *ret_bytes = pack.bytes;
-        news_keep(&pack);
+        pack_news_keep(&pack);
     }
     pack_deinit(&pack);
     return r;

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include <proto/base/clock.h>
@@ -534,6 +536,96 @@ static void a_link_is_good_for_another_call_after_one_that_failed(void **state)
     server_free(s);
 }
 
+/* ---- a stream that is offered ---- */
+
+struct stream {
+    struct client *client;
+    int at, end, done[BLOCKS], sent;
+    bool known, slow; /* only names; one block, then a word from elsewhere for the next */
+    int wake_fd;
+};
+
+static void stream_begin(void *user)
+{
+    struct stream *stream = user;
+
+    for (stream->at = 0; stream->at < BLOCKS && stream->done[stream->at]; stream->at++)
+        ;
+}
+
+static int stream_next(void *user, struct transfer_block *ret_block)
+{
+    struct stream *stream = user;
+    const uint64_t one = 1;
+
+    if (stream->at == stream->end)
+        return TRANSFER_NO_MORE;
+    stream->slow = !stream->slow;
+    if (stream->slow)
+        return write(stream->wake_fd, &one, sizeof(one)) == sizeof(one) ? TRANSFER_LATER : -EIO;
+    *ret_block = (struct transfer_block){
+        .id = stream->client->server->ids[stream->at],
+        .sealed = stream->known ? NULL : stream->client->server->blocks[stream->at],
+        .size = BLOCK_BYTES,
+        .tag = &stream->done[stream->at++]};
+    return 0;
+}
+
+static void stream_done(void *user, const struct transfer_block *block, bool sent)
+{
+    struct stream *stream = user;
+
+    ++*(int *)block->tag;
+    stream->sent += sent;
+}
+
+static int offer(struct client *c, struct stream *stream, bool known, bool ask_only)
+{
+    *stream = (struct stream){.client = c, .end = BLOCKS, .known = known};
+    stream->wake_fd = eventfd(0, EFD_NONBLOCK);
+    const struct transfer_offer how = {.begin = stream_begin, .next = stream_next,
+                                       .done = stream_done, .wake_fd = stream->wake_fd,
+                                       .ask_only = ask_only, .user = stream};
+    int r = transfer_offer(c->transfer, &how);
+    close(stream->wake_fd);
+    return r;
+}
+
+static void of_what_is_offered_only_what_is_missing_goes_and_all_of_it_is_done_once(void **state)
+{
+    for (int broken = 0; broken < 3; broken++) {
+        struct server *s = server_new();
+        struct stream stream;
+        struct client c;
+
+        (void)state;
+        s->stored[3] = s->stored[95] = true;
+        s->forget_once = broken == 1;
+        s->restart_after = broken == 2 ? 30 : 0;
+        server_start(s);
+        client_init(&c, s);
+        if (!broken) {
+            assert_int_equal(offer(&c, &stream, false, true), 0);
+            assert_int_equal(stream.sent, BLOCKS - 2); /* would be */
+            assert_int_equal(transfer_bytes_sent(c.transfer), 0);
+            assert_int_equal(offer(&c, &stream, true, false), TRANSFER_E_MISSING);
+        }
+        assert_int_equal(offer(&c, &stream, false, false), 0);
+        for (size_t i = 0; i < BLOCKS; i++)
+            assert_true(stream.done[i] == 1 && s->stored[i]);
+        if (!broken)
+            assert_int_equal(transfer_bytes_sent(c.transfer), (uint64_t)(BLOCKS - 2) * BLOCK_BYTES);
+        else /* what had arrived is not sent again, but what was under way may be */
+            assert_true(transfer_bytes_sent(c.transfer) <= (uint64_t)BLOCKS * BLOCK_BYTES + WINDOW);
+        assert_int_equal(offer(&c, &stream, true, false), 0);
+        assert_int_equal(stream.sent, 0);
+        server_join(s);
+        assert_true(s->pending_bytes_max <= WINDOW + LIMIT_SEALED_BYTES);
+        client_deinit(&c);
+        server_free(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -541,6 +633,7 @@ int main(void)
         cmocka_unit_test(have_tells_what_is_missing_over_many_questions),
         cmocka_unit_test(a_server_that_restarts_in_the_middle_is_asked_again),
         cmocka_unit_test(one_block_wanted_twice_is_got_once_and_given_twice),
+        cmocka_unit_test(of_what_is_offered_only_what_is_missing_goes_and_all_of_it_is_done_once),
         cmocka_unit_test(every_no_has_a_code_and_words),
         cmocka_unit_test(a_link_is_good_for_another_call_after_one_that_failed),
     };
