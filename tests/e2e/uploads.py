@@ -96,7 +96,7 @@ def an_upload_is_seen_by_its_studio_and_goes_on_under_its_id_after_a_kill():
 @scenario
 def an_upload_that_a_colleague_cancels_stops_and_is_not_resumed():
     with Farm() as farm:
-        upload = Upload(farm)
+        upload = Upload(farm, 60 * MB)  # more than the kernel holds for those that are killed
         upload.wait_percent(25)
         check("its upload is cancelled" in upload.bob.ask("cancel", upload.id[:8], code=0).out, "it says so")
         answer = upload.ann.finish(upload.popen, upload.argv)
