@@ -5,14 +5,19 @@
  * turns with it, is a bare libzmq CURVE stream of messages of a block each between two processes
  * whose ends perform the same digests and AEAD and nothing else: no vault, no window, no answers.
  * `curve` is the same stream without them.
+ *
+ * With --delay it is measured instead what a distance costs: through a relay that holds all that
+ * passes for so long, each way, against the same relay that does not.
  */
 #include <tests/bench/bench.h>
 
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <client/blocks.h>
@@ -33,7 +38,7 @@ enum ends { ENDS_BARE, ENDS_PUT, ENDS_GET };
 struct bulk_bench {
     char folder[128];
     uint8_t secret[32];
-    long mib, rounds;
+    long mib, rounds, delay_ms;
     size_t n; /* blocks a round */
     uint8_t *ring;
     uint64_t mark;
@@ -275,6 +280,111 @@ static int measure(struct bulk_bench *bench, struct westlight *westlight, struct
     return good ? 0 : 1;
 }
 
+/* ---- at a distance ---- */
+
+struct relay {
+    pid_t pid;
+    int out;
+    struct westlight_farm farm; /* by way of it */
+    struct westlight *westlight;
+};
+
+static int relay_start(struct relay *relay, const struct westlight_farm *farm, long delay_ms)
+{
+    char delay[16], ready[64] = "";
+    unsigned control, bulk;
+    int out[2];
+
+    snprintf(delay, sizeof(delay), "%ld", delay_ms);
+    if (pipe(out) < 0)
+        return -errno;
+    relay->pid = fork();
+    if (relay->pid == 0) {
+        dup2(out[1], STDOUT_FILENO);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execl(RELAY, "relay", "--delay", delay, farm->control + strlen("tcp://"),
+              farm->bulk + strlen("tcp://"), NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    relay->out = out[0];
+    if (relay->pid < 0 || read(out[0], ready, sizeof(ready) - 1) <= 0 ||
+        sscanf(ready, "ready %u %u", &control, &bulk) != 2)
+        return -EPROTO;
+    relay->farm = *farm;
+    snprintf(relay->farm.control, sizeof(relay->farm.control), "tcp://127.0.0.1:%u", control);
+    snprintf(relay->farm.bulk, sizeof(relay->farm.bulk), "tcp://127.0.0.1:%u", bulk);
+    return 0;
+}
+
+static void relay_stop(struct relay *relay)
+{
+    westlight_close(relay->westlight);
+    if (relay->pid > 0) {
+        kill(relay->pid, SIGKILL);
+        waitpid(relay->pid, NULL, 0);
+        close(relay->out);
+    }
+}
+
+static int compare(struct bulk_bench *bench, struct relay relays[2], double seconds[2][2][ROUNDS_MAX])
+{
+    struct blocks blocks[2];
+    bool good = true;
+
+    for (int i = 0; i < 2; i++)
+        blocks[i] = (struct blocks){.westlight = relays[i].westlight,
+                                    .write_bytes = ((uint64_t)bench->rounds * bench->n + 64) *
+                                                   LIMIT_SEALED_BYTES};
+    for (long round = 0; round < bench->rounds && good; round++)
+        for (int i = 0; i < 2 && good; i++) {
+            seconds[i][0][round] = put(bench, &blocks[i]);
+            seconds[i][1][round] = seconds[i][0][round] < 0 ? -1 : get(bench, &blocks[i]);
+            good = seconds[i][1][round] > 0;
+            if (!good)
+                fprintf(stderr, "westlight-bench bulk: %s\n", relays[i].westlight->why);
+        }
+    for (int i = 0; i < 2; i++)
+        blocks_deinit(&blocks[i]);
+    return good ? 0 : 1;
+}
+
+static double rate(const struct bulk_bench *bench, double *seconds);
+
+static int distance(struct bulk_bench *bench, const struct westlight_farm *farm)
+{
+    static const char *const names[] = {"put", "get"};
+    static double seconds[2][2][ROUNDS_MAX];
+    struct relay relays[2] = {0};
+    char why[512] = "";
+    int r = 0;
+
+    for (int i = 0; i < 2 && r == 0; i++) {
+        r = relay_start(&relays[i], farm, i ? bench->delay_ms : 0);
+        if (r == 0)
+            r = westlight_open(&relays[i].farm, 10000, &relays[i].westlight, why, sizeof(why));
+        if (r)
+            fprintf(stderr, "westlight-bench bulk: %s\n", r < 0 ? strerror(-r) : why);
+    }
+    if (r == 0)
+        r = compare(bench, relays, seconds);
+    if (r == 0)
+        printf("{\"bench\": \"bulk\", \"bytes\": %zu, \"rounds\": %ld, \"delay_ms\": %ld",
+               bench->n * LIMIT_BLOCK_BYTES, bench->rounds, bench->delay_ms);
+    for (int way = 0; way < 2 && r == 0; way++) {
+        double near = rate(bench, seconds[0][way]), far = rate(bench, seconds[1][way]);
+
+        printf(", \"%s\": {\"near_bytes_per_s\": %.0f, \"far_bytes_per_s\": %.0f, "
+               "\"far_ratio\": %.3f}",
+               names[way], near, far, far / near);
+    }
+    if (r == 0)
+        printf("}\n");
+    for (int i = 0; i < 2; i++)
+        relay_stop(&relays[i]);
+    return r;
+}
+
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -316,10 +426,13 @@ static int farm_run(struct bulk_bench *bench)
 
     if (r == 0 && (r = westlight_open(local_farm(local), 10000, &westlight, why, sizeof(why))) != 0)
         fprintf(stderr, "westlight-bench bulk: %s\n", why);
-    if (r == 0)
+    if (r == 0 && bench->delay_ms) {
+        r = distance(bench, local_farm(local));
+    } else if (r == 0) {
         r = measure(bench, westlight, figures);
-    if (r == 0)
-        report(bench, figures);
+        if (r == 0)
+            report(bench, figures);
+    }
     westlight_close(westlight);
     local_stop(local);
     free(figures);
@@ -331,6 +444,7 @@ static int options_read(struct bulk_bench *bench, int argc, char **argv)
     static const struct option options[] = {{"json", no_argument, NULL, 'j'},
                                             {"mib", required_argument, NULL, 'm'},
                                             {"rounds", required_argument, NULL, 'n'},
+                                            {"delay", required_argument, NULL, 'd'},
                                             {NULL, 0, NULL, 0}};
     int option;
 
@@ -340,7 +454,8 @@ static int options_read(struct bulk_bench *bench, int argc, char **argv)
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
         if (option == '?' ||
             (option == 'm' && !options_number(optarg, RING, 1 << 20, &bench->mib)) ||
-            (option == 'n' && !options_number(optarg, 1, ROUNDS_MAX, &bench->rounds)))
+            (option == 'n' && !options_number(optarg, 1, ROUNDS_MAX, &bench->rounds)) ||
+            (option == 'd' && !options_number(optarg, 1, 1000, &bench->delay_ms)))
             return 2;
     bench->n = (size_t)bench->mib; /* a block is a MiB */
     return 0;
@@ -352,7 +467,7 @@ int bench_bulk(int argc, char **argv)
     int r = options_read(&bench, argc, argv);
 
     if (r || !mkdtemp(bench.folder)) {
-        fprintf(stderr, "usage: westlight-bench bulk [--json] [--mib N] [--rounds N]\n");
+        fprintf(stderr, "usage: westlight-bench bulk [--json] [--mib N] [--rounds N] [--delay MS]\n");
         return 2;
     }
     setenv("WESTLIGHT_LOCAL", bench.folder, 1);
