@@ -46,7 +46,7 @@ static void task_free(struct task *task)
             free(task->vault.ids);
         free(task->vault.missing);
     }
-    free(task->vault.data);
+    vault_buffer_free(task->vault.data, task->vault.size);
     peer_unref(task->peer);
     free(task);
 }
@@ -122,7 +122,7 @@ static void on_put(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message
     task->vault.size = size;
     task->vault.plain = message->put->plain;
     task->id = id;
-    task_submit(bulk, task, size);
+    task_submit(bulk, task, vault_buffer_room(size));
 }
 
 static void on_have(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message)
@@ -167,6 +167,10 @@ static void on_get(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message
         bulk_no_memory(bulk, peer, message->request);
     else if (list_empty(&peer->turn))
         list_push(&bulk->turns, &peer->turn);
+    if (r == 0) {
+        bulk->peers.n_pulling += !peer->pulling;
+        peer->pulling = true;
+    }
 }
 
 /* False: the key may not do any more what its pass says; the peer was told and is forgotten. */
@@ -194,10 +198,15 @@ static bool has_share(struct bulk *bulk, struct peer *peer)
     return held == 0 || held + LIMIT_SEALED_BYTES <= share;
 }
 
+/* libzmq holds one more for each of them, encrypted, which nobody tells us of: it is counted, up to
+ * half of what there is. */
 static bool has_room(struct bulk *bulk)
 {
-    return bulk->n_gets < GETS_AT_VAULT &&
-           atomic_load(&bulk->out_bytes) + LIMIT_SEALED_BYTES <= bulk->config.memory_bytes / 2;
+    size_t room = bulk->config.memory_bytes / 2, out = atomic_load(&bulk->out_bytes);
+    size_t encrypted = bulk->peers.n_pulling * LIMIT_SEALED_BYTES;
+
+    room -= encrypted < room / 2 ? encrypted : room / 2;
+    return bulk->n_gets < GETS_AT_VAULT && (out == 0 || out + LIMIT_SEALED_BYTES <= room);
 }
 
 static void submit_get(struct bulk *bulk, struct peer *peer)
@@ -258,6 +267,10 @@ static void complete_task(struct bulk *bulk, struct task *task)
     }
     task->peer->pending--;
     bulk->n_tasks--;
+    if (task->peer->pulling && !task->peer->n_get_ids && !task->peer->pending) {
+        task->peer->pulling = false;
+        bulk->peers.n_pulling--;
+    }
     task_free(task);
 }
 

@@ -33,12 +33,13 @@ static void payload_free(void *data, void *user)
 {
     struct payload *payload = user;
     struct bulk *bulk = payload->bulk;
+    size_t room = vault_buffer_room(payload->size);
 
     (void)data;
-    atomic_fetch_sub(&payload->peer->held_bytes, payload->size);
-    atomic_fetch_sub(&bulk->out_bytes, payload->size);
+    vault_buffer_free(payload->data, payload->size);
+    atomic_fetch_sub(&payload->peer->held_bytes, room);
+    atomic_fetch_sub(&bulk->out_bytes, room);
     peer_unref(payload->peer);
-    free(payload->data);
     free(payload);
     bulk_wake(bulk);
 }
@@ -197,8 +198,8 @@ static void send_block(struct bulk *bulk, struct task *task)
     }
     size_t size = task->vault.size;
     *payload = (struct payload){bulk, peer_ref(task->peer), TAKE_PTR(task->vault.data), size};
-    atomic_fetch_add(&task->peer->held_bytes, size);
-    atomic_fetch_add(&bulk->out_bytes, size);
+    atomic_fetch_add(&task->peer->held_bytes, vault_buffer_room(size));
+    atomic_fetch_add(&bulk->out_bytes, vault_buffer_room(size));
     if (zmq_msg_init_data(&data, payload->data, size, payload_free, payload) < 0) {
         payload_free(NULL, payload);
         bulk_no_memory(bulk, task->peer, task->request);

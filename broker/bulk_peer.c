@@ -155,6 +155,8 @@ void peers_forget(struct peers *peers, struct peer *peer)
     peer->gone = true;
     peer->open = false;
     holder_leave(peers, peer);
+    peers->n_pulling -= peer->pulling;
+    peer->pulling = false;
     if (peer->grant)
         TAKE_PTR(peer->grant)->n_peers--;
     list_unlink(&peer->node);

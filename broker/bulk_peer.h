@@ -52,6 +52,7 @@ struct peer {
     struct link_key key;
     struct holder *holder; /* NULL: gone */
     bool open, gone;
+    bool pulling; /* blocks are on their way to it, or will be */
     struct pass pass;
     struct grant *grant;
     struct list gets; /* struct get */
@@ -82,6 +83,7 @@ struct peers {
     struct list buckets[PEERS_BUCKETS];
     struct map grants, holders;
     size_t n;
+    size_t n_pulling;
 };
 
 int peers_init(struct peers *peers);

@@ -231,7 +231,7 @@ static void write_batch(struct vault *vault, struct put *puts, size_t n_puts)
 
 static void finish_put(struct vault_request *request)
 {
-    free(TAKE_PTR(request->data));
+    vault_buffer_free(TAKE_PTR(request->data), request->size);
     complete(request);
 }
 
@@ -281,7 +281,7 @@ static int run_get(struct vault *vault, struct vault_request *request)
         if (r)
             return r == REACH_E_MORE ? AGAIN : r;
     }
-    int r = disk_read(&vault->disk, request->studio, &request->ids[0], &data, &size);
+    int r = disk_get(&vault->disk, request->studio, &request->ids[0], &data, &size);
     if (r)
         return r;
     request->data = data;

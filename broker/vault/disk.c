@@ -9,15 +9,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <broker/vault/disk.h>
 #include <proto/base/clock.h>
 #include <proto/base/crash.h>
 
-#define PATH_SIZE    96
-#define DIRECT_ALIGN 4096 /* of memory, place and size, where a read or write goes past the cache  \
-                           */
+#define PATH_SIZE 96
+#define DIRECT_ALIGN                                                                               \
+    4096 /* of memory, place and size, where a read or write goes past the cache                   \
+          */
 
 /* What the host lacks for a moment is no fault of the disk's. */
 static bool passes(int error)
@@ -49,15 +51,59 @@ static size_t aligned(size_t size)
     return (size + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN;
 }
 
+/* ---- memory ---- */
+
+enum { BUFFER_BYTES = (LIMIT_SEALED_BYTES + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN };
+enum { BUFFERS_SPARE = 32 };
+
+static struct {
+    pthread_mutex_t lock;
+    uint8_t *spare[BUFFERS_SPARE];
+    size_t n;
+} buffers = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static uint8_t *buffer_take(void)
+{
+    pthread_mutex_lock(&buffers.lock);
+    uint8_t *data = buffers.n ? buffers.spare[--buffers.n] : NULL;
+    pthread_mutex_unlock(&buffers.lock);
+    if (data)
+        return data;
+    data = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return data == MAP_FAILED ? NULL : data;
+}
+
+size_t vault_buffer_room(size_t size)
+{
+    return size < DISK_DIRECT_BYTES ? size : BUFFER_BYTES;
+}
+
 uint8_t *vault_buffer(size_t size)
 {
     size_t room = aligned(size ? size : 1);
-    uint8_t *data = aligned_alloc(DIRECT_ALIGN, room);
+    uint8_t *data = size < DISK_DIRECT_BYTES ? aligned_alloc(DIRECT_ALIGN, room) : buffer_take();
 
     if (data)
         memset(data + size, 0, room - size); /* it is written, and then cut off */
     return data;
 }
+
+void vault_buffer_free(uint8_t *data, size_t size)
+{
+    if (!data || size < DISK_DIRECT_BYTES) {
+        free(data);
+        return;
+    }
+    pthread_mutex_lock(&buffers.lock);
+    bool kept = buffers.n < BUFFERS_SPARE;
+    if (kept)
+        buffers.spare[buffers.n++] = data;
+    pthread_mutex_unlock(&buffers.lock);
+    if (!kept)
+        munmap(data, BUFFER_BYTES);
+}
+
+/* ---- past the cache ---- */
 
 /* Not every file system can go past the cache (tmpfs), and one that can may refuse a place. */
 static int open_direct(int root, const char *path, int flags)
@@ -294,8 +340,16 @@ static int read_all(int fd, uint8_t *data, size_t size, size_t *ret_read)
     return r;
 }
 
-static int read_file(struct disk *disk, const char *path, bool often, uint8_t **ret_data,
-                     size_t *ret_size)
+static void buffer_drop(uint8_t *data, size_t size, bool pooled)
+{
+    if (pooled)
+        vault_buffer_free(data, size);
+    else
+        free(data);
+}
+
+static int read_file(struct disk *disk, const char *path, bool often, bool pooled,
+                     uint8_t **ret_data, size_t *ret_size)
 {
     const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW;
     struct stat status;
@@ -309,48 +363,47 @@ static int read_file(struct disk *disk, const char *path, bool often, uint8_t **
         return VAULT_E_CORRUPT;
 
     size_t size = (size_t)status.st_size, n = 0;
-    _cleanup_(freep) uint8_t *data = vault_buffer(size);
+    uint8_t *data = pooled ? vault_buffer(size) : aligned_alloc(DIRECT_ALIGN, aligned(size + 1));
     if (!data)
         return VAULT_E_BUSY;
     int r = read_all(fd, data, size, &n);
-    if (r < 0)
+    if (r == 0 && n < size)
+        r = -EIO; /* it was cut while it was read */
+    if (r < 0) {
+        buffer_drop(data, size, pooled);
         return disk_error(-r);
-    *ret_data = TAKE_PTR(data);
-    *ret_size = n;
+    }
+    *ret_data = data;
+    *ret_size = size;
     return 0;
 }
 
-int disk_peek(struct disk *disk, struct studio_id studio, const struct block_id *id,
-              uint8_t **ret_data, size_t *ret_size)
+static int peek(struct disk *disk, struct studio_id studio, const struct block_id *id, bool pooled,
+                uint8_t **ret_data, size_t *ret_size)
 {
     char path[PATH_SIZE], aside[PATH_SIZE];
-    _cleanup_(freep) uint8_t *data = NULL;
     struct block_id actual;
-    size_t size = 0;
 
     block_path(studio, id, NULL, path);
-    int r = read_file(disk, path, seen(disk, id), &data, &size);
+    int r = read_file(disk, path, seen(disk, id), pooled, ret_data, ret_size);
     if (r == VAULT_E_MISSING) {
         /* Whoever asks after the one who found the damage is told the same. */
         block_path(studio, id, "damaged-", aside);
         return faccessat(disk->root, aside, F_OK, 0) == 0 ? VAULT_E_CORRUPT : r;
     }
-    if (r == 0) {
-        digest(data, size, &actual);
-        r = memcmp(&actual, id, sizeof actual) ? VAULT_E_CORRUPT : 0;
-    }
     if (r)
         return r > 0 ? r : VAULT_E_CORRUPT; /* -EIO: these bytes cannot be had */
-    *ret_data = TAKE_PTR(data);
-    *ret_size = size;
-    return 0;
+    digest(*ret_data, *ret_size, &actual);
+    if (memcmp(&actual, id, sizeof actual) == 0)
+        return 0;
+    buffer_drop(TAKE_PTR(*ret_data), *ret_size, pooled);
+    return VAULT_E_CORRUPT;
 }
 
-int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
-              uint8_t **ret_data, size_t *ret_size)
+static int set_damaged_aside(struct disk *disk, struct studio_id studio, const struct block_id *id,
+                             int r)
 {
     char path[PATH_SIZE], aside[PATH_SIZE];
-    int r = disk_peek(disk, studio, id, ret_data, ret_size);
 
     if (r == VAULT_E_CORRUPT) {
         block_path(studio, id, NULL, path);
@@ -358,6 +411,24 @@ int disk_read(struct disk *disk, struct studio_id studio, const struct block_id 
         (void)renameat(disk->root, path, disk->root, aside);
     }
     return r;
+}
+
+int disk_peek(struct disk *disk, struct studio_id studio, const struct block_id *id,
+              uint8_t **ret_data, size_t *ret_size)
+{
+    return peek(disk, studio, id, false, ret_data, ret_size);
+}
+
+int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
+              uint8_t **ret_data, size_t *ret_size)
+{
+    return set_damaged_aside(disk, studio, id, peek(disk, studio, id, false, ret_data, ret_size));
+}
+
+int disk_get(struct disk *disk, struct studio_id studio, const struct block_id *id,
+             uint8_t **ret_data, size_t *ret_size)
+{
+    return set_damaged_aside(disk, studio, id, peek(disk, studio, id, true, ret_data, ret_size));
 }
 
 /* ---- writing ---- */

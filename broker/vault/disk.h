@@ -53,6 +53,8 @@ void disk_remove(struct disk *disk, struct studio_id studio, const struct block_
 typedef int disk_each_block(void *user, struct studio_id studio, const struct block_id *id);
 int disk_each(struct disk *disk, disk_each_block *each, void *user);
 /* Checked against the name; a damaged one is set aside, so that it can be sent again. */
+int disk_get(struct disk *disk, struct studio_id studio, const struct block_id *id,
+             uint8_t **ret_data /* of vault_buffer */, size_t *ret_size);
 int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
               uint8_t **ret_data, size_t *ret_size);
 /* The same, and a damaged one stays. */

@@ -50,7 +50,7 @@ struct vault_request {
     struct block_id *ids; /* HAVE, PIN (refs blocks), GET and PUT (one) */
     size_t n_ids;
     bool plain;    /* PUT of a refs block */
-    uint8_t *data; /* PUT: of vault_buffer, taken over. GET: the answer, the caller's to free */
+    uint8_t *data; /* PUT: of vault_buffer, taken over. GET: the answer, the same, the caller's */
     size_t size;
     struct block_id *blocks; /* PIN: must be among those named; the caller's, reordered */
     size_t n_blocks;
@@ -69,8 +69,12 @@ void vault_close(struct vault *vault);
 int vault_port_new(struct vault *vault, struct vault_port **ret_port);
 void vault_port_free(struct vault_port *port);
 int vault_port_fd(struct vault_port *port); /* an eventfd */
-/* Memory for a block that is put, as disks want it; free(). NULL: there is none. */
+/* Memory for blocks, as disks want it: those that are put, and what was got. Large ones are all of one
+ * size, kept for the next, so that no heap is torn by them; vault_buffer_room says how much one takes.
+ * NULL: there is none. Any thread. */
 uint8_t *vault_buffer(size_t size);
+void vault_buffer_free(uint8_t *data, size_t size);
+size_t vault_buffer_room(size_t size);
 void vault_submit(struct vault *vault, struct vault_request *request);
 struct vault_request *vault_completed(struct vault_port *port); /* NULL: none waits */
 /* A PIN holds what it names from vault_submit on, also where it was answered with a no: until this,

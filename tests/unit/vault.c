@@ -162,7 +162,7 @@ static int get(struct studio_id studio, const struct job_id *job, struct block_i
     } else {
         assert_null(request.data);
     }
-    free(request.data);
+    vault_buffer_free(request.data, request.size);
     return r;
 }
 
@@ -252,7 +252,7 @@ static void blocks_of_every_size_come_back_as_they_were(void **state)
             assert_int_equal(run(&request), 0);
             assert_int_equal(request.size, sizes[i]);
             assert_memory_equal(request.data, data, sizes[i]);
-            free(request.data);
+            vault_buffer_free(request.data, request.size);
             block_file(north, id, path);
             assert_int_equal(stat(path, &status), 0);
             assert_int_equal(status.st_size, sizes[i]);
@@ -493,7 +493,7 @@ static void a_job_reads_what_its_refs_name_and_nothing_else(void **state)
     struct vault_request request = {
         .kind = VAULT_GET, .studio = north, .job = job, .ids = &first, .n_ids = 1};
     assert_int_equal(run(&request), 0); /* the refs block itself */
-    free(request.data);
+    vault_buffer_free(request.data, request.size);
 }
 
 static void many_jobs_keep_their_own_reach(void **state)
