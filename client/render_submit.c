@@ -206,11 +206,13 @@ int render_submit(struct render *render, struct westlight_job *job)
 void render_submitted(struct render *render)
 {
     if (render->options.json)
-        show_json(json_pack("{s:s,s:o,s:s,s:I,s:I,s:I}", "id", render->id, "folder",
+        show_json(json_pack("{s:s,s:o,s:s,s:I,s:I,s:I,s:I,s:I}", "id", render->id, "folder",
                             show_text_json(render->out), "software", render->software, "files",
                             (json_int_t)render->upload.files, "file_bytes",
                             (json_int_t)render->upload.file_bytes, "bytes_sent",
-                            (json_int_t)render->upload.bytes_sent),
+                            (json_int_t)render->upload.bytes_sent, "blocks",
+                            (json_int_t)render->upload.blocks, "blocks_sent",
+                            (json_int_t)render->upload.blocks_sent),
                   false);
     else if (render->local)
         say("the private farm ends with this command: westlight render and the same words go on "

@@ -21,8 +21,9 @@
 #include <proto/base/crash.h>
 #include <proto/manifest.h>
 
-#define READ_AGAIN    3 /* a file that changed while it was read */
-#define SUBMIT_ROUNDS 3 /* blocks that went missing meanwhile */
+#define READ_AGAIN    3   /* a file that changed while it was read */
+#define SUBMIT_ROUNDS 3   /* blocks that went missing meanwhile */
+#define LEAVES_MAX    512 /* of all lists of files: the recipe, which names them, stays small */
 
 /* What a Root message needs, kept until the recipe is sealed. */
 struct packed_root {
@@ -30,7 +31,7 @@ struct packed_root {
     char **files; /* sorted; of job_root or found by walking */
     size_t n_files;
     bool walked;
-    struct block_key *keys;
+    struct manifest_sealed sealed;
     Wl__BlockKey *blocks, **pointers;
 };
 
@@ -92,7 +93,7 @@ static void roots_free(struct upload *upload)
         for (size_t k = 0; root->walked && k < root->n_files; k++)
             free(root->files[k]);
         free(root->files);
-        free(root->keys);
+        manifest_sealed_deinit(&root->sealed);
         free(root->blocks);
         free(root->pointers);
     }
@@ -197,29 +198,29 @@ static int pack_files(struct upload *upload, const struct job_root *from, struct
 static int pack_root(struct upload *upload, const struct job_root *from, struct packed_root *root)
 {
     _cleanup_(bytes_deinit) struct bytes packed = {0};
-    uint8_t secret[32];
-    size_t n = 0;
+    struct manifest_sealed *sealed = &root->sealed;
 
     int r = pack_files(upload, from, root, &packed);
     if (r != 0)
         return r;
-    mac2(upload->westlight->secret, "manifest1", strlen("manifest1"), "", 0, secret);
-    r = manifest_seal(upload->westlight->sealer, secret, packed.data, packed.size, batch_block,
-                      &upload->batch, &root->keys, &n);
-    wipe(secret, sizeof(secret));
+    r = manifest_seal(upload->westlight->sealer, upload->westlight->secret, packed.data,
+                      packed.size, LEAVES_MAX / upload->n_roots, batch_block, &upload->batch,
+                      sealed);
     if (r != 0)
         return r;
-    root->blocks = calloc(n, sizeof(*root->blocks));
-    root->pointers = calloc(n, sizeof(*root->pointers));
+    root->blocks = calloc(sealed->n_keys, sizeof(*root->blocks));
+    root->pointers = calloc(sealed->n_keys, sizeof(*root->pointers));
     if (!root->blocks || !root->pointers)
         return -ENOMEM;
-    for (size_t i = 0; i < n; i++) {
-        wire_block_key_set(&root->blocks[i], &root->keys[i]);
+    for (size_t i = 0; i < sealed->n_keys; i++) {
+        wire_block_key_set(&root->blocks[i], &sealed->keys[i]);
         root->pointers[i] = &root->blocks[i];
     }
     root->message.path = from->folder;
     root->message.manifest = root->pointers;
-    root->message.n_manifest = n;
+    root->message.n_manifest = sealed->n_keys;
+    root->message.leaves = sealed->leaves;
+    root->message.n_leaves = sealed->n_leaves;
     return 0;
 }
 

@@ -6,6 +6,8 @@
  */
 #include <proto/cut.h>
 
+#include <string.h>
+
 #include <proto/limits.h>
 #include <proto/seal.h>
 
@@ -48,12 +50,18 @@ size_t cutter_length(const struct cutter *cutter, const uint8_t *data, size_t si
 }
 
 /* The larger the file the likelier, so that blocks are as large whatever the files. */
-bool cutter_parts(const struct cutter *cutter, const char *path, uint64_t size)
+bool cutter_ends(const struct cutter *cutter, const char *name, size_t length, uint64_t size,
+                 uint64_t usual)
 {
     uint64_t hash = 0;
 
-    for (const char *at = path; *at; at++)
-        hash = (hash << 1 | hash >> 63) + cutter->gear[(uint8_t)*at];
+    for (size_t i = 0; i < length; i++)
+        hash = (hash << 1 | hash >> 63) + cutter->gear[(uint8_t)name[i]];
     hash *= 0x9e3779b97f4a7c15ULL;
-    return (hash >> 32) * CUT_SHARED < size << 32;
+    return (hash >> 32) * usual < size << 32;
+}
+
+bool cutter_parts(const struct cutter *cutter, const char *path, uint64_t size)
+{
+    return cutter_ends(cutter, path, strlen(path), size, CUT_SHARED);
 }

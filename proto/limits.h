@@ -19,6 +19,10 @@
 #define LIMIT_REFS_PER_BLOCK         (32760) /* plain ids that fit one refs block */
 #define LIMIT_REFS_BLOCKS            (256)   /* 8 million blocks: 8 TiB under one job */
 #define LIMIT_MANIFEST_BLOCKS        (256)   /* 256 MiB of manifest: about two million files */
+#define LIMIT_LEAVES                 (1024)  /* blocks of one root's manifest, which is read in part */
+#define LIMIT_LEAF_NAMES             (8)     /* endings of the names in one leaf */
+#define LIMIT_LEAF_BYTES             (256)   /* of names in all: a recipe is one block, with every leaf's */
+#define LIMIT_LEAF_DIGITS            (18)    /* of a frame's number: it fits 64 bits */
 #define LIMIT_MANIFEST_FILES         (1u << 21)
 #define LIMIT_MISSING_IDS            (1024)  /* how many missing ids one reply names */
 #define LIMIT_INLINE_BYTES           (1024)  /* a small sealed manifest rides in the record */

@@ -16,6 +16,7 @@
 #include <proto/limits.h>
 #include <proto/wire.h>
 
+#define DIGITS             "0123456789"
 #define MANIFEST_BYTES_MAX ((size_t)LIMIT_MANIFEST_BLOCKS * LIMIT_BLOCK_BYTES)
 
 int manifest_say(struct bytes *why, int result, const char *format, ...)
@@ -85,14 +86,35 @@ bool manifest_link_ok(const char *path, const char *target)
     }
 }
 
+static int rank(char c)
+{
+    return c == '/' ? 1 : c ? (unsigned char)c + 1 : 0;
+}
+
+/* By value; 7 before 07, so that what is equal is the same. */
+static int number_compare(const char *a, const char *b)
+{
+    size_t x_all = strspn(a, DIGITS), y_all = strspn(b, DIGITS);
+    size_t x_zeros = strspn(a, "0"), y_zeros = strspn(b, "0");
+    size_t x = x_all - x_zeros, y = y_all - y_zeros;
+    int r = x == y ? memcmp(a + x_zeros, b + y_zeros, x) : (x > y) - (x < y);
+
+    return r ? r : (x_all > y_all) - (x_all < y_all);
+}
+
 int manifest_path_compare(const char *a, const char *b)
 {
-    while (*a && *a == *b)
-        a++, b++;
+    size_t same = 0, number;
 
-    int x = *a == '/' ? 1 : *a ? (unsigned char)*a + 1 : 0;
-    int y = *b == '/' ? 1 : *b ? (unsigned char)*b + 1 : 0;
-    return x - y;
+    while (a[same] && a[same] == b[same])
+        same++;
+    for (number = same; number && isdigit((unsigned char)a[number - 1]);)
+        number--;
+
+    int r = isdigit((unsigned char)a[number]) && isdigit((unsigned char)b[number])
+                ? number_compare(a + number, b + number)
+                : 0;
+    return r ? r : rank(a[same]) - rank(b[same]);
 }
 
 /* ---- what a manifest may hold ---- */
@@ -199,36 +221,7 @@ int manifest_parse(const void *data, size_t size, Wl__Manifest **ret_manifest, s
     return 0;
 }
 
-/* ---- a serialised manifest to blocks and back ---- */
-
-int manifest_seal(struct sealer *sealer, const uint8_t secret[32], const void *data, size_t size,
-                  manifest_emit *emit, void *user, struct block_key **ret_keys, size_t *ret_n)
-{
-    size_t n = size ? (size + LIMIT_BLOCK_BYTES - 1) / LIMIT_BLOCK_BYTES : 1;
-    _cleanup_(bytes_deinit) struct bytes sealed = {0};
-    _cleanup_(freep) struct block_key *keys = NULL;
-
-    if (n > LIMIT_MANIFEST_BLOCKS)
-        return MANIFEST_E_LIMIT;
-    keys = calloc(n, sizeof(*keys));
-    if (!keys)
-        return -ENOMEM;
-
-    for (size_t i = 0; i < n; i++) {
-        size_t at = i * LIMIT_BLOCK_BYTES;
-        size_t length = size - at < LIMIT_BLOCK_BYTES ? size - at : LIMIT_BLOCK_BYTES;
-
-        int r = seal_block(sealer, secret, size ? (const char *)data + at : "", length, &sealed,
-                           &keys[i]);
-        if (r == 0)
-            r = emit(user, &keys[i], sealed.data, sealed.size);
-        if (r)
-            return r;
-    }
-    *ret_keys = TAKE_PTR(keys);
-    *ret_n = n;
-    return 0;
-}
+/* ---- from blocks ---- */
 
 int manifest_load(const struct block_key *keys, size_t n, manifest_fetch *fetch, void *user,
                   Wl__Manifest **ret_manifest, struct bytes *why)
@@ -236,9 +229,9 @@ int manifest_load(const struct block_key *keys, size_t n, manifest_fetch *fetch,
     _cleanup_(bytes_deinit) struct bytes whole = {0};
     const struct bytes *block = NULL;
 
-    if (n > LIMIT_MANIFEST_BLOCKS)
+    if (n > LIMIT_LEAVES)
         return manifest_say(why, MANIFEST_E_LIMIT, "manifest: %zu blocks, at most %d", n,
-                            LIMIT_MANIFEST_BLOCKS);
+                            LIMIT_LEAVES);
 
     for (size_t i = 0; i < n; i++) {
         int r = fetch(user, &keys[i], &block);
@@ -289,15 +282,17 @@ static bool pattern_expand(const char *pattern, int64_t frame, char *text, size_
 {
     size_t used = 0;
 
-    while (*pattern) {
-        size_t run = strspn(pattern, "#");
-        int n = run ? snprintf(text + used, size - used, "%0*lld", (int)run, (long long)frame)
-                    : snprintf(text + used, size - used, "%c", *pattern);
+    for (size_t run; *pattern; pattern += run) {
+        int n = 1;
 
+        run = *pattern == '#' ? strspn(pattern, "#") : 1;
+        if (*pattern == '#')
+            n = snprintf(text + used, size - used, "%0*lld", (int)run, (long long)frame);
+        else
+            text[used] = *pattern;
         if (n < 0 || (size_t)n >= size - used)
             return false;
         used += (size_t)n;
-        pattern += run ? run : 1;
     }
     text[used] = 0;
     return true;

@@ -67,14 +67,26 @@ int manifest_pack(struct sealer *sealer, const uint8_t secret[32],
                   size_t n_roots, const struct manifest_file *files, size_t n_files,
                   manifest_emit *emit, void *user, struct bytes *ret_packed, uint64_t *ret_bytes,
                   struct bytes *why);
-/* Cuts a serialised manifest (or recipe) into blocks, seals and emits them. *ret_keys is an array
- * of *ret_n, the caller's to free. Empty data gives one block. */
+/* What manifest_seal made of a list of files: its blocks in order, and what is said of them. */
+struct manifest_sealed {
+    struct block_key *keys;
+    size_t n_keys;
+    Wl__Leaf **leaves;
+    size_t n_leaves;
+};
+void manifest_sealed_deinit(struct manifest_sealed *sealed);
+/* Cuts a serialised manifest into leaves (few, if that can be), seals and emits their blocks under
+ * a secret derived from the studio's. An empty one is one leaf. MANIFEST_E_LIMIT: too many. */
 int manifest_seal(struct sealer *sealer, const uint8_t secret[32], const void *data, size_t size,
-                  manifest_emit *emit, void *user, struct block_key **ret_keys, size_t *ret_n);
+                  size_t few, manifest_emit *emit, void *user, struct manifest_sealed *ret_sealed);
+/* Whether the leaf may hold a file that `wanted` takes: of what it says its files are called. */
+bool manifest_leaf_may(const Wl__Leaf *leaf, bool (*wanted)(void *user, const char *path),
+                       void *user);
 
 /* Gets one block, opened; *ret_block is the fetcher's, and good until it is called again. */
 typedef int manifest_fetch(void *user, const struct block_key *key, const struct bytes **ret_block);
-/* The inverse of manifest_seal; the result is unpacked and every limit and path checked. */
+/* The blocks of a list, or of some leaves of it; what they hold is unpacked together, and every
+ * limit and path checked. */
 int manifest_load(const struct block_key *keys, size_t n, manifest_fetch *fetch, void *user,
                   Wl__Manifest **ret_manifest, struct bytes *why);
 int manifest_parse(const void *data, size_t size, Wl__Manifest **ret_manifest, struct bytes *why);

@@ -58,6 +58,12 @@ static const struct rule RULES[] = {
     {NULL, "inline_sealed", INLINE(LIMIT_LOG_SEGMENT_BYTES)}, /* less where the referrer says so */
     {"Edit", "recipe", INLINE(LIMIT_RECIPE_INLINE_BYTES)}, /* only with spaces */
     {NULL, "recipe", .min = 1, INLINE(LIMIT_RECIPE_INLINE_BYTES)},
+    {"Root", "manifest", .count = LIMIT_LEAVES},
+    {NULL, "leaves", .count = LIMIT_LEAVES},
+    {"Leaf", "blocks", .max = LIMIT_LEAVES},
+    {"Leaf", "before", .max = LIMIT_LEAF_BYTES},
+    {"Leaf", "after", .max = LIMIT_LEAF_BYTES, .count = LIMIT_LEAF_NAMES},
+    {"Leaf", "digits", .max = LIMIT_LEAF_DIGITS},
     {NULL, "manifest", INLINE(LIMIT_INLINE_BYTES), .count = LIMIT_MANIFEST_BLOCKS},
     {"Progress", "log", .max = 0}, /* a segment: see its text */
     {NULL, "log", INLINE(LIMIT_LOG_SEGMENT_BYTES),

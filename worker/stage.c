@@ -17,15 +17,13 @@
 #include <proto/manifest.h>
 #include <proto/wire.h>
 #include <worker/laid.h>
-
-#define FRAMES_MAX 4096 /* of one chunk, when files are picked by frame */
+#include <worker/wants.h>
 
 struct staging {
     const struct stage_config *config;
     struct stage *stage;
     Wl__Manifest *manifests[LIMIT_ROOTS];
-    int64_t *frames;
-    size_t n_frames;
+    struct wants wants;
     struct laid laid;
 };
 
@@ -290,119 +288,75 @@ static int load_recipe(struct staging *staging)
     return check_step(staging);
 }
 
-/* The frames this task renders, for patterns with '#'. */
-static int find_frames(struct staging *staging)
+/* ---- inputs ---- */
+
+static int want(struct staging *staging)
 {
-    struct stage *stage = staging->stage;
-    const char *name = space_frame_name(&stage->space);
-    const struct space_parameter *parameter = NULL;
-    const struct space_value *value = NULL;
-    struct point point;
-    uint64_t at = 0;
+    int r = wants_init(&staging->wants, staging->stage->step, &staging->stage->space,
+                       staging->config->task);
 
-    staging->frames = calloc(FRAMES_MAX, sizeof(*staging->frames));
-    if (!staging->frames)
-        return -ENOMEM;
-    staging->n_frames = 1;
-    if (!name || space_point(&stage->space, staging->config->task, &point) != 0)
-        return 0;
-    for (size_t i = 0; i < point.n_values; i++)
-        if (strcmp(point.values[i].name, name) == 0)
-            value = &point.values[i];
-    for (size_t i = 0; i < stage->space.n_parameters; i++)
-        if (strcmp(stage->space.parameters[i].name, name) == 0)
-            parameter = &stage->space.parameters[i];
-    if (!value || !parameter)
-        return 0;
-    if (value->value_count > FRAMES_MAX)
-        return fail(staging, CLASS_TRANSFER, "a chunk of more than %d frames", FRAMES_MAX);
-    staging->frames[0] = value->first;
-    staging->n_frames = 0;
-    for (size_t i = 0; i < parameter->n_ranges; i++) {
-        const struct space_range *range = &parameter->ranges[i];
+    return r > 0 ? fail(staging, CLASS_TRANSFER, "a chunk of more than %d frames", WANTS_FRAMES_MAX)
+                 : r;
+}
 
-        for (int64_t v = range->first; v <= range->last && staging->n_frames < value->value_count;
-             v += range->step, at++)
-            if (at >= value->value_first)
-                staging->frames[staging->n_frames++] = v;
+struct asking {
+    const struct wants *wants;
+    uint32_t root;
+};
+
+static bool asked(void *user, const char *path)
+{
+    const struct asking *asking = user;
+
+    return wants_file(asking->wants, asking->root, path);
+}
+
+/* The blocks of those leaves of a root's list in which there may be a file that is wanted. */
+static int leaves_wanted(struct staging *staging, uint32_t index, struct block_key *ret_keys,
+                         size_t *ret_n)
+{
+    const Wl__Root *root = staging->stage->recipe->roots[index];
+    struct asking asking = {&staging->wants, index};
+    const Wl__Leaf whole = {.blocks = (uint32_t)root->n_manifest};
+    size_t n_leaves = root->n_leaves ? root->n_leaves : 1, at = 0, n = 0;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < n_leaves; i++) {
+        const Wl__Leaf *leaf = root->n_leaves ? root->leaves[i] : &whole;
+        bool wanted = manifest_leaf_may(leaf, asked, &asking);
+
+        if (leaf->blocks == 0 || leaf->blocks > root->n_manifest - at)
+            r = WIRE_E_FORM;
+        for (uint32_t k = 0; r == 0 && k < leaf->blocks; k++, at++)
+            if (wanted)
+                r = wire_block_key(root->manifest[at], &ret_keys[n++]);
     }
-    if (staging->n_frames == 0)
-        staging->n_frames = 1;
+    if (r != 0 || at != root->n_manifest)
+        return fail(staging, CLASS_TRANSFER, "root %s: its list of files is malformed", root->path);
+    *ret_n = n;
     return 0;
 }
 
-/* ---- inputs ---- */
-
-static int load_manifest(struct staging *staging, const Wl__Root *root, Wl__Manifest **ret_manifest)
+static int load_manifest(struct staging *staging, uint32_t index, Wl__Manifest **ret_manifest)
 {
+    const Wl__Root *root = staging->stage->recipe->roots[index];
     _cleanup_(freep) struct block_key *keys = calloc(root->n_manifest + 1, sizeof(*keys));
     _cleanup_(bytes_deinit) struct bytes why = {0};
-    int r = keys ? 0 : -ENOMEM;
+    size_t n = 0;
 
-    for (size_t i = 0; r == 0 && i < root->n_manifest; i++)
-        r = wire_block_key(root->manifest[i], &keys[i]);
-    if (r > 0)
-        return fail(staging, CLASS_TRANSFER, "root %s: its list of files is malformed", root->path);
-    if (r == 0)
-        r = supply_stage(staging->config->supply, keys, root->n_manifest);
+    if (!keys)
+        return -ENOMEM;
+    int r = leaves_wanted(staging, index, keys, &n);
+    if (r != 0)
+        return r;
+    r = supply_stage(staging->config->supply, keys, n);
     if (r != 0)
         return fail_transfer(staging, root->path, r);
-    r = manifest_load(keys, root->n_manifest, supply_open, staging->config->supply, ret_manifest,
-                      &why);
+    r = manifest_load(keys, n, supply_open, staging->config->supply, ret_manifest, &why);
     if (r != 0 && why.size > 0)
         return fail(staging, CLASS_TRANSFER, "root %s: %.*s", root->path, (int)why.size,
                     (const char *)why.data);
     return r == 0 ? 0 : fail_transfer(staging, root->path, r);
-}
-
-static bool frame_here(const struct staging *staging, int64_t frame)
-{
-    for (size_t i = 0; i < staging->n_frames; i++)
-        if (staging->frames[i] == frame)
-            return true;
-    return false;
-}
-
-/* A pattern with '#' keeps the files of other frames away, and no others; plain ones, where there
- * are any, say what else is wanted. */
-static bool use_wants(const struct staging *staging, const Wl__RootUse *use, const char *path)
-{
-    bool plain = false, matched = false;
-
-    for (size_t i = 0; i < use->n_patterns; i++) {
-        int64_t frame;
-
-        if (strchr(use->patterns[i], '#')) {
-            if (manifest_frame_of(use->patterns[i], path, &frame))
-                return frame_here(staging, frame);
-            continue;
-        }
-        plain = true;
-        matched |= manifest_match(use->patterns[i], path, 0);
-    }
-    return !plain || matched;
-}
-
-static bool wanted(const struct staging *staging, uint32_t root, const char *path)
-{
-    const Wl__StepRecipe *step = staging->stage->step;
-
-    if (step->n_inputs == 0)
-        return true;
-    for (size_t i = 0; i < step->n_inputs; i++)
-        if (step->inputs[i]->root == root && use_wants(staging, step->inputs[i], path))
-            return true;
-    return false;
-}
-
-static bool root_used(const struct staging *staging, uint32_t root)
-{
-    const Wl__StepRecipe *step = staging->stage->step;
-
-    for (size_t i = 0; i < step->n_inputs; i++)
-        if (step->inputs[i]->root == root)
-            return true;
-    return step->n_inputs == 0;
 }
 
 static int name_blocks(struct bytes *keys, const Wl__FileEntry *entry)
@@ -485,14 +439,14 @@ static int lay_inputs(struct staging *staging)
     int r = 0;
 
     for (uint32_t i = 0; r == 0 && i < recipe->n_roots; i++) {
-        if (!root_used(staging, i) || recipe->roots[i]->n_manifest == 0)
+        if (!wants_root(&staging->wants, i) || recipe->roots[i]->n_manifest == 0)
             continue;
-        r = load_manifest(staging, recipe->roots[i], &staging->manifests[i]);
+        r = load_manifest(staging, i, &staging->manifests[i]);
         for (size_t k = 0; r == 0 && k < staging->manifests[i]->n_files; k++) {
             struct laying file = {.folder = staging->stage->maps[i].to,
                                   .entry = staging->manifests[i]->files[k]};
 
-            if (wanted(staging, i, file.entry->path))
+            if (wants_file(&staging->wants, i, file.entry->path))
                 r = bytes_append(&files, &file, sizeof(file));
         }
     }
@@ -583,7 +537,7 @@ static void staging_deinit(struct staging *staging)
     for (size_t i = 0; i < LIMIT_ROOTS; i++)
         if (staging->manifests[i])
             wl__manifest__free_unpacked(staging->manifests[i], NULL);
-    free(staging->frames);
+    wants_deinit(&staging->wants);
     laid_deinit(&staging->laid);
 }
 
@@ -604,7 +558,7 @@ int stage_run(const struct stage_config *config, struct stage *ret_stage)
     if (r == 0)
         r = make_maps(&staging);
     if (r == 0)
-        r = find_frames(&staging);
+        r = want(&staging);
     if (r == 0)
         r = lay_inputs(&staging);
     if (r == 0)

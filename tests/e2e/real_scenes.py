@@ -211,5 +211,29 @@ def a_task_gets_the_files_of_its_own_frame_only_where_that_is_asked_for():
                "5": ["./cache/smoke_0005.vdb", "./scene"]}, "what each task saw")
 
 
+def blocks(folder):
+    return sum(len(names) for _, _, names in os.walk(folder))
+
+
+@scenario
+def a_task_fetches_of_a_long_list_of_files_the_part_that_names_its_own_and_one_file_more_sends_few_blocks():
+    with Farm() as farm:
+        ann = farm_without_workers(farm)
+        for frame in range(10_000):  # not padded: 9 comes before 10
+            write(farm.path("shot", "cache/v2/smoke.%d.vdb" % frame), os.urandom(2048))
+        write(farm.path("shot", "scene"), "x")
+        argv = ("submit", farm.path("shot"), "--preset", "command", "-f", "1-100", "--chunk", "50", "-o", farm.path("out"), "--narrow",
+                "smoke.#.vdb", "--narrow", "cache/v#/smoke.#.vdb", "--narrow", "cache/v2/smoke.#.vdb", "-p", 'run=find cache -type f | wc -l > "$OUT/$FRAME"', "--json")
+        first = ann.ask(*argv, code=0).json
+        farm.worker("box1", "--no-probe", "--slots", "1")
+        ann.ask("fetch", first["id"], "-o", farm.path("out"), "--follow", code=0)
+        equal({name: int(data) for name, data in tree(farm.path("out")).items()}, {"1-50": 50, "51-100": 50}, "files that each task saw")
+        check(first["blocks"] > 80 and blocks(farm.path("box1", "cache")) <= 5, blocks(farm.path("box1", "cache")), "blocks fetched of", first)
+
+        write(farm.path("shot", "cache/v2/smoke.4711.tmp.vdb"), os.urandom(2048))
+        again = ann.ask(*argv, code=0).json
+        check(0 < again["blocks_sent"] <= 4 and first["blocks_sent"] == first["blocks"], again)
+
+
 if __name__ == "__main__":
     main()

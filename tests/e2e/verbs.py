@@ -19,7 +19,7 @@ def submit_prints_the_id_before_it_uploads_and_what_to_do_next():
         check(re.fullmatch("job [0-9a-f]{32}", said[0]) and said[1].startswith("accepted:"), said)
         check("westlight watch" in said[2] and "westlight fetch" in said[2], said)
         document = ann.ask("submit", *argv, "--json", code=0).json
-        equal(sorted(document), ["bytes_sent", "file_bytes", "files", "folder", "id", "software"], "what --json says")
+        equal(sorted(document), ["blocks", "blocks_sent", "bytes_sent", "file_bytes", "files", "folder", "id", "software"], "what --json says")
         ann.configure(bulk="tcp://127.0.0.1:1")  # nobody takes the blocks: the id is there all the same
         write(farm.path("shot", "input"), os.urandom(100))
         stuck = ann.start("submit", *argv)

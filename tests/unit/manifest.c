@@ -154,9 +154,10 @@ static void a_tree_comes_back_as_it_was(void **state)
 {
     struct fixture *f = *state;
     struct bytes packed = {0}, why = {0};
-    size_t large = 5 * LIMIT_BLOCK_BYTES / 2, n_keys, n_distinct;
+    size_t large = 5 * LIMIT_BLOCK_BYTES / 2, n_distinct;
     uint8_t *data = malloc(large);
-    struct block_key *keys, *distinct;
+    struct manifest_sealed sealed;
+    struct block_key *distinct;
     Wl__Manifest *manifest = NULL;
     char name[128], target[64];
 
@@ -191,14 +192,13 @@ static void a_tree_comes_back_as_it_was(void **state)
     assert_int_equal(faccessat(f->out_fd, "cache/latest", R_OK, 0), 0);
 
     size_t before = f->n_blocks;
-    assert_int_equal(manifest_seal(f->sealer, SECRET, packed.data, packed.size, emit, f, &keys,
-                                   &n_keys), 0);
-    assert_int_equal(f->n_blocks, before + n_keys);
+    assert_int_equal(manifest_seal(f->sealer, SECRET, packed.data, packed.size, 64, emit, f, &sealed), 0);
+    assert_int_equal(f->n_blocks, before + sealed.n_keys);
     wl__manifest__free_unpacked(manifest, NULL);
-    assert_int_equal(manifest_load(keys, n_keys, fetch, f, &manifest, &why), 0);
+    assert_int_equal(manifest_load(sealed.keys, sealed.n_keys, fetch, f, &manifest, &why), 0);
     assert_int_equal(manifest->n_files, 105);
     wl__manifest__free_unpacked(manifest, NULL);
-    free(keys);
+    manifest_sealed_deinit(&sealed);
     free(distinct);
     free(data);
     bytes_deinit(&packed);
@@ -208,16 +208,36 @@ static void a_tree_comes_back_as_it_was(void **state)
 static void an_empty_manifest_is_one_block(void **state)
 {
     struct fixture *f = *state;
-    struct block_key *keys;
+    struct manifest_sealed sealed;
     Wl__Manifest *manifest;
-    size_t n;
 
-    assert_int_equal(manifest_seal(f->sealer, SECRET, NULL, 0, emit, f, &keys, &n), 0);
-    assert_int_equal(n, 1);
-    assert_int_equal(manifest_load(keys, n, fetch, f, &manifest, NULL), 0);
+    assert_int_equal(manifest_seal(f->sealer, SECRET, NULL, 0, 1, emit, f, &sealed), 0);
+    assert_int_equal(sealed.n_keys, 1);
+    assert_int_equal(manifest_load(sealed.keys, 1, fetch, f, &manifest, NULL), 0);
     assert_int_equal(manifest->n_files, 0);
     wl__manifest__free_unpacked(manifest, NULL);
-    free(keys);
+    manifest_sealed_deinit(&sealed);
+}
+
+static void files_are_in_the_order_of_their_numbers(void **state)
+{
+    static const char *const order[] = {
+        "f", "f-1", "f-10", "f1/a", "f1-a", "f01", "f2.vdb", "f10.vdb", "f010.vdb",
+        "f99999999999999999999", "f100000000000000000000", "g1.x2", "g1.x10", "g01.x1", "g2.x1",
+    };
+    struct fixture *f = *state;
+    char **found = NULL;
+    size_t n = 0;
+
+    for (size_t i = sizeof(order) / sizeof(order[0]); i-- > 0;)
+        make(f, order[i], "", 0, 0644);
+    assert_int_equal(manifest_walk(f->root, &(struct manifest_walk){0}, &found, &n, NULL), 0);
+    assert_int_equal(n, sizeof(order) / sizeof(order[0]));
+    for (size_t i = 0; i < n; i++) {
+        assert_string_equal(found[i], order[i]);
+        free(found[i]);
+    }
+    free(found);
 }
 
 static void a_link_out_of_the_root_stops_the_walk_by_name(void **state)
@@ -610,6 +630,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_FOLDERS(a_tree_comes_back_as_it_was),
         WITH_FOLDERS(an_empty_manifest_is_one_block),
+        WITH_FOLDERS(files_are_in_the_order_of_their_numbers),
         WITH_FOLDERS(a_link_out_of_the_root_stops_the_walk_by_name),
         WITH_FOLDERS(packing_goes_through_no_link_and_takes_no_special_file),
         cmocka_unit_test(paths_that_lead_elsewhere_are_refused),
