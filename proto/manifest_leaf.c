@@ -211,12 +211,11 @@ static bool number_take(Wl__Leaf *leaf, const char *text, size_t width)
         return false;
     for (size_t i = 0; i < width; i++)
         number = number * 10 + (uint64_t)(text[i] - '0');
-    leaf->low = number < leaf->low ? number : leaf->low;
-    leaf->high = number > leaf->high ? number : leaf->high;
+    leaf->high = number;
     return true;
 }
 
-/* All begin alike and have a number there, of which the first is the least and the narrowest. */
+/* All begin alike and have a number there, the least and narrowest first, the greatest last. */
 static int say_numbers(Wl__Leaf *leaf, const struct entry *entries, size_t n)
 {
     size_t place = number_place(&entries[0], &entries[n - 1]), bytes = place;
@@ -224,7 +223,6 @@ static int say_numbers(Wl__Leaf *leaf, const struct entry *entries, size_t n)
 
     if (place > LIMIT_LEAF_BYTES)
         return 1;
-    leaf->low = UINT64_MAX;
     for (size_t i = 0; r == 0 && i < n; i++) {
         size_t end = place;
 
@@ -236,6 +234,8 @@ static int say_numbers(Wl__Leaf *leaf, const struct entry *entries, size_t n)
             leaf->digits = (uint32_t)(end - place);
         if (end == place || !number_take(leaf, entries[i].path + place, end - place))
             return 1;
+        if (i == 0)
+            leaf->low = leaf->high;
         r = after_add(leaf, entries[i].path + end, entries[i].path_size - end, &bytes);
     }
     return r ? r : copy_to(&leaf->before, entries[0].path, place);

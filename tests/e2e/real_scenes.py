@@ -219,7 +219,7 @@ def blocks(folder):
 def a_task_fetches_of_a_long_list_of_files_the_part_that_names_its_own_and_one_file_more_sends_few_blocks():
     with Farm() as farm:
         ann = farm_without_workers(farm)
-        for frame in range(10_000):  # not padded: 9 comes before 10
+        for frame in range(5_000):  # not padded: 9 comes before 10
             write(farm.path("shot", "cache/v2/smoke.%d.vdb" % frame), os.urandom(2048))
         write(farm.path("shot", "scene"), "x")
         argv = ("submit", farm.path("shot"), "--preset", "command", "-f", "9-10", "-o", farm.path("out"), "--narrow",
@@ -229,7 +229,7 @@ def a_task_fetches_of_a_long_list_of_files_the_part_that_names_its_own_and_one_f
         ann.ask("fetch", first["id"], "-o", farm.path("out"), "--follow", code=0)
         equal({name: sorted(data.decode().split()) for name, data in tree(farm.path("out")).items()},
               {str(frame): ["./cache/v2/smoke.%d.vdb" % frame, "./scene"] for frame in (9, 10)}, "files that each task saw")
-        check(first["blocks"] > 60, first)  # of the list, one or two for these frames and one for the rest; as many of files
+        check(first["blocks"] > 30, first)  # of the list, one or two for these frames and one for the rest; as many of files
         check(blocks(farm.path("box1", "cache")) <= 6, blocks(farm.path("box1", "cache")), "blocks fetched of", first)
 
         write(farm.path("shot", "cache/v2/smoke.4711.tmp.vdb"), os.urandom(2048))
