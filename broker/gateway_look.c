@@ -318,6 +318,7 @@ static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job
     row->cancelled = counts.cancelled;
     if (detail->why)
         row->why = why_text(gateway, entry, step);
+    row->interim = entry->submit->steps[step]->interim;
     row->software = step_software(gateway, &entry->job, step);
     row->failed_tasks =
         task_ranges(gateway, &entry->job, step, TASK_FAILED, ranges, &row->n_failed_tasks);

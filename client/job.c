@@ -347,7 +347,7 @@ void westlight_step_attribute(struct westlight_step *step, const char *name,
     PUSH(step->step.attributes, step->step.n_attributes, attribute);
 }
 
-void westlight_step_depends(struct westlight_step *step, uint32_t on, bool per_frame)
+void westlight_step_depends(struct westlight_step *step, uint32_t on, uint32_t per)
 {
     if (!room(step->job, "dependencies", step->recipe->n_dependencies, LIMIT_DEPENDENCIES) ||
         !within(step->job, on < step->index,
@@ -359,13 +359,18 @@ void westlight_step_depends(struct westlight_step *step, uint32_t on, bool per_f
 
         if (known->step != on)
             continue;
-        known->per = per_frame ? known->per : 0; /* all of it holds for each frame too */
+        known->per = per ? known->per : 0; /* all of it holds for each frame too */
         return;
     }
     Wl__Dependency *dependency = NEW(Wl__Dependency, wl__dependency__init);
     dependency->step = on;
-    dependency->per = per_frame ? 1 : 0;
+    dependency->per = per;
     PUSH(step->recipe->dependencies, step->recipe->n_dependencies, dependency);
+}
+
+void westlight_step_interim(struct westlight_step *step)
+{
+    step->step.interim = true;
 }
 
 void westlight_step_file(struct westlight_step *step, const char *name, const char *filename,
@@ -474,7 +479,8 @@ void westlight_job_version(struct westlight_job *job, const char *software, cons
 }
 
 _Static_assert((int)WESTLIGHT_CHECK_WARN == CHECK_WARN && (int)WESTLIGHT_CHECK_OFF == CHECK_OFF &&
-                   (int)WESTLIGHT_CHECK_FAIL == CHECK_FAIL,
+                   (int)WESTLIGHT_CHECK_FAIL == CHECK_FAIL &&
+                   (int)WESTLIGHT_CHECK_BROKEN == CHECK_BROKEN,
                "a job says what the wire says");
 
 void westlight_step_expect(struct westlight_step *step, enum westlight_check check, uint32_t width,
@@ -498,11 +504,12 @@ static void check_step(struct westlight_job *job, struct westlight_step *step)
     for (size_t i = 0; i < step->recipe->n_dependencies && job->error[0] == '\0'; i++) {
         const Wl__Dependency *dependency = step->recipe->dependencies[i];
         const struct westlight_step *on = job->steps[dependency->step];
-        within(job, dependency->per == 0 || space_size(&on->space) == space_size(&step->space),
-               "step \"%.100s\" waits for \"%.100s\" frame by frame, but they have %llu and %llu "
-               "tasks: "
-               "give both the same frames",
-               step->recipe->name, on->recipe->name, (unsigned long long)space_size(&step->space),
+        within(job,
+               dependency->per == 0 ||
+                   space_size(&on->space) == dependency->per * space_size(&step->space),
+               "step \"%.100s\" waits for %u of \"%.100s\" each, but they have %llu and %llu "
+               "tasks: give both the same frames",
+               step->recipe->name, dependency->per, on->recipe->name, (unsigned long long)space_size(&step->space),
                (unsigned long long)space_size(&on->space));
     }
 }
@@ -549,7 +556,8 @@ uint64_t westlight_job_tasks(const struct westlight_job *job, uint64_t *ret_fram
     for (size_t i = 0; i < job->n_steps; i++) {
         const struct space *space = &job->steps[i]->space;
         tasks += space_size(space);
-        frames += space->n_parameters ? space->parameters[0].n_values : 0;
+        if (!job->steps[i]->step.interim && space->n_parameters)
+            frames += space->parameters[0].n_values;
     }
     *ret_frames = frames;
     return tasks;

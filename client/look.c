@@ -201,6 +201,7 @@ static int step_row(struct westlight *westlight, const Wl__Show *show, const Wl_
     *row = (struct westlight_step_row){
         .name = message->name,
         .why = message->why,
+        .interim = message->interim,
         .software = message->software,
         .counts = {message->tasks, message->waiting, message->ready, message->leased,
                    message->running, message->done, message->failed, message->cancelled},

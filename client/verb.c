@@ -48,7 +48,7 @@ int westlight_do(struct westlight *westlight, const char *id, enum westlight_ver
 }
 
 int westlight_task_of_frame(struct westlight *westlight, const char *id, uint32_t step,
-                            int64_t frame, int64_t *ret_task)
+                            int64_t frame, int64_t *ret_task, uint64_t *ret_tasks)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
     _cleanup_(look_steps_freep) struct look_steps *steps = NULL;
@@ -73,5 +73,6 @@ int westlight_task_of_frame(struct westlight *westlight, const char *id, uint32_
     if (r < 0)
         return r;
     *ret_task = n > 0 ? (int64_t)intervals[0].first : -1;
+    *ret_tasks = n > 0 ? intervals[0].last - intervals[0].first + 1 : 0;
     return 0;
 }

@@ -107,8 +107,11 @@ void westlight_step_input(struct westlight_step *step, uint32_t root, const char
 void westlight_step_amount(struct westlight_step *step, const char *name, double min);
 void westlight_step_attribute(struct westlight_step *step, const char *name,
                               const char *const *any_of, size_t n_any_of);
-/* per_frame: task i waits for task i; otherwise for the whole step. Its outputs are laid out. */
-void westlight_step_depends(struct westlight_step *step, uint32_t on, bool per_frame);
+/* per 0: waits for the whole step; else task i for its tasks i * per to i * per + per - 1. Their
+ * outputs are laid out. */
+void westlight_step_depends(struct westlight_step *step, uint32_t on, uint32_t per);
+/* Its outputs are for the steps that depend on it, and do not come home. */
+void westlight_step_interim(struct westlight_step *step);
 /* {{Task.File.NAME}}: a script or file; its text may hold format strings. */
 void westlight_step_file(struct westlight_step *step, const char *name, const char *filename,
                          bool runnable, const char *text);
@@ -128,7 +131,12 @@ void westlight_job_version(struct westlight_job *job, const char *software, cons
 /* The pictures among its outputs are looked at before a result counts: broken ones fail the
  * attempt; `check` says what black ones and those with NaN do. A size of 0 is any; images_per_frame
  * 0: who knows. Steps without this are not looked at. */
-enum westlight_check { WESTLIGHT_CHECK_WARN, WESTLIGHT_CHECK_OFF, WESTLIGHT_CHECK_FAIL };
+enum westlight_check {
+    WESTLIGHT_CHECK_WARN,
+    WESTLIGHT_CHECK_OFF,
+    WESTLIGHT_CHECK_FAIL,
+    WESTLIGHT_CHECK_BROKEN, /* black and NaN are no matter */
+};
 void westlight_step_expect(struct westlight_step *step, enum westlight_check check, uint32_t width,
                            uint32_t height, uint32_t images_per_frame);
 /* Its animation's frames: it can never be given others (westlight_set, westlight_resubmit). */
@@ -209,6 +217,7 @@ struct westlight_live {
 struct westlight_step_row {
     const char *name, *why; /* why its tasks wait, as a sentence; "" */
     struct westlight_counts counts;
+    bool interim; /* its results do not come home */
     const char *software; /* "blender 3.4.1", "blender, any version"; "" */
     const char *frames, *frames_done, *frames_failed; /* range expressions; "" where it has none */
     /* With those each frame is in one list; NULL where the broker did not tell enough for that. */
@@ -384,9 +393,10 @@ int westlight_fetch(struct westlight *westlight, const char *id, struct westligh
 typedef int westlight_on_text(void *user, const char *text, size_t size);
 int westlight_log(struct westlight *westlight, const char *id, uint32_t step, uint64_t task,
                   uint32_t attempt, bool follow, westlight_on_text *on_text, void *user);
-/* Task indexes of one step whose frame parameter holds `frame`; -1 in *ret_task where none does. */
+/* The first task of one step whose frame parameter holds `frame` (-1: none does), and how many
+ * follow each other from there: a frame's tiles. */
 int westlight_task_of_frame(struct westlight *westlight, const char *id, uint32_t step,
-                            int64_t frame, int64_t *ret_task);
+                            int64_t frame, int64_t *ret_task, uint64_t *ret_tasks);
 
 /* Range expressions: "1-240", "1-240:2", "1-240x2", "1..10", "5,10-20,-3--1". *ret_ranges is the
  * caller's to free; on WESTLIGHT_E_USAGE *ret_at is the offset and *ret_why the reason. */

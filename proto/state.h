@@ -73,7 +73,8 @@
 #define CHECKS(X)                                                                                  \
     X(CHECK_WARN, 0, "warn")                                                                       \
     X(CHECK_OFF, 1, "off") /* nothing is looked at, broken ones neither */                         \
-    X(CHECK_FAIL, 2, "fail")
+    X(CHECK_FAIL, 2, "fail")                                                                       \
+    X(CHECK_BROKEN, 3, "broken") /* those that are broken fail, as always; no more is made of it */
 
 #define ROLES(X)                                                                                   \
     X(ROLE_NONE, 0, "none")                                                                        \
@@ -108,6 +109,8 @@
 #define ATTRIBUTE_POOL "attr.worker.pool"
 /* Its values are the versions of attr.software.blender that can denoise. */
 #define ATTRIBUTE_DENOISER "attr.blender.denoiser"
+/* Each worker offers itself as a software: it is what makes a frame of its tiles. */
+#define SOFTWARE_WORKER "westlight-worker"
 
 /* What an edit of a job changes, as bits. None raises a floor but EDIT_FRAMES, and that only of
  * tasks that are left out, taken in again, or (a last chunk that was not full) get more frames. */

@@ -164,6 +164,8 @@ static void judge(struct inspection *inspection, const char *path, const struct 
         if (inspection->unlike++ == 0)
             strcpy(inspection->first_unlike, text);
     }
+    if (expect->check == CHECK_BROKEN)
+        return;
     if (picture->nan) {
         snprintf(text, sizeof(text), "%s has colours that are no numbers (NaN or infinite)", name);
         say(inspection, strict, text);

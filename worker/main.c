@@ -12,7 +12,9 @@
 #include <proto/base/log.h>
 #include <proto/identity.h>
 #include <proto/limits.h>
+#include <proto/state.h>
 #include <worker/agent.h>
+#include <worker/assemble.h>
 #include <worker/inspect.h>
 #include <worker/offer.h>
 #include <worker/software.h>
@@ -90,6 +92,12 @@ static const struct args_command commands[] = {
      "A line for each file: its format and size, and whether it is whole, black, or holds values "
      "that are no numbers.",
      "  westlight-worker inspect frames/*.png\n"},
+    {"assemble", assemble_command, "OUT TILE...", "make one picture of a frame's tiles", NULL,
+     "A TILE is WIDTHxHEIGHT+X+Y=FILE: a rectangle of the frame, and a picture of the whole frame in "
+     "which it is rendered, or of the rectangle alone. PNG and OpenEXR; pixels are copied as they "
+     "are, and what is said of the picture is the first tile's.",
+     "  westlight-worker assemble frame.png 96x64+0+0=left.png \\\n"
+     "      96x64+96+0=right.png\n"},
 };
 
 static const struct args_topic topics[] = {
@@ -272,7 +280,7 @@ static int parse(int argc, char **argv, struct options *options)
     if (r != EXIT_OK)
         return r;
     if (word < argc)
-        return usage(argv[word], "it takes options only, or inspect");
+        return usage(argv[word], "it takes options only, or inspect or assemble");
     if (!options->broker || !options->server_key || !options->key || !options->state)
         return usage(!options->broker       ? "--broker"
                      : !options->server_key ? "--server-key"
@@ -327,6 +335,23 @@ static int declared(const struct options *options, struct probe *probe)
     return EXIT_FAILED;
 }
 
+/* What assembles tiles is this program: a step names it as it names a renderer. */
+static int offer_itself(struct probe *probe)
+{
+    struct probe_software *grown =
+        reallocarray(probe->software, probe->n_software + 1, sizeof(*grown));
+    ssize_t n;
+
+    if (!grown)
+        return -ENOMEM;
+    probe->software = grown;
+    grown += probe->n_software;
+    *grown = (struct probe_software){.name = SOFTWARE_WORKER, .version = WESTLIGHT_VERSION};
+    n = readlink("/proc/self/exe", grown->path, sizeof(grown->path) - 1);
+    probe->n_software += n > 0 && (size_t)n < sizeof(grown->path) - 1;
+    return 0;
+}
+
 static int make_offer(struct options *options, struct probe **ret_probe,
                       struct offer_made *ret_offer)
 {
@@ -343,6 +368,8 @@ static int make_offer(struct options *options, struct probe **ret_probe,
         return r;
     if (r == 0)
         r = probe_ask_denoisers(probe);
+    if (r == 0)
+        r = offer_itself(probe);
     if (r < 0) {
         fprintf(stderr, "westlight-worker: %s\n", strerror(-r));
         return EXIT_FAILED;
