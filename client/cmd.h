@@ -35,7 +35,7 @@ struct cmd_args {
     struct westlight_range *frames;
     size_t n_frames;
     bool json, follow, force, all, archived, undo, deliver;
-    long attempt, step;
+    long attempt, step, tile;
     const char *words[4];
     int n_words;
 };

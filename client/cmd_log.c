@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <client/show.h>
+#include <proto/base/bytes.h>
+
+#define FAILURES_SEEN 1000 /* of the whole job, newest first */
 
 static int text_print(void *user, const char *text, size_t size)
 {
@@ -40,6 +43,42 @@ bool cmd_failure(struct westlight *westlight, const char *id, struct cmd_failure
            *ret_failure->text;
 }
 
+struct newest {
+    uint32_t step;
+    uint64_t first, n;
+    int64_t task;
+};
+
+static int newest_take(void *user, const struct westlight_attempt *attempt)
+{
+    struct newest *newest = user;
+
+    if (newest->task < 0 && attempt->step == newest->step && attempt->task >= newest->first &&
+        attempt->task - newest->first < newest->n)
+        newest->task = (int64_t)attempt->task;
+    return 0;
+}
+
+/* Of a frame's tiles the one that is named, else the newest that failed, else the first. */
+static int tile_choose(struct westlight *westlight, const char *id, const struct cmd_args *args,
+                       uint32_t step, uint64_t tiles, int64_t *task)
+{
+    struct newest newest = {step, (uint64_t)*task, tiles, -1};
+
+    if (args->tile > 0 && (uint64_t)args->tile > tiles) {
+        complain("log --tile %ld: the frame has %" PRIu64 " tile%s", args->tile, tiles,
+                 plural(tiles));
+        return EXIT_USAGE;
+    }
+    if (args->tile > 0)
+        *task += args->tile - 1;
+    else if (tiles > 1 &&
+             westlight_failures(westlight, id, FAILURES_SEEN, newest_take, &newest) == 0 &&
+             newest.task >= 0)
+        *task = newest.task;
+    return 0;
+}
+
 /* The step and task that the user means: the frame's in the first step that has it; without one,
  * the newest that failed, else the first. */
 static int task_choose(struct westlight *westlight, const char *id, const struct cmd_args *args,
@@ -48,6 +87,7 @@ static int task_choose(struct westlight *westlight, const char *id, const struct
     const struct westlight_shown *shown;
     struct cmd_failure failure;
     uint32_t n_steps, first = args->step < 0 ? 0 : (uint32_t)args->step;
+    uint64_t tiles = 0;
     int64_t task = -1;
     int r = westlight_show(westlight, id, &shown);
 
@@ -56,6 +96,10 @@ static int task_choose(struct westlight *westlight, const char *id, const struct
     n_steps = args->step < 0 ? (uint32_t)shown->n_steps : first + 1;
     if (first >= shown->n_steps) {
         complain("log: the job has steps 0 to %zu, not %ld", shown->n_steps - 1, args->step);
+        return EXIT_USAGE;
+    }
+    if (args->tile > 0 && !args->n_frames) {
+        complain("log --tile %ld: of which frame? add -f FRAME", args->tile);
         return EXIT_USAGE;
     }
     if (!args->n_frames) {
@@ -71,7 +115,7 @@ static int task_choose(struct westlight *westlight, const char *id, const struct
         return EXIT_USAGE;
     }
     for (uint32_t step = first; step < n_steps && task < 0; step++) {
-        r = westlight_task_of_frame(westlight, id, step, args->frames[0].first, &task);
+        r = westlight_task_of_frame(westlight, id, step, args->frames[0].first, &task, &tiles);
         if (r)
             return complain_library(r, westlight_why(westlight));
         *ret_step = step;
@@ -81,8 +125,9 @@ static int task_choose(struct westlight *westlight, const char *id, const struct
                  args->frames[0].first, id);
         return EXIT_USAGE;
     }
+    r = tile_choose(westlight, id, args, *ret_step, tiles, &task);
     *ret_task = (uint64_t)task;
-    return 0;
+    return r;
 }
 
 int cmd_log(int argc, char **argv)

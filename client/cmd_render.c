@@ -211,10 +211,25 @@ static void say_detached(const struct render *render)
            render->id, render->id, render->id, render->out, render->id);
 }
 
+/* Of the steps whose results come home, with whatever failed on the way there. */
+static struct westlight_counts counts_home(const struct westlight_shown *shown)
+{
+    struct westlight_counts counts = {0};
+
+    for (size_t i = 0; i < shown->n_steps; i++) {
+        counts.failed += shown->steps[i].counts.failed;
+        if (shown->steps[i].interim)
+            continue;
+        counts.tasks += shown->steps[i].counts.tasks;
+        counts.done += shown->steps[i].counts.done;
+    }
+    return counts;
+}
+
 static void summary_json(const struct render *render, const struct westlight_shown *shown, int code,
                          const char *why)
 {
-    const struct westlight_counts *counts = &shown->row.counts;
+    const struct westlight_counts home = counts_home(shown), *counts = &home;
 
     show_json(json_pack("{s:s,s:s,s:s,s:o,s:o,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f}", "id",
                         render->id, "software", render->software, "phase", shown->row.phase, "why",
@@ -302,6 +317,7 @@ static int conclude(struct render *render, const struct ending *ending)
     char failed[256] = "", in[32], out[32], time[32];
     int code = EXIT_ALL_HOME, r = westlight_show(render->westlight, render->id, &shown);
     const struct westlight_row *row;
+    struct westlight_counts home;
 
     if (r)
         return complain_library(r, westlight_why(render->westlight));
@@ -312,20 +328,20 @@ static int conclude(struct render *render, const struct ending *ending)
         code = EXIT_UNREACHABLE;
     else if (row->counts.failed || strcmp(row->phase, "paused") == 0)
         code = EXIT_FAILED;
-    else if (render->home.n < row->counts.tasks || render->fetched)
+    else if (render->home.n < counts_home(shown).tasks || render->fetched)
         code = EXIT_PARTIAL;
     if (code == EXIT_FAILED)
         cmd_failure(render->westlight, render->id, &failure);
     if (code == EXIT_FAILED && westlight_show(render->westlight, render->id, &shown))
         return code;
     row = &shown->row;
+    home = counts_home(shown);
 
     if (render->options.json)
         summary_json(render, shown, code, ending->stuck ? ending->why : failure.text);
     else {
         say("%zu of %" PRIu64 " task%s home: %" PRIu64 " file%s, verified, in %s", render->home.n,
-            row->counts.tasks, plural(row->counts.tasks), render->files, plural(render->files),
-            render->out);
+            home.tasks, plural(home.tasks), render->files, plural(render->files), render->out);
         say("%s; %.1f CPU-seconds; %s sent, %s received",
             show_seconds(seconds_since(render->began_ns), time), (double)shown->usage.cpu_ns / 1e9,
             show_bytes(render->upload.bytes_sent, out),

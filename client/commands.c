@@ -35,6 +35,9 @@ static const struct args_option render_options[] = {
     {ID_SLOTS, "slots", "N", "tasks at once on each of them (one, or one for each GPU)"},
     {ID_SIZE, "size", "WxH", "pixels of a picture (as the scene says)"},
     {ID_CHUNK, "chunk", "N", "frames a task, for scenes that take long to load (1)"},
+    {ID_TILES, "tiles", "CxR",
+     "each frame in C columns and R rows of tiles, which are rendered apart and joined"},
+    {ID_TILES_ANYWAY, "tiles-anyway", NULL, "though the frame may not be as it is rendered whole"},
     {'p', "param", "NAME=VALUE", "a parameter of the preset; may be repeated"},
     {ID_PRESET, "preset", "NAME", "povray, blender or command (by the scene's ending)"},
     {ID_SOFTWARE, "software", "NAME=VERSION",
@@ -88,6 +91,7 @@ static const struct args_option fetch_options[] = {
 static const struct args_option log_options[] = {
     {'f', "frames", "FRAME", "of this frame (the newest that failed, else the first)"},
     {ID_ATTEMPT, "attempt", "N", "of this attempt, from 1 (the newest)"},
+    {ID_TILE, "tile", "N", "of this tile of the frame, from 1, where it has several"},
     {ID_STEP, "step", "N", "of this step, from 0, where a job has several"},
     {ID_FOLLOW, "follow", NULL, "go on while the task runs"},
     ROW_FARM,

@@ -198,12 +198,18 @@ static void page_deinit(struct page *page)
     free(page->results);
 }
 
-/* How many rows from `first` on have manifests that are opened together: always one. */
-static size_t group(const Wl__Results *rows, size_t first)
+static bool stays(const struct homing *homing, const Wl__ResultRow *row)
+{
+    return row->step < homing->n_interim && homing->interim[row->step];
+}
+
+/* How many rows from `first` on have manifests that are opened together: one at least, but none
+ * where the first stays on the farm. */
+static size_t group(const struct homing *homing, const Wl__Results *rows, size_t first)
 {
     size_t pieces = 0, i = first;
 
-    for (; i < rows->n_results; i++) {
+    for (; i < rows->n_results && !stays(homing, rows->results[i]); i++) {
         pieces += rows->results[i]->n_manifest;
         if (i > first && pieces > PIECES_MAX)
             break;
@@ -347,8 +353,9 @@ static int fetch_page(struct homing *homing, bool *ret_more)
     const Wl__Results *rows = answer->results;
     r = see_new_frames(homing, rows);
     for (size_t i = 0, n; r == 0 && i < rows->n_results; i += n) {
-        n = group(rows, i);
-        r = home_rows(homing, rows->results + i, n);
+        n = group(homing, rows, i);
+        r = n > 0 ? home_rows(homing, rows->results + i, n) : homing_pass(homing, rows->results[i]);
+        n += n == 0;
     }
     int acknowledged =
         acknowledge(homing, ACKNOWLEDGE_NS); /* also of a page that came to a bad end */
@@ -439,6 +446,16 @@ static int follow(struct homing *homing, struct westlight_row *row)
     }
 }
 
+static int note_interim(struct homing *homing, const Wl__Show *show)
+{
+    homing->interim = calloc(show->n_steps + 1, sizeof(*homing->interim));
+    if (!homing->interim)
+        return -ENOMEM;
+    for (; homing->n_interim < show->n_steps; homing->n_interim++)
+        homing->interim[homing->n_interim] = show->steps[homing->n_interim]->interim;
+    return 0;
+}
+
 static int begin(struct homing *homing, struct westlight_row *row)
 {
     struct westlight *westlight = homing->westlight;
@@ -458,6 +475,8 @@ static int begin(struct homing *homing, struct westlight_row *row)
     if (r == 0 && homing->fetch->follow && !watch->steps)
         r = look_steps_new(show->steps, show->n_steps,
                            &watch->steps); /* westlight_next may come later */
+    if (r == 0)
+        r = note_interim(homing, show);
     if (r == 0)
         r = recipe_key(westlight, show, homing->id, homing->job_key);
     if (r == 0)

@@ -117,6 +117,7 @@ void homing_deinit(struct homing *homing)
     reader_deinit(&homing->reader);
     blocks_deinit(&homing->blocks);
     free(homing->runs);
+    free(homing->interim);
     wipe(homing->job_key, sizeof(homing->job_key));
 }
 
@@ -453,6 +454,14 @@ static int add_delivered(struct homing *homing, const Wl__ResultRow *row)
     run->first = run->last = row->task;
     run->floor = row->floor;
     return 0;
+}
+
+int homing_pass(struct homing *homing, const Wl__ResultRow *row)
+{
+    homing->results_done++;
+    homing->fetch->after = row->sequence;
+    homing->progress_ns = clock_monotonic_ns();
+    return homing->delivers ? add_delivered(homing, row) : 0;
 }
 
 static int begin_result(struct homing *homing, struct homing_result *result)

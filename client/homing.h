@@ -20,6 +20,8 @@ struct homing {
     uint8_t job_key[32];
     int64_t submitted_wall_s; /* a newer job's results replace an older's */
     struct look_steps *steps;
+    bool *interim; /* of each step: its results do not come home */
+    size_t n_interim;
     char ***places; /* [step][declared output]: "" or the sub-folder's name */
     size_t *n_places;
     char *folder; /* absolute */
@@ -58,5 +60,7 @@ int homing_places(struct homing *homing, const Wl__Recipe *recipe);
 void homing_deinit(struct homing *homing);
 /* A result of which a block is gone: counted, with westlight_why; false for other errors. */
 bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r);
+/* A result that stays where it is: nothing more is due for it. */
+int homing_pass(struct homing *homing, const Wl__ResultRow *row);
 /* Writes the files of one page of results, in order. */
 int homing_write(struct homing *homing, struct homing_result *results, size_t n);

@@ -558,6 +558,8 @@ void local_run_name(const struct options *options, const char *out, char ret_run
                  options->frames_text ? options->frames_text : "", options->chunk, options->width,
                  options->height, options->preset ? options->preset : "",
                  options->name ? options->name : "");
+    if (options->columns)
+        bytes_printf(&text, "t %ux%u\n", options->columns, options->rows);
     bytes_printf(&text, "s %s=%s\n", options->software, options->version ? options->version : "");
     for (size_t i = 0; i < options->n_params; i++)
         bytes_printf(&text, "p %s=%s\n", options->params[i].name, options->params[i].value);

@@ -20,12 +20,18 @@ int cmd_read(int argc, char **argv, args_take *take, void *user, int *ret_word)
 
 static int arg_number(int id, const char *value, struct cmd_args *args)
 {
-    bool attempt = id == ID_ATTEMPT;
+    bool from_0 = id == ID_STEP;
 
-    if (options_number(value, attempt, 1000000, attempt ? &args->attempt : &args->step))
+    if (options_number(value, !from_0, 1000000,
+                       id == ID_ATTEMPT ? &args->attempt
+                       : from_0         ? &args->step
+                                        : &args->tile))
         return 0;
-    complain("--%s %s: it is no number from %d to 1000000", attempt ? "attempt" : "step", value,
-             attempt);
+    complain("--%s %s: it is no number from %d to 1000000",
+             id == ID_ATTEMPT ? "attempt"
+             : from_0         ? "step"
+                              : "tile",
+             value, !from_0);
     return EXIT_USAGE;
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <proto/limits.h>
 
 int complain_library(int result, const char *why)
 {
@@ -160,6 +161,27 @@ static int size_parse(const char *text, struct options *options)
     return 0;
 }
 
+static int tiles_parse(const char *text, struct options *options)
+{
+    char *end = NULL;
+    long columns = strtol(text, &end, 10), rows = 0;
+
+    if (end != text && (*end == 'x' || *end == 'X'))
+        rows = strtol(end + 1, &end, 10);
+    if (*end || columns < 1 || rows < 1) {
+        complain("--tiles %s: write COLUMNSxROWS, such as 4x4", text);
+        return EXIT_USAGE;
+    }
+    if (columns > LIMIT_TILES || rows > LIMIT_TILES || columns * rows > LIMIT_TILES) {
+        complain("--tiles %s: these are too many: at most %d a frame", text, LIMIT_TILES);
+        return EXIT_USAGE;
+    }
+
+    options->columns = (unsigned)columns;
+    options->rows = (unsigned)rows;
+    return 0;
+}
+
 static int software_parse(const char *text, struct options *options)
 {
     size_t size = strcspn(text, "=");
@@ -250,6 +272,11 @@ static int option_take(void *user, int option, const char *value)
         return count_parse("--slots", value, 256, &options->slots);
     case ID_CHUNK:
         return count_parse("--chunk", value, 1000000, &options->chunk);
+    case ID_TILES:
+        return tiles_parse(value, options);
+    case ID_TILES_ANYWAY:
+        options->tiles_anyway = true;
+        return 0;
     case ID_SIZE:
         return size_parse(value, options);
     case ID_PRESET:

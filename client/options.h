@@ -14,6 +14,9 @@ enum {
     ID_WORKERS,
     ID_SLOTS,
     ID_CHUNK,
+    ID_TILES,
+    ID_TILES_ANYWAY,
+    ID_TILE,
     ID_SIZE,
     ID_PRESET,
     ID_SOFTWARE,
@@ -69,6 +72,8 @@ struct options {
     unsigned workers, slots;
     unsigned chunk;
     unsigned width, height;
+    unsigned columns, rows; /* of --tiles; 0: none */
+    bool tiles_anyway;
     const char *preset;
     struct option_pair *params;
     size_t n_params;

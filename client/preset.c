@@ -123,6 +123,12 @@ static int software_check(const struct preset *preset, const struct options *opt
     return 0;
 }
 
+void preset_pool(const struct preset_scene *scene, struct westlight_step *step)
+{
+    if (scene->options->pool && *scene->options->pool)
+        westlight_step_attribute(step, ATTRIBUTE_POOL, &scene->options->pool, 1);
+}
+
 int preset_resources(const struct preset_scene *scene, struct westlight_step *step,
                      uint32_t *ret_timeout_s)
 {
@@ -153,8 +159,7 @@ int preset_resources(const struct preset_scene *scene, struct westlight_step *st
         }
         westlight_step_amount(step, amounts[i].amount, amounts[i].bytes ? amount : (double)number);
     }
-    if (scene->options->pool && *scene->options->pool)
-        westlight_step_attribute(step, ATTRIBUTE_POOL, &scene->options->pool, 1);
+    preset_pool(scene, step);
     if (text && !options_number(text, 1, 7 * 86400, &timeout_s)) {
         complain("-p timeout=%s: it is no number of seconds from 1 to 604800", text);
         return EXIT_USAGE;
@@ -553,6 +558,10 @@ int preset_job(const struct options *options, struct inputs *inputs, struct west
                  preset->name);
         return EXIT_USAGE;
     }
+    if (options->columns && !preset->tiles) {
+        complain("--tiles: the preset %s renders no tiles: leave it out", preset->name);
+        return EXIT_USAGE;
+    }
     if ((r = params_check(preset, options)) || (r = software_check(preset, options)) ||
         (r = folder_check(&scene)) || (r = out_open(&scene, preset)) ||
         (r = inputs_gather(&scene, preset, inputs)))
@@ -568,6 +577,7 @@ int preset_job(const struct options *options, struct inputs *inputs, struct west
     scene.n_roots = inputs_add(inputs, job);
     r = preset->build(&scene, job);
     inputs_list_deinit(&scene.libraries);
+    inputs_list_deinit(&scene.inexact);
     if (r) {
         westlight_job_free(job);
         return r;

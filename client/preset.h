@@ -16,6 +16,7 @@
 /* What a scene says of itself, as far as its preset can read it. */
 struct preset_facts {
     char saved[32]; /* by which version: "3.4"; "": not known */
+    char format[32], codec[16]; /* Blender's words for how it saves pictures; "" */
     bool denoises;  /* it needs a renderer with a denoiser, and -p does not turn it off */
 };
 
@@ -34,6 +35,8 @@ struct preset_scene {
     struct westlight_range *frames;
     size_t n_frames;              /* none: a still */
     size_t n_roots;               /* of the job */
+    unsigned width, height;       /* of its pictures, as it says; 0: not known */
+    struct inputs_list inexact;   /* why a tile would not be what it is in the whole frame */
     struct inputs_list libraries; /* further folders in which names are looked for, absolute */
 };
 
@@ -44,6 +47,7 @@ struct preset {
     const char *const *endings_written; /* of pictures; NULL: the preset names no files */
     const char *help, *notes; /* a line; a line "-p NAME=VALUE\tWHAT\n" each (proto/base/args.h) */
     bool folder_ok; /* SCENE may be a folder */
+    bool tiles;     /* it can render a part of a frame */
     /* What the scene uses: files wherever they lie, what is missing, and, where it says them, its
      * frames and its facts; NULL: nothing but its folder. */
     int (*scan)(struct preset_scene *scene, struct inputs *inputs);
@@ -75,6 +79,8 @@ int preset_expect(const struct preset_scene *scene, struct westlight_step *step,
 /* Amounts and timeout that every preset takes by -p; the step's timeout in seconds. */
 int preset_resources(const struct preset_scene *scene, struct westlight_step *step,
                      uint32_t *ret_timeout_s);
+/* The workers it may run on. */
+void preset_pool(const struct preset_scene *scene, struct westlight_step *step);
 /* The frame parameter of a step, chunked as asked; nothing for a still. */
 void preset_frames(const struct preset_scene *scene, struct westlight_step *step);
 /* What stands before the frame's number, how many digits it has at least, what stands after: the

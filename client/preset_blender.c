@@ -9,12 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <client/scan.h>
+#include <client/tiles.h>
 #include <proto/state.h>
 
-static const char script[] = SCAN_DENOISES
+static const char script[] = SCAN_DENOISES SCAN_INEXACT
     "import bpy, json, os, re, sys\n"
-    "out, frames, head, digits, tail, ending, size, samples, rules, device, denoise = "
-    "sys.argv[sys.argv.index('--') + 1:][:11]\n"
+    "(out, frames, head, digits, tail, ending, size, samples, rules, device, denoise, tile, "
+    "anyway) = sys.argv[sys.argv.index('--') + 1:][:13]\n"
     "rules = sorted(((rule['source_path'], rule['destination_path'])\n"
     "                for rule in json.load(open(rules))['path_mapping_rules']), key=lambda rule: "
     "-len(rule[0]))\n"
@@ -135,6 +136,21 @@ static const char script[] = SCAN_DENOISES
     "        render.image_settings.file_format.replace('_MULTILAYER', '')):\n"
     "    render.image_settings.file_format = formats[ending]\n"
     "render.use_file_extension = ending == '-'\n"
+    "if tile != '-':\n"
+    "    why = [] if anyway == 'yes' else [what for _, what in inexact(scene)]\n"
+    "    if ending == 'exr' and render.image_settings.exr_codec in ('DWAA', 'DWAB', 'B44', 'B44A'):\n"
+    "        why.append('%s packs pixels with a loss that does not end at tiles' %\n"
+    "                   render.image_settings.exr_codec)\n"
+    "    if why:\n"
+    "        print('openjd_fail: its tiles would not be the frame: ' + '; '.join(why))\n"
+    "        sys.exit(1)\n"
+    "    width, height = (int(v) for v in size.split('x'))\n"
+    "    w, h, x, y = (int(v) for v in re.split('[x+]', tile))\n"
+    "    y = height - y - h\n" /* it counts from below */
+    "    render.use_border, render.use_crop_to_border = True, False\n"
+    /* the middle of a pixel, for it rounds down what may be a little less than it was */
+    "    render.border_min_x, render.border_max_x = (x + .5) / width, (x + w + .5) / width\n"
+    "    render.border_min_y, render.border_max_y = (y + .5) / height, (y + h + .5) / height\n"
     "def numbers(text):\n"
     "    for part in text.split(','):\n"
     "        m = re.fullmatch(r'(-?\\d+)(?:-(-?\\d+))?(?::(\\d+))?', part)\n"
@@ -146,7 +162,8 @@ static const char script[] = SCAN_DENOISES
     "todo = [scene.frame_current] if frames == '-' else list(numbers(frames))\n"
     "for done, number in enumerate(todo):\n"
     "    scene.frame_set(number)\n"
-    "    render.filepath = os.path.join(out, name(number))\n"
+    "    render.filepath = (os.path.join(out, name(number)) if tile == '-' else\n"
+    "                       os.path.join(out, '" TILES_FOLDER "', frames, tile + '.' + ending))\n"
     "    bpy.ops.render.render(write_still=True)\n"
     "    print('openjd_progress: %.2f' % (100.0 * (done + 1) / len(todo)), flush=True)\n";
 
@@ -179,7 +196,15 @@ static int blender_scan(struct preset_scene *scene, struct inputs *inputs)
         return EXIT_USAGE;
     }
     strcpy(scene->facts.saved, scan.saved);
+    strcpy(scene->facts.format, scan.format);
+    strcpy(scene->facts.codec, scan.codec);
     scene->facts.denoises = scan.denoises;
+    scene->width = scan.width;
+    scene->height = scan.height;
+    scene->inexact = scan.inexact;
+    if (*scan.inexact_denoise &&
+        strcmp(options_param(scene->options, "denoise", "auto"), "no") != 0)
+        inputs_list_add(&scene->inexact, scan.inexact_denoise);
     if (*scan.movie && !*scene->picture) {
         complain("%s: it writes a movie (%s), and frames of a movie cannot be rendered apart: name "
                  "pictures, such as -o '%s-frames/%s.####.png'",
@@ -189,12 +214,39 @@ static int blender_scan(struct preset_scene *scene, struct inputs *inputs)
     return scene->n_frames ? 0 : preset_range(scene, scan.first, scan.last, scan.step);
 }
 
+/* What is joined has an ending that says how, also where the scene chooses the format. */
+static int blender_tiles(struct preset_scene *scene, struct tiles *tiles)
+{
+    static const char *const formats[][2] = {
+        {"PNG", "png"}, {"OPEN_EXR", "exr"}, {"OPEN_EXR_MULTILAYER", "exr"}};
+    size_t length = strlen(scene->pattern);
+    const char *codec = scene->facts.codec;
+
+    if (!scene->options->columns)
+        return 0;
+    for (size_t i = 0; !*scene->picture && i < ARRAY_SIZE(formats); i++)
+        if (strcmp(scene->facts.format, formats[i][0]) == 0) {
+            strcpy(scene->picture, formats[i][1]);
+            snprintf(scene->pattern + length, sizeof(scene->pattern) - length, ".%s",
+                     scene->picture);
+        }
+    if (strcmp(scene->picture, "exr") == 0 &&
+        (strncmp(codec, "DWA", 3) == 0 || strncmp(codec, "B44", 3) == 0)) {
+        complain("--tiles: %s packs OpenEXR by %s, with a loss that does not end at tiles: choose "
+                 "ZIP, PIZ or none in its output settings",
+                 scene->options->scene, codec);
+        return EXIT_USAGE;
+    }
+    return tiles_plan(scene, 1, scene->picture, tiles);
+}
+
 static int blender_build(struct preset_scene *scene, struct westlight_job *job)
 {
     const struct options *options = scene->options;
     const char *samples = options_param(options, "samples", "-"),
                *device = options_param(options, "device", "auto"),
                *denoise = options_param(options, "denoise", "auto");
+    _cleanup_(tiles_deinit) struct tiles tiles = {0};
     struct westlight_step *step;
     uint32_t timeout_s;
     char size[32] = "-", head[PRESET_PATTERN], digits[16], tail[PRESET_PATTERN];
@@ -223,19 +275,25 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
                      -FRAME_MAX, FRAME_MAX);
             return EXIT_USAGE;
         }
+    if ((r = blender_tiles(scene, &tiles)))
+        return r;
     preset_pattern(scene, head, &n_digits, tail);
     snprintf(digits, sizeof(digits), "%u", n_digits);
-    if (options->width)
+    if (tiles.names.n)
+        snprintf(size, sizeof(size), "%ux%u", tiles.width, tiles.height);
+    else if (options->width)
         snprintf(size, sizeof(size), "%ux%u", options->width, options->height);
 
     westlight_job_parameter(job, "Scene", WESTLIGHT_PATH, scene->path);
     westlight_job_parameter(job, "Out", WESTLIGHT_PATH, scene->out);
-    step = westlight_job_step(job, "render");
+    step = westlight_job_step(job, tiles.names.n ? "tiles" : "render");
     if ((r = preset_resources(scene, step, &timeout_s)) || (r = preset_expect(scene, step, 1)))
         return r;
     if (strcmp(device, "gpu") == 0 && !options_param(options, "gpus", NULL))
         westlight_step_amount(step, "amount.worker.gpu", 1);
     preset_frames(scene, step);
+    if (tiles.names.n)
+        tiles_split(&tiles, step);
     preset_inputs(scene, step);
     preset_software(scene, step, "blender");
     if (scene->facts.denoises)
@@ -264,9 +322,12 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
                                              samples,
                                              "{{Session.PathMappingRulesFile}}",
                                              device,
-                                             denoise},
-                       22, timeout_s);
-    return 0;
+                                             denoise,
+                                             tiles.names.n ? "{{Task.Param." WESTLIGHT_TILE "}}"
+                                                           : "-",
+                                             options->tiles_anyway ? "yes" : "no"},
+                       24, timeout_s);
+    return tiles.names.n ? tiles_join(&tiles, scene, job, step, scene->picture) : 0;
 }
 
 const struct preset preset_blender = {
@@ -277,6 +338,7 @@ const struct preset preset_blender = {
     .help = "Blender scenes (.blend), engine and format as saved",
     .scan = blender_scan,
     .software = "blender",
+    .tiles = true,
     .saves = true,
     .notes = "-p samples=N\tof Cycles (as the scene says)\n"
              "-p denoise=auto|yes|no\tas the scene says, on workers that can (auto); even where it "

@@ -20,6 +20,7 @@
 #include <strings.h>
 #include <unistd.h>
 #include <client/scan.h>
+#include <client/tiles.h>
 #include <proto/base/err.h>
 
 static const char script[] =
@@ -27,6 +28,7 @@ static const char script[] =
     "HOME=$(cd .. && pwd)\n" /* Debian lets it read below $HOME: there all roots lie */
     "export HOME\n"
     "scene=$1 out=$2 frames=$3 head=$4 digits=$5 tail=$6 first=$7 last=$8 ending=$9; shift 9\n"
+    "tile=$1; shift\n"
     "cd \"$(dirname \"$scene\")\"\n"
     "scene=$(basename \"$scene\")\n"
     "case $scene in\n"
@@ -37,9 +39,18 @@ static const char script[] =
     "esac\n"
     "case $scene in *.ini) ;; *) scene=+I$scene ;; esac\n"
     "rm -f wl-frame-*\n"
+    "if [ \"$tile\" != - ]; then\n" /* it counts rows and columns from 1 */
+    "    w=${tile%%x*} h=${tile#*x} h=${h%%+*} y=${tile##*+} x=${tile#*+} x=${x%%+*}\n"
+    "    set -- \"$@\" \"+SC$((x + 1))\" \"+EC$((x + w))\" \"+SR$((y + 1))\" \"+ER$((y + h))\"\n"
+    "fi\n"
+    "home() {\n"
+    "    if [ \"$tile\" = - ]; then mv \"$1\" \"$out/$2\"; return; fi\n"
+    "    mkdir -p \"$out/" TILES_FOLDER "/$frames\"\n"
+    "    mv \"$1\" \"$out/" TILES_FOLDER "/$frames/$tile.$ending\"\n"
+    "}\n"
     "if [ \"$frames\" = - ]; then\n"
     "    povray \"$scene\" \"$@\" -D -P +Owl-frame-\n"
-    "    mv \"wl-frame-.$ending\" \"$out/$head\"\n"
+    "    home \"wl-frame-.$ending\" \"$head\"\n"
     "    exit 0\n"
     "fi\n"
     "run() {\n"
@@ -62,7 +73,7 @@ static const char script[] =
     "    number=${picture#wl-frame-} number=${number%.*}\n"
     "    number=$(printf \"%0${digits}d\" \"$(expr \"$number\" + 0)\")\n"
     "    [ \"$digits\" != 0 ] || number=\n"
-    "    mv \"$picture\" \"$out/$head$number$tail\"\n"
+    "    home \"$picture\" \"$head$number$tail\"\n"
     "done\n";
 
 static const char *const params[] = {"quality", "antialias", "format", "library", "clock", NULL};
@@ -70,10 +81,15 @@ static const char *const endings_written[] = {"png", "exr", "jpg", "jpeg", "tga"
 
 #define FRAME_MAX     2147483645 /* at 2147483647 it counts on without end */
 #define LIBRARIES_MAX 20         /* POV-Ray's own limit */
+/* It renders blocks of so many pixels, and compares neighbours inside of one only: where tiles end
+ * with blocks, a tile's antialiasing is the whole frame's. */
+#define BLOCK 32
 
 struct ini {
     long first, last;
     bool has_first, has_last;
+    long width, height;
+    bool dithers, blocks, part;   /* it says so, of each */
     char scene[PATH_MAX];         /* what it renders */
     struct inputs_list libraries; /* as written */
 };
@@ -103,7 +119,33 @@ static void ini_switches(char *line, struct ini *ini)
             ini->last = strtol(word + 4, NULL, 10), ini->has_last = true;
         else if (strncasecmp(word, "+i", 2) == 0)
             snprintf(ini->scene, sizeof(ini->scene), "%s", word + 2);
+        else if (strncasecmp(word, "+wt", 3) != 0 && strncasecmp(word, "+w", 2) == 0)
+            ini->width = strtol(word + 2, NULL, 10);
+        else if (strncasecmp(word, "+h", 2) == 0 && isdigit((unsigned char)word[2]))
+            ini->height = strtol(word + 2, NULL, 10);
+        else if (strncasecmp(word, "+th", 3) == 0)
+            ini->dithers = true;
+        else if (strncasecmp(word, "+bs", 3) == 0)
+            ini->blocks = true;
+        else if (strncasecmp(word, "+s", 2) == 0 || strncasecmp(word, "+e", 2) == 0)
+            ini->part |= strchr("rcRC", word[2]) != NULL && word[2];
     }
+}
+
+/* What matters to tiles. */
+static void ini_picture(const char *name, const char *value, struct ini *ini)
+{
+    value += strspn(value, " \t\"");
+    if (strncasecmp(name, "Width", 5) == 0)
+        ini->width = strtol(value, NULL, 10);
+    else if (strncasecmp(name, "Height", 6) == 0)
+        ini->height = strtol(value, NULL, 10);
+    else if (strncasecmp(name, "Dither_", 7) != 0 && strncasecmp(name, "Dither", 6) == 0)
+        ini->dithers = strchr("oOyYtT1", *value) && strncasecmp(value, "off", 3) != 0;
+    else if (strncasecmp(name, "Render_Block_Size", 17) == 0)
+        ini->blocks = true;
+    else if (strncasecmp(name, "Start_", 6) == 0 || strncasecmp(name, "End_", 4) == 0)
+        ini->part = true;
 }
 
 /* Reads what an .ini says of frames and files, by POV-Ray's own names; the rest is POV-Ray's to
@@ -137,6 +179,8 @@ static int ini_read(const struct preset_scene *scene, struct ini *ret_ini)
             snprintf(ini.scene, sizeof(ini.scene), "%s", value_trim(value + 1));
         else if (strncasecmp(text, "Library_Path", 12) == 0)
             inputs_list_add(&ini.libraries, value_trim(value + 1));
+        else
+            ini_picture(text, value + 1, &ini);
     }
     fclose(file);
 
@@ -144,6 +188,22 @@ static int ini_read(const struct preset_scene *scene, struct ini *ret_ini)
         ini.first = 1;
     *ret_ini = ini;
     return 0;
+}
+
+static void ini_take(struct preset_scene *scene, const struct ini *ini)
+{
+    if (ini->width > 0 && ini->width <= 65536 && ini->height > 0 && ini->height <= 65536) {
+        scene->width = (unsigned)ini->width;
+        scene->height = (unsigned)ini->height;
+    }
+    if (ini->dithers)
+        inputs_list_add(&scene->inexact, "it dithers, which carries on from pixel to pixel");
+    if (ini->blocks)
+        inputs_list_add(&scene->inexact, "it renders in blocks of its own size "
+                                         "(Render_Block_Size), and tiles may end inside of one");
+    if (ini->part)
+        inputs_list_add(&scene->inexact, "it renders a part of the picture alone (Start_Row and "
+                                         "the like)");
 }
 
 /* Relative to the scene's folder, where POV-Ray runs. */
@@ -163,6 +223,7 @@ static int povray_scan(struct preset_scene *scene, struct inputs *inputs)
     struct ini ini = {0};
     int r = strcmp(scene->ending, "ini") == 0 ? ini_read(scene, &ini) : 0;
 
+    ini_take(scene, &ini);
     for (size_t i = 0; i < ini.libraries.n; i++)
         library_add(scene, scene->folder, ini.libraries.texts[i]);
     inputs_list_deinit(&ini.libraries);
@@ -179,7 +240,7 @@ static int povray_scan(struct preset_scene *scene, struct inputs *inputs)
         abort();
     for (size_t i = 0; i < scene->libraries.n; i++)
         libraries[i] = scene->libraries.texts[i];
-    return scan_povray(source, scene->folder, libraries, inputs);
+    return scan_povray(source, scene->folder, libraries, inputs, &scene->inexact);
 }
 
 static int clock_choose(const struct preset_scene *scene, int64_t *low, int64_t *high)
@@ -313,12 +374,13 @@ static int parameters_check(const struct options *options)
 static int povray_build(struct preset_scene *scene, struct westlight_job *job)
 {
     const struct options *options = scene->options;
-    const char *arguments[26 + LIBRARIES_MAX], *flag, *ending;
+    const char *arguments[27 + LIBRARIES_MAX], *flag, *ending;
     const char *quality = options_param(options, "quality", NULL),
                *antialias = options_param(options, "antialias", NULL);
     char first[24], last[24], width[24], height[24], q[64], a[64], libraries[LIBRARIES_MAX][32];
     char head[PRESET_PATTERN], digits[16], tail[PRESET_PATTERN];
     unsigned n_digits;
+    _cleanup_(tiles_deinit) struct tiles tiles = {0};
     struct westlight_step *step;
     struct ini ini = {0};
     uint32_t timeout_s;
@@ -328,17 +390,20 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
     r = strcmp(scene->ending, "ini") == 0 ? ini_read(scene, &ini) : 0;
     inputs_list_deinit(&ini.libraries);
     if (r || (r = range_choose(scene, &ini, first, last)) ||
-        (r = format_choose(scene, &flag, &ending)) || (r = parameters_check(options)))
+        (r = format_choose(scene, &flag, &ending)) || (r = parameters_check(options)) ||
+        (r = tiles_plan(scene, BLOCK, ending, &tiles)))
         return r;
     preset_pattern(scene, head, &n_digits, tail);
     snprintf(digits, sizeof(digits), "%u", n_digits);
 
     westlight_job_parameter(job, "Scene", WESTLIGHT_PATH, scene->path);
     westlight_job_parameter(job, "Out", WESTLIGHT_PATH, scene->out);
-    step = westlight_job_step(job, "render");
+    step = westlight_job_step(job, tiles.names.n ? "tiles" : "render");
     if ((r = preset_resources(scene, step, &timeout_s)) || (r = preset_expect(scene, step, 1)))
         return r;
     preset_frames(scene, step);
+    if (tiles.names.n)
+        tiles_split(&tiles, step);
     preset_inputs(scene, step);
     if (scene->n_frames && strcmp(first, "-") != 0)
         westlight_step_within(step, strtoll(first, NULL, 10), strtoll(last, NULL, 10));
@@ -358,6 +423,7 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
     arguments[n++] = first;
     arguments[n++] = last;
     arguments[n++] = ending;
+    arguments[n++] = tiles.names.n ? "{{Task.Param." WESTLIGHT_TILE "}}" : "-";
     arguments[n++] = flag;
     arguments[n++] = "+WT{{Lease.VCPUs}}";
     if (options->width) {
@@ -381,7 +447,7 @@ static int povray_build(struct preset_scene *scene, struct westlight_job *job)
         arguments[n++] = libraries[i];
     }
     westlight_step_run(step, "/bin/sh", arguments, n, timeout_s);
-    return 0;
+    return tiles.names.n ? tiles_join(&tiles, scene, job, step, ending) : 0;
 }
 
 const struct preset preset_povray = {
@@ -392,6 +458,7 @@ const struct preset preset_povray = {
     .help = "POV-Ray scenes (.pov) and animations (.ini)",
     .scan = povray_scan,
     .software = "povray",
+    .tiles = true,
     .notes = "-p quality=0..11\tPOV-Ray's +Q: 9 and more show all (9)\n"
              "-p antialias=0..3\tPOV-Ray's +A, a threshold: 0.3 is usual (none)\n"
              "-p format=FORMAT\tpng, png16, exr, jpeg, tga or ppm (png)\n"

@@ -100,6 +100,17 @@ static size_t add_text(char *text, size_t size, size_t at, const char *what, con
     return n < 0 ? at : at + (size_t)n;
 }
 
+/* Rectangles are for renderers; a person counts. */
+static void tile_name(const struct space_parameter *tiles, const struct space_value *value,
+                      char *text, size_t size)
+{
+    size_t i = 0;
+
+    while (i < tiles->n_texts && strcmp(tiles->texts[i], value->text) != 0)
+        i++;
+    snprintf(text, size, "tile %zu of %zu", i + 1, tiles->n_texts);
+}
+
 void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task, char *ret_name,
                     size_t size)
 {
@@ -121,6 +132,11 @@ void look_task_name(const struct look_steps *steps, uint32_t step, uint64_t task
             if (is_frame != (pass == 0))
                 continue;
             space_value_text(space, &point.values[i], value, sizeof(value));
+            if (strcmp(point.values[i].name, WESTLIGHT_TILE) == 0) {
+                tile_name(&space->parameters[i], &point.values[i], value, sizeof(value));
+                at = add_text(ret_name, size, at, at ? ", " : "", value);
+                continue;
+            }
             if (!is_frame) {
                 at = add_text(ret_name, size, at, at ? ", " : "", point.values[i].name);
                 at = add_text(ret_name, size, at, " ", value);

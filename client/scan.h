@@ -14,6 +14,10 @@ struct scan_blender {
     char movie[64];    /* the movie format that it writes; "": pictures */
     char saved[32];    /* "3.4": the version that saved it */
     bool denoises;
+    unsigned width, height;
+    char format[32], codec[16]; /* of pictures: "PNG", "OPEN_EXR"; and how the latter is packed */
+    struct inputs_list inexact; /* inexact(), but for the next */
+    char inexact_denoise[128];  /* what it says of denoising; "" */
 };
 /* Python: denoises(scene), whether rendering it, or a scene it shows, runs OpenImageDenoise: Cycles
  * at the end of a frame (where a card has no OptiX), the compositor in its node. Before 3.0 Cycles
@@ -52,9 +56,41 @@ struct scan_blender {
     "    seen = (*seen, scene)\n"                                                                  \
     "    return any(other and other not in seen and denoises(other, seen)\n"                       \
     "               for other in shown + [strip.scene for strip in strips])\n"
+/* Python: inexact(scene), a name and a sentence for each thing by which a tile would not be what it is
+ * in the whole frame. Needs the one above. Cycles' samples of a pixel are numbered by where it lies in
+ * the whole frame, so nothing else is needed there. */
+#define SCAN_INEXACT                                                                               \
+    "def inexact(scene):\n"                                                                        \
+    "    render, cycles = scene.render, getattr(scene, 'cycles', None)\n"                          \
+    "    tree = scene.use_nodes and render.use_compositing and compositor(scene)\n"                \
+    "    editor = scene.sequence_editor\n"                                                         \
+    "    if render.engine != 'CYCLES':\n"                                                          \
+    "        yield 'engine', 'it is rendered by %s, which shades by all that it sees: Cycles '\\\n"  \
+    "            'renders a tile as it renders the frame' % render.engine\n"                       \
+    "    elif getattr(cycles, 'use_adaptive_sampling', False):\n"                                  \
+    "        yield 'adaptive', 'its adaptive sampling (Noise Threshold) looks at pixels nearby'\n" \
+    "    if render.engine == 'CYCLES' and cycles.feature_set == 'EXPERIMENTAL':\n"                 \
+    "        yield 'experimental', 'it uses experimental features of Cycles, which may look at '\\\n" \
+    "            'the whole picture'\n"                                                            \
+    "    if denoises(scene):\n"                                                                    \
+    "        yield 'denoise', 'it denoises, which looks at pixels nearby (-p denoise=no renders '\\\n" \
+    "            'without)'\n"                                                                     \
+    "    if tree and any(node.type not in ('R_LAYERS', 'COMPOSITE') and not node.mute\n"           \
+    "                    for node in composited(tree)):\n"                                         \
+    "        yield 'compositor', 'its compositor works on the whole picture'\n"                    \
+    "    if render.use_sequencer and editor and (\n"                                               \
+    "            getattr(editor, 'strips_all', None) or getattr(editor, 'sequences_all', None)):\n" \
+    "        yield 'sequencer', 'its sequencer works on the whole picture'\n"                      \
+    "    for name, what in (('use_freestyle', 'Freestyle draws lines over the whole picture'),\n"  \
+    "                       ('use_stamp', 'a stamp is burned into the whole picture'),\n"          \
+    "                       ('use_border', 'it renders a border of its own'),\n"                   \
+    "                       ('use_multiview', 'it renders several views')):\n"                     \
+    "        if getattr(render, name):\n"                                                          \
+    "            yield name, what\n"
 int scan_blender(const char *scene, struct inputs *inputs, struct scan_blender *ret_scan);
 
 /* `folder` is where POV-Ray runs; `libraries` are further folders in which names are looked for,
- * absolute, ended by NULL. */
+ * absolute, ended by NULL. *ret_inexact gets why tiles would differ from the frame: what words of
+ * the scene say, whether they count or not. */
 int scan_povray(const char *scene, const char *folder, const char *const *libraries,
-                struct inputs *inputs);
+                struct inputs *inputs, struct inputs_list *ret_inexact);

@@ -19,7 +19,7 @@
 #define SAID_BYTES_MAX (64 * 1024 * 1024)
 #define SAID_PREFIX    "westlight-scan "
 
-static const char script[] = SCAN_DENOISES
+static const char script[] = SCAN_DENOISES SCAN_INEXACT
     "import bpy, json, os, re\n"
     "files, unsure = {}, {}\n"
     "def absolute(path, library=None):\n"
@@ -114,6 +114,10 @@ static const char script[] = SCAN_DENOISES
     "    'files': sorted(files.items()), 'first': scene.frame_start, 'last': scene.frame_end,\n"
     "    'step': scene.frame_step, 'saved': '%d.%d' % bpy.data.version[:2], "
     "'denoises': denoises(scene),\n"
+    "    'width': render.resolution_x * render.resolution_percentage // 100,\n"
+    "    'height': render.resolution_y * render.resolution_percentage // 100,\n"
+    "    'format': render.image_settings.file_format, 'codec': render.image_settings.exr_codec,\n"
+    "    'inexact': list(inexact(scene)),\n"
     "    'movie': render.image_settings.file_format if render.is_movie_format else ''}), "
     "flush=True)\n";
 
@@ -165,6 +169,25 @@ static void text_of(json_t *json, const char *name, char *ret_text, size_t size)
     snprintf(ret_text, size, "%s", text ? text : "");
 }
 
+static void take_inexact(json_t *json, struct scan_blender *scan)
+{
+    json_t *pair;
+    size_t i;
+
+    json_array_foreach(json, i, pair)
+    {
+        const char *name = json_string_value(json_array_get(pair, 0)),
+                   *what = json_string_value(json_array_get(pair, 1));
+
+        if (!name || !what)
+            continue;
+        if (strcmp(name, "denoise") == 0)
+            snprintf(scan->inexact_denoise, sizeof(scan->inexact_denoise), "%s", what);
+        else
+            inputs_list_add(&scan->inexact, what);
+    }
+}
+
 static int take(json_t *json, struct inputs *inputs, struct scan_blender *scan)
 {
     json_t *files = json_object_get(json, "files"), *pair;
@@ -176,6 +199,11 @@ static int take(json_t *json, struct inputs *inputs, struct scan_blender *scan)
     scan->last = (long)json_integer_value(json_object_get(json, "last"));
     scan->step = (long)json_integer_value(json_object_get(json, "step"));
     scan->denoises = json_is_true(json_object_get(json, "denoises"));
+    scan->width = (unsigned)json_integer_value(json_object_get(json, "width"));
+    scan->height = (unsigned)json_integer_value(json_object_get(json, "height"));
+    take_inexact(json_object_get(json, "inexact"), scan);
+    text_of(json, "format", scan->format, sizeof(scan->format));
+    text_of(json, "codec", scan->codec, sizeof(scan->codec));
     text_of(json, "movie", scan->movie, sizeof(scan->movie));
     text_of(json, "saved", scan->saved, sizeof(scan->saved));
     json_array_foreach(files, i, pair)

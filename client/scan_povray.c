@@ -29,8 +29,19 @@ static const char *const kinds[] = {"gif", "tga", "iff", "ppm", "pgm", "png", "j
 static const char *const opens[] = {"#if",    "#ifdef", "#ifndef", "#switch",
                                     "#while", "#for",   "#macro",  NULL};
 
+/* What makes a pixel depend on others, or on which thread renders it. */
+static const struct {
+    const char *word, *why;
+} inexact[] = {
+    {"radiosity", "it uses radiosity, which gathers samples as it comes to them"},
+    {"subsurface", "it uses subsurface, whose samples come from a generator that each thread has"},
+    {"crand", "it uses crand, whose grain is another each time"},
+    {"jitter", "it uses jitter, which is another each time"},
+};
+
 struct scan {
     struct inputs *inputs;
+    struct inputs_list *inexact;
     const char *folder;
     const char *const *libraries;
     struct inputs_list seen;   /* texts read, so that circles end */
@@ -190,6 +201,18 @@ static const char *word_take(const char *at, char *word, size_t size)
     return at;
 }
 
+static void inexact_take(struct scan *scan, const char *word)
+{
+    for (size_t i = 0; i < sizeof(inexact) / sizeof(inexact[0]); i++) {
+        bool known = strcmp(word, inexact[i].word) != 0;
+
+        for (size_t k = 0; !known && k < scan->inexact->n; k++)
+            known = strcmp(scan->inexact->texts[k], inexact[i].why) == 0;
+        if (!known)
+            inputs_list_add(scan->inexact, inexact[i].why);
+    }
+}
+
 static int text_take(struct scan *scan, const char *from, const char *at)
 {
     char word[32] = "", literal[PATH_MAX];
@@ -212,6 +235,7 @@ static int text_take(struct scan *scan, const char *from, const char *at)
                 at = word_take(at, word + 1, sizeof(word) - 1);
                 word[0] = '#';
             }
+            inexact_take(scan, word);
             if (listed(opens, word))
                 scan->condition++;
             else if (strcmp(word, "#end") == 0 && scan->condition > 0)
@@ -244,9 +268,10 @@ static int read_text(struct scan *scan, const char *path)
 }
 
 int scan_povray(const char *scene, const char *folder, const char *const *libraries,
-                struct inputs *inputs)
+                struct inputs *inputs, struct inputs_list *ret_inexact)
 {
-    struct scan scan = {.inputs = inputs, .folder = folder, .libraries = libraries};
+    struct scan scan = {
+        .inputs = inputs, .inexact = ret_inexact, .folder = folder, .libraries = libraries};
     int r = read_text(&scan, scene);
 
     inputs_list_deinit(&scan.seen);

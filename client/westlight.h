@@ -98,6 +98,7 @@ uint32_t westlight_step_index(const struct westlight_step *step);
  * further factor of the product. */
 void westlight_step_ints(struct westlight_step *step, const char *name,
                          const struct westlight_range *ranges, size_t n_ranges, uint32_t chunk);
+#define WESTLIGHT_TILE "Tile" /* the name of one whose tasks are said as "frame 7, tile 2 of 16" */
 void westlight_step_texts(struct westlight_step *step, const char *name, enum westlight_type type,
                           const char *const *texts, size_t n_texts);
 /* What the step takes of an input root, instead of all of every root. A pattern with '#' keeps away

@@ -45,6 +45,7 @@
 #define LIMIT_SPACE_RANGES           (1024)
 #define LIMIT_SPACE_VALUES           (1024) /* values of a STRING or PATH list */
 #define LIMIT_TASKS_PER_STEP         (1ULL << 27) /* 134 million */
+#define LIMIT_TILES                  (256) /* of a frame: whoever joins them has each file open */
 #define LIMIT_DEPENDENCIES           (64)
 #define LIMIT_AMOUNTS                (32)
 #define LIMIT_ATTRIBUTES             (32)
