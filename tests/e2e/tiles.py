@@ -207,6 +207,56 @@ def a_tile_that_fails_is_named_and_a_frame_is_retried_as_a_whole():
         equal(sorted(tree(out)), ["ball.%04d.png" % i for i in (1, 2, 3, 4)], "what is home")
 
 
+def blend_scenes(farm):
+    folder = farm.path("blend")
+    os.makedirs(folder)
+    for script, text in ((os.path.join(SOURCE, "tests/scenes/turntable/make_blend.py"), None), (farm.path("more.py"), BLEND)):
+        if text:
+            write(script, text)
+        run(["blender", "--background", "--factory-startup", "-noaudio", "--python-exit-code", "1", "--python", script, "--",
+             folder + "/turntable.blend"], farm.folder)
+    return folder
+
+
+def same_as_blender(farm, ann, scene, size, tiles):
+    """Every channel of every layer, and all that is said of the picture but times. One thread each: with
+    several Blender sums up smooth normals in any order, and is not the same as itself in the last bit."""
+    out, direct = farm.path("out" + tiles), farm.path("direct" + tiles)
+    ann.ask("render", scene, "-f", "3", "--size", "%dx%d" % size, "-o", out, "--tiles", tiles, code=0, seconds=3000)
+    run(["blender", "--background", "-noaudio", scene, "--threads", "1", "--python-exit-code", "1", "--python-expr",
+         "import bpy; r = bpy.context.scene.render; r.resolution_x, r.resolution_y = %d, %d" % size,
+         "--render-output", direct + "/turntable.####", "--render-frame", "3"], farm.folder)
+    home, whole = exr(read(out + "/layers.0003.exr")), exr(read(direct + "/turntable.0003.exr"))
+    equal(sorted(tree(out)), ["layers.0003.exr"], "files that came home")
+    home[0].pop("File"), whole[0].pop("File")  # where the scene lies
+    equal(home[0], whole[0], "attributes")
+    equal(sorted(home[1]), sorted(whole[1]), "channels")
+    check(len(whole[1]) > 30, "these are few channels:", sorted(whole[1]))
+    check(sum(len(set(rows.values())) > 1 for rows in whole[1].values()) > 20, "most channels are all one value")
+    for name, rows in whole[1].items():
+        equal([y for y in rows if rows[y] != home[1][name][y]], [], "rows of %s that differ" % name)
+
+
+@scenario
+def blender_tiles_of_many_layers_join_channel_for_channel():
+    with Farm() as farm:
+        ann, folder = two_workers(farm), blend_scenes(farm)
+        same_as_blender(farm, ann, folder + "/layers.blend", (97, 61), "4x2")
+        for name, reasons in (("looks_around", ("denoises", "adaptive sampling", "compositor")), ("eevee", ("BLENDER_EEVEE",))):
+            answer = ann.ask("submit", "%s/%s.blend" % (folder, name), "-f", "1", "--tiles", "2x2", code=2)
+            for reason in reasons:
+                check(reason in answer.err, reason, answer)
+        # Where nobody could look before, the worker does.
+        blind = dict(ann.env, WESTLIGHT_BLENDER=farm.path("nowhere"))
+        ann.env, env = blind, ann.env
+        answer = ann.ask("submit", folder + "/eevee.blend", "-f", "1", "--size", "32x32", "--tiles", "2x2", code=2)
+        check(".png or .exr" in answer.err, answer)
+        job = ann.submit(folder + "/eevee.blend", "-f", "1", "--size", "32x32", "--tiles", "1x1", "-o", farm.path("e.##.png"))
+        ann.env = env
+        ann.wait_counts(job, failed=1)
+        check("would not be the frame: it is rendered by BLENDER_EEVEE" in ann.ask("show", job, code=0).out, "why")
+
+
 @scenario
 def what_would_not_be_the_frame_is_refused_with_the_reason():
     with Farm() as farm:
@@ -229,8 +279,16 @@ def what_would_not_be_the_frame_is_refused_with_the_reason():
         check("renders no tiles" in answer.err, answer)
 
 
-if __name__ == "__main__":
-    if "--full" in sys.argv:
-        sys.argv.remove("--full")
-        SCENARIOS_FULL = True
-    main()
+def production_sizes_join():
+    with Farm() as farm:
+        ann, folder = two_workers(farm), blend_scenes(farm)
+        for tiles in ("4x4", "7x5"):
+            same_as_povray(farm, ann, (1919, 1081), tiles, "-p", "antialias=0.1", frames=1, options=("+A0.1",))
+            same_as_blender(farm, ann, folder + "/layers.blend", (1919, 1081), tiles)
+
+
+if "--full" in sys.argv:
+    sys.argv.remove("--full")
+    scenario(production_sizes_join)
+
+main()
