@@ -24,6 +24,16 @@ int assemble_fail(struct assemble *assemble, const char *path, const char *forma
     return ASSEMBLE_E_NOT;
 }
 
+void assemble_progress(struct assemble *assemble, double done)
+{
+    int percent = (int)(done * 100);
+
+    if (percent <= assemble->percent || !assemble->on_progress)
+        return;
+    assemble->percent = percent;
+    assemble->on_progress(percent);
+}
+
 /* ---- which tiles ---- */
 
 static bool overlap(const struct assemble_tile *a, const struct assemble_tile *b)
@@ -121,11 +131,18 @@ static bool tile_parse(const char *text, struct assemble_tile *ret_tile)
     return true;
 }
 
+static void progress_print(int percent)
+{
+    printf("openjd_progress: %d\n", percent);
+    fflush(stdout);
+}
+
 /* A task's message is what is said last, so the reason is said as Open Job Description has it. */
 int assemble_command(int argc, char **argv)
 {
     struct assemble_tile tiles[ASSEMBLE_TILES_MAX + 1];
-    struct assemble frame = {.out = argc > 1 ? argv[1] : "", .tiles = tiles};
+    struct assemble frame = {.out = argc > 1 ? argv[1] : "", .tiles = tiles,
+                             .on_progress = progress_print};
 
     if (argc < 3) {
         fprintf(stderr, "westlight-worker: assemble: name the picture to make, and its tiles: "

@@ -33,6 +33,8 @@ struct assemble {
     size_t n_tiles;
     uint32_t width, height; /* of the frame */
     char why[ASSEMBLE_WHY];
+    void (*on_progress)(int percent); /* may be NULL */
+    int percent;
 };
 
 /* Which tiles there are is checked: all of the frame, nothing twice. */
@@ -44,6 +46,8 @@ int assemble_command(int argc, char **argv);
 
 int assemble_png(struct assemble *assemble);
 int assemble_exr(struct assemble *assemble);
+/* From 0 to 1; whole percents are told. */
+void assemble_progress(struct assemble *assemble, double done);
 /* The first reason is kept. */
 int assemble_fail(struct assemble *assemble, const char *path, const char *format, ...)
     __attribute__((__format__(__printf__, 3, 4)));

@@ -28,7 +28,6 @@ struct part {
     struct box data, display;
     exr_storage_t storage;
     exr_compression_t compression;
-    exr_lineorder_t order;
     const exr_attr_chlist_t *channels;
     uint32_t chunk_width, chunk_height; /* of a chunk that is full */
     size_t pixel_bytes;                 /* of all channels */
@@ -176,8 +175,6 @@ static int part_read(struct joining *joining, const char *path, exr_context_t fi
     if (r == EXR_ERR_SUCCESS)
         r = exr_get_compression(file, index, &part.compression);
     if (r == EXR_ERR_SUCCESS)
-        r = exr_get_lineorder(file, index, &part.order);
-    if (r == EXR_ERR_SUCCESS)
         r = exr_get_channels(file, index, &part.channels);
     if (r == EXR_ERR_SUCCESS)
         r = part_windows(file, index, &part);
@@ -272,7 +269,8 @@ static int part_join(struct joining *joining, int index)
     return part_sizes(joining, joining->assemble->out, frame);
 }
 
-/* All that the first tile says, but for the data window. */
+/* All that the first tile says, but for the data window, and the order of lines: the library writes
+ * none but one. */
 static exr_result_t header_add(struct joining *joining, int index)
 {
     exr_context_t first = joining->sources[0].file;
@@ -290,6 +288,8 @@ static exr_result_t header_add(struct joining *joining, int index)
         r = exr_add_part(joining->out, name, joining->part.storage, &added);
     if (r == EXR_ERR_SUCCESS)
         r = exr_set_data_window(joining->out, added, &window);
+    if (r == EXR_ERR_SUCCESS)
+        r = exr_set_lineorder(joining->out, added, EXR_LINEORDER_INCREASING_Y);
     if (r == EXR_ERR_SUCCESS)
         r = exr_copy_unset_attributes(joining->out, added, first, index);
     return r;
@@ -411,8 +411,7 @@ static exr_result_t chunk_encode(struct joining *joining, int index, int64_t col
     return r == EXR_ERR_SUCCESS ? exr_encoding_run(joining->out, index, encode) : r;
 }
 
-/* Chunks are written in the order in which the file has them. */
-static int part_write(struct joining *joining, int index)
+static int part_write(struct joining *joining, int index, int parts)
 {
     const struct part *part = &joining->part;
     int64_t rows = (part->data.y1 - part->data.y0) / part->chunk_height + 1,
@@ -420,9 +419,8 @@ static int part_write(struct joining *joining, int index)
     size_t bytes = (size_t)part->chunk_width * part->chunk_height * part->pixel_bytes;
     exr_result_t r = EXR_ERR_SUCCESS;
 
-    for (int64_t i = 0; i < rows; i++)
+    for (int64_t row = 0; row < rows; row++)
         for (int64_t column = 0; column < columns; column++) {
-            int64_t row = part->order == EXR_LINEORDER_DECREASING_Y ? rows - 1 - i : i;
             struct box box = chunk_box(part, column, row);
 
             memset(joining->chunk, 0, bytes);
@@ -432,6 +430,7 @@ static int part_write(struct joining *joining, int index)
             r = chunk_encode(joining, index, column, row, box);
             if (r != EXR_ERR_SUCCESS)
                 return exr_fail(joining, joining->assemble->out, r);
+            assemble_progress(joining->assemble, (index + (double)(row + 1) / (double)rows) / parts);
         }
     return 0;
 }
@@ -482,6 +481,9 @@ static int headers_write(struct joining *joining, int parts)
     exr_context_initializer_t initializer = EXR_DEFAULT_CONTEXT_INITIALIZER;
     exr_result_t r;
 
+    for (int i = 0; i < parts; i++) /* nothing is written where one is not right */
+        if (part_join(joining, i))
+            return ASSEMBLE_E_NOT;
     initializer.error_handler_fn = on_error;
     r = exr_start_write(&joining->out, joining->assemble->out, EXR_WRITE_FILE_DIRECTLY,
                         &initializer);
@@ -529,7 +531,7 @@ static int parts_write(struct joining *joining, int parts)
         if (r == 0)
             r = planes_new(joining);
         if (r == 0)
-            r = part_write(joining, i);
+            r = part_write(joining, i, parts);
         for (size_t k = 0; k < joining->assemble->n_tiles; k++) {
             struct source *source = &joining->sources[k];
 

@@ -237,8 +237,7 @@ static int read_all(struct assemble *assemble, struct canvas *canvas)
         if (r == 0)
             r = read_rows(canvas, &reader);
         reader_close(&reader);
-        printf("openjd_progress: %.1f\n", 90.0 * (double)(i + 1) / (double)assemble->n_tiles);
-        fflush(stdout);
+        assemble_progress(assemble, 0.9 * (double)(i + 1) / (double)assemble->n_tiles);
     }
     return r;
 }

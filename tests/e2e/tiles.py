@@ -121,7 +121,7 @@ def povray(scene, to, size, frames, *options):
     """As POV-Ray alone renders it."""
     os.makedirs(to, exist_ok=True)
     run(["povray", "+I" + os.path.basename(scene), "+O" + to + "/f.png", "+W%d" % size[0], "+H%d" % size[1], "-D",
-         "+KFI1", "+KFF%d" % frames, *options], os.path.dirname(scene))
+         "+KFI1", "+KFF%d" % max(frames, 2), "+EF%d" % frames, *options], os.path.dirname(scene))
 
 
 def same_as_povray(farm, ann, size, tiles, *argv, frames=2, options=()):
