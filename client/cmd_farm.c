@@ -7,6 +7,7 @@
 #include <string.h>
 #include <client/show.h>
 #include <proto/base/bytes.h>
+#include <proto/state.h>
 
 /* ~/.config/westlight, made where it is missing. */
 static int config_folder(char *path, size_t size)
@@ -25,8 +26,11 @@ static int config_folder(char *path, size_t size)
 static int software_print(void *user, const char *name, const char *const *versions,
                           size_t n_versions)
 {
-    json_t *array = user, *list = array ? json_array() : NULL;
+    json_t *array = user, *list;
 
+    if (strcmp(name, SOFTWARE_WORKER) == 0) /* nothing that a job could be made for */
+        return 0;
+    list = array ? json_array() : NULL;
     if (!array)
         printf("%-12s", name);
     for (size_t i = 0; i < n_versions; i++)

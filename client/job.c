@@ -509,7 +509,8 @@ static void check_step(struct westlight_job *job, struct westlight_step *step)
                    space_size(&on->space) == dependency->per * space_size(&step->space),
                "step \"%.100s\" waits for %u of \"%.100s\" each, but they have %llu and %llu "
                "tasks: give both the same frames",
-               step->recipe->name, dependency->per, on->recipe->name, (unsigned long long)space_size(&step->space),
+               step->recipe->name, dependency->per, on->recipe->name,
+               (unsigned long long)space_size(&step->space),
                (unsigned long long)space_size(&on->space));
     }
 }

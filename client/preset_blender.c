@@ -138,7 +138,8 @@ static const char script[] = SCAN_DENOISES SCAN_INEXACT
     "render.use_file_extension = ending == '-'\n"
     "if tile != '-':\n"
     "    why = [] if anyway == 'yes' else [what for _, what in inexact(scene)]\n"
-    "    if ending == 'exr' and render.image_settings.exr_codec in ('DWAA', 'DWAB', 'B44', 'B44A'):\n"
+    "    if ending == 'exr' and render.image_settings.exr_codec in ('DWAA', 'DWAB', 'B44', "
+    "'B44A'):\n"
     "        why.append('%s packs pixels with a loss that does not end at tiles' %\n"
     "                   render.image_settings.exr_codec)\n"
     "    if why:\n"
@@ -300,33 +301,33 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
         westlight_step_attribute(step, ATTRIBUTE_DENOISER, NULL, 0);
     westlight_step_file(step, "Render", "render.py", false, script);
     westlight_step_output(step, scene->out);
-    westlight_step_run(step, "blender",
-                       (const char *const[]){"--background",
-                                             "-noaudio",
-                                             "--enable-autoexec",
-                                             "{{Param.Scene}}",
-                                             "--threads",
-                                             "{{Lease.VCPUs}}",
-                                             "--python-exit-code",
-                                             "1",
-                                             "--python",
-                                             "{{Task.File.Render}}",
-                                             "--",
-                                             "{{Param.Out}}",
-                                             scene->n_frames ? "{{Task.Param.Frame}}" : "-",
-                                             head,
-                                             digits,
-                                             tail,
-                                             *scene->picture ? scene->picture : "-",
-                                             size,
-                                             samples,
-                                             "{{Session.PathMappingRulesFile}}",
-                                             device,
-                                             denoise,
-                                             tiles.names.n ? "{{Task.Param." WESTLIGHT_TILE "}}"
-                                                           : "-",
-                                             options->tiles_anyway ? "yes" : "no"},
-                       24, timeout_s);
+    westlight_step_run(
+        step, "blender",
+        (const char *const[]){"--background",
+                              "-noaudio",
+                              "--enable-autoexec",
+                              "{{Param.Scene}}",
+                              "--threads",
+                              "{{Lease.VCPUs}}",
+                              "--python-exit-code",
+                              "1",
+                              "--python",
+                              "{{Task.File.Render}}",
+                              "--",
+                              "{{Param.Out}}",
+                              scene->n_frames ? "{{Task.Param.Frame}}" : "-",
+                              head,
+                              digits,
+                              tail,
+                              *scene->picture ? scene->picture : "-",
+                              size,
+                              samples,
+                              "{{Session.PathMappingRulesFile}}",
+                              device,
+                              denoise,
+                              tiles.names.n ? "{{Task.Param." WESTLIGHT_TILE "}}" : "-",
+                              options->tiles_anyway ? "yes" : "no"},
+        24, timeout_s);
     return tiles.names.n ? tiles_join(&tiles, scene, job, step, scene->picture) : 0;
 }
 

@@ -55,8 +55,9 @@ static int exact_check(const struct preset_scene *scene)
         complain("%s: %s", options->scene, scene->inexact.texts[i]);
     if (scene->inexact.n == 0 || options->tiles_anyway)
         return 0;
-    return refuse(options, "the frame would not be what it is when it is rendered whole: change "
-                           "that, leave --tiles out, or add --tiles-anyway where that is no matter");
+    return refuse(options,
+                  "the frame would not be what it is when it is rendered whole: change "
+                  "that, leave --tiles out, or add --tiles-anyway where that is no matter");
 }
 
 static int plan_check(const struct preset_scene *scene, unsigned align, const char *ending,
@@ -69,8 +70,9 @@ static int plan_check(const struct preset_scene *scene, unsigned align, const ch
         return refuse(options, "a task is a tile of one frame: leave --chunk %u out",
                       options->chunk);
     if (strcmp(ending, "png") != 0 && strcmp(ending, "exr") != 0)
-        return refuse(options, "tiles are joined to PNG and OpenEXR: end the frames' name in .png "
-                               "or .exr, such as -o '%s-frames/%s.####.png'",
+        return refuse(options,
+                      "tiles are joined to PNG and OpenEXR: end the frames' name in .png "
+                      "or .exr, such as -o '%s-frames/%s.####.png'",
                       scene->base, scene->base);
     if (!width)
         return refuse(options, "it must be known how large the picture is: add --size");

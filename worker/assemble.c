@@ -56,10 +56,9 @@ static int cover(struct assemble *assemble)
         if (tile->width < 1 || tile->height < 1 || tile->width > ASSEMBLE_SIDE_MAX ||
             tile->height > ASSEMBLE_SIDE_MAX || tile->x > ASSEMBLE_SIDE_MAX - tile->width ||
             tile->y > ASSEMBLE_SIDE_MAX - tile->height)
-            return assemble_fail(assemble, tile->path,
-                                 "a tile of %ux%u pixels at %u,%u: a frame has at most %dx%d",
-                                 tile->width, tile->height, tile->x, tile->y, ASSEMBLE_SIDE_MAX,
-                                 ASSEMBLE_SIDE_MAX);
+            return assemble_fail(
+                assemble, tile->path, "a tile of %ux%u pixels at %u,%u: a frame has at most %dx%d",
+                tile->width, tile->height, tile->x, tile->y, ASSEMBLE_SIDE_MAX, ASSEMBLE_SIDE_MAX);
         for (size_t k = 0; k < i; k++)
             if (overlap(tile, &assemble->tiles[k]))
                 return assemble_fail(assemble, tile->path,
@@ -141,8 +140,8 @@ static void progress_print(int percent)
 int assemble_command(int argc, char **argv)
 {
     struct assemble_tile tiles[ASSEMBLE_TILES_MAX + 1];
-    struct assemble frame = {.out = argc > 1 ? argv[1] : "", .tiles = tiles,
-                             .on_progress = progress_print};
+    struct assemble frame = {
+        .out = argc > 1 ? argv[1] : "", .tiles = tiles, .on_progress = progress_print};
 
     if (argc < 3) {
         fprintf(stderr, "westlight-worker: assemble: name the picture to make, and its tiles: "
@@ -151,8 +150,10 @@ int assemble_command(int argc, char **argv)
     }
     for (int i = 2; i < argc && frame.n_tiles <= ASSEMBLE_TILES_MAX; i++)
         if (!tile_parse(argv[i], &tiles[frame.n_tiles++])) {
-            fprintf(stderr, "westlight-worker: assemble: %s: write WIDTHxHEIGHT+X+Y=FILE, such as "
-                            "96x64+0+32=tile.png\n", argv[i]);
+            fprintf(stderr,
+                    "westlight-worker: assemble: %s: write WIDTHxHEIGHT+X+Y=FILE, such as "
+                    "96x64+0+32=tile.png\n",
+                    argv[i]);
             return 2;
         }
     if (assemble(&frame) == 0)

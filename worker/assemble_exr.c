@@ -171,7 +171,8 @@ static int part_read(struct joining *joining, const char *path, exr_context_t fi
 
     if (r == EXR_ERR_SUCCESS && part.storage != EXR_STORAGE_SCANLINE &&
         part.storage != EXR_STORAGE_TILED)
-        return assemble_fail(joining->assemble, path, "it holds deep pixels, which cannot be joined");
+        return assemble_fail(joining->assemble, path,
+                             "it holds deep pixels, which cannot be joined");
     if (r == EXR_ERR_SUCCESS)
         r = exr_get_compression(file, index, &part.compression);
     if (r == EXR_ERR_SUCCESS)
@@ -205,12 +206,12 @@ static bool channels_same(const exr_attr_chlist_t *a, const exr_attr_chlist_t *b
 static int part_like(struct joining *joining, const char *path, const struct part *first,
                      const struct part *part)
 {
-    const char *what = !box_same(first->display, part->display) ? "display window"
-                       : first->storage != part->storage        ? "kind of storage"
-                       : first->compression != part->compression ||
-                               !channels_same(first->channels, part->channels)
-                           ? "channels or compression"
-                           : NULL;
+    const char *what =
+        !box_same(first->display, part->display) ? "display window"
+        : first->storage != part->storage        ? "kind of storage"
+        : first->compression != part->compression || !channels_same(first->channels, part->channels)
+            ? "channels or compression"
+            : NULL;
 
     return what ? assemble_fail(joining->assemble, path,
                                 "its %s is another than that of the first tile: render all of them "
@@ -235,7 +236,8 @@ static struct box owned_box(const struct assemble *assemble, const struct assemb
     };
 }
 
-/* The frame's data window is what the tiles have of it, and the first one's where all have the same. */
+/* The frame's data window is what the tiles have of it, and the first one's where all have the
+ * same. */
 static int part_join(struct joining *joining, int index)
 {
     struct part *frame = &joining->part;
@@ -328,13 +330,13 @@ static exr_result_t chunk_decode(struct source *source, int index, int64_t colum
 {
     exr_decode_pipeline_t *decode = &source->decode;
     exr_chunk_info_t chunk;
-    exr_result_t r = source->part.storage == EXR_STORAGE_TILED
-                         ? exr_read_tile_chunk_info(source->file, index, (int)column, (int)row, 0,
-                                                    0, &chunk)
-                         : exr_read_scanline_chunk_info(source->file, index, (int)box.y0, &chunk);
+    exr_result_t r =
+        source->part.storage == EXR_STORAGE_TILED
+            ? exr_read_tile_chunk_info(source->file, index, (int)column, (int)row, 0, 0, &chunk)
+            : exr_read_scanline_chunk_info(source->file, index, (int)box.y0, &chunk);
 
-    if (r == EXR_ERR_SUCCESS && (chunk.width != box.x1 - box.x0 + 1 ||
-                                 chunk.height != box.y1 - box.y0 + 1))
+    if (r == EXR_ERR_SUCCESS &&
+        (chunk.width != box.x1 - box.x0 + 1 || chunk.height != box.y1 - box.y0 + 1))
         r = EXR_ERR_BAD_CHUNK_LEADER;
     if (r == EXR_ERR_SUCCESS)
         r = source->decoding ? exr_decoding_update(source->file, index, &chunk, decode)
@@ -368,7 +370,8 @@ static void copy(const struct part *part, struct box both, struct box from, cons
 }
 
 /* What one tile has of a chunk of the frame. */
-static int chunk_gather(struct joining *joining, struct source *source, int index, struct box wanted)
+static int chunk_gather(struct joining *joining, struct source *source, int index,
+                        struct box wanted)
 {
     const struct part *part = &source->part;
     struct box both, box;
@@ -395,10 +398,10 @@ static exr_result_t chunk_encode(struct joining *joining, int index, int64_t col
 {
     exr_encode_pipeline_t *encode = &joining->encode;
     exr_chunk_info_t chunk;
-    exr_result_t r = joining->part.storage == EXR_STORAGE_TILED
-                         ? exr_write_tile_chunk_info(joining->out, index, (int)column, (int)row, 0,
-                                                     0, &chunk)
-                         : exr_write_scanline_chunk_info(joining->out, index, (int)box.y0, &chunk);
+    exr_result_t r =
+        joining->part.storage == EXR_STORAGE_TILED
+            ? exr_write_tile_chunk_info(joining->out, index, (int)column, (int)row, 0, 0, &chunk)
+            : exr_write_scanline_chunk_info(joining->out, index, (int)box.y0, &chunk);
 
     if (r == EXR_ERR_SUCCESS)
         r = joining->encoding ? exr_encoding_update(joining->out, index, &chunk, encode)
@@ -430,7 +433,8 @@ static int part_write(struct joining *joining, int index, int parts)
             r = chunk_encode(joining, index, column, row, box);
             if (r != EXR_ERR_SUCCESS)
                 return exr_fail(joining, joining->assemble->out, r);
-            assemble_progress(joining->assemble, (index + (double)(row + 1) / (double)rows) / parts);
+            assemble_progress(joining->assemble,
+                              (index + (double)(row + 1) / (double)rows) / parts);
         }
     return 0;
 }
@@ -553,9 +557,8 @@ int assemble_exr(struct assemble *assemble)
     struct joining joining = {.assemble = assemble,
                               .encode = EXR_ENCODE_PIPELINE_INITIALIZER,
                               .sources = calloc(assemble->n_tiles, sizeof(struct source))};
-    int parts = 0, r = joining.sources
-                           ? 0
-                           : assemble_fail(assemble, assemble->out, "%s", strerror(ENOMEM));
+    int parts = 0,
+        r = joining.sources ? 0 : assemble_fail(assemble, assemble->out, "%s", strerror(ENOMEM));
 
     if (r == 0)
         r = sources_open(&joining, &parts);

@@ -1,8 +1,8 @@
 /* assemble_png.c - PNG: samples are copied as they are stored, whatever they mean.
  *
  * All that is said of the picture (gamma, profile, texts) is the first tile's. Where tiles have
- * palettes of their own, or a transparent colour of their own, the frame has neither: its pixels are
- * written out as colours, with alpha where one of them has any. Source: libpng's manual.
+ * palettes of their own, or a transparent colour of their own, the frame has neither: its pixels
+ * are written out as colours, with alpha where one of them has any. Source: libpng's manual.
  */
 #include <worker/assemble.h>
 
@@ -33,7 +33,6 @@ struct canvas {
     struct reader first; /* its header is the frame's */
     png_infop tail;      /* and what it says behind its pixels */
 };
-
 
 _noreturn_ static void failed(png_structp png, png_const_charp why)
 {
@@ -172,8 +171,8 @@ static void copy_row(const struct canvas *canvas, const struct reader *reader, c
                      uint32_t y)
 {
     const struct assemble_tile *tile = reader->tile;
-    bool whole = reader->width == reader->assemble->width &&
-                 reader->height == reader->assemble->height;
+    bool whole =
+        reader->width == reader->assemble->width && reader->height == reader->assemble->height;
     uint32_t top = whole ? tile->y : 0, left = whole ? tile->x : 0;
 
     if (y < top || y >= top + tile->height)
@@ -214,11 +213,12 @@ static int read_rows(struct canvas *canvas, struct reader *reader)
 
 static int read_all(struct assemble *assemble, struct canvas *canvas)
 {
-    int channels = canvas->expand ? (canvas->first.type == PNG_COLOR_TYPE_PALETTE
-                                         ? 3
-                                         : png_get_channels(canvas->first.png, canvas->first.info)) +
-                                        canvas->alpha
-                                  : png_get_channels(canvas->first.png, canvas->first.info);
+    int channels = canvas->expand
+                       ? (canvas->first.type == PNG_COLOR_TYPE_PALETTE
+                              ? 3
+                              : png_get_channels(canvas->first.png, canvas->first.info)) +
+                             canvas->alpha
+                       : png_get_channels(canvas->first.png, canvas->first.info);
     int r = 0;
 
     canvas->pixel_bytes = (size_t)channels * (canvas->first.depth == 16 ? 2 : 1);
@@ -252,8 +252,9 @@ static void set_header(const struct assemble *assemble, struct canvas *canvas, p
 
     if (canvas->expand) {
         png_free_data(first->png, first->info, PNG_FREE_PLTE | PNG_FREE_TRNS, 0);
-        png_set_invalid(first->png, first->info, PNG_INFO_PLTE | PNG_INFO_tRNS | PNG_INFO_hIST |
-                                                     PNG_INFO_bKGD | PNG_INFO_sBIT);
+        png_set_invalid(first->png, first->info,
+                        PNG_INFO_PLTE | PNG_INFO_tRNS | PNG_INFO_hIST | PNG_INFO_bKGD |
+                            PNG_INFO_sBIT);
         type = (type & ~PNG_COLOR_MASK_PALETTE) | (canvas->alpha ? PNG_COLOR_MASK_ALPHA : 0);
         depth = depth < 8 ? 8 : depth;
     }

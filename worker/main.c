@@ -93,7 +93,8 @@ static const struct args_command commands[] = {
      "that are no numbers.",
      "  westlight-worker inspect frames/*.png\n"},
     {"assemble", assemble_command, "OUT TILE...", "make one picture of a frame's tiles", NULL,
-     "A TILE is WIDTHxHEIGHT+X+Y=FILE: a rectangle of the frame, and a picture of the whole frame in "
+     "A TILE is WIDTHxHEIGHT+X+Y=FILE: a rectangle of the frame, and a picture of the whole frame "
+     "in "
      "which it is rendered, or of the rectangle alone. PNG and OpenEXR; pixels are copied as they "
      "are, and what is said of the picture is the first tile's.",
      "  westlight-worker assemble frame.png 96x64+0+0=left.png \\\n"

@@ -9,7 +9,7 @@ from kills import shot_farm
 
 PROGRAMS = {"westlight": CLIENT, "westlight-broker": BROKER, "westlight-worker": WORKER}
 OPTION = re.compile(r"  (?:-(\w), )?--([a-z-]+)(?: (\S+))?(?:  .*)?")
-VALUES = {"N": "3", "DAYS": "0.5", "HOURS": "90s", "SIZE": "1G", "MIB": "1", "BYTES": "8388608", "FRAMES": "1-2", "FRAME": "1", "WxH": "4x4",
+VALUES = {"N": "3", "DAYS": "0.5", "HOURS": "90s", "SIZE": "1G", "MIB": "1", "BYTES": "8388608", "FRAMES": "1-2", "FRAME": "1", "WxH": "4x4", "CxR": "2x2",
           "NAME=VALUE": "amount.a=1", "NAME=VERSION": "a=1", "auto|cpu|gpu": "cpu", "LEVEL": "info", "ROLE": "worker", "PATTERN": "a_#"}
 
 

@@ -221,7 +221,7 @@ def blend_scenes(farm):
 def same_as_blender(farm, ann, scene, size, tiles):
     """Every channel of every layer, and all that is said of the picture but times. One thread each: with
     several Blender sums up smooth normals in any order, and is not the same as itself in the last bit."""
-    out, direct = farm.path("out" + tiles), farm.path("direct" + tiles)
+    out, direct = farm.path("layers" + tiles), farm.path("whole" + tiles)
     ann.ask("render", scene, "-f", "3", "--size", "%dx%d" % size, "-o", out, "--tiles", tiles, code=0, seconds=3000)
     run(["blender", "--background", "-noaudio", scene, "--threads", "1", "--python-exit-code", "1", "--python-expr",
          "import bpy; r = bpy.context.scene.render; r.resolution_x, r.resolution_y = %d, %d" % size,
@@ -282,7 +282,7 @@ def what_would_not_be_the_frame_is_refused_with_the_reason():
 def production_sizes_join():
     with Farm() as farm:
         ann, folder = two_workers(farm), blend_scenes(farm)
-        for tiles in ("4x4", "7x5"):
+        for tiles in ("7x5", "4x4"):
             same_as_povray(farm, ann, (1919, 1081), tiles, "-p", "antialias=0.1", frames=1, options=("+A0.1",))
             same_as_blender(farm, ann, folder + "/layers.blend", (1919, 1081), tiles)
 

@@ -1,5 +1,6 @@
-/* assemble.c - tiles of every kind of PNG and OpenEXR joined, sample for sample; tiles that are missing,
- * overlap, are cut short or say that they are gigantic. Outside of its rectangle each tile holds noise. */
+/* assemble.c - tiles of every kind of PNG and OpenEXR joined, sample for sample; tiles that are
+ * missing, overlap, are cut short or say that they are gigantic. Outside of its rectangle each tile
+ * holds noise. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -29,8 +30,8 @@ static void name_files(const char *ending)
     for (uint32_t i = 0; i < TILES; i++) {
         uint32_t x = i % COLUMNS * 26, y = i / COLUMNS * 29; /* no multiple of anything */
 
-        tiles[i] = (struct assemble_tile){x, y, x == 52 ? WIDTH - 52 : 26, y ? HEIGHT - 29 : 29,
-                                          names[i]};
+        tiles[i] =
+            (struct assemble_tile){x, y, x == 52 ? WIDTH - 52 : 26, y ? HEIGHT - 29 : 29, names[i]};
     }
 }
 
@@ -49,8 +50,7 @@ static bool inside(int tile, int64_t x, int64_t y)
 {
     const struct assemble_tile *t = &tiles[tile % TILES];
 
-    return tile == WHOLE ||
-           (x >= t->x && x < t->x + t->width && y >= t->y && y < t->y + t->height);
+    return tile == WHOLE || (x >= t->x && x < t->x + t->width && y >= t->y && y < t->y + t->height);
 }
 
 /* The same for all where it counts. */
@@ -80,8 +80,8 @@ static const char *join(void)
 
 struct png_form {
     int type, depth, interlace;
-    bool transparent;    /* a colour, or entries of the palette */
-    bool own, alone;     /* a palette of its own for each tile; files of tiles alone */
+    bool transparent; /* a colour, or entries of the palette */
+    bool own, alone;  /* a palette of its own for each tile; files of tiles alone */
 };
 
 static void set_palette(png_structp png, png_infop info, const struct png_form *form, int shift)
@@ -109,10 +109,12 @@ static void put_png(int tile, const struct png_form *form)
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
     png_infop info = png_create_info_struct(png);
     bool alone = form->alone && tile != WHOLE;
-    uint32_t width = alone ? tiles[tile].width : WIDTH, height = alone ? tiles[tile].height : HEIGHT,
-             left = alone ? tiles[tile].x : 0, top = alone ? tiles[tile].y : 0;
+    uint32_t width = alone ? tiles[tile].width : WIDTH,
+             height = alone ? tiles[tile].height : HEIGHT, left = alone ? tiles[tile].x : 0,
+             top = alone ? tiles[tile].y : 0;
     int shift = form->own && tile != WHOLE ? tile : 0, n = 1 << (form->depth < 8 ? form->depth : 8);
-    png_text text = {.compression = PNG_TEXT_COMPRESSION_NONE, .key = (char[]){"Camera"},
+    png_text text = {.compression = PNG_TEXT_COMPRESSION_NONE,
+                     .key = (char[]){"Camera"},
                      .text = (char[]){"left"}};
     png_byte *rows[HEIGHT];
     size_t channels;
@@ -133,9 +135,10 @@ static void put_png(int tile, const struct png_form *form)
             uint32_t value = sample(tile, (int)(i % (bytes / width)), left + x, top + y,
                                     inside(tile, left + x, top + y));
 
-            rows[y][i] = (png_byte)(form->depth < 8 || form->type == PNG_COLOR_TYPE_PALETTE
-                                        ? (value % (unsigned)n + (unsigned)(n - shift % n)) % (unsigned)n
-                                        : value);
+            rows[y][i] =
+                (png_byte)(form->depth < 8 || form->type == PNG_COLOR_TYPE_PALETTE
+                               ? (value % (unsigned)n + (unsigned)(n - shift % n)) % (unsigned)n
+                               : value);
         }
     }
     png_set_rows(png, info, rows);
@@ -187,13 +190,20 @@ static void same_png(const struct png_form *form, bool expanded)
 static void every_kind_of_png_is_joined_sample_for_sample(void **state)
 {
     static const struct png_form forms[] = {
-        {.type = PNG_COLOR_TYPE_GRAY, .depth = 1},        {.type = PNG_COLOR_TYPE_GRAY, .depth = 2},
-        {.type = PNG_COLOR_TYPE_GRAY, .depth = 4},        {.type = PNG_COLOR_TYPE_GRAY, .depth = 8},
-        {.type = PNG_COLOR_TYPE_GRAY, .depth = 16},       {.type = PNG_COLOR_TYPE_GRAY_ALPHA, .depth = 8},
-        {.type = PNG_COLOR_TYPE_GRAY_ALPHA, .depth = 16}, {.type = PNG_COLOR_TYPE_RGB, .depth = 8},
-        {.type = PNG_COLOR_TYPE_RGB, .depth = 16},        {.type = PNG_COLOR_TYPE_RGB_ALPHA, .depth = 8},
-        {.type = PNG_COLOR_TYPE_RGB_ALPHA, .depth = 16},  {.type = PNG_COLOR_TYPE_PALETTE, .depth = 1},
-        {.type = PNG_COLOR_TYPE_PALETTE, .depth = 2},     {.type = PNG_COLOR_TYPE_PALETTE, .depth = 4},
+        {.type = PNG_COLOR_TYPE_GRAY, .depth = 1},
+        {.type = PNG_COLOR_TYPE_GRAY, .depth = 2},
+        {.type = PNG_COLOR_TYPE_GRAY, .depth = 4},
+        {.type = PNG_COLOR_TYPE_GRAY, .depth = 8},
+        {.type = PNG_COLOR_TYPE_GRAY, .depth = 16},
+        {.type = PNG_COLOR_TYPE_GRAY_ALPHA, .depth = 8},
+        {.type = PNG_COLOR_TYPE_GRAY_ALPHA, .depth = 16},
+        {.type = PNG_COLOR_TYPE_RGB, .depth = 8},
+        {.type = PNG_COLOR_TYPE_RGB, .depth = 16},
+        {.type = PNG_COLOR_TYPE_RGB_ALPHA, .depth = 8},
+        {.type = PNG_COLOR_TYPE_RGB_ALPHA, .depth = 16},
+        {.type = PNG_COLOR_TYPE_PALETTE, .depth = 1},
+        {.type = PNG_COLOR_TYPE_PALETTE, .depth = 2},
+        {.type = PNG_COLOR_TYPE_PALETTE, .depth = 4},
         {.type = PNG_COLOR_TYPE_PALETTE, .depth = 8},
     };
 
@@ -217,7 +227,9 @@ static void palettes_of_their_own_become_colours(void **state)
     name_files("png");
     for (int depth = 1; depth <= 8; depth *= 2)
         for (int transparent = 0; transparent < 2; transparent++) {
-            struct png_form form = {.type = PNG_COLOR_TYPE_PALETTE, .depth = depth, .own = true,
+            struct png_form form = {.type = PNG_COLOR_TYPE_PALETTE,
+                                    .depth = depth,
+                                    .own = true,
                                     .transparent = transparent};
 
             for (int tile = 0; tile <= TILES; tile++)
@@ -241,7 +253,8 @@ struct exr_form {
 static const struct {
     const char *name;
     exr_pixel_type_t type;
-} channels[] = {{"A", EXR_PIXEL_HALF}, {"ViewLayer.Depth.Z", EXR_PIXEL_FLOAT}, {"id", EXR_PIXEL_UINT}};
+} channels[] = {
+    {"A", EXR_PIXEL_HALF}, {"ViewLayer.Depth.Z", EXR_PIXEL_FLOAT}, {"id", EXR_PIXEL_UINT}};
 enum { PIXEL = 2 + 4 + 4, LEFT = -5, TOP = 11 }; /* the display window begins anywhere */
 
 /* The rectangle of a tile, with what lies beyond the frame, as the file's coordinates. */
@@ -294,7 +307,8 @@ static void exr_part(exr_context_t file, int tile, int part, const struct exr_fo
     DONE(exr_attr_set_string(file, added, "owner", tile ? "another" : "the first"));
 }
 
-static void exr_chunk(exr_context_t file, int tile, int part, const struct exr_form *form, int x, int y)
+static void exr_chunk(exr_context_t file, int tile, int part, const struct exr_form *form, int x,
+                      int y)
 {
     exr_encode_pipeline_t encode = EXR_ENCODE_PIPELINE_INITIALIZER;
     exr_attr_box2i_t data = exr_window(tile, form);
@@ -392,7 +406,8 @@ static void same_part(exr_context_t file, int part, const struct exr_form *form)
         for (int c = 0; c < decode.channel_count; c++) {
             decode.channels[c].decode_to_ptr = at;
             decode.channels[c].user_pixel_stride = decode.channels[c].bytes_per_element;
-            decode.channels[c].user_line_stride = decode.channels[c].bytes_per_element * chunk.width;
+            decode.channels[c].user_line_stride =
+                decode.channels[c].bytes_per_element * chunk.width;
             at += decode.channels[c].bytes_per_element * chunk.width * chunk.height;
         }
         DONE(exr_decoding_choose_default_routines(file, part, &decode));
@@ -444,8 +459,8 @@ static void openexr_is_joined_in_every_channel_and_part(void **state)
             struct exr_form form = {
                 .storage = how & 1 ? EXR_STORAGE_TILED : EXR_STORAGE_SCANLINE,
                 .compression = compressions[i],
-                .order = how & 2 && !(how & 1) ? EXR_LINEORDER_DECREASING_Y
-                                               : EXR_LINEORDER_INCREASING_Y,
+                .order =
+                    how & 2 && !(how & 1) ? EXR_LINEORDER_DECREASING_Y : EXR_LINEORDER_INCREASING_Y,
                 .parts = how & 4 ? 2 : 1,
                 .edge = how & 8 ? 7 : 0,
             };
@@ -491,7 +506,8 @@ static void tiles_that_are_missing_or_overlap_are_refused(void **state)
     unlink(names[4]);
     refused("4.png: No such file");
     put_png(4, &(struct png_form){.type = PNG_COLOR_TYPE_RGB, .depth = 16});
-    refused("4.png: it has colours of type 2 with 16 bits, and other tiles have type 2 with 8 bits");
+    refused(
+        "4.png: it has colours of type 2 with 16 bits, and other tiles have type 2 with 8 bits");
     put_exr(0, &(struct exr_form){EXR_STORAGE_SCANLINE, EXR_COMPRESSION_ZIP, .parts = 1});
     refused("0.png: ");
 }
@@ -550,7 +566,8 @@ static void files_that_are_cut_short_are_refused(void **state)
     cut_short();
 }
 
-/* Bytes of a header, turned: refused, or of no consequence; never more memory than a frame takes. */
+/* Bytes of a header, turned: refused, or of no consequence; never more memory than a frame takes.
+ */
 static void headers_that_lie_are_refused(void **state)
 {
     _cleanup_(bytes_deinit) struct bytes whole = {0};
