@@ -17,6 +17,9 @@ static const char frames[] =
     "--chunk N gives each task N frames in a row, so that a scene that takes long to load is "
     "loaded once for all of them. A chunk is rendered, fails and is tried again as one.\n"
     "\n"
+    "--tiles 4x3 cuts each frame into 4 columns and 3 rows, which are rendered apart and joined; "
+    "only the frame comes home. retry and cancel mean a frame with all of its tiles.\n"
+    "\n"
     "retry, cancel and set name frames in the same way. A chunk that holds one of them is meant as "
     "a whole.";
 

@@ -80,6 +80,15 @@ static void what_makes_no_sense_is_said_with_its_reason(void **state)
     refused(job, "have 3 and 10 tasks");
 
     job = simple_job(&step);
+    westlight_step_interim(step);
+    westlight_step_texts(step, WESTLIGHT_TILE, WESTLIGHT_STRING, (const char *[]){"1x1+0+0", "1x1+1+0"}, 2);
+    second = westlight_job_step(job, "join");
+    westlight_step_run(second, "true", NULL, 0, 0);
+    westlight_step_ints(second, "Frame", &(struct westlight_range){1, 10, 1}, 1, 1);
+    westlight_step_depends(second, 0, 3);
+    refused(job, "waits for 3 of \"beauty\" each, but they have 10 and 20 tasks");
+
+    job = simple_job(&step);
     westlight_step_output(step, "relative/out");
     refused(job, "not an absolute path");
 
