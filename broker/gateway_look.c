@@ -256,23 +256,40 @@ static const struct detail {
     {0, 0, false, false, false, false},
 };
 
-static Wl__TaskRange **task_ranges(struct gateway *gateway, const struct job_id *job, uint32_t step,
-                                   enum task_state state, size_t max, size_t *ret_n)
+static Wl__TaskRange **told_ranges(struct gateway *gateway, const struct task_range *found,
+                                   size_t n)
 {
-    struct task_range *found = gateway_scratch(gateway, (max + 1) * sizeof *found);
-    size_t n = max ? core_task_ranges(gateway->with.core, job, step, state, 0, found, max) : 0;
     Wl__TaskRange **ranges = gateway_scratch(gateway, (n + 1) * sizeof *ranges);
     Wl__TaskRange *shapes = gateway_scratch(gateway, (n + 1) * sizeof *shapes);
 
     for (size_t i = 0; i < n; i++) {
         wl__task_range__init(&shapes[i]);
-        shapes[i].step = step;
+        shapes[i].step = found[i].step;
         shapes[i].first = found[i].first;
         shapes[i].last = found[i].last;
         ranges[i] = &shapes[i];
     }
-    *ret_n = n;
     return ranges;
+}
+
+static Wl__TaskRange **task_ranges(struct gateway *gateway, const struct job_id *job, uint32_t step,
+                                   enum task_state state, size_t max, size_t *ret_n)
+{
+    struct task_range *found = gateway_scratch(gateway, (max + 1) * sizeof *found);
+
+    *ret_n = max ? core_task_ranges(gateway->with.core, job, step, state, 0, found, max) : 0;
+    return told_ranges(gateway, found, *ret_n);
+}
+
+/* All or none, so that what is not among them is known not to be delivered. */
+static Wl__TaskRange **delivered_ranges(struct gateway *gateway, const struct job_id *job,
+                                        uint32_t step, size_t max, size_t *ret_n)
+{
+    struct task_range *found = gateway_scratch(gateway, (max + 1) * sizeof *found);
+    size_t n = core_delivered_ranges(gateway->with.core, job, step, found, max + 1);
+
+    *ret_n = n > max ? 0 : n;
+    return told_ranges(gateway, found, *ret_n);
 }
 
 /* *ret_space is freed after packing. */
@@ -300,7 +317,7 @@ static char *step_software(struct gateway *gateway, const struct job_id *job, ui
 static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job *entry,
                              uint32_t step, const struct detail *detail)
 {
-    size_t ranges = detail->ranges / (entry->submit->n_steps * 2);
+    size_t ranges = detail->ranges / (entry->submit->n_steps * 3);
     Wl__StepRow *row = gateway_scratch(gateway, sizeof *row);
     struct job_counts counts = {0};
 
@@ -324,6 +341,8 @@ static Wl__StepRow *step_row(struct gateway *gateway, const struct catalogue_job
         task_ranges(gateway, &entry->job, step, TASK_FAILED, ranges, &row->n_failed_tasks);
     row->done_tasks =
         task_ranges(gateway, &entry->job, step, TASK_DONE, ranges, &row->n_done_tasks);
+    row->delivered_tasks =
+        delivered_ranges(gateway, &entry->job, step, ranges, &row->n_delivered_tasks);
     if (detail->dependencies) {
         row->dependencies = entry->submit->steps[step]->dependencies;
         row->n_dependencies = entry->submit->steps[step]->n_dependencies;

@@ -219,7 +219,7 @@ int cmd_watch(int argc, char **argv)
 /* ---- fetch ---- */
 
 struct fetching {
-    bool json;
+    bool json, lines;
     uint64_t files, skipped, bytes;
 };
 
@@ -231,7 +231,12 @@ static int file_print(void *user, const struct westlight_fetched *file)
     fetching->files++;
     fetching->bytes += file->bytes;
     fetching->skipped += file->skipped;
-    if (!fetching->json && !file->skipped)
+    if (fetching->lines)
+        show_json(json_pack("{s:o,s:o,s:I,s:b}", "task", show_text_json(file->task_name), "file",
+                            show_text_json(file->path), "bytes", (json_int_t)file->bytes, "skipped",
+                            file->skipped),
+                  true);
+    else if (!fetching->json && !file->skipped)
         say("%s: %s (%s)", file->task_name, file->path, show_bytes(file->bytes, size));
     return 0;
 }
@@ -251,7 +256,7 @@ static void fetch_say(const struct fetching *fetching, const struct westlight_fe
                             "files", (json_int_t)fetching->files, "skipped",
                             (json_int_t)fetching->skipped, "bytes", (json_int_t)fetching->bytes,
                             "bytes_received", (json_int_t)fetch->bytes_received),
-                  false);
+                  fetching->lines);
     else
         say("%" PRIu64 " file%s in %s, %s, %" PRIu64 " there already; %s", fetching->files,
             plural(fetching->files), fetch->folder, show_bytes(fetching->bytes, size),
@@ -271,6 +276,7 @@ int cmd_fetch(int argc, char **argv)
         return r;
     cmd_interruptible(westlight);
     fetching.json = args.json;
+    fetching.lines = args.json && args.follow;
     if (!westlight_folder(id, folder, sizeof(folder)))
         snprintf(folder, sizeof(folder), "westlight-%.8s", id);
 

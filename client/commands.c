@@ -174,7 +174,9 @@ static const struct args_command commands[] = {
      JOB_TEXT "\nCtrl-C ends the watching, not the job.", "  westlight watch last\n"},
     {"fetch", cmd_fetch, "JOB", "bring finished frames home", fetch_options,
      JOB_TEXT "\nWhat is there already is skipped. A file that you changed is left as it is, and "
-              "named, unless you say --force.",
+              "named, unless you say --force. The lowest of the frames that "
+              "wait comes first. With --follow and --json each file is a line as it arrives, and the "
+              "last line is the sum.",
      "  westlight fetch last --follow\n"
      "  westlight fetch 3f2a9c -o frames\n"},
     {"log", cmd_log, "JOB", "what a task printed", log_options, JOB_TEXT,

@@ -1,8 +1,9 @@
-/* fetch.c - which results there are, a page at a time, until the job is finished or all are home.
+/* fetch.c - which results there are, until the job is finished or all are home.
  *
- * Results come in the order of their commit and have a sequence each, so "what is new" is one
- * number. The manifests of some of a page are opened first, then their files are written
- * (homing.c).
+ * Results are listed in the order of their commit and have a sequence each, so "what is new" is one
+ * number. Of those that wait, up to some pages, the lowest task comes home first, so that a
+ * sequence grows without gaps. The manifests of some are opened together, then their files are
+ * written (homing.c).
  */
 #include <client/homing.h>
 #include <client/recipe.h>
@@ -60,20 +61,83 @@ static int open_folder(struct homing *homing)
     return 0;
 }
 
-/* ---- one page ---- */
+/* ---- some pages ---- */
 
-static int ask_results(struct homing *homing, Wl__Envelope **ret_answer)
+static int ask_results(struct homing *homing, uint64_t after, Wl__Envelope **ret_answer)
 {
     Wl__ResultsRequest request = WL__RESULTS_REQUEST__INIT;
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
 
     request.job = (ProtobufCBinaryData){sizeof(homing->job), homing->job};
-    request.after = homing->fetch->after;
+    request.after = after;
     request.limit = LIMIT_RESULTS_PAGE;
     envelope.body_case = WL__ENVELOPE__BODY_RESULTS_REQUEST;
     envelope.results_request = &request;
     return connection_call(homing->westlight, &envelope, WL__ENVELOPE__BODY_RESULTS,
                            CONNECTION_TIMEOUT_NS, ret_answer);
+}
+
+/* Results that are not home, the lowest task first. */
+struct waiting {
+    Wl__Envelope *pages[HOMING_PAGES];
+    size_t n_pages;
+    Wl__ResultRow *rows[HOMING_PAGES * LIMIT_RESULTS_PAGE]; /* the pages' */
+    size_t n_rows;
+    uint64_t last; /* the highest sequence listed */
+    bool more;
+};
+
+static void waiting_free(struct waiting *waiting)
+{
+    for (size_t i = 0; waiting && i < waiting->n_pages; i++)
+        wire_free(waiting->pages[i]);
+    free(waiting);
+}
+DEFINE_CLEANUP(struct waiting *, waiting_free)
+
+static int by_task(const void *a, const void *b)
+{
+    const Wl__ResultRow *x = *(Wl__ResultRow *const *)a, *y = *(Wl__ResultRow *const *)b;
+
+    if (x->step != y->step)
+        return x->step < y->step ? -1 : 1;
+    if (x->task != y->task)
+        return x->task < y->task ? -1 : 1;
+    return (x->sequence > y->sequence) - (x->sequence < y->sequence); /* the newer over the older */
+}
+
+static bool ended(const struct homing *homing, uint64_t sequence)
+{
+    for (size_t i = 0; i < homing->n_ended; i++)
+        if (homing->ended[i] == sequence)
+            return true;
+    return false;
+}
+
+/* Those that were ended before the link broke are listed again, and left out. */
+static int list_waiting(struct homing *homing, struct waiting *waiting)
+{
+    waiting->last = homing->fetch->after;
+    waiting->more = true;
+    while (waiting->more && waiting->n_pages < HOMING_PAGES) {
+        Wl__Envelope *answer = NULL;
+        int r = ask_results(homing, waiting->last, &answer);
+        if (r != 0)
+            return r;
+        const Wl__Results *page = answer->results;
+        waiting->pages[waiting->n_pages++] = answer;
+        if (page->n_results > LIMIT_RESULTS_PAGE)
+            return -EPROTO;
+        for (size_t i = 0; i < page->n_results; i++) {
+            waiting->last = page->results[i]->sequence;
+            if (!ended(homing, waiting->last))
+                waiting->rows[waiting->n_rows++] = page->results[i];
+        }
+        waiting->more = page->more && page->n_results > 0;
+    }
+    if (waiting->n_rows > 0)
+        qsort(waiting->rows, waiting->n_rows, sizeof(waiting->rows[0]), by_task);
+    return 0;
 }
 
 /* One block of a manifest on its way: blocks of several results come together, in any order. */
@@ -83,7 +147,7 @@ struct piece {
     struct bytes body;
 };
 
-/* Some results of one page, whose manifests are in memory together. */
+/* Some results, whose manifests are in memory together. */
 struct page {
     struct homing *homing;
     struct homing_result *results;
@@ -205,12 +269,12 @@ static bool stays(const struct homing *homing, const Wl__ResultRow *row)
 
 /* How many rows from `first` on have manifests that are opened together: one at least, but none
  * where the first stays on the farm. */
-static size_t group(const struct homing *homing, const Wl__Results *rows, size_t first)
+static size_t group(const struct homing *homing, const struct waiting *waiting, size_t first)
 {
     size_t pieces = 0, i = first;
 
-    for (; i < rows->n_results && !stays(homing, rows->results[i]); i++) {
-        pieces += rows->results[i]->n_manifest;
+    for (; i < waiting->n_rows && !stays(homing, waiting->rows[i]); i++) {
+        pieces += waiting->rows[i]->n_manifest;
         if (i > first && pieces > PIECES_MAX)
             break;
     }
@@ -247,13 +311,13 @@ static int home_rows(struct homing *homing, Wl__ResultRow *const *rows, size_t n
 }
 
 /* A result of a frame that was added since the recipe was read. */
-static int see_new_frames(struct homing *homing, const Wl__Results *rows)
+static int see_new_frames(struct homing *homing, const struct waiting *waiting)
 {
     _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
     bool known = true;
 
-    for (size_t i = 0; i < rows->n_results; i++)
-        known &= look_knows(homing->steps, rows->results[i]->step, rows->results[i]->task);
+    for (size_t i = 0; i < waiting->n_rows; i++)
+        known &= look_knows(homing->steps, waiting->rows[i]->step, waiting->rows[i]->task);
     if (known)
         return 0;
     int r = look_show(homing->westlight, homing->job, &answer);
@@ -343,25 +407,34 @@ static int acknowledge(struct homing *homing, int64_t patience_ns)
     return 0;
 }
 
-static int fetch_page(struct homing *homing, bool *ret_more)
+static int home_waiting(struct homing *homing, const struct waiting *waiting)
 {
-    _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+    int r = see_new_frames(homing, waiting);
 
-    int r = ask_results(homing, &answer);
+    for (size_t i = 0, n; r == 0 && i < waiting->n_rows; i += n) {
+        n = group(homing, waiting, i);
+        r = n > 0 ? home_rows(homing, waiting->rows + i, n) : homing_pass(homing, waiting->rows[i]);
+        n += n == 0;
+        if (r == 0 && homing->n_runs >= LIMIT_RESULTS_PAGE)
+            r = acknowledge(homing, ACKNOWLEDGE_NS);
+    }
+    int acknowledged = acknowledge(homing, ACKNOWLEDGE_NS); /* also of those before a bad end */
+    return acknowledged != 0 ? acknowledged : r;
+}
+
+static int fetch_waiting(struct homing *homing, bool *ret_more)
+{
+    _cleanup_(waiting_freep) struct waiting *waiting = calloc(1, sizeof(*waiting));
+    int r = waiting ? list_waiting(homing, waiting) : -ENOMEM;
+
+    if (r == 0)
+        r = home_waiting(homing, waiting);
     if (r != 0)
         return r;
-    const Wl__Results *rows = answer->results;
-    r = see_new_frames(homing, rows);
-    for (size_t i = 0, n; r == 0 && i < rows->n_results; i += n) {
-        n = group(homing, rows, i);
-        r = n > 0 ? home_rows(homing, rows->results + i, n) : homing_pass(homing, rows->results[i]);
-        n += n == 0;
-    }
-    int acknowledged =
-        acknowledge(homing, ACKNOWLEDGE_NS); /* also of a page that came to a bad end */
-    r = acknowledged != 0 ? acknowledged : r;
-    *ret_more = rows->more && rows->n_results > 0;
-    return r;
+    homing->fetch->after = waiting->last;
+    homing->n_ended = 0;
+    *ret_more = waiting->more;
+    return 0;
 }
 
 static int fetch_all(struct homing *homing)
@@ -370,7 +443,7 @@ static int fetch_all(struct homing *homing)
     int r = 0;
 
     while (r == 0 && more)
-        r = fetch_page(homing, &more);
+        r = fetch_waiting(homing, &more);
     return r;
 }
 

@@ -456,10 +456,16 @@ static int add_delivered(struct homing *homing, const Wl__ResultRow *row)
     return 0;
 }
 
+static void note_ended(struct homing *homing, uint64_t sequence)
+{
+    if (homing->n_ended < ARRAY_SIZE(homing->ended))
+        homing->ended[homing->n_ended++] = sequence;
+}
+
 int homing_pass(struct homing *homing, const Wl__ResultRow *row)
 {
     homing->results_done++;
-    homing->fetch->after = row->sequence;
+    note_ended(homing, row->sequence);
     homing->progress_ns = clock_monotonic_ns();
     return homing->delivers ? add_delivered(homing, row) : 0;
 }
@@ -487,7 +493,7 @@ static int end_result(struct homing *homing, const struct homing_result *result)
     if (result->damaged)
         return 0;
     homing->results_done++;
-    homing->fetch->after = result->row->sequence;
+    note_ended(homing, result->row->sequence);
     homing->progress_ns = clock_monotonic_ns();
     if (result->conflicts > 0)
         return 0; /* not all of it is home */
@@ -528,6 +534,7 @@ bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r)
 
     if (r != WESTLIGHT_E_CORRUPT && r != WESTLIGHT_E_UNKNOWN)
         return false;
+    note_ended(homing, row->sequence);
     if (homing->damaged++ > 0)
         return true;
     look_task_name(homing->steps, row->step, row->task, name, sizeof(name));

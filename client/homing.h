@@ -12,6 +12,8 @@
 #include <client/reader.h>
 #include <client/receipts.h>
 
+#define HOMING_PAGES 20 /* of results that are put in order together: some 1.3 MB */
+
 struct homing {
     struct westlight *westlight;
     struct westlight_fetch *fetch;
@@ -31,6 +33,8 @@ struct homing {
     struct reader reader;
     struct landing landing;
     uint64_t files_done, results_done, results_known;
+    uint64_t ended[HOMING_PAGES * LIMIT_RESULTS_PAGE]; /* sequences past fetch->after: home, or not to be had */
+    size_t n_ended;
     bool delivers; /* what is home is acknowledged */
     Wl__DeliveredRun *runs; /* home, and not acknowledged yet: each of one result */
     size_t n_runs, runs_capacity;
@@ -62,5 +66,5 @@ void homing_deinit(struct homing *homing);
 bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r);
 /* A result that stays where it is: nothing more is due for it. */
 int homing_pass(struct homing *homing, const Wl__ResultRow *row);
-/* Writes the files of one page of results, in order. */
+/* Writes the files of some results, in order. */
 int homing_write(struct homing *homing, struct homing_result *results, size_t n);

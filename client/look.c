@@ -170,6 +170,8 @@ static int step_places(struct westlight *westlight, const Wl__Show *show, uint32
         r = scratch_text(westlight, places.leased, &row->frames_leased);
     if (r == 0)
         r = scratch_text(westlight, places.waiting, &row->frames_waiting);
+    if (r == 0)
+        r = scratch_text(westlight, places.kept, &row->frames_kept);
     look_places_deinit(&places);
     return r;
 }
@@ -213,6 +215,9 @@ static int step_row(struct westlight *westlight, const Wl__Show *show, const Wl_
     if (r == 0)
         r = scratch_frames(westlight, space, message->done_tasks, message->n_done_tasks, true,
                            &row->frames_done);
+    if (r == 0)
+        r = scratch_frames(westlight, space, message->delivered_tasks, message->n_delivered_tasks,
+                           true, &row->frames_delivered);
     if (r == 0)
         r = scratch_frames(westlight, space, message->failed_tasks, message->n_failed_tasks, false,
                            &row->frames_failed);

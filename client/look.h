@@ -33,7 +33,7 @@ int look_frames(const struct space *space, Wl__TaskRange *const *ranges, size_t 
  * All NULL where that cannot be told: a step of several tasks a frame, or more of it than the
  * broker lists. */
 struct look_places {
-    char *running, *leased, *waiting;
+    char *running, *leased, *waiting, *kept; /* kept: done, and not delivered */
 };
 int look_places(const struct space *space, const Wl__StepRow *row, uint32_t step,
                 Wl__TaskRow *const *live, size_t n_live, struct look_places *ret_places);

@@ -99,6 +99,30 @@ static int frames_of(const struct space *space, const struct span *spans, size_t
     return look_frames(space, list, found, true, ret_text);
 }
 
+/* Of what is done, what lies between the delivered: both lists are in order. */
+static int frames_kept(const struct space *space, const Wl__StepRow *row, char **ret_text)
+{
+    size_t max = row->n_done_tasks + row->n_delivered_tasks, n = 0, at = 0;
+    _cleanup_(freep) struct span *spans = calloc(max + 1, sizeof(*spans));
+
+    if (!spans)
+        return -ENOMEM;
+    for (size_t i = 0; i < row->n_done_tasks; i++) {
+        uint64_t next = row->done_tasks[i]->first, end = row->done_tasks[i]->last;
+
+        for (; at < row->n_delivered_tasks && row->delivered_tasks[at]->last <= end; at++) {
+            const Wl__TaskRange *delivered = row->delivered_tasks[at];
+
+            if (delivered->first > next)
+                spans[n++] = (struct span){next, delivered->first - 1, TASK_DONE};
+            next = delivered->last + 1;
+        }
+        if (next <= end)
+            spans[n++] = (struct span){next, end, TASK_DONE};
+    }
+    return frames_of(space, spans, n, TASK_DONE, ret_text);
+}
+
 int look_places(const struct space *space, const Wl__StepRow *row, uint32_t step,
                 Wl__TaskRow *const *live, size_t n_live, struct look_places *ret_places)
 {
@@ -123,6 +147,8 @@ int look_places(const struct space *space, const Wl__StepRow *row, uint32_t step
         r = frames_of(space, spans, n, TASK_LEASED, &places.leased);
     if (r == 0)
         r = frames_of(space, spans, n, TASK_WAITING, &places.waiting);
+    if (r == 0)
+        r = frames_kept(space, row, &places.kept);
     if (r < 0)
         look_places_deinit(&places);
     *ret_places = places;
@@ -134,5 +160,6 @@ void look_places_deinit(struct look_places *places)
     free(places->running);
     free(places->leased);
     free(places->waiting);
+    free(places->kept);
     *places = (struct look_places){0};
 }

@@ -134,18 +134,20 @@ static void show_counts(const char *label, const struct westlight_counts *counts
     printf("\n");
 }
 
-/* One line where each frame has its place: "1-240: done 1-118, rendering 119-131, waiting 132-240"
- */
+/* One line where each frame has its place: "1-240: delivered 1-118, rendering 119-131, waiting
+ * 132-240" */
 static void show_frames(const struct westlight_step_row *step)
 {
+    bool split = step->frames_kept;
     const struct {
         const char *frames, *what;
-    } places[] = {{step->frames_done, "done"},
+    } places[] = {{split ? step->frames_delivered : "", "delivered"},
+                  {split ? step->frames_kept : step->frames_done, "done"},
                   {step->frames_failed, "failed"},
                   {step->frames_running, "rendering"},
                   {step->frames_leased, "next"},
                   {step->frames_waiting, "waiting"}};
-    size_t n = step->frames_waiting ? sizeof(places) / sizeof(places[0]) : 2;
+    size_t n = step->frames_waiting ? sizeof(places) / sizeof(places[0]) : 3;
     char text[4096] = "";
     int at = 0;
 
@@ -375,12 +377,13 @@ json_t *show_job_json(const struct westlight_shown *shown)
 
         json_array_append_new(
             steps,
-            json_pack("{s:o,s:o,s:o,s:o,s:s,s:s,s:s,s:s?,s:s?,s:s?}", "name",
+            json_pack("{s:o,s:o,s:o,s:o,s:s,s:s,s:s,s:s,s:s?,s:s?,s:s?}", "name",
                       show_text_json(step->name), "why", show_text_json(step->why), "software",
                       show_text_json(step->software), "counts", counts_json(&step->counts),
-                      "frames", step->frames, "frames_done", step->frames_done, "frames_failed",
-                      step->frames_failed, "frames_running", step->frames_running, "frames_leased",
-                      step->frames_leased, "frames_waiting", step->frames_waiting));
+                      "frames", step->frames, "frames_done", step->frames_done, "frames_delivered",
+                      step->frames_delivered, "frames_failed", step->frames_failed,
+                      "frames_running", step->frames_running, "frames_leased", step->frames_leased,
+                      "frames_waiting", step->frames_waiting));
     }
     for (size_t i = 0; i < shown->n_live; i++) {
         const struct westlight_live *l = &shown->live[i];

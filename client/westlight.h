@@ -221,8 +221,10 @@ struct westlight_step_row {
     bool interim; /* its results do not come home */
     const char *software; /* "blender 3.4.1", "blender, any version"; "" */
     const char *frames, *frames_done, *frames_failed; /* range expressions; "" where it has none */
-    /* With those each frame is in one list; NULL where the broker did not tell enough for that. */
-    const char *frames_running, *frames_leased, *frames_waiting;
+    const char *frames_delivered; /* of those that are done, where they are not too many pieces */
+    /* With failed and delivered each frame is in one list; NULL where the broker did not tell enough
+     * for that. frames_kept: done, and not delivered. */
+    const char *frames_running, *frames_leased, *frames_waiting, *frames_kept;
 };
 struct westlight_shown {
     struct westlight_row row;

@@ -142,6 +142,7 @@ static const struct rule RULES[] = {
     {NULL, "live", .count = LIMIT_PAGE},
     {NULL, "failed_tasks", .count = LIMIT_SPACE_RANGES},
     {NULL, "done_tasks", .count = LIMIT_SPACE_RANGES},
+    {NULL, "delivered_tasks", .count = LIMIT_SPACE_RANGES},
     {"Verb", "tasks", .count = LIMIT_RANGES_VERB},
     {NULL, "runs", .count = LIMIT_RUNS_DELIVERED},
     {NULL, "frames", .count = LIMIT_RANGES_VERB},

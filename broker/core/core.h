@@ -371,6 +371,7 @@ bool core_answered(const struct core *core, struct studio_id studio, const struc
 bool core_finished(const struct core *core, const struct job_id *job);
 /* Runs of tasks in `state` (DONE or FAILED or CANCELLED) from `from`; returns how many were written. */
 size_t core_task_ranges(const struct core *core, const struct job_id *job, uint32_t step, enum task_state state, uint64_t from, struct task_range *ret_ranges, size_t max);
+size_t core_delivered_ranges(const struct core *core, const struct job_id *job, uint32_t step, struct task_range *ret_ranges, size_t max); /* of those that are DONE */
 
 struct lease_view { struct lease_id lease; struct worker_id worker; bool started; uint16_t permille; int64_t started_wall_s; };
 size_t core_job_leases(const struct core *core, const struct job_id *job, struct lease_view *ret_views, size_t max);

@@ -112,16 +112,10 @@ bool core_finished(const struct core *core, const struct job_id *id)
     return job && job_finished(job);
 }
 
-size_t core_task_ranges(const struct core *core, const struct job_id *id, uint32_t number,
-                        enum task_state state, uint64_t from, struct task_range *ret_ranges,
-                        size_t max)
+static size_t ranges_of(const struct bitmap *bits, uint32_t number, uint64_t from,
+                        struct task_range *ret_ranges, size_t max)
 {
-    const struct step *step = step_at(core, id, number);
     size_t n = 0;
-
-    if (!step || state == TASK_WAITING || (unsigned)state >= TASK_STATES_COUNT)
-        return 0;
-    const struct bitmap *bits = &step->bits[state];
 
     for (uint64_t first = bitmap_next(bits, from); first != BITMAP_NONE && n < max; n++) {
         uint64_t last = bitmap_run_end(bits, first);
@@ -130,6 +124,25 @@ size_t core_task_ranges(const struct core *core, const struct job_id *id, uint32
         first = bitmap_next(bits, last + 1);
     }
     return n;
+}
+
+size_t core_task_ranges(const struct core *core, const struct job_id *id, uint32_t number,
+                        enum task_state state, uint64_t from, struct task_range *ret_ranges,
+                        size_t max)
+{
+    const struct step *step = step_at(core, id, number);
+
+    if (!step || state == TASK_WAITING || (unsigned)state >= TASK_STATES_COUNT)
+        return 0;
+    return ranges_of(&step->bits[state], number, from, ret_ranges, max);
+}
+
+size_t core_delivered_ranges(const struct core *core, const struct job_id *id, uint32_t number,
+                             struct task_range *ret_ranges, size_t max)
+{
+    const struct step *step = step_at(core, id, number);
+
+    return step ? ranges_of(&step->delivered, number, 0, ret_ranges, max) : 0;
 }
 
 /* ---- leases and workers ---- */

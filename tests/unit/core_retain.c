@@ -86,12 +86,18 @@ TEST(a_result_is_delivered_once_and_only_at_its_floor)
     struct task_range first = {0, 0, 0};
     struct job_id job = job_numbered(1);
     struct job_view view;
+    struct task_range home[2];
 
     assert_int_equal(deliver(&farm, 2, 0, 2, 0), UINT64_MAX); /* another studio's */
+    assert_int_equal(core_delivered_ranges(farm.core, &job, 0, home, 2), 0);
     assert_int_equal(deliver(&farm, 1, 0, 1, 0), 2);
+    assert_int_equal(core_delivered_ranges(farm.core, &job, 0, home, 2), 1);
+    assert_true(home[0].first == 0 && home[0].last == 1);
     assert_int_equal(deliver(&farm, 1, 0, 1, 0), 0);
     assert_null(record_of(&farm, RECORD_DELIVERED));
     assert_int_equal(verb(&farm, 1, VERB_RETRY, &first), CODE_OK);
+    assert_int_equal(core_delivered_ranges(farm.core, &job, 0, home, 2), 1);
+    assert_true(home[0].first == 1 && home[0].last == 1);
     assert_int_equal(deliver(&farm, 1, 0, 0, 0), 0); /* there is none */
     finish(&farm, 0, 1);
     assert_int_equal(deliver(&farm, 1, 0, 0, 0), 0); /* the old one */

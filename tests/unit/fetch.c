@@ -200,7 +200,7 @@ static void what_was_written_is_skipped_the_next_time(void **state)
     assert_int_equal(fixture->seen.skipped, 0);
     assert_int_equal(fixture->seen.results, 1);
     assert_string_equal(fixture->seen.task_name, "frame 7");
-    assert_int_equal(fixture->fetch.after, 5);
+    assert_int_equal(fixture->homing.ended[0], 5);
     again(fixture);
     assert_int_equal(home_one(fixture, 5, 6, 0, "sub/f_0007.png"), 0);
     assert_int_equal(fixture->seen.skipped, 1);
@@ -380,7 +380,7 @@ static void a_folder_or_a_file_in_the_way_of_a_path_ends_nothing(void **state)
     assert_non_null(strstr(fixture->homing.conflict, "a.png: a folder is in its way"));
     assert_int_equal(fixture->seen.files, 2);
     assert_int_equal(fixture->seen.results, 0); /* it is not all home */
-    assert_int_equal(fixture->fetch.after, 5);
+    assert_int_equal(fixture->homing.ended[0], 5);
     holds(fixture, "folder/b.png", "version one!");
     holds(fixture, "d/d.png", "version one!");
     holds(fixture, "file", "a person's");

@@ -303,6 +303,7 @@ static void every_frame_stands_in_one_place_or_nothing_is_told(void **state)
                                     TASK_RUNNING};
     Wl__TaskRange done = WL__TASK_RANGE__INIT, failed = WL__TASK_RANGE__INIT, *dones = &done,
                   *faileds = &failed;
+    Wl__TaskRange home = WL__TASK_RANGE__INIT, *homes = &home;
     Wl__StepRow row = WL__STEP_ROW__INIT;
     Wl__TaskRow live[5], *lives[5];
     struct look_places places;
@@ -334,6 +335,13 @@ static void every_frame_stands_in_one_place_or_nothing_is_told(void **state)
     assert_string_equal(places.running, "5,7");
     assert_string_equal(places.leased, "8");
     assert_string_equal(places.waiting, "9-12");
+    assert_string_equal(places.kept, "1-4");
+    look_places_deinit(&places);
+    home.first = home.last = 1;
+    row.delivered_tasks = &homes;
+    row.n_delivered_tasks = 1;
+    assert_int_equal(look_places(&space, &row, 0, lives, 5, &places), 0);
+    assert_string_equal(places.kept, "1,3-4");
     look_places_deinit(&places);
 
     assert_int_equal(look_places(&space, &row, 0, lives, 1, &places), 0); /* not all that run */

@@ -1,0 +1,242 @@
+"""Frames that come home whole: each once, lowest first, while everybody is killed.
+
+    whole.py [--kills N] [--seed S] [SCENARIO...]
+
+What is killed at a random byte of a transfer is killed N times (3); the seed repeats the choices.
+"""
+import ctypes
+import glob
+import json
+import os
+import random
+import re
+import struct
+import sys
+import time
+
+import farm as farms
+from farm import Farm, check, equal, lines, read, scenario, tree, until, write
+from kills import Shot, shot_farm
+
+FRAMES, FRAME_BYTES = 240, 20000
+KILLS, SEED = 3, int.from_bytes(os.urandom(4), "big")
+# Every line of a frame names the run that made it: of two runs no whole file can be made.
+TOKENS = ('run=t=$(cat /proc/sys/kernel/random/uuid); sleep 0.0$((FRAME %% 10)); yes "$FRAME $t" | head -c %d > "$OUT/f.$FRAME"'
+          % FRAME_BYTES)
+
+
+class Names:
+    """What gets a name in a folder, in order, by inotify: nothing escapes that, however short it lasts."""
+    CREATE, MOVED_TO, DELETE, MODIFY = 0x100, 0x80, 0x200, 0x2
+
+    def __init__(self, folder):
+        os.makedirs(folder)
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.fd, self.seen = libc.inotify_init1(os.O_NONBLOCK), []
+        check(libc.inotify_add_watch(self.fd, folder.encode(), self.CREATE | self.MOVED_TO | self.DELETE | self.MODIFY) >= 0,
+              "inotify:", os.strerror(ctypes.get_errno()))
+
+    def events(self):
+        """[(mask, name)]; those of hidden names are left out."""
+        while True:
+            try:
+                data = os.read(self.fd, 1 << 16)
+            except BlockingIOError:
+                return self.seen
+            while data:
+                _, mask, _, size = struct.unpack_from("iIII", data)
+                name = data[16:16 + size].rstrip(b"\0").decode()
+                if name[0] not in ".#":  # a file that has no name yet is told by its number
+                    self.seen.append((mask, name))
+                data = data[16 + size:]
+
+    def close(self):
+        os.close(self.fd)
+
+
+def is_whole(frame, data):
+    words = set(data[:-1].split(b"\n")[:-1])
+    return len(data) == FRAME_BYTES and len(words) == 1 and words.pop().startswith(b"%d " % frame)
+
+
+def frame_of(name):
+    return int(os.path.basename(name).split(".")[1])
+
+
+def frames_in(text):
+    found = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+class Siege:
+    """A job of 240 frames whose client, broker and workers are killed as it comes home."""
+
+    def __init__(self, farm, chance):
+        self.farm, self.chance = farm, chance
+        farm.start_broker("--lease-seconds", "4")
+        self.ann = farm.person("ann")
+        self.boxes = {name: self.start_box(name) for name in ("box1", "box2", "box3", "box4")}
+        write(farm.path("shot", "input"), "x")
+        self.job = self.ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-%d" % FRAMES, "-o", farm.path("out"), "-p", TOKENS)
+        self.home = farm.path("home")
+        self.names, self.runs, self.client = Names(self.home), [], self.fetch()
+
+    def start_box(self, name):
+        return self.farm.worker(name, "--no-probe", "--slots", "2", "--cores", "2")
+
+    def fetch(self):
+        return self.ann.start("fetch", self.job, "--follow", "--json", "-o", self.home)
+
+    def ended(self):
+        """The client's exit code, and what it told of each file."""
+        answer = self.ann.finish(self.client)
+        told = [json.loads(line) for line in answer.out.split("\n") if line.endswith("}")]  # a kill may cut the last
+        self.runs.append([line for line in told if "file" in line])
+        return answer
+
+    def kill(self, who):
+        if who == "client":
+            self.client.kill()
+            self.ended()
+            self.client = self.fetch()
+        elif who == "broker":
+            self.farm.broker.kill()
+            self.farm.processes.remove(self.farm.broker)
+            self.farm.start_broker("--lease-seconds", "4")
+        else:
+            name = self.chance.choice(sorted(self.boxes))
+            self.boxes[name].kill()
+            self.farm.processes.remove(self.boxes[name])
+            self.boxes[name] = self.start_box(name)
+
+    def look(self):
+        """All that can be seen can be played, and what counts as delivered is there."""
+        delivered = frames_in(self.ann.show(self.job)["steps"][0]["frames_delivered"])
+        home = {frame_of(name): data for name, data in tree(self.home).items() if not name.startswith(".")}
+        check(set(delivered) <= set(home), "delivered and not home:", sorted(set(delivered) - set(home)))
+        equal([frame for frame, data in home.items() if not is_whole(frame, data)], [], "frames that can be seen and are not whole")
+
+    def finish(self):
+        """Brings the rest; takes up what was parked because its workers were killed three times."""
+        while True:
+            answer = self.ended()
+            if answer.code == 0:
+                return
+            parked = frames_in(self.ann.show(self.job)["steps"][0]["frames_failed"])
+            lost = {task + 1 for task, in self.farm.rows("SELECT task FROM attempts WHERE class = 7 GROUP BY task HAVING count(*) >= 3")}
+            check(parked and set(parked) <= lost, "only who was killed thrice is parked:", parked, answer)
+            self.ann.ask("retry", self.job, "-f", ",".join(map(str, parked)), code=0)
+            self.client = self.fetch()
+
+
+def receipts(person):
+    """{path: (sequence, step, task, size, mtime_ns, inode)}: the newest of each, as client/receipts.h says."""
+    found = {}
+    for path in glob.glob(person.home + "/.state/westlight/receipts/*"):
+        for record in read(path).split(b"\0")[1:-1]:  # the first is the form's
+            _, _, *numbers, name = record.decode().split(" ", 8)
+            found[name] = tuple(map(int, numbers))
+    return found
+
+
+@scenario
+def every_frame_of_240_comes_home_once_while_client_broker_and_workers_are_killed():
+    chance = random.Random(SEED)
+    with Farm() as farm:
+        siege = Siege(farm, chance)
+        kills = ["client", "broker", "worker"] * 8
+        chance.shuffle(kills)
+        for who, at in zip(kills, sorted(chance.sample(range(2, FRAMES - 5), len(kills)))):
+            until(lambda at=at: len(siege.names.events()) >= at, lambda: "%d frames are home\n%s" % (at, farm.logs()))
+            time.sleep(chance.uniform(0, 0.05))  # the random moment is what this is about
+            siege.look()
+            siege.kill(who)
+        siege.finish()
+        siege.look()
+
+        every = range(1, FRAMES + 1)
+        events = siege.names.events()
+        equal([name for mask, name in events if not mask & (Names.CREATE | Names.MOVED_TO)], [], "files that were changed or removed")
+        arrived = [frame_of(name) for _, name in events]
+        equal(sorted(arrived), list(every), "frames that got a name, each once")
+        equal(farm.results(siege.job), {(0, task): 1 for task in range(FRAMES)}, "current results")
+        told = [(line["file"], line["skipped"]) for run in siege.runs for line in run]
+        written = [frame_of(name) for name, skipped in told if not skipped]
+        equal(len(set(written)), len(written), "frames that are told to be written, each once")
+        order = list(dict.fromkeys(frame_of(name) for name, _ in told))
+        equal(sorted(order), list(every), "frames of which the order is told")
+        for run in siege.runs:
+            ranks = [arrived.index(frame_of(line["file"])) for line in run if not line["skipped"]]
+            check(all(abs(rank - place) < 64 for place, rank in zip(sorted(ranks), ranks)), "the order that is told is none of arrival:", ranks)
+
+        known = receipts(siege.ann)
+        equal(sorted(known), sorted("f.%d" % frame for frame in every), "receipts")
+        stored = {task: (sequence, floor) for sequence, task, floor in farm.rows(
+            "SELECT sequence, task, floor FROM attempts WHERE class = 0 AND job = ?", bytes.fromhex(siege.job))}
+        for name, (sequence, step, task, size, mtime_ns, inode) in known.items():
+            status = os.stat(os.path.join(siege.home, name))
+            equal((sequence, step, task + 1, size, mtime_ns, inode),
+                  (stored[task][0], 0, frame_of(name), status.st_size, status.st_mtime_ns, status.st_ino), "the receipt of " + name)
+        delivered = {task: floor for first, last, floor in farm.rows("SELECT first, last, floor FROM delivered ORDER BY sequence")
+                     for task in range(first, last + 1)}
+        equal(delivered, {task: floor for task, (_, floor) in stored.items()}, "what the broker was told is home, and of which floor")
+        equal([name for name in os.listdir(siege.home) if name.startswith(".")], [], "temporary files")
+        siege.names.close()
+
+
+@scenario
+def of_the_frames_that_wait_the_lowest_come_home_first():
+    with Farm() as farm:
+        ann, shot = shot_farm(farm, slots=6)
+        run = 'run=while [ $FRAME -le 3 ] && [ ! -e %s/gate.all ]; do sleep 0.05; done; echo "$FRAME" > "$OUT/f.$FRAME"' % shot.witness
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-60", "-o", farm.path("out"), "-p", run)
+        ann.wait_counts(job, done=57)  # more than a page of results
+        shot.open()
+        ann.wait_counts(job, done=60)
+        answer = ann.ask("fetch", job, "--follow", "--json", "-o", farm.path("home"), code=0)
+        told = [json.loads(line) for line in answer.out.splitlines()]
+        equal([line["task"] for line in told[:-1]], ["frame %d" % frame for frame in range(1, 61)], "the order of arrival")
+        equal((told[-1]["files"], told[-1]["phase"]), (60, "done"), "the last line")
+
+
+@scenario
+def show_tells_which_frames_are_delivered_and_which_are_only_done():
+    with Farm() as farm:
+        ann, shot = shot_farm(farm)
+        job = shot.submit(ann, "1-12")
+        for frame in (1, 2):
+            shot.open(frame)
+        ann.wait_counts(job, done=2)
+        ann.ask("fetch", job, "-o", farm.path("home"), code=4)
+        shot.open(3)
+        ann.wait_counts(job, done=3, running=2)
+        said = ann.ask("show", job, code=0).out
+        check(re.search(r"frames   1-12: delivered 1-2, done 3, rendering [\d,-]+, (next [\d,-]+, )?waiting [\d,-]+12\n", said), said)
+        equal([ann.show(job)["steps"][0][name] for name in ("frames_done", "frames_delivered")], ["1-3", "1-2"], "as JSON")
+        shot.open()
+        shot.home(ann, job, 12)
+        check("frames   1-12: delivered 1-12\n" in ann.ask("show", job, code=0).out, "at the end")
+        ann.ask("retry", job, "-f", "5", code=0)
+        ann.wait_counts(job, done=12)
+        said = ann.ask("show", job, code=0).out
+        check("frames   1-12: delivered 1-4,6-12, done 5\n" in said, said)
+
+
+def main():
+    global KILLS, SEED
+    words = sys.argv[1:]
+    for name in ("--kills", "--seed"):
+        if name in words:
+            at = words.index(name)
+            KILLS, SEED = (int(words[at + 1]), SEED) if name == "--kills" else (KILLS, int(words[at + 1]))
+            del words[at:at + 2]
+    sys.argv[1:] = words
+    print("seed %d" % SEED, flush=True)
+    farms.main()
+
+
+if __name__ == "__main__":
+    main()
