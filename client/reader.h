@@ -11,7 +11,7 @@
 #include <client/blocks.h>
 #include <proto/manifest.h>
 
-#define READER_BYTES  ((size_t)64 * 1024 * 1024)
+#define READER_BYTES  ((size_t)LIMIT_WINDOW_BYTES) /* what a client that is killed had got for nothing */
 #define READER_BLOCKS 8192
 
 struct reader_block {

@@ -32,6 +32,11 @@ class Relay:
         self.told += 1
         until(lambda: self.process.log().count("did ") == self.told, "the relay does it")
 
+    def count(self):
+        """Bytes that came from the peer, and for it."""
+        self.tell("count")
+        return tuple(int(word) for word in self.process.log().rsplit("did count ", 1)[1].split()[:2])
+
 
 class Shot:
     def __init__(self, n_workers, relayed=True, slots="1"):

@@ -13,6 +13,8 @@
  *   stall      all stay, and nothing passes; new ones too
  *   delay MS   what passes from now on takes this long, each way; as --delay at the start
  *   rate N     so many bytes a second pass, each way of a connection; 0: as many as can
+ *   kill N PID after N more bytes, both ways together, the process is killed: a line "killed PID"
+ *   count      answered by "did count UP DOWN": the bytes that came from peers, and for them
  *   open       as at first: what was held passes. Connections that came meanwhile are led to the
  *              target in the reverse of their order
  */
@@ -59,6 +61,8 @@ static struct pair pairs[PAIRS_MAX];
 static struct { int listener; struct sockaddr_in address; } targets[TARGETS_MAX];
 static int n_targets, n_recorded, commands = -1, delay_ms;
 static long long rate; /* bytes a second; 0: any */
+static long long came[2], kill_after;
+static int kill_pid; /* 0: nobody */
 static struct chunk *spare;
 static int n_spare;
 static enum { OPEN, STALL, CUT } mode;
@@ -204,6 +208,18 @@ static bool reads(const struct pair *pair, int side)
            pair->ways[side].bytes < HELD_BYTES_MAX;
 }
 
+static void came_in(int side, ssize_t n)
+{
+    came[side] += n;
+    kill_after -= n;
+    if (kill_pid == 0 || kill_after > 0)
+        return;
+    kill(kill_pid, SIGKILL);
+    printf("killed %d\n", kill_pid);
+    fflush(stdout);
+    kill_pid = 0;
+}
+
 static void pair_read(struct pair *pair, int side)
 {
     struct chunk *chunk = chunk_new();
@@ -217,6 +233,7 @@ static void pair_read(struct pair *pair, int side)
         return;
     }
     record(way->file, chunk->data, (size_t)n);
+    came_in(side, n);
     if (way->free_us < now_us())
         way->free_us = now_us();
     if (rate)
@@ -260,6 +277,11 @@ static int64_t pair_write(struct pair *pair, int side)
 
 static void command(const char *line)
 {
+    if (strcmp(line, "count") == 0) {
+        printf("did count %lld %lld\n", came[0], came[1]);
+        fflush(stdout);
+        return;
+    }
     if (strcmp(line, "cut") == 0) {
         mode = CUT;
         for (int i = 0; i < PAIRS_MAX; i++)
@@ -272,7 +294,8 @@ static void command(const char *line)
         for (int i = PAIRS_MAX; i-- > 0;)
             if (pairs[i].open && pairs[i].sockets[1] < 0)
                 pair_lead(&pairs[i]);
-    } else if (sscanf(line, "delay %d", &delay_ms) != 1 && sscanf(line, "rate %lld", &rate) != 1) {
+    } else if (sscanf(line, "kill %lld %d", &kill_after, &kill_pid) != 2 &&
+               sscanf(line, "delay %d", &delay_ms) != 1 && sscanf(line, "rate %lld", &rate) != 1) {
         fprintf(stderr, "relay: %s: no such command\n", line);
         exit(2);
     }

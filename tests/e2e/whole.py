@@ -6,6 +6,7 @@ What is killed at a random byte of a transfer is killed N times (3); the seed re
 """
 import ctypes
 import glob
+import hashlib
 import json
 import os
 import random
@@ -16,7 +17,8 @@ import time
 
 import farm as farms
 from farm import Farm, check, equal, lines, read, scenario, tree, until, write
-from kills import Shot, shot_farm
+from kills import shot_farm
+from links import Relay
 
 FRAMES, FRAME_BYTES = 240, 20000
 KILLS, SEED = 3, int.from_bytes(os.urandom(4), "big")
@@ -223,6 +225,197 @@ def show_tells_which_frames_are_delivered_and_which_are_only_done():
         ann.wait_counts(job, done=12)
         said = ann.ask("show", job, code=0).out
         check("frames   1-12: delivered 1-4,6-12, done 5\n" in said, said)
+
+
+# ---- killed at a random byte
+
+MIB = 1 << 20
+WINDOW = 32 * MIB  # LIMIT_WINDOW_BYTES
+
+
+def bytes_below(*folders):
+    """Of files that have their name: what is being written counts as lost."""
+    total = 0
+    for folder in folders:
+        for base, _, names in os.walk(folder):
+            for name in names:
+                if not name.startswith(("put-", ".")) and not name.endswith(".new"):
+                    total += os.path.getsize(os.path.join(base, name))
+    return total
+
+
+class Transfer:
+    """Bytes on their way through a relay, which holds them while nobody is to be killed. Whoever is, is killed by it
+    at a random byte, so near that all kills fall into the transfer. What passed and is not where it belongs has passed
+    for nothing. One who survives a kill sends a window of what was lost with it."""
+
+    def __init__(self, farm, direction, there, survives=False):
+        self.farm, self.direction, self.there, self.survives = farm, direction, there, survives
+        self.size = (KILLS + 1) * (40 if KILLS > 3 else 12) * MIB  # more than a window between two, where there is time
+        self.relay, self.chance = Relay(farm, "relay%s" % len(farm.processes)), random.Random(SEED)
+        self.lost, self.kills = [], 0
+        self.relay.tell("stall")
+
+    def go(self):
+        self.relay.tell("open")
+
+    def in_vain(self):
+        return self.relay.count()[self.direction] - self.there()
+
+    def kill(self, pid, gone):
+        """Once it has passed so many bytes more; what that cost."""
+        self.kills += 1
+        self.relay.tell("kill %d %d" % (self.chance.randrange(1, self.size // (KILLS + 1)), pid))
+        self.go()
+        until(lambda: "killed %d\n" % pid in self.relay.process.log(), lambda: "%d is killed\n%s" % (pid, self.farm.logs()), 120)
+        self.relay.tell("stall")
+        gone()
+        self.lost.append(self.in_vain())
+
+    def judge(self):
+        """At most a window is lost by a kill, and nothing without one. Each peer says what it wants, too."""
+        slack, steps = MIB + self.size // 50, []
+        for before, after in zip([0, *self.lost], self.lost):
+            steps.append(after - before)
+        check(max(steps) <= WINDOW + slack, "bytes lost by each kill:", steps)
+        rest = self.in_vain() - self.lost[-1]
+        check(rest <= slack + (WINDOW if self.survives else 0), "bytes sent for nothing without a kill: %d; by each kill: %s" % (rest, steps))
+        print("        %d kills, %d MiB, sent twice: %.1f MiB, at most %.1f by a kill" % (
+            self.kills, self.size // MIB, self.in_vain() / MIB, max(steps) / MIB), flush=True)
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def project(farm, size):
+    """A scene of two files that no compressor makes smaller; what the frame says of it."""
+    data = [os.urandom(size // 2) for _ in range(2)]
+    for name, part in zip("ab", data):
+        write(farm.path("shot", name), part)
+    return ["submit", farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p",
+            'run=sha256sum < a > "$OUT/f.1"; sha256sum < b >> "$OUT/f.1"'], "".join(digest(part) + "  -\n" for part in data).encode()
+
+
+def vault(farm):
+    return os.path.join(farm.state, "vault")
+
+
+@scenario
+def a_client_killed_at_random_bytes_of_an_upload_sends_at_most_a_window_twice():
+    with Farm() as farm:
+        farm.start_broker()
+        ann = farm.person("ann")
+        upload = Transfer(farm, 0, lambda: bytes_below(vault(farm)))
+        argv, said = project(farm, upload.size)
+        ann.configure(bulk=upload.relay.bulk)
+        client = ann.start(*argv)
+        for _ in range(KILLS):
+            upload.kill(client.pid, client.communicate)
+            client = ann.start("submit", "--resume")
+        upload.go()
+        answer = ann.finish(client)
+        equal(answer.code, 0, answer)
+        upload.judge()
+        farm.worker("box1", "--no-probe")
+        ann.ask("fetch", answer.id, "--follow", "-o", farm.path("home"), code=0)
+        equal(tree(farm.path("home")), {"f.1": said}, "what the worker had")
+
+
+@scenario
+def a_broker_killed_at_random_bytes_of_an_upload_is_sent_at_most_a_window_twice():
+    with Farm() as farm:
+        farm.start_broker()
+        ann = farm.person("ann")
+        upload = Transfer(farm, 0, lambda: bytes_below(vault(farm)), survives=True)
+        argv, said = project(farm, upload.size)
+        ann.configure(bulk=upload.relay.bulk)
+        client = ann.start(*argv)
+        for _ in range(KILLS):
+            upload.kill(farm.broker.pid, lambda: (farm.broker.kill(), farm.start_broker()))
+        upload.go()
+        answer = ann.finish(client)
+        equal(answer.code, 0, answer)
+        upload.judge()
+        farm.worker("box1", "--no-probe")
+        ann.ask("fetch", answer.id, "--follow", "-o", farm.path("home"), code=0)
+        equal(tree(farm.path("home")), {"f.1": said}, "what the worker had")
+
+
+@scenario
+def a_worker_killed_at_random_bytes_of_its_inputs_gets_at_most_a_window_twice():
+    with Farm() as farm:
+        farm.start_broker()
+        ann = farm.person("ann")
+        inputs = Transfer(farm, 1, lambda: bytes_below(farm.path("box1", "cache")))
+        argv, said = project(farm, inputs.size)
+        job = ann.ask(*argv, code=0).id
+
+        def start():
+            return farm.worker("box1", "--no-probe", bulk=inputs.relay.bulk)
+        box = start()
+        for _ in range(KILLS):
+            inputs.kill(box.pid, box.kill)
+            box = start()
+        inputs.go()
+        ann.ask("fetch", job, "--follow", "-o", farm.path("home"), code=0)
+        equal(tree(farm.path("home")), {"f.1": said}, "what the worker had")
+        inputs.judge()
+
+
+@scenario
+def a_worker_killed_at_random_bytes_of_its_result_sends_at_most_a_window_twice():
+    with Farm() as farm:
+        farm.start_broker()
+        ann = farm.person("ann")
+        result = Transfer(farm, 0, lambda: bytes_below(vault(farm)))
+        result.go()
+        write(farm.path("shot", "input"), "x")
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p",
+                         'run=head -c %d /dev/urandom > "$OUT/f.1"; sha256sum < "$OUT/f.1" >> %s; while [ ! -e %s ]; do sleep 0.05; done' % (
+                             result.size, farm.path("sums"), farm.path("gate")))
+
+        def start():
+            return farm.worker("box1", "--no-probe", bulk=result.relay.bulk)
+        box = start()
+        until(lambda: len(lines(farm.path("sums"))) == 2, farm.logs)
+        result.relay.tell("stall")
+        write(farm.path("gate"), "")
+        until(lambda: glob.glob(farm.path("box1", "spool", "*", "result")), farm.logs)
+        for _ in range(KILLS):
+            result.kill(box.pid, box.kill)
+            box = start()
+        result.go()
+        ann.ask("fetch", job, "--follow", "-o", farm.path("home"), code=0)
+        equal(digest(tree(farm.path("home"))["f.1"]), lines(farm.path("sums"))[0], "the frame")
+        equal(len(lines(farm.path("sums"))), 2, "it was rendered once")
+        result.judge()
+
+
+@scenario
+def a_client_killed_at_random_bytes_of_a_fetch_gets_at_most_a_window_twice():
+    with Farm() as farm:
+        farm.start_broker()
+        ann = farm.person("ann")
+        fetch = Transfer(farm, 1, lambda: bytes_below(farm.path("home")))
+        write(farm.path("shot", "input"), "x")
+        farm.worker("box1", "--no-probe", "--slots", "2", "--cores", "2")
+        frames = fetch.size // (4 * MIB)
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-%d" % frames, "-o", farm.path("out"), "-p",
+                         'run=f="$OUT/f.$FRAME"; head -c %d /dev/urandom > "$f"; sha256sum < "$f" > %s.$FRAME' % (4 * MIB, farm.path("sum")))
+        ann.wait_counts(job, done=frames)
+        ann.configure(bulk=fetch.relay.bulk)
+        argv = ("fetch", job, "--follow", "-o", farm.path("home"))
+        client = ann.start(*argv)
+        for _ in range(KILLS):
+            fetch.kill(client.pid, client.communicate)
+            client = ann.start(*argv)
+        fetch.go()
+        answer = ann.finish(client)
+        equal(answer.code, 0, answer)
+        equal({name: digest(data) for name, data in tree(farm.path("home")).items()},
+              {"f.%d" % frame: lines(farm.path("sum.%d" % frame))[0] for frame in range(1, frames + 1)}, "the frames")
+        fetch.judge()
 
 
 def main():
