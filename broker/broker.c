@@ -326,6 +326,16 @@ static int on_bulk_key(void *user, const struct link_key *key, struct bulk_key *
     return r;
 }
 
+static int on_bulk_quota(void *user, struct studio_id studio, uint64_t *ret_bytes)
+{
+    struct studio_row row;
+    int r = store_studio(user, studio, &row);
+
+    if (r == 0)
+        *ret_bytes = row.quota_bytes;
+    return r;
+}
+
 /* What Welcome says. A host of * is the one by which a peer reached control. */
 static void advertise(struct broker *broker)
 {
@@ -359,6 +369,7 @@ static int open_endpoints(struct broker *broker, struct bytes *why)
                                .allow = on_allow,
                                .allow_user = broker->bulk_zap_registry,
                                .registry = on_bulk_key,
+                               .quota = on_bulk_quota,
                                .registry_user = broker->bulk_registry,
                                .room = &broker->room,
                                .memory_bytes = broker->config.bulk_memory_bytes,

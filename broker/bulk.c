@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include <broker/bulk_inner.h>
+#include <broker/quota.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
 #include <proto/base/log.h>
@@ -70,16 +71,35 @@ static void task_submit(struct bulk *bulk, struct task *task, size_t bytes)
 static bool no_room(struct bulk *bulk, struct peer *peer, uint64_t request,
                     const struct block_id *id)
 {
-    static const uint8_t no_job[sizeof peer->pass.job];
-    bool of_job = memcmp(peer->pass.job, no_job, sizeof no_job) != 0;
     uint64_t free_bytes;
     char why[64];
 
     if (!bulk->config.room || room_look(bulk->config.room, bulk->in_bytes, &free_bytes) <=
-                                  (of_job ? ROOM_FINISH : ROOM_ENOUGH))
+                                  (peer_of_job(peer) ? ROOM_FINISH : ROOM_ENOUGH))
         return false;
     log_limited(LOG_WARN, "bulk_refused", "why=\"%s\"", room_why(free_bytes, why));
     bulk_fault(bulk, peer, request, id, CODE_FULL, room_why(free_bytes, why), ROOM_NEXT);
+    return true;
+}
+
+/* Inputs stop at the studio's quota. What its accepted jobs bring may go past it, by QUOTA_SPARE;
+ * beyond that the attempt fails, so that no worker waits with a result that others' work waits for. */
+static bool past_quota(struct bulk *bulk, struct peer *peer, uint64_t request,
+                       const struct block_id *id, size_t size)
+{
+    struct studio_id studio = {peer->pass.studio};
+    char why[QUOTA_WHY_BYTES];
+    uint64_t quota;
+
+    int r = peer_quota(peer, &bulk->config, bulk->now_ns, &quota);
+    if (r < 0)
+        log_limited(LOG_ERROR, "registry", "error=%d", -r);
+    uint64_t used = vault_used_bytes(bulk->config.vault, studio);
+    if (r < 0 || !quota_exceeded(used + size, quota, peer_of_job(peer)))
+        return false;
+    quota_why(used, quota, why);
+    log_limited(LOG_WARN, "bulk_refused", "studio=%u why=\"%s\"", studio.value, why);
+    bulk_fault(bulk, peer, request, id, CODE_QUOTA, why, QUOTA_NEXT);
     return true;
 }
 
@@ -106,7 +126,8 @@ static void on_put(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message
                    "the bytes this pass may write are used up", "ask the broker for a new pass");
         return;
     }
-    if (no_room(bulk, peer, message->request, &id))
+    if (no_room(bulk, peer, message->request, &id) ||
+        past_quota(bulk, peer, message->request, &id, size))
         return;
     struct task *task = task_new(bulk, peer, message->request, VAULT_PUT);
     if (task)

@@ -18,6 +18,9 @@ struct bulk_key {
 };
 typedef int bulk_registry(void *user, const struct link_key *key, struct bulk_key *ret_key);
 
+/* The quota of a studio in bytes; 0: none. */
+typedef int bulk_quota(void *user, struct studio_id studio, uint64_t *ret_bytes);
+
 struct bulk_config {
     const char *endpoint;
     const struct link_keypair *keys;
@@ -26,6 +29,7 @@ struct bulk_config {
     link_allow *allow; /* from the bulk context's own ZAP thread */
     void *allow_user;
     bulk_registry *registry;
+    bulk_quota *quota; /* the same `user`, thread and answers; NULL: nobody has one */
     void *registry_user;
     const struct room *room; /* NULL: the disk itself refuses */
     size_t memory_bytes;

@@ -76,11 +76,19 @@ static void holder_leave(struct peers *peers, struct peer *peer)
     free(holder);
 }
 
-/* A pass names a job where it is a worker's. */
-static bool pass_fits(const struct pass *pass, const struct bulk_key *as)
+bool peer_of_job(const struct peer *peer)
 {
-    static const uint8_t none[sizeof pass->job];
-    if (memcmp(pass->job, none, sizeof none))
+    static const uint8_t none[sizeof peer->pass.job];
+
+    return memcmp(peer->pass.job, none, sizeof none) != 0;
+}
+
+/* A pass names a job where it is a worker's. */
+static bool pass_fits(const struct peer *peer, const struct bulk_key *as)
+{
+    const struct pass *pass = &peer->pass;
+
+    if (peer_of_job(peer))
         return as->role == ROLE_WORKER;
     return as->role != ROLE_WORKER && as->studio.value == pass->studio;
 }
@@ -95,7 +103,23 @@ int peer_registered(struct peer *peer, const struct bulk_config *config, int64_t
         holder->registered = r == 0;
         holder->read_ns = now_ns;
     }
-    return holder->registered && pass_fits(&peer->pass, &holder->as) ? 0 : 1;
+    return holder->registered && pass_fits(peer, &holder->as) ? 0 : 1;
+}
+
+int peer_quota(struct peer *peer, const struct bulk_config *config, int64_t now_ns,
+               uint64_t *ret_bytes)
+{
+    struct grant *grant = peer->grant;
+
+    if (config->quota && (!grant->quota_read_ns || now_ns - grant->quota_read_ns >= BELIEVE_NS)) {
+        struct studio_id studio = {peer->pass.studio};
+        int r = config->quota(config->registry_user, studio, &grant->quota_bytes);
+        if (r < 0)
+            return r;
+        grant->quota_read_ns = now_ns;
+    }
+    *ret_bytes = grant->quota_bytes;
+    return 0;
 }
 
 /* ---- peers ---- */

@@ -31,6 +31,8 @@ struct grant {
     struct block_id name;
     int64_t expires_wall_s;
     uint64_t written_bytes;
+    uint64_t quota_bytes;  /* its studio's, as of quota_read_ns; 0: none */
+    int64_t quota_read_ns; /* 0: never */
     size_t n_peers;
 };
 
@@ -94,6 +96,10 @@ void peers_forget(struct peers *peers, struct peer *peer);
 /* The key is registered for what its pass says; asked anew after PEERS_BELIEVE_NS. 0; positive: it
  * is not; or -errno. */
 int peer_registered(struct peer *peer, const struct bulk_config *config, int64_t now_ns);
+bool peer_of_job(const struct peer *peer); /* its pass names one: it is a worker's */
+/* What the peer's studio may hold; believed as long. 0; or -errno. */
+int peer_quota(struct peer *peer, const struct bulk_config *config, int64_t now_ns,
+               uint64_t *ret_bytes);
 /* Forgets who was silent for long and has nothing under way, and grants past their time. */
 void peers_expire(struct peers *peers, int64_t now_ns, int64_t now_wall_s);
 /* The peer may do what the pass says; the same pass shown again, or another of the same lease, goes

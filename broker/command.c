@@ -8,6 +8,7 @@
 #include <broker/broker.h>
 #include <broker/command.h>
 #include <broker/store/store.h>
+#include <broker/vault/disk.h>
 
 enum { FAILED = 1, USAGE = 2 };
 
@@ -18,10 +19,10 @@ static int usage(const char *what, const char *why, const char *next)
 }
 
 struct options {
-    const char *state, *role, *studio, *name, *weight, *key;
+    const char *state, *role, *studio, *name, *weight, *quota, *key;
 };
 
-enum { STATE = 256, ROLE, STUDIO, NAME, WEIGHT };
+enum { STATE = 256, ROLE, STUDIO, NAME, WEIGHT, QUOTA };
 
 #define ROW_STATE                                                                                  \
     {                                                                                              \
@@ -40,6 +41,13 @@ const struct args_option command_allow_options[] = {
     {0},
 };
 
+const struct args_option command_studio_options[] = {
+    ROW_STATE,
+    {QUOTA, "quota", "SIZE", "what its blocks may take, as 500G or 2T; none: as much as there is"},
+    {WEIGHT, "weight", "N", "its share of the farm against the others'"},
+    {0},
+};
+
 static int take_option(void *user, int option, const char *value)
 {
     struct options *options = user;
@@ -48,6 +56,7 @@ static int take_option(void *user, int option, const char *value)
       : option == ROLE   ? &options->role
       : option == STUDIO ? &options->studio
       : option == NAME   ? &options->name
+      : option == QUOTA  ? &options->quota
                          : &options->weight) = value;
     return 0;
 }
@@ -65,15 +74,23 @@ int command_args(const struct args_option *rows, int argc, char **argv, args_tak
     return r;
 }
 
+static int parse_words(const struct args_option *rows, int argc, char **argv,
+                       struct options *options, int *ret_word)
+{
+    int r = command_args(rows, argc, argv, take_option, options, ret_word);
+
+    if (r == 0 && !options->state)
+        r = usage(argv[0], "--state is missing", "give the broker's state folder");
+    return r;
+}
+
 static int parse(const struct args_option *rows, int argc, char **argv, bool wants_key,
                  struct options *options)
 {
-    int word, r = command_args(rows, argc, argv, take_option, options, &word);
+    int word, r = parse_words(rows, argc, argv, options, &word);
 
     if (r != 0)
         return r;
-    if (!options->state)
-        return usage(argv[0], "--state is missing", "give the broker's state folder");
     if (wants_key && word + 1 != argc)
         return usage(argv[0], "it takes one key",
                      "give a public key (40 characters) or the path of a key file");
@@ -244,5 +261,104 @@ int command_key(int argc, char **argv)
     identity_key_text(&keys.public_key, text);
     wipe(&keys, sizeof keys);
     printf("%s\n", text);
+    return 0;
+}
+
+/* ---- studios ---- */
+
+static int parse_quota(const char *text, uint64_t *ret_quota)
+{
+    *ret_quota = 0;
+    if (strcmp(text, "none") == 0 || args_size(text, 1, 1ULL << 60, ret_quota))
+        return 0;
+    return usage("--quota", "it is no size", "give one such as 500G or 2T, or none");
+}
+
+struct listing {
+    struct disk *disk;
+    size_t n;
+};
+
+static int no_rest(void *user _unused_)
+{
+    return 0;
+}
+
+static const char *gigabytes(uint64_t bytes, char text[32])
+{
+    snprintf(text, 32, "%.3f GB", (double)bytes / 1e9);
+    return text;
+}
+
+static int list_one(void *user, const struct studio_row *row)
+{
+    struct listing *listing = user;
+    char used[32], quota[32];
+
+    if (listing->n++ == 0)
+        printf("%-24s  %6s  %4s  %14s  %14s\n", "STUDIO", "WEIGHT", "KEYS", "USED", "QUOTA");
+    printf("%-24s  %6u  %4llu  %14s  %14s\n", row->name, row->weight,
+           (unsigned long long)row->keys,
+           gigabytes(stock_bytes(&listing->disk->stock, row->studio), used),
+           row->quota_bytes ? gigabytes(row->quota_bytes, quota) : "none");
+    return 0;
+}
+
+/* The vault is counted anew: that takes as long as looking at each of its files. */
+static int list_studios(const char *state)
+{
+    struct store_reader *reader = NULL;
+    char vault[LIMIT_PATH_BYTES + 8];
+    struct disk disk;
+    struct listing listing = {.disk = &disk};
+    int r = store_reader_new(state, &reader);
+
+    snprintf(vault, sizeof vault, "%s/vault", state);
+    if (r == 0)
+        r = disk_look(&disk, vault);
+    if (r == 0) {
+        r = disk_count(&disk, no_rest, NULL);
+        if (r == 0)
+            r = store_studios(reader, list_one, &listing);
+        disk_close(&disk);
+    }
+    if (r != 0)
+        fprintf(stderr, "westlight-broker: %s: %s\n", state,
+                r < 0 || !reader ? strerror(r < 0 ? -r : EIO) : store_reader_why(reader));
+    else if (listing.n == 0)
+        printf("no studios: westlight-broker allow --role studio --studio NAME makes one\n");
+    store_reader_free(reader);
+    return r != 0 ? FAILED : 0;
+}
+
+int command_studio(int argc, char **argv)
+{
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    struct options options = {0};
+    uint32_t weight = 0;
+    uint64_t quota = 0;
+    int word, r = parse_words(command_studio_options, argc, argv, &options, &word);
+
+    if (r == 0 && word + 1 < argc)
+        r = usage(argv[word + 1], "it takes one name", "leave the rest out, or quote the name");
+    if (r == 0 && word < argc && !options.quota && !options.weight)
+        r = usage(argv[word], "nothing is to be changed", "add --quota SIZE or --weight N");
+    if (r == 0 && word == argc && (options.quota || options.weight))
+        r = usage(argv[0], "which studio is not said", "add its name");
+    if (r == 0)
+        r = parse_weight(options.weight, &weight);
+    if (r == 0 && options.quota)
+        r = parse_quota(options.quota, &quota);
+    if (r == 0)
+        r = state_exists(options.state);
+    if (r != 0)
+        return r;
+    if (word == argc)
+        return list_studios(options.state);
+    r = store_studio_set(options.state, argv[word], options.weight ? &weight : NULL,
+                         options.quota ? &quota : NULL, &why);
+    if (r != 0)
+        return failed(&why);
+    printf("changed: %s\n", argv[word]);
     return 0;
 }

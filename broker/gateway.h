@@ -159,6 +159,7 @@ bool gateway_sees(const struct peer *peer, struct studio_id studio);
 /* The message at hand, while the store waits for space. */
 void gateway_while_full(struct gateway *gateway, const struct link_key *key);
 /* True where the submission at hand is new and there is no room: it is refused. */
+bool gateway_past_quota(struct gateway *gateway, const Wl__Submit *submit);
 bool gateway_no_room(struct gateway *gateway, const Wl__Submit *submit);
 const char *gateway_disk_note(struct gateway *gateway); /* for operators; "" */
 

@@ -349,7 +349,7 @@ void gateway_on_submit(struct gateway *gateway)
         gateway_refuse(gateway, CODE_INVALID, "the submission", invalid, "correct it");
         return;
     }
-    if (gateway_no_room(gateway, submit))
+    if (gateway_no_room(gateway, submit) || gateway_past_quota(gateway, submit))
         return;
     if (!gateway_pin_room(gateway, studio)) {
         gateway_refuse(gateway, CODE_BUSY, "the submission", "too many are waiting for the vault",

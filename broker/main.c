@@ -120,6 +120,17 @@ static const struct args_command COMMANDS[] = {
     {"forbid", command_forbid, "KEY", "shut a key out, also while the broker runs",
      command_state_options, COMMAND_KEY_TEXT " What it does is stopped within about a second.",
      "  westlight-broker forbid --state /srv/westlight 'KEY'\n"},
+    {"studio", command_studio, "[NAME]", "list the studios, or change one",
+     command_studio_options,
+     "Without an option it tells of each studio its weight, how many keys it has, what its blocks "
+     "take in the vault, and its quota.\n"
+     "\n"
+     "A studio whose blocks take as much as its quota can submit nothing new. What its jobs render "
+     "comes home until a quarter more; then its frames fail, and its jobs pause themselves. A "
+     "quota counts within a second, also while the broker runs.",
+     "  westlight-broker studio --state /srv/westlight\n"
+     "  westlight-broker studio --state /srv/westlight Aurora --quota 2T\n"
+     "  westlight-broker studio --state /srv/westlight Aurora --quota none\n"},
     {"key", command_key, "", "print the broker's public key; the first time, make it",
      command_state_options,
      "Workers name it by --server-key, people by server_key in their config.",

@@ -98,7 +98,7 @@ static int moved(struct blocks *blocks, int r)
         [TRANSFER_E_REFUSED] = WESTLIGHT_E_REFUSED, [TRANSFER_E_MISSING] = WESTLIGHT_E_UNKNOWN,
         [TRANSFER_E_FULL] = WESTLIGHT_E_BUSY,       [TRANSFER_E_CORRUPT] = WESTLIGHT_E_CORRUPT,
         [TRANSFER_E_DAMAGED] = WESTLIGHT_E_CORRUPT,
-        [TRANSFER_E_DISK] = WESTLIGHT_E_BUSY,
+        [TRANSFER_E_DISK] = WESTLIGHT_E_BUSY,       [TRANSFER_E_QUOTA] = WESTLIGHT_E_BUSY,
     };
     struct westlight *westlight = blocks->westlight;
 

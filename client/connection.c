@@ -197,6 +197,7 @@ static int refused(struct westlight *westlight, const Wl__Refusal *refusal)
         [CODE_STATE] = WESTLIGHT_E_STATE,     [CODE_PROTOCOL] = WESTLIGHT_E_REFUSED,
         [CODE_STALE] = WESTLIGHT_E_STATE,     [CODE_ALREADY] = WESTLIGHT_E_STATE,
         [CODE_FULL] = WESTLIGHT_E_BUSY,
+        [CODE_QUOTA] = WESTLIGHT_E_BUSY,
     };
     int code = refusal->code < CODES_COUNT ? codes[refusal->code] : 0;
 

@@ -484,6 +484,37 @@ static int identify(struct upload *upload)
     return r;
 }
 
+/* Files go in the order of their lists, so how far it is says which one is on its way. */
+static bool find_sent(const struct upload *upload, char *path, size_t size)
+{
+    uint64_t left = upload->batch.count.bytes_done;
+    struct stat status;
+
+    for (size_t i = 0; i < upload->n_roots; i++)
+        for (size_t k = 0; k < upload->roots[i].n_files; k++) {
+            snprintf(path, size, "%s/%s", upload->job->roots[i].folder, upload->roots[i].files[k]);
+            if (stat(path, &status) < 0)
+                continue;
+            if (left < (uint64_t)status.st_size)
+                return true;
+            left -= (uint64_t)status.st_size;
+        }
+    return false;
+}
+
+/* The farm takes no more: which job it was that it refused, and which of its files. */
+static int not_taken(struct upload *upload)
+{
+    struct westlight *westlight = upload->westlight;
+    char path[LIMIT_PATH_BYTES], why[sizeof(westlight->why)];
+    bool file = !upload->batch.count.submitted && find_sent(upload, path, sizeof(path));
+
+    memcpy(why, westlight->why, sizeof(why));
+    return connection_fail(westlight, WESTLIGHT_E_BUSY, "job %.100s (%.8s)%s%s: %.600s",
+                           upload->job->recipe.job_name, upload->submission.id,
+                           file ? ": sending " : "", file ? path : "", why);
+}
+
 int westlight_submit(struct westlight *westlight, struct westlight_job *job, westlight_on_id *on_id,
                      westlight_on_upload *on_upload, void *user, char ret_id[WESTLIGHT_ID_TEXT])
 {
@@ -502,6 +533,8 @@ int westlight_submit(struct westlight *westlight, struct westlight_job *job, wes
     if (r == 0)
         r = submit_rounds(upload, upload->batch.announce.job, submission->key);
     crash_point("submit.accepted");
+    if (r == WESTLIGHT_E_BUSY && westlight->why[0])
+        r = not_taken(upload);
     if (r == 0) {
         upload->batch.count.accepted = true;
         batch_tell(&upload->batch);

@@ -97,7 +97,8 @@
     X(CODE_ALREADY, 10, "already committed")                                                       \
     X(CODE_INTERNAL, 11, "internal")                                                               \
     X(CODE_DAMAGED, 12, "damaged")        /* on the broker's disk: never served */                            \
-    X(CODE_FULL, 13, "disk full") /* of the farm: an operator must free space */
+    X(CODE_FULL, 13, "disk full") /* of the farm: an operator must free space */                   \
+    X(CODE_QUOTA, 14, "quota")    /* of the studio, which has to free space */
 
 /* What the broker says of each lease a returning worker lists. */
 #define VERDICTS(X)                                                                                \

@@ -230,6 +230,8 @@ static int fault_result(uint32_t code)
         return TRANSFER_E_FULL;
     case CODE_FULL:
         return TRANSFER_E_DISK;
+    case CODE_QUOTA:
+        return TRANSFER_E_QUOTA;
     case CODE_INVALID:
         return TRANSFER_E_CORRUPT;
     case CODE_DAMAGED:

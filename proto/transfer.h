@@ -23,6 +23,7 @@ enum {
     TRANSFER_E_CORRUPT = 4, /* bytes that are not those of their id */
     TRANSFER_E_DAMAGED = 5, /* on the broker's disk, which does not give it out */
     TRANSFER_E_DISK = 6,    /* the broker's disk is full: somebody will free space */
+    TRANSFER_E_QUOTA = 7,   /* the studio's quota: waiting would not help */
 };
 
 struct transfer_config {

@@ -120,7 +120,7 @@ static int dial(struct supply *supply)
 /* What is local cannot be mended by asking again. */
 static bool lasting(int r)
 {
-    return r == TRANSFER_E_MISSING || r == TRANSFER_E_CORRUPT || r == TRANSFER_E_DAMAGED ||
+    return r == TRANSFER_E_MISSING || r == TRANSFER_E_QUOTA || r == TRANSFER_E_CORRUPT || r == TRANSFER_E_DAMAGED ||
            r == -ECANCELED || r == -ENOMEM || r == -ENOSPC || r == -EIO || r == -EDQUOT ||
            r == -EROFS || r == -EACCES || r == -ENOENT || r == -EBADMSG || r == -EMFILE;
 }

@@ -127,7 +127,7 @@ int64_t checksum_key(const struct key_row *row, int64_t added_wall_s)
     return (int64_t)add(add_text(hash, row->name), (uint64_t)added_wall_s);
 }
 
-int64_t checksum_studio(uint32_t id, const char *name, uint32_t weight)
+int64_t checksum_studio(uint32_t id, const char *name, uint32_t weight, uint64_t quota_bytes)
 {
-    return (int64_t)add(add_text(add(102, id), name), weight);
+    return (int64_t)add(add(add_text(add(102, id), name), weight), quota_bytes);
 }

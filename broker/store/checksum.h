@@ -14,4 +14,4 @@
 
 int64_t checksum_record(const struct record *record);
 int64_t checksum_key(const struct key_row *row, int64_t added_wall_s);
-int64_t checksum_studio(uint32_t id, const char *name, uint32_t weight);
+int64_t checksum_studio(uint32_t id, const char *name, uint32_t weight, uint64_t quota_bytes);

@@ -27,7 +27,7 @@ static const char *const schema_steps[] = {
     " inverse INTEGER NOT NULL) WITHOUT ROWID;" /* ~value: the checksum of these */
     "INSERT INTO meta VALUES('epoch', 0, ~0);"
     "CREATE TABLE studios(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
-    " weight INTEGER NOT NULL, checksum INTEGER NOT NULL);"
+    " weight INTEGER NOT NULL, quota INTEGER NOT NULL, checksum INTEGER NOT NULL);"
     "CREATE TABLE keys(public BLOB PRIMARY KEY, role INTEGER NOT NULL, studio INTEGER NOT NULL,"
     " name TEXT NOT NULL, added INTEGER NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;"
     /* first_name and first_priority are what was submitted, for recovery; name, priority, state and

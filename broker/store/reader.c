@@ -25,13 +25,19 @@ enum statement {
     WARNINGS,
     KEY,
     KEYS,
+    STUDIO,
+    STUDIOS,
     STATEMENTS
 };
 
 #define KEY_ROWS                                                                                   \
     "SELECT k.public, k.role, k.studio, coalesce(s.name, ''), k.name, coalesce(s.weight, 1),"      \
-    " k.added, k.checksum, coalesce(s.checksum, 0)"                                                \
+    " k.added, k.checksum, coalesce(s.checksum, 0), coalesce(s.quota, 0)"                          \
     " FROM keys k LEFT JOIN studios s ON s.id = k.studio"
+
+#define STUDIO_ROWS                                                                                \
+    "SELECT s.id, s.name, s.weight, s.quota, s.checksum,"                                          \
+    " (SELECT count(*) FROM keys k WHERE k.studio = s.id) FROM studios s"
 
 static const char *const texts[STATEMENTS] = {
     /* What a retry has made anew is not brought home. */
@@ -65,6 +71,8 @@ static const char *const texts[STATEMENTS] = {
                  " ORDER BY sequence DESC LIMIT ?",
     [KEY] = KEY_ROWS " WHERE k.public = ?",
     [KEYS] = KEY_ROWS " ORDER BY k.added, k.public",
+    [STUDIO] = STUDIO_ROWS " WHERE s.id = ?",
+    [STUDIOS] = STUDIO_ROWS " ORDER BY s.name",
 };
 
 struct store_reader {
@@ -216,12 +224,14 @@ static int read_key(struct database *database, sqlite3_stmt *statement, struct k
     column_text(statement, 3, ret_row->studio_name, sizeof ret_row->studio_name);
     column_text(statement, 4, ret_row->name, sizeof ret_row->name);
     ret_row->weight = (uint32_t)sqlite3_column_int64(statement, 5);
+    ret_row->quota_bytes = (uint64_t)sqlite3_column_int64(statement, 9);
     bool whole =
         sqlite3_column_int64(statement, 7) ==
             checksum_key(ret_row, sqlite3_column_int64(statement, 6)) &&
         (ret_row->studio.value == 0 ||
          sqlite3_column_int64(statement, 8) ==
-             checksum_studio(ret_row->studio.value, ret_row->studio_name, ret_row->weight));
+             checksum_studio(ret_row->studio.value, ret_row->studio_name, ret_row->weight,
+                             ret_row->quota_bytes));
     if (whole)
         return 0;
     snprintf(database->why, sizeof database->why,
@@ -270,6 +280,69 @@ int store_keys(struct store_reader *reader, store_key_each *each, void *user)
     return r > 0 && (code == SQLITE_ROW || code == SQLITE_DONE) ? 0 : r;
 }
 
+/* ---- studios ---- */
+
+static int read_studio(struct database *database, sqlite3_stmt *statement,
+                       struct studio_row *ret_row)
+{
+    memset(ret_row, 0, sizeof *ret_row);
+    ret_row->studio.value = (uint32_t)sqlite3_column_int64(statement, 0);
+    column_text(statement, 1, ret_row->name, sizeof ret_row->name);
+    ret_row->weight = (uint32_t)sqlite3_column_int64(statement, 2);
+    ret_row->quota_bytes = (uint64_t)sqlite3_column_int64(statement, 3);
+    ret_row->keys = (uint64_t)sqlite3_column_int64(statement, 5);
+    if (sqlite3_column_int64(statement, 4) == checksum_studio(ret_row->studio.value, ret_row->name,
+                                                              ret_row->weight,
+                                                              ret_row->quota_bytes))
+        return 0;
+    snprintf(database->why, sizeof database->why,
+             "state.db: table studios, %.100s: damaged: " DATABASE_NEXT, ret_row->name);
+    return STORE_E_CORRUPT;
+}
+
+/* Rows of a bound statement, until `each` says other than 0; STORE_E_NONE where there is none. */
+static int give_studios(struct store_reader *reader, sqlite3_stmt *statement, int code,
+                        store_studio_each *each, void *user)
+{
+    int r = STORE_E_NONE;
+
+    reader->until_ns = clock_monotonic_ns() + READ_NS;
+    while (code == SQLITE_OK && (code = sqlite3_step(statement)) == SQLITE_ROW) {
+        struct studio_row row;
+        r = read_studio(&reader->database, statement, &row);
+        if (r == 0)
+            r = each(user, &row);
+        if (r)
+            break;
+        code = SQLITE_OK;
+    }
+    if (code != SQLITE_OK && code != SQLITE_ROW && code != SQLITE_DONE)
+        r = database_error(&reader->database, code, "state.db: the list of studios");
+    sqlite3_reset(statement);
+    return r;
+}
+
+static int keep_studio(void *user, const struct studio_row *row)
+{
+    *(struct studio_row *)user = *row;
+    return 0;
+}
+
+int store_studio(struct store_reader *reader, struct studio_id studio, struct studio_row *ret_row)
+{
+    sqlite3_stmt *statement = reader->database.statements[STUDIO];
+    int code = database_bind(statement, "i", (int64_t)studio.value);
+
+    return give_studios(reader, statement, code, keep_studio, ret_row);
+}
+
+int store_studios(struct store_reader *reader, store_studio_each *each, void *user)
+{
+    int r = give_studios(reader, reader->database.statements[STUDIOS], SQLITE_OK, each, user);
+
+    return r == STORE_E_NONE ? 0 : r;
+}
+
 /* ---- keys: writing, from any process ---- */
 
 static int check_name(const char *what, const char *name, bool needed, struct bytes *why)
@@ -310,12 +383,42 @@ static int finish_text(struct database *database, sqlite3_stmt *statement, int c
     return code;
 }
 
+static int sign_studio(struct database *database, int64_t studio, const char *name, int64_t weight,
+                       int64_t quota)
+{
+    sqlite3_stmt *statement = NULL;
+    int changes, code = sqlite3_prepare_v2(database->handle,
+                                           "UPDATE studios SET checksum = ? WHERE id = ?", -1,
+                                           &statement, NULL);
+    if (code == SQLITE_OK)
+        code = database_bind(
+            statement, "ii",
+            checksum_studio((uint32_t)studio, name, (uint32_t)weight, (uint64_t)quota), studio);
+    return finish_text(database, statement, code, &changes);
+}
+
+/* One statement that answers with a studio's id, weight and quota; SQLITE_DONE: with nothing. */
+static int change_studio(struct database *database, sqlite3_stmt *statement, const char *name,
+                         int64_t *ret_studio)
+{
+    int64_t weight = 0, quota = 0;
+    int code = sqlite3_step(statement);
+
+    if (code == SQLITE_ROW) {
+        *ret_studio = sqlite3_column_int64(statement, 0);
+        weight = sqlite3_column_int64(statement, 1);
+        quota = sqlite3_column_int64(statement, 2);
+        code = SQLITE_OK;
+    }
+    sqlite3_finalize(statement);
+    return code == SQLITE_OK ? sign_studio(database, *ret_studio, name, weight, quota) : code;
+}
+
 /* The studio's id; made where it is new. No name is no studio: 0. */
 static int find_studio(struct database *database, const struct key_row *row, int64_t *ret_studio)
 {
     sqlite3_stmt *statement = NULL;
-    int64_t weight = row->weight;
-    int code, changes;
+    int code;
 
     if (!row->studio_name[0]) {
         *ret_studio = 0;
@@ -323,29 +426,62 @@ static int find_studio(struct database *database, const struct key_row *row, int
     }
     code =
         sqlite3_prepare_v2(database->handle,
-                           "INSERT INTO studios(name, weight, checksum) VALUES(?1, max(?2, 1), 0)"
-                           " ON CONFLICT(name) DO UPDATE SET"
-                           " weight = iif(?2 > 0, ?2, weight) RETURNING id, weight",
+                           "INSERT INTO studios(name, weight, quota, checksum)"
+                           " VALUES(?1, max(?2, 1), 0, 0) ON CONFLICT(name) DO UPDATE SET"
+                           " weight = iif(?2 > 0, ?2, weight) RETURNING id, weight, quota",
                            -1, &statement, NULL);
     if (code == SQLITE_OK)
-        code = database_bind(statement, "ti", row->studio_name, weight);
+        code = database_bind(statement, "ti", row->studio_name, (int64_t)row->weight);
     if (code == SQLITE_OK)
-        code = sqlite3_step(statement);
-    if (code == SQLITE_ROW) {
-        *ret_studio = sqlite3_column_int64(statement, 0);
-        weight = sqlite3_column_int64(statement, 1);
-        code = SQLITE_OK;
-    }
+        return change_studio(database, statement, row->studio_name, ret_studio);
     sqlite3_finalize(statement);
-    if (code == SQLITE_OK)
-        code = sqlite3_prepare_v2(database->handle, "UPDATE studios SET checksum = ? WHERE id = ?",
+    return code;
+}
+
+static int set_studio(struct database *database, const char *name, const uint32_t *weight,
+                      const uint64_t *quota_bytes)
+{
+    sqlite3_stmt *statement = NULL;
+    int64_t studio;
+    int code = sqlite3_prepare_v2(database->handle,
+                                  "UPDATE studios SET weight = iif(?2 >= 0, ?2, weight),"
+                                  " quota = iif(?3 >= 0, ?3, quota) WHERE name = ?1"
+                                  " RETURNING id, weight, quota",
                                   -1, &statement, NULL);
     if (code == SQLITE_OK)
-        code = database_bind(
-            statement, "ii",
-            checksum_studio((uint32_t)*ret_studio, row->studio_name, (uint32_t)weight),
-            *ret_studio);
-    return finish_text(database, statement, code, &changes);
+        code = database_bind(statement, "tii", name, weight ? (int64_t)*weight : -1,
+                             quota_bytes ? (int64_t)*quota_bytes : -1);
+    if (code == SQLITE_OK)
+        return change_studio(database, statement, name, &studio);
+    sqlite3_finalize(statement);
+    return code;
+}
+
+int store_studio_set(const char *folder, const char *name, const uint32_t *weight,
+                     const uint64_t *quota_bytes, struct bytes *why)
+{
+    struct database database;
+    int r = database_open(&database, folder, DATABASE_WRITE);
+    bool none = false;
+
+    if (r == 0) {
+        int code = database_run_text(&database, "BEGIN IMMEDIATE");
+        if (code == SQLITE_OK)
+            code = set_studio(&database, name, weight, quota_bytes);
+        none = code == SQLITE_DONE;
+        if (code == SQLITE_OK || none)
+            code = database_run_text(&database, "COMMIT");
+        if (code != SQLITE_OK)
+            r = database_error(&database, code, "state.db: changing a studio");
+    }
+    if (r)
+        (void)bytes_printf(why, "%s", database.why);
+    database_close(&database);
+    if (r || !none)
+        return r;
+    (void)bytes_printf(why, "studio %s: no key of it was ever allowed: westlight-broker studio "
+                            "lists those there are", name);
+    return STORE_E_NONE;
 }
 
 static int write_key(struct database *database, const struct key_row *row)

@@ -117,6 +117,7 @@ struct key_row {
     char studio_name[LIMIT_NAME_BYTES + 1];
     char name[LIMIT_NAME_BYTES + 1]; /* the person or the node */
     uint32_t weight;
+    uint64_t quota_bytes; /* the studio's, of blocks; 0: none. Read only */
 };
 int store_key(struct store_reader *reader, const struct worker_key *key,
               struct key_row *ret_row); /* STORE_E_NONE */
@@ -125,4 +126,18 @@ int store_keys(struct store_reader *reader, store_key_each *each, void *user);
 /* Opens the database by itself; makes the studio where it is new. A key that is there with another
  * role or studio is changed. */
 int store_allow(const char *folder, const struct key_row *row, struct bytes *why);
+/* A studio, whether or not somebody of it has a key. */
+struct studio_row {
+    struct studio_id studio;
+    char name[LIMIT_NAME_BYTES + 1];
+    uint32_t weight;
+    uint64_t quota_bytes, keys;
+};
+int store_studio(struct store_reader *reader, struct studio_id studio,
+                 struct studio_row *ret_row); /* STORE_E_NONE */
+typedef int store_studio_each(void *user, const struct studio_row *row);
+int store_studios(struct store_reader *reader, store_studio_each *each, void *user);
+/* Opens the database by itself. NULL: stays as it is. STORE_E_NONE: no studio has that name. */
+int store_studio_set(const char *folder, const char *name, const uint32_t *weight,
+                     const uint64_t *quota_bytes, struct bytes *why);
 int store_forbid(const char *folder, const struct worker_key *key, struct bytes *why);

@@ -465,6 +465,11 @@ void vault_job_forget(struct vault *vault, struct studio_id studio, const struct
     reach_forget(vault->reach, studio, job);
 }
 
+uint64_t vault_used_bytes(struct vault *vault, struct studio_id studio)
+{
+    return stock_bytes(&vault->disk.stock, studio);
+}
+
 int vault_sweep(struct vault *vault, int64_t grace_ns, int64_t passed_s)
 {
     return sweep_start(vault->sweep, grace_ns, passed_s);

@@ -169,6 +169,7 @@ int disk_open(struct disk *disk, const char *folder)
     memset(disk, 0, sizeof *disk);
     disk_set_time(disk, clock_wall_ns());
     pthread_mutex_init(&disk->lock, NULL);
+    stock_init(&disk->stock);
     disk->root = TAKE_FD(root);
     return 0;
 }
@@ -181,6 +182,7 @@ int disk_look(struct disk *disk, const char *folder)
     memset(disk, 0, sizeof *disk);
     disk_set_time(disk, clock_wall_ns());
     pthread_mutex_init(&disk->lock, NULL);
+    stock_init(&disk->stock);
     disk->root = root;
     return 0;
 }
@@ -190,6 +192,7 @@ void disk_close(struct disk *disk)
     closep(&disk->root);
     free(disk->studios);
     pthread_mutex_destroy(&disk->lock);
+    stock_deinit(&disk->stock);
 }
 
 /* ---- reading ---- */
@@ -251,12 +254,23 @@ bool disk_renew(struct disk *disk, struct studio_id studio, const struct block_i
     return utimensat(disk->root, path, times, AT_SYMLINK_NOFOLLOW) == 0; /* else it may go soon */
 }
 
+static int64_t size_at(int folder, const char *path)
+{
+    struct stat status;
+
+    return fstatat(folder, path, &status, AT_SYMLINK_NOFOLLOW) < 0 ? 0 : status.st_size;
+}
+
 void disk_remove(struct disk *disk, struct studio_id studio, const struct block_id *id)
 {
     char path[PATH_SIZE];
 
     block_path(studio, id, NULL, path);
-    (void)unlinkat(disk->root, path, 0);
+    pthread_mutex_lock(&disk->stock.lock);
+    int64_t size = size_at(disk->root, path);
+    if (unlinkat(disk->root, path, 0) == 0)
+        stock_change(&disk->stock, studio, id->bytes[0], -size);
+    pthread_mutex_unlock(&disk->stock.lock);
 }
 
 static DIR *open_folder(int at, const char *path)
@@ -292,9 +306,18 @@ static int each_in_folder(struct disk *disk, struct studio_id studio, unsigned b
     return r;
 }
 
-int disk_each(struct disk *disk, disk_each_block *each, void *user)
+/* The walk of all folders: what is done in each is `each_folder`. */
+struct walk {
+    struct disk *disk;
+    disk_each_block *each;
+    int (*rest)(void *user);
+    void *user;
+};
+typedef int each_folder(const struct walk *walk, struct studio_id studio, unsigned byte);
+
+static int walk_folders(const struct walk *walk, each_folder *each)
 {
-    DIR *root = open_folder(disk->root, ".");
+    DIR *root = open_folder(walk->disk->root, ".");
     int r = 0;
 
     if (!root)
@@ -306,10 +329,55 @@ int disk_each(struct disk *disk, disk_each_block *each, void *user)
         if (*end || end == entry->d_name || studio > UINT32_MAX)
             continue;
         for (unsigned byte = 0; r == 0 && byte < 256; byte++)
-            r = each_in_folder(disk, (struct studio_id){(uint32_t)studio}, byte, each, user);
+            r = each(walk, (struct studio_id){(uint32_t)studio}, byte);
     }
     closedir(root);
     return r;
+}
+
+static int look_in_folder(const struct walk *walk, struct studio_id studio, unsigned byte)
+{
+    return each_in_folder(walk->disk, studio, byte, walk->each, walk->user);
+}
+
+int disk_each(struct disk *disk, disk_each_block *each, void *user)
+{
+    const struct walk walk = {.disk = disk, .each = each, .user = user};
+
+    return walk_folders(&walk, look_in_folder);
+}
+
+struct sum {
+    struct disk *disk;
+    uint64_t bytes;
+};
+
+static int sum_block(void *user, struct studio_id studio, const struct block_id *id)
+{
+    struct sum *sum = user;
+    char path[PATH_SIZE];
+
+    block_path(studio, id, NULL, path);
+    sum->bytes += (uint64_t)size_at(sum->disk->root, path);
+    return 0;
+}
+
+static int count_folder(const struct walk *walk, struct studio_id studio, unsigned byte)
+{
+    struct sum sum = {.disk = walk->disk};
+
+    pthread_mutex_lock(&walk->disk->stock.lock);
+    (void)each_in_folder(walk->disk, studio, byte, sum_block, &sum);
+    stock_set(&walk->disk->stock, studio, (uint8_t)byte, sum.bytes);
+    pthread_mutex_unlock(&walk->disk->stock.lock);
+    return walk->rest(walk->user);
+}
+
+int disk_count(struct disk *disk, int (*rest)(void *user), void *user)
+{
+    const struct walk walk = {.disk = disk, .rest = rest, .user = user};
+
+    return walk_folders(&walk, count_folder);
 }
 
 /* True where it was read not long ago. */
@@ -408,7 +476,11 @@ static int set_damaged_aside(struct disk *disk, struct studio_id studio, const s
     if (r == VAULT_E_CORRUPT) {
         block_path(studio, id, NULL, path);
         block_path(studio, id, "damaged-", aside);
-        (void)renameat(disk->root, path, disk->root, aside);
+        pthread_mutex_lock(&disk->stock.lock);
+        int64_t bytes = size_at(disk->root, path);
+        if (renameat(disk->root, path, disk->root, aside) == 0)
+            stock_change(&disk->stock, studio, id->bytes[0], -bytes);
+        pthread_mutex_unlock(&disk->stock.lock);
     }
     return r;
 }
@@ -545,7 +617,12 @@ int disk_rename(struct disk *disk, const struct disk_file *file, struct studio_i
 {
     char path[PATH_SIZE];
     block_path(studio, id, NULL, path);
+    pthread_mutex_lock(&disk->stock.lock);
+    int64_t grown = size_at(disk->root, file->name) - size_at(disk->root, path);
     int r = renameat(disk->root, file->name, disk->root, path) < 0 ? disk_error(errno) : 0;
+    if (r == 0)
+        stock_change(&disk->stock, studio, id->bytes[0], grown);
+    pthread_mutex_unlock(&disk->stock.lock);
     crash_point("vault.block.renamed");
     return r;
 }

@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <broker/vault/stock.h>
 #include <broker/vault/vault.h>
 
 enum { DISK_SEEN = 1 << 14 }; /* a table: at 1 MiB a block it knows 16 GiB of them */
@@ -26,6 +27,7 @@ struct disk {
     uint32_t *studios; /* whose folders are made and synced */
     size_t n_studios;
     atomic_ullong next_name;
+    struct stock stock;
     int64_t ahead_ns; /* of the monotonic clock is the time by which blocks age */
 };
 
@@ -52,6 +54,9 @@ void disk_remove(struct disk *disk, struct studio_id studio, const struct block_
 /* Every block of every studio, a folder at a time; an answer other than 0 ends it. */
 typedef int disk_each_block(void *user, struct studio_id studio, const struct block_id *id);
 int disk_each(struct disk *disk, disk_each_block *each, void *user);
+/* Counts a folder of each studio after another into `stock`; `rest` is called in between, and an
+ * answer other than 0 ends it. */
+int disk_count(struct disk *disk, int (*rest)(void *user), void *user);
 /* Checked against the name; a damaged one is set aside, so that it can be sent again. */
 int disk_get(struct disk *disk, struct studio_id studio, const struct block_id *id,
              uint8_t **ret_data /* of vault_buffer */, size_t *ret_size);

@@ -356,6 +356,8 @@ static void *sweep_main(void *user)
 
     every_ns = every_ns < ROUND_NS_MIN ? ROUND_NS_MIN : every_ns;
     every_ns = every_ns > ROUND_NS_MAX ? ROUND_NS_MAX : every_ns;
+    sweep->working_since_ns = clock_monotonic_ns();
+    (void)disk_count(sweep->disk, pace, sweep);
     /* The first comes soon: some brokers run for a few hours a day. */
     for (wait_ns(sweep, every_ns / 16); !atomic_load(&sweep->stopping); wait_ns(sweep, every_ns)) {
         struct sweep_count count = {0};

@@ -1,0 +1,17 @@
+/* quota.c - see quota.h. */
+#include <broker/quota.h>
+
+#include <stdio.h>
+
+bool quota_exceeded(uint64_t used_bytes, uint64_t quota_bytes, bool result)
+{
+    return quota_bytes > 0 &&
+           used_bytes > quota_bytes + (result ? quota_bytes / QUOTA_SPARE : 0);
+}
+
+const char *quota_why(uint64_t used_bytes, uint64_t quota_bytes, char why[QUOTA_WHY_BYTES])
+{
+    snprintf(why, QUOTA_WHY_BYTES, "the studio's quota is used up: %.1f MB of %.1f MB",
+             (double)used_bytes / 1e6, (double)quota_bytes / 1e6);
+    return why;
+}

@@ -1,0 +1,79 @@
+/* stock.c - see stock.h. */
+#include <stdlib.h>
+#include <string.h>
+#include <broker/vault/stock.h>
+
+struct stock_studio {
+    uint32_t studio;
+    uint64_t folders[256], bytes; /* the sum */
+};
+
+void stock_init(struct stock *stock)
+{
+    *stock = (struct stock){0};
+    pthread_mutex_init(&stock->lock, NULL);
+}
+
+void stock_deinit(struct stock *stock)
+{
+    for (size_t i = 0; i < stock->n_studios; i++)
+        free(stock->studios[i]);
+    free(stock->studios);
+    pthread_mutex_destroy(&stock->lock);
+}
+
+static struct stock_studio *find(const struct stock *stock, struct studio_id studio)
+{
+    for (size_t i = 0; i < stock->n_studios; i++)
+        if (stock->studios[i]->studio == studio.value)
+            return stock->studios[i];
+    return NULL;
+}
+
+static struct stock_studio *get(struct stock *stock, struct studio_id studio)
+{
+    struct stock_studio *found = find(stock, studio), **grown;
+
+    if (found)
+        return found;
+    grown = reallocarray(stock->studios, stock->n_studios + 1, sizeof *grown);
+    if (!grown)
+        return NULL;
+    stock->studios = grown;
+    found = calloc(1, sizeof *found);
+    if (!found)
+        return NULL;
+    found->studio = studio.value;
+    return stock->studios[stock->n_studios++] = found;
+}
+
+void stock_set(struct stock *stock, struct studio_id studio, uint8_t folder, uint64_t bytes)
+{
+    struct stock_studio *of = get(stock, studio);
+
+    if (!of)
+        return;
+    of->bytes += bytes - of->folders[folder];
+    of->folders[folder] = bytes;
+}
+
+/* What is taken away before it was counted was never added. */
+void stock_change(struct stock *stock, struct studio_id studio, uint8_t folder, int64_t bytes)
+{
+    struct stock_studio *of = get(stock, studio);
+    uint64_t now = of ? of->folders[folder] : 0;
+
+    if (bytes < 0 && now < (uint64_t)-bytes)
+        stock_set(stock, studio, folder, 0);
+    else
+        stock_set(stock, studio, folder, now + (uint64_t)bytes);
+}
+
+uint64_t stock_bytes(struct stock *stock, struct studio_id studio)
+{
+    pthread_mutex_lock(&stock->lock);
+    const struct stock_studio *of = find(stock, studio);
+    uint64_t bytes = of ? of->bytes : 0;
+    pthread_mutex_unlock(&stock->lock);
+    return bytes;
+}
