@@ -83,7 +83,8 @@ static bool no_room(struct bulk *bulk, struct peer *peer, uint64_t request,
 }
 
 /* Inputs stop at the studio's quota. What its accepted jobs bring may go past it, by QUOTA_SPARE;
- * beyond that the attempt fails, so that no worker waits with a result that others' work waits for. */
+ * beyond that the attempt fails, so that no worker waits with a result that others' work waits for.
+ */
 static bool past_quota(struct bulk *bulk, struct peer *peer, uint64_t request,
                        const struct block_id *id, size_t size)
 {

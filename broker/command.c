@@ -297,8 +297,7 @@ static int list_one(void *user, const struct studio_row *row)
 
     if (listing->n++ == 0)
         printf("%-24s  %6s  %4s  %14s  %14s\n", "STUDIO", "WEIGHT", "KEYS", "USED", "QUOTA");
-    printf("%-24s  %6u  %4llu  %14s  %14s\n", row->name, row->weight,
-           (unsigned long long)row->keys,
+    printf("%-24s  %6u  %4llu  %14s  %14s\n", row->name, row->weight, (unsigned long long)row->keys,
            gigabytes(stock_bytes(&listing->disk->stock, row->studio), used),
            row->quota_bytes ? gigabytes(row->quota_bytes, quota) : "none");
     return 0;

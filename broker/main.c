@@ -120,8 +120,7 @@ static const struct args_command COMMANDS[] = {
     {"forbid", command_forbid, "KEY", "shut a key out, also while the broker runs",
      command_state_options, COMMAND_KEY_TEXT " What it does is stopped within about a second.",
      "  westlight-broker forbid --state /srv/westlight 'KEY'\n"},
-    {"studio", command_studio, "[NAME]", "list the studios, or change one",
-     command_studio_options,
+    {"studio", command_studio, "[NAME]", "list the studios, or change one", command_studio_options,
      "Without an option it tells of each studio its weight, how many keys it has, what its blocks "
      "take in the vault, and its quota.\n"
      "\n"

@@ -5,8 +5,7 @@
 
 bool quota_exceeded(uint64_t used_bytes, uint64_t quota_bytes, bool result)
 {
-    return quota_bytes > 0 &&
-           used_bytes > quota_bytes + (result ? quota_bytes / QUOTA_SPARE : 0);
+    return quota_bytes > 0 && used_bytes > quota_bytes + (result ? quota_bytes / QUOTA_SPARE : 0);
 }
 
 const char *quota_why(uint64_t used_bytes, uint64_t quota_bytes, char why[QUOTA_WHY_BYTES])

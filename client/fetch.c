@@ -301,7 +301,7 @@ static int home_rows(struct homing *homing, Wl__ResultRow *const *rows, size_t n
     int r = home_group(homing, rows, n);
 
     if (n == 1)
-        return r != 0 && homing_damaged(homing, rows[0], r) ? 0 : r;
+        return r != 0 && homing_damaged(homing, rows[0], NULL, r) ? 0 : r;
     if (r != WESTLIGHT_E_CORRUPT && r != WESTLIGHT_E_UNKNOWN)
         return r;
     r = 0;

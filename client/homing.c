@@ -477,8 +477,10 @@ static int begin_result(struct homing *homing, struct homing_result *result)
     result->written = calloc(result->manifest->n_files + 1, sizeof(*result->written));
     if (!result->written)
         return -ENOMEM;
-    for (size_t i = 0; r == 0 && i < result->manifest->n_files; i++)
-        r = home_file(homing, result, i);
+    while (r == 0 && result->looked_at < result->manifest->n_files) {
+        r = home_file(homing, result, result->looked_at);
+        result->looked_at += r == 0;
+    }
     if (r == 0)
         result->begun = true;
     else
@@ -527,7 +529,7 @@ static int end_results(struct homing *homing, const struct homing_result *result
     return r;
 }
 
-bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r)
+bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, const char *path, int r)
 {
     char name[LIMIT_NAME_BYTES];
     const char *frame;
@@ -540,9 +542,17 @@ bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r)
     look_task_name(homing->steps, row->step, row->task, name, sizeof(name));
     frame = strncmp(name, "frame", 5) == 0 ? strchr(name, ' ') : NULL;
     snprintf(homing->damage, sizeof(homing->damage),
-             "%.100s: %.400s; westlight retry %.8s%s%.80s renders it again", name,
-             homing->westlight->why, homing->id, frame ? " -f" : "", frame ? frame : "");
+             "%.100s of job %.8s: %.200s: %.400s; westlight retry %.8s%s%.80s renders it again",
+             name, homing->id, path ? path : "its list of files", homing->westlight->why,
+             homing->id, frame ? " -f" : "", frame ? frame : "");
     return true;
+}
+
+static const char *path_at(const struct homing_result *result)
+{
+    size_t i = result->looked_at;
+
+    return i < result->manifest->n_files ? result->manifest->files[i]->path : NULL;
 }
 
 /* Results are ended together where they come fast, and each soon where they do not. */
@@ -555,7 +565,7 @@ static int write_results(struct homing *homing, struct homing_result *results, s
 
     for (size_t i = 0; r == 0 && i < n; i++) {
         r = begin_result(homing, &results[i]);
-        if (r != 0 && homing_damaged(homing, results[i].row, r)) {
+        if (r != 0 && homing_damaged(homing, results[i].row, path_at(&results[i]), r)) {
             results[i].damaged = true;
             r = 0;
         }

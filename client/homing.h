@@ -52,6 +52,7 @@ struct homing_result {
 
     /* homing_write's: */
     bool *written;    /* [file] */
+    size_t looked_at; /* files */
     size_t n_landing; /* files of it that are not durable yet */
     uint64_t n_written, conflicts;
     bool begun;   /* all files are looked at */
@@ -62,9 +63,10 @@ struct homing_result {
 /* Names the sub-folder of every declared output: none where only one folder is declared. */
 int homing_places(struct homing *homing, const Wl__Recipe *recipe);
 void homing_deinit(struct homing *homing);
-/* A result of which a block is gone: counted, with westlight_why; false for other errors. */
-bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, int r);
 /* A result that stays where it is: nothing more is due for it. */
 int homing_pass(struct homing *homing, const Wl__ResultRow *row);
+/* A result of which a block is gone, of that file (NULL: of their list): counted, with westlight_why;
+ * false for other errors. */
+bool homing_damaged(struct homing *homing, const Wl__ResultRow *row, const char *path, int r);
 /* Writes the files of some results, in order. */
 int homing_write(struct homing *homing, struct homing_result *results, size_t n);

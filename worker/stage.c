@@ -92,8 +92,8 @@ static int map_add(struct staging *staging, const char *from, uint32_t style, co
     return folder_make(to, 0700);
 }
 
-/* A studio's folder lies here as it lies there, below files/, so that "../textures" in a scene leads
- * from one root to another as it does at home. One whose path cannot be taken gets a name. */
+/* A studio's folder lies here as it lies there, below files/, so that "../textures" in a scene
+ * leads from one root to another as it does at home. One whose path cannot be taken gets a name. */
 static char *place(struct staging *staging, const char *from, uint32_t style)
 {
     char *path = NULL, *rest;
@@ -384,8 +384,7 @@ static int claim(struct staging *staging, int fd, const struct laying *file, boo
     *ret_there = false;
     if (r < 0 || !before)
         return r;
-    r = manifest_same_file(fd, file->entry, supply_open, staging->config->supply, false,
-                           ret_there);
+    r = manifest_same_file(fd, file->entry, supply_open, staging->config->supply, false, ret_there);
     if (r != 0 || *ret_there)
         return r != 0 ? fail_transfer(staging, file->entry->path, r) : 0;
     laid_name(staging->stage->recipe, *before, first, sizeof(first));
@@ -394,6 +393,26 @@ static int claim(struct staging *staging, int fd, const struct laying *file, boo
                 "%.300s: %.80s and %.80s both wrote it, with different content: give each task's "
                 "file a name of its own",
                 file->entry->path, first, second);
+}
+
+/* The file whose block the transfer names in its complaint, by the first digits of its id. */
+static void name_lost(const struct staging *staging, const struct laying *files, size_t n_files,
+                      char *ret_name, size_t size)
+{
+    const char *why = strstr(supply_why(staging->config->supply), "block ");
+    char hex[17];
+
+    snprintf(ret_name, size, "inputs");
+    for (size_t i = 0; why && i < n_files; i++)
+        for (size_t k = 0; k < files[i].entry->n_parts; k++) {
+            const ProtobufCBinaryData *id = &files[i].entry->parts[k]->block->id;
+
+            hex_encode(id->data, sizeof(hex) / 2, hex);
+            if (strncmp(why + strlen("block "), hex, sizeof(hex) - 1) != 0)
+                continue;
+            snprintf(ret_name, size, "input %.200s", files[i].entry->path);
+            return;
+        }
 }
 
 /* Fetches what the files need, then writes them. */
@@ -407,8 +426,11 @@ static int lay(struct staging *staging, const struct laying *files, size_t n_fil
     if (r == 0)
         r = supply_stage(staging->config->supply, (const struct block_key *)(const void *)keys.data,
                          keys.size / sizeof(struct block_key));
-    if (r != 0)
-        return fail_transfer(staging, "inputs", r);
+    if (r != 0) {
+        char name[256];
+        name_lost(staging, files, n_files, name, sizeof(name));
+        return fail_transfer(staging, name, r);
+    }
     for (size_t i = 0; r == 0 && i < n_files; i++) {
         _cleanup_(closep) int fd = open(files[i].folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         _cleanup_(bytes_deinit) struct bytes why = {0};

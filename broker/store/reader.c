@@ -225,13 +225,12 @@ static int read_key(struct database *database, sqlite3_stmt *statement, struct k
     column_text(statement, 4, ret_row->name, sizeof ret_row->name);
     ret_row->weight = (uint32_t)sqlite3_column_int64(statement, 5);
     ret_row->quota_bytes = (uint64_t)sqlite3_column_int64(statement, 9);
-    bool whole =
-        sqlite3_column_int64(statement, 7) ==
-            checksum_key(ret_row, sqlite3_column_int64(statement, 6)) &&
-        (ret_row->studio.value == 0 ||
-         sqlite3_column_int64(statement, 8) ==
-             checksum_studio(ret_row->studio.value, ret_row->studio_name, ret_row->weight,
-                             ret_row->quota_bytes));
+    bool whole = sqlite3_column_int64(statement, 7) ==
+                     checksum_key(ret_row, sqlite3_column_int64(statement, 6)) &&
+                 (ret_row->studio.value == 0 ||
+                  sqlite3_column_int64(statement, 8) ==
+                      checksum_studio(ret_row->studio.value, ret_row->studio_name, ret_row->weight,
+                                      ret_row->quota_bytes));
     if (whole)
         return 0;
     snprintf(database->why, sizeof database->why,
@@ -387,9 +386,9 @@ static int sign_studio(struct database *database, int64_t studio, const char *na
                        int64_t quota)
 {
     sqlite3_stmt *statement = NULL;
-    int changes, code = sqlite3_prepare_v2(database->handle,
-                                           "UPDATE studios SET checksum = ? WHERE id = ?", -1,
-                                           &statement, NULL);
+    int changes,
+        code = sqlite3_prepare_v2(database->handle, "UPDATE studios SET checksum = ? WHERE id = ?",
+                                  -1, &statement, NULL);
     if (code == SQLITE_OK)
         code = database_bind(
             statement, "ii",
@@ -424,12 +423,11 @@ static int find_studio(struct database *database, const struct key_row *row, int
         *ret_studio = 0;
         return SQLITE_OK;
     }
-    code =
-        sqlite3_prepare_v2(database->handle,
-                           "INSERT INTO studios(name, weight, quota, checksum)"
-                           " VALUES(?1, max(?2, 1), 0, 0) ON CONFLICT(name) DO UPDATE SET"
-                           " weight = iif(?2 > 0, ?2, weight) RETURNING id, weight, quota",
-                           -1, &statement, NULL);
+    code = sqlite3_prepare_v2(database->handle,
+                              "INSERT INTO studios(name, weight, quota, checksum)"
+                              " VALUES(?1, max(?2, 1), 0, 0) ON CONFLICT(name) DO UPDATE SET"
+                              " weight = iif(?2 > 0, ?2, weight) RETURNING id, weight, quota",
+                              -1, &statement, NULL);
     if (code == SQLITE_OK)
         code = database_bind(statement, "ti", row->studio_name, (int64_t)row->weight);
     if (code == SQLITE_OK)
@@ -479,8 +477,10 @@ int store_studio_set(const char *folder, const char *name, const uint32_t *weigh
     database_close(&database);
     if (r || !none)
         return r;
-    (void)bytes_printf(why, "studio %s: no key of it was ever allowed: westlight-broker studio "
-                            "lists those there are", name);
+    (void)bytes_printf(why,
+                       "studio %s: no key of it was ever allowed: westlight-broker studio "
+                       "lists those there are",
+                       name);
     return STORE_E_NONE;
 }
 

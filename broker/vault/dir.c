@@ -229,8 +229,9 @@ static void write_batch(struct vault *vault, struct put *puts, size_t n_puts)
     sync_folders(vault, puts, n_puts);
 }
 
-static void finish_put(struct vault_request *request)
+static void finish_put(struct vault *vault, struct vault_request *request)
 {
+    stock_coming(&vault->disk.stock, request->studio, -(int64_t)request->size);
     vault_buffer_free(TAKE_PTR(request->data), request->size);
     complete(request);
 }
@@ -245,7 +246,7 @@ static void run_puts(struct worker *worker, struct vault_request **requests, siz
         struct vault_request *request = requests[i];
         request->result = failed;
         if (failed || check_put(vault, request))
-            finish_put(request);
+            finish_put(vault, request);
         else
             worker->puts[n++] = (struct put){.request = request, .file.fd = -1};
     }
@@ -264,7 +265,7 @@ static void run_puts(struct worker *worker, struct vault_request **requests, siz
     worker->n_puts = 0;
     pthread_mutex_unlock(&vault->lock);
     for (size_t i = 0; i < n; i++)
-        finish_put(worker->puts[i].request);
+        finish_put(vault, worker->puts[i].request);
     crash_point("vault.batch.completed");
 }
 
@@ -441,6 +442,8 @@ void vault_submit(struct vault *vault, struct vault_request *request)
     request->n_absent = request->n_pinned = 0;
     if (request->kind == VAULT_PIN)
         sweep_pin(vault->sweep, request);
+    if (request->kind == VAULT_PUT)
+        stock_coming(&vault->disk.stock, request->studio, (int64_t)request->size);
     pthread_mutex_lock(&vault->lock);
     CHECK(!vault->stopping);
     list_push(&vault->queue, &request->node);

@@ -6,6 +6,7 @@
 struct stock_studio {
     uint32_t studio;
     uint64_t folders[256], bytes; /* the sum */
+    int64_t coming;
 };
 
 void stock_init(struct stock *stock)
@@ -69,11 +70,21 @@ void stock_change(struct stock *stock, struct studio_id studio, uint8_t folder, 
         stock_set(stock, studio, folder, now + (uint64_t)bytes);
 }
 
+void stock_coming(struct stock *stock, struct studio_id studio, int64_t bytes)
+{
+    pthread_mutex_lock(&stock->lock);
+    struct stock_studio *of = get(stock, studio);
+
+    if (of)
+        of->coming += bytes;
+    pthread_mutex_unlock(&stock->lock);
+}
+
 uint64_t stock_bytes(struct stock *stock, struct studio_id studio)
 {
     pthread_mutex_lock(&stock->lock);
     const struct stock_studio *of = find(stock, studio);
-    uint64_t bytes = of ? of->bytes : 0;
+    uint64_t bytes = of ? of->bytes + (uint64_t)of->coming : 0;
     pthread_mutex_unlock(&stock->lock);
     return bytes;
 }

@@ -4,8 +4,8 @@
  * whoever counts a folder under the same lock. So it is exact from the first count on, and what was
  * put before that is not counted twice.
  *
- * Shape:   256 numbers a studio. Until a folder is counted, only what came since the start is in it.
- * Threads: any; stock_bytes may be asked while others wait for the lock.
+ * Shape:   256 numbers a studio. Until a folder is counted, only what came since the start is in
+ * it. Threads: any; stock_bytes may be asked while others wait for the lock.
  */
 #pragma once
 
@@ -22,9 +22,10 @@ struct stock {
 
 void stock_init(struct stock *stock);
 void stock_deinit(struct stock *stock);
-/* With the lock held, which is the caller's to take: around the change of the files, too. Where there
- * is no memory the studio is not counted, and has no quota for it. */
+/* With the lock held, which is the caller's to take: around the change of the files, too. Where
+ * there is no memory the studio is not counted, and has no quota for it. */
 void stock_change(struct stock *stock, struct studio_id studio, uint8_t folder, int64_t bytes);
 void stock_set(struct stock *stock, struct studio_id studio, uint8_t folder, uint64_t bytes);
-/* Takes the lock. */
+/* Those that are being put (less: no more) are in the sum as well. Both take the lock. */
+void stock_coming(struct stock *stock, struct studio_id studio, int64_t bytes);
 uint64_t stock_bytes(struct stock *stock, struct studio_id studio);

@@ -260,12 +260,18 @@ def a_damaged_block_of_a_frame_is_named_the_others_come_home_and_retry_heals_it(
         ann.wait_counts(job, done=6)
         got, answer = fetch(farm, ann, job, "second", 4)
         equal(sorted(got), ["f.%d" % i for i in range(1, 6)], "frames that are home")
-        check("frame 6: " in answer.err, answer)
+        check(re.search(r"frame 6 of job %s: f\.6: block .*damaged.*; westlight retry %s -f 6 renders it again" % (job[:8], job[:8]),
+                        answer.err), answer)
         equal(fetch(farm, ann, job, "second", 4)[1].code, 4, "the second reader is told the same")
         ann.ask("retry", job, "-f", "6", code=0)
         ann.wait_counts(job, done=6)
         got, _ = fetch(farm, ann, job, "second")
         equal(sorted(got), sorted(home), "frames that are home")
+        for path in blocks_of_results(farm, job)[5]:
+            os.remove(path)
+        answer = fetch(farm, ann, job, "third", 4)[1]
+        check(re.search(r"frame 5 of job %s: (f\.5|its list of files): block .*no such block.*; westlight retry %s -f 5" % (job[:8], job[:8]),
+                        answer.err), answer)
 
 
 @scenario
@@ -281,7 +287,8 @@ def a_damaged_input_fails_no_renderer_and_comes_again_with_the_next_submission()
         farm.worker("box1", "--no-probe", "--slots", "1")
         rows = until(lambda: farm.attempts(job), lambda: "an attempt fails\n" + farm.logs())
         equal(rows[0][5], 2, "its class: missing input")
-        check("damaged" in ann.ask("show", job).text, ann.ask("show", job))
+        check(re.search(r"input input: block \w+: it is damaged on the broker's disk: submit the scene again", ann.ask("show", job).text),
+              ann.ask("show", job))
         again = submit(farm, ann, "1", content=content)
         ann.wait_counts(again, done=1)
         ann.ask("retry", job, code=None)
