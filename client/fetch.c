@@ -560,6 +560,15 @@ static int begin(struct homing *homing, struct westlight_row *row)
     return r;
 }
 
+/* Blocks that are gone may be those of a job that is: then nothing renders them again. */
+static int still_there(struct homing *homing)
+{
+    _cleanup_(wire_freep) Wl__Envelope *answer = NULL;
+    int r = look_show(homing->westlight, homing->job, &answer);
+
+    return r == WESTLIGHT_E_UNKNOWN || r == WESTLIGHT_E_STOPPED ? r : 0;
+}
+
 int westlight_fetch(struct westlight *westlight, const char *id, struct westlight_fetch *fetch)
 {
     struct homing homing = {
@@ -581,6 +590,8 @@ int westlight_fetch(struct westlight *westlight, const char *id, struct westligh
         r = fetch->follow ? follow(&homing, &row) : fetch_all(&homing);
     if (r == 0) /* what was not heard */
         r = acknowledge(&homing, CONNECTION_TIMEOUT_NS);
+    if (r == 0 && homing.damaged > 0)
+        r = still_there(&homing);
     if (r == 0 && homing.conflicts > 1)
         r = connection_fail(westlight, WESTLIGHT_E_EXISTS, "%s (and %llu more)", homing.conflict,
                             (unsigned long long)homing.conflicts - 1);
