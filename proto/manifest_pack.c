@@ -243,6 +243,25 @@ static int add_known(struct pack *pack, Wl__FileEntry *entry, const struct block
     return r;
 }
 
+/* Whether nothing was written where the next block would come from: of a sparse file that is most,
+ * and one block of zeros stands for all of it. */
+static bool hole_ahead(const struct pack *pack, int fd, uint64_t at, uint64_t unread)
+{
+    if (pack->data.size || unread <= LIMIT_BLOCK_BYTES)
+        return false;
+    off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+    bool hole = data < 0 ? errno == ENXIO : (uint64_t)data - at >= LIMIT_BLOCK_BYTES;
+
+    return lseek(fd, (off_t)at, SEEK_SET) >= 0 && hole;
+}
+
+static int hole_take(struct pack *pack, int fd, Wl__FileEntry *entry)
+{
+    if (lseek(fd, (off_t)pack->hole_bytes, SEEK_CUR) < 0)
+        return -errno;
+    return part_add(entry, pack->hole, 0, pack->hole_bytes);
+}
+
 /* What was read past a cut begins the next block. */
 static int pack_large(struct pack *pack, int fd, Wl__FileEntry *entry)
 {
@@ -252,8 +271,16 @@ static int pack_large(struct pack *pack, int fd, Wl__FileEntry *entry)
     while (unread || pack->data.size) {
         size_t room = LIMIT_BLOCK_BYTES - pack->data.size;
         size_t more = unread < room ? unread : room, length = 0;
+        bool hole = hole_ahead(pack, fd, entry->size - unread, unread);
         struct pack_block *block;
 
+        if (hole && pack->hole) {
+            int r = hole_take(pack, fd, entry);
+            if (r)
+                return r;
+            unread -= pack->hole_bytes;
+            continue;
+        }
         int r = file_take(pack, fd, entry->path, more, &pack->data);
         if (r == 0)
             length = cutter_length(&pack->cutter, pack->data.data, pack->data.size);
@@ -265,6 +292,10 @@ static int pack_large(struct pack *pack, int fd, Wl__FileEntry *entry)
             r = pack_block_close(pack, block, pack->data.data, length);
         if (r)
             return r;
+        if (hole) {
+            pack->hole = block;
+            pack->hole_bytes = length;
+        }
         unread -= more;
         pack->data.size -= length;
         memmove(pack->data.data, pack->data.data + length, pack->data.size);

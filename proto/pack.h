@@ -58,6 +58,8 @@ struct pack {
     size_t n_jobs, next_job;
     const char *root; /* of the group */
     int root_fd;
+    struct pack_block *hole; /* a full block of zeros, once there was one */
+    size_t hole_bytes;
     struct pack_small *small;
     size_t n_small, small_capacity, small_bytes;
     struct bytes news; /* struct pack_news */

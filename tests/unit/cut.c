@@ -1,4 +1,5 @@
 /* cut.c - what changes in a project changes few blocks. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -174,6 +175,32 @@ static void what_is_all_alike_is_cut_when_a_block_is_full(void **state)
     free(data);
 }
 
+/* Holes, data that ends anywhere, and a hole at the end. */
+static void a_sparse_file_has_the_blocks_of_one_that_is_full_of_zeros(void **state)
+{
+    struct tree *tree = *state;
+    uint8_t *data = calloc(1, 9 * MIB + 5), part[3000];
+    char path[128];
+
+    noise(part, sizeof(part), 1);
+    memcpy(data + 3 * MIB + 17, part, sizeof(part));
+    make(tree, "full", data, 9 * MIB + 5);
+    pack(tree);
+    size_t n = tree->n_blocks;
+
+    snprintf(path, sizeof(path), "%s/full", tree->folder);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof(path), "%s/sparse", tree->folder);
+    int fd = open(path, O_WRONLY | O_CREAT, 0644);
+    assert_int_equal(ftruncate(fd, 9 * MIB + 5), 0);
+    assert_int_equal(pwrite(fd, part, sizeof(part), 3 * MIB + 17), sizeof(part));
+    close(fd);
+    assert_int_equal(pack(tree), 0);
+    assert_int_equal(tree->n_blocks, n);
+    assert_int_equal(tree->file_bytes, 9 * MIB + 5);
+    free(data);
+}
+
 static void another_small_file_changes_the_block_that_it_comes_to_lie_in(void **state)
 {
     struct tree *tree = *state;
@@ -208,6 +235,7 @@ int main(void)
         T(a_change_in_a_large_file_changes_few_blocks),
         T(blocks_of_one_studio_do_not_tell_where_anothers_are_cut),
         T(what_is_all_alike_is_cut_when_a_block_is_full),
+        T(a_sparse_file_has_the_blocks_of_one_that_is_full_of_zeros),
         T(another_small_file_changes_the_block_that_it_comes_to_lie_in),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
