@@ -28,10 +28,12 @@ struct tree {
 
 static int setup(void **state)
 {
-    struct tree *tree = calloc(1, sizeof(*tree));
+    static const struct tree empty = {.folder = "/tmp/unit-known-XXXXXX",
+                                      .state = "/tmp/unit-known-state-XXXXXX"};
+    struct tree *tree = malloc(sizeof(*tree));
 
-    strcpy(tree->folder, "/tmp/unit-known-XXXXXX");
-    strcpy(tree->state, "/tmp/unit-known-state-XXXXXX");
+    assert_non_null(tree);
+    *tree = empty;
     assert_non_null(mkdtemp(tree->folder));
     assert_non_null(mkdtemp(tree->state));
     setenv("XDG_STATE_HOME", tree->state, 1);
