@@ -163,7 +163,7 @@ def odd_sizes_16_bits_and_alpha_join_as_well():
         scene = farm.path("shot", "still.ini")
         write(farm.path("shot", "ball.pov"), POV)
         write(scene, "Input_File_Name=ball.pov\nWidth=131\nHeight = 127\nOutput_Alpha=on\n+A0.2\n")
-        ann.ask("render", scene, "-o", farm.path("out", "still.png"), "--tiles", "4x4", "-p", "format=png16", code=0)
+        ann.ask("render", scene, "-o", farm.path("out", "still.png"), "--tiles", "2x3", "-p", "format=png16", code=0)
         run(["povray", "still.ini", "+O" + farm.path("direct.png"), "+FN16", "-D"], farm.path("shot"))
         got, wanted = pixels(read(farm.path("out", "still.png"))), pixels(read(farm.path("direct.png")))
         equal(got[:4], (131, 127, 16, 6), "size, bits and kind")
@@ -241,7 +241,7 @@ def same_as_blender(farm, ann, scene, size, tiles):
 def blender_tiles_of_many_layers_join_channel_for_channel():
     with Farm() as farm:
         ann, folder = two_workers(farm), blend_scenes(farm)
-        same_as_blender(farm, ann, folder + "/layers.blend", (97, 61), "4x2")
+        same_as_blender(farm, ann, folder + "/layers.blend", (97, 61), "2x2")
         for name, reasons in (("looks_around", ("denoises", "adaptive sampling", "compositor")), ("eevee", ("BLENDER_EEVEE",))):
             answer = ann.ask("submit", "%s/%s.blend" % (folder, name), "-f", "1", "--tiles", "2x2", code=2)
             for reason in reasons:
