@@ -564,8 +564,11 @@ int preset_job(const struct options *options, struct inputs *inputs, struct west
     }
     if ((r = params_check(preset, options)) || (r = software_check(preset, options)) ||
         (r = folder_check(&scene)) || (r = out_open(&scene, preset)) ||
-        (r = inputs_gather(&scene, preset, inputs)))
+        (r = inputs_gather(&scene, preset, inputs))) {
+        inputs_list_deinit(&scene.libraries);
+        inputs_list_deinit(&scene.inexact);
         return r;
+    }
 
     job = westlight_job_new(options->name ? options->name : strrchr(scene.path, '/') + 1);
     westlight_job_describe(job, options->note, user ? user->pw_name : "", options->priority);
