@@ -67,7 +67,6 @@ static void close_link(struct blocks *blocks)
     if (!blocks->transfer)
         return;
     blocks->sent += transfer_bytes_sent(blocks->transfer);
-    blocks->stored += transfer_bytes_stored(blocks->transfer);
     blocks->received += transfer_bytes_received(blocks->transfer);
     transfer_free(TAKE_PTR(blocks->transfer));
 }
@@ -80,11 +79,6 @@ void blocks_deinit(struct blocks *blocks)
 uint64_t blocks_sent(const struct blocks *blocks)
 {
     return blocks->sent + (blocks->transfer ? transfer_bytes_sent(blocks->transfer) : 0);
-}
-
-uint64_t blocks_stored(const struct blocks *blocks)
-{
-    return blocks->stored + (blocks->transfer ? transfer_bytes_stored(blocks->transfer) : 0);
 }
 
 uint64_t blocks_received(const struct blocks *blocks)

@@ -15,7 +15,7 @@ struct blocks {
     struct transfer *transfer;       /* NULL until it is needed */
     uint64_t write_bytes;            /* what the pass asks for; 0: to read */
     uint64_t grace_ns;               /* what was put is kept so long for; 0: no pass yet */
-    uint64_t sent, stored, received; /* on links that are closed */
+    uint64_t sent, received;         /* on links that are closed */
     /* May be NULL: called often while blocks move, and ends that where it is not 0. */
     int (*tick)(void *user);
     void *user;
@@ -32,7 +32,6 @@ int blocks_get(struct blocks *blocks, const struct transfer_want *wants, size_t 
 int blocks_open_ref(struct blocks *blocks, const uint8_t secret[32], const Wl__BlockRef *ref,
                     struct bytes *out);
 uint64_t blocks_sent(const struct blocks *blocks);
-uint64_t blocks_stored(const struct blocks *blocks); /* durable at the other end */
 uint64_t blocks_received(const struct blocks *blocks);
 /* What a seal error means to a person; 0 stays 0. */
 int blocks_opened(struct westlight *westlight, int seal_result, const char *what);

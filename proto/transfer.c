@@ -105,11 +105,6 @@ uint64_t transfer_bytes_sent(const struct transfer *transfer)
     return transfer->bytes_sent;
 }
 
-uint64_t transfer_bytes_stored(const struct transfer *transfer)
-{
-    return transfer->bytes_stored;
-}
-
 uint64_t transfer_bytes_received(const struct transfer *transfer)
 {
     return transfer->bytes_received;

@@ -47,7 +47,6 @@ DEFINE_CLEANUP(struct transfer *, transfer_free)
 /* What went wrong, as "what: why: next", for a person. */
 const char *transfer_why(const struct transfer *transfer);
 uint64_t transfer_bytes_sent(const struct transfer *transfer);
-uint64_t transfer_bytes_stored(const struct transfer *transfer); /* put, and known to be durable */
 uint64_t transfer_bytes_received(const struct transfer *transfer);
 
 /* ret_missing[i] is set where the vault lacks ids[i]; any number of ids. "Have" is said only of

@@ -25,7 +25,7 @@ struct transfer {
     int64_t refused_ns; /* since when the link says so; 0: it does not */
     unsigned reopens;
     bool blocked;     /* a send waits for room */
-    uint64_t bytes_sent, bytes_stored, bytes_received;
+    uint64_t bytes_sent, bytes_received;
 };
 
 enum item_state { ITEM_UNASKED, ITEM_ASKED, ITEM_DONE };

@@ -145,8 +145,6 @@ static int put_answer(struct call *call, const Wl__Bulk *bulk, zmq_msg_t *data _
 
     if (bulk->body_case != WL__BULK__BODY_STORED || !call_request_item(call, bulk->request, &i))
         return 0;
-    if (call->states[i] == ITEM_ASKED)
-        call->transfer->bytes_stored += call->item_bytes[i];
     call_item_done(call, i);
     return 0;
 }

@@ -183,7 +183,6 @@ static int offer_answer(struct call *call, const Wl__Bulk *bulk, zmq_msg_t *data
         return on_missing(call, bulk, i);
     if (bulk->body_case == WL__BULK__BODY_STORED && item->state == PUT) {
         call->in_flight_bytes -= item->block.size;
-        call->transfer->bytes_stored += item->block.size;
         item_done(call, i, true);
     }
     return 0;

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <broker/vault/disk.h>
@@ -17,9 +16,6 @@
 #include <proto/base/crash.h>
 
 #define PATH_SIZE 96
-#define DIRECT_ALIGN                                                                               \
-    4096 /* of memory, place and size, where a read or write goes past the cache                   \
-          */
 
 /* What the host lacks for a moment is no fault of the disk's. */
 static bool passes(int error)
@@ -44,63 +40,6 @@ static void block_path(struct studio_id studio, const struct block_id *id, const
         snprintf(path, PATH_SIZE, "%u/%s%s", studio.value, prefix, hex);
     else
         snprintf(path, PATH_SIZE, "%u/%.2s/%s", studio.value, hex, hex + 2);
-}
-
-static size_t aligned(size_t size)
-{
-    return (size + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN;
-}
-
-/* ---- memory ---- */
-
-enum { BUFFER_BYTES = (LIMIT_SEALED_BYTES + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN };
-enum { BUFFERS_SPARE = 32 };
-
-static struct {
-    pthread_mutex_t lock;
-    uint8_t *spare[BUFFERS_SPARE];
-    size_t n;
-} buffers = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static uint8_t *buffer_take(void)
-{
-    pthread_mutex_lock(&buffers.lock);
-    uint8_t *data = buffers.n ? buffers.spare[--buffers.n] : NULL;
-    pthread_mutex_unlock(&buffers.lock);
-    if (data)
-        return data;
-    data = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return data == MAP_FAILED ? NULL : data;
-}
-
-size_t vault_buffer_room(size_t size)
-{
-    return size < DISK_DIRECT_BYTES ? size : BUFFER_BYTES;
-}
-
-uint8_t *vault_buffer(size_t size)
-{
-    size_t room = aligned(size ? size : 1);
-    uint8_t *data = size < DISK_DIRECT_BYTES ? aligned_alloc(DIRECT_ALIGN, room) : buffer_take();
-
-    if (data)
-        memset(data + size, 0, room - size); /* it is written, and then cut off */
-    return data;
-}
-
-void vault_buffer_free(uint8_t *data, size_t size)
-{
-    if (!data || size < DISK_DIRECT_BYTES) {
-        free(data);
-        return;
-    }
-    pthread_mutex_lock(&buffers.lock);
-    bool kept = buffers.n < BUFFERS_SPARE;
-    if (kept)
-        buffers.spare[buffers.n++] = data;
-    pthread_mutex_unlock(&buffers.lock);
-    if (!kept)
-        munmap(data, BUFFER_BYTES);
 }
 
 /* ---- past the cache ---- */
@@ -394,7 +333,7 @@ static bool seen(struct disk *disk, const struct block_id *id)
 /* The rest, where a read past the cache stopped short, comes through it. */
 static int read_all(int fd, uint8_t *data, size_t size, size_t *ret_read)
 {
-    ssize_t got = read(fd, data, aligned(size));
+    ssize_t got = read(fd, data, disk_aligned(size));
     size_t n = got > 0 ? (size_t)got : 0, more = 0;
 
     if (n >= size || got == 0) {
@@ -431,7 +370,7 @@ static int read_file(struct disk *disk, const char *path, bool often, bool poole
         return VAULT_E_CORRUPT;
 
     size_t size = (size_t)status.st_size, n = 0;
-    uint8_t *data = pooled ? vault_buffer(size) : aligned_alloc(DIRECT_ALIGN, aligned(size + 1));
+    uint8_t *data = pooled ? vault_buffer(size) : aligned_alloc(DISK_ALIGN, disk_aligned(size + 1));
     if (!data)
         return VAULT_E_BUSY;
     int r = read_all(fd, data, size, &n);
@@ -560,7 +499,7 @@ out:
 /* A write past the cache that stops short (a full disk, a signal) goes on through it. */
 static int write_direct(int fd, const uint8_t *data, size_t size)
 {
-    ssize_t wrote = write(fd, data, aligned(size));
+    ssize_t wrote = write(fd, data, disk_aligned(size));
     size_t n = wrote > 0 ? (size_t)wrote : 0;
 
     if (n > size)

@@ -20,6 +20,14 @@
 
 enum { DISK_SEEN = 1 << 14 }; /* a table: at 1 MiB a block it knows 16 GiB of them */
 
+/* Of memory, place and size, where a read or a write goes past the cache. */
+enum { DISK_ALIGN = 4096 };
+
+static inline size_t disk_aligned(size_t size)
+{
+    return (size + DISK_ALIGN - 1) / DISK_ALIGN * DISK_ALIGN;
+}
+
 struct disk {
     int root;
     atomic_uint seen[DISK_SEEN]; /* what was read lately, by a part of its name */
