@@ -93,13 +93,20 @@ void gateway_on_inventory(struct gateway *gateway)
 
 void gateway_on_beat(struct gateway *gateway)
 {
+    const Wl__Beat *beat = gateway->ask.envelope->beat;
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Beat back = WL__BEAT__INIT;
     struct event event = {.kind = EVENT_BEAT};
 
-    if (!current(gateway, gateway->ask.envelope->beat->session))
+    if (!current(gateway, beat->session))
         return;
     event.beat.worker = gateway->ask.peer->worker;
-    event.beat.no_room = gateway->ask.envelope->beat->no_room;
+    event.beat.no_room = beat->no_room;
     gateway_step(gateway, &event);
+    back.session = beat->session;
+    envelope.body_case = WL__ENVELOPE__BODY_BEAT;
+    envelope.beat = &back;
+    gateway_answer(gateway, &envelope); /* so that a worker knows when nobody is there */
 }
 
 void gateway_on_started(struct gateway *gateway)

@@ -91,23 +91,22 @@ static const struct option options_all[] = {
     {ZMQ_RECONNECT_IVL_MAX, 5000}, /* ten thousand workers do not hammer a broker that is away */
     {ZMQ_CONNECT_TIMEOUT, 10000},
     {ZMQ_TCP_KEEPALIVE, 1},
-    {ZMQ_TCP_KEEPALIVE_IDLE, 30},
-    {ZMQ_TCP_KEEPALIVE_INTVL, 10},
+    {ZMQ_TCP_KEEPALIVE_IDLE, 10},
+    {ZMQ_TCP_KEEPALIVE_INTVL, 5},
     {ZMQ_TCP_KEEPALIVE_CNT, 3},
     {ZMQ_TCP_MAXRT, 30000},      /* bytes nobody acknowledges for this long: the link is dead */
 };
 
-/* A control message is small, but a burst of them is normal: a worker's slots, a list's pages. */
+/* No heartbeats of libzmq's on either: 4.3.4 may abort over one on a broken connection, and takes a
+ * peer that is not read for silent. The kernel's keepalive finds the dead, our own beats who hangs.
+ *
+ * A control message is small, but a burst of them is normal: a worker's slots, a list's pages. */
 static const struct option options_control[] = {
     {ZMQ_SNDHWM, 512},
     {ZMQ_RCVHWM, 512},
-    {ZMQ_HEARTBEAT_IVL, 5000},
-    {ZMQ_HEARTBEAT_TIMEOUT, 15000},
-    {ZMQ_HEARTBEAT_TTL, 30000}, /* under the 65 s that the wire's field holds */
 };
 
-/* No heartbeats: a block that takes long to pass would count as silence. A queue of 64 blocks is
- * 64 MiB for one peer; the window of transfer.h keeps it at half of that. */
+/* A queue of 64 blocks is 64 MiB for one peer; the window of transfer.h keeps it at half of that. */
 static const struct option options_bulk[] = {
     {ZMQ_SNDHWM, 64},
     {ZMQ_RCVHWM, 64},

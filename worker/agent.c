@@ -33,6 +33,8 @@
 #define REFUSALS_FEW    2 /* a broker that goes down in a handshake looks as if it refused it */
 #define GREETING_NS     (10 * NS_PER_S)
 #define CONNECTING_NS   (30 * NS_PER_S)
+#define SILENCE_BEATS   6 /* one that writes to a slow disk is late, and not gone */
+#define SILENCE_LEAST_NS (5 * NS_PER_S)
 #define HELLO_REQUEST   UINT64_MAX
 #define LOCK_TRIES      40
 #define LOCK_PAUSE_US   50000
@@ -56,9 +58,9 @@ struct agent {
     unsigned refusals;         /* handshakes that failed since the last Welcome */
     int64_t deadline_ns;       /* CONNECTING, GREETING: until when */
     int64_t beat_ns, beat_due_ns, heard_ns, report_ns;
+    int64_t silence_ns;  /* beats are answered: after that long the broker is gone */
     int64_t looked_ns;   /* at the disk */
     bool said_no_room;   /* with the last beat of this link */
-    bool beats_answered; /* by this broker: then silence means that it is gone */
     zmq_msg_t *outbox;
     size_t n_outbox;
 };
@@ -270,7 +272,6 @@ static void greet(struct agent *agent, int64_t now_ns)
     agent->link = AGENT_GREETING;
     agent->deadline_ns = now_ns + GREETING_NS;
     agent->heard_ns = now_ns;
-    agent->beats_answered = false;
 }
 
 static void read_monitor(struct agent *agent, int64_t now_ns)
@@ -337,7 +338,7 @@ static void beat(struct agent *agent, int64_t now_ns)
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Beat message = WL__BEAT__INIT;
 
-    if (agent->beats_answered && now_ns - agent->heard_ns > 3 * agent->beat_ns) {
+    if (now_ns - agent->heard_ns > agent->silence_ns) {
         hang_up(agent, now_ns, WAIT_FIRST_NS, "the broker is silent");
         return;
     }
@@ -365,6 +366,9 @@ static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_
     if (agent->beat_ns > 60 * NS_PER_S)
         agent->beat_ns = 60 * NS_PER_S;
     agent->beat_due_ns = now_ns + (atomic_load(&agent->board.no_room) ? 0 : agent->beat_ns);
+    agent->silence_ns = SILENCE_BEATS * agent->beat_ns;
+    if (agent->silence_ns < SILENCE_LEAST_NS)
+        agent->silence_ns = SILENCE_LEAST_NS;
     agent->said_no_room = false;
     agent->wait_ns = 0;
     agent->refusals = 0;
@@ -416,7 +420,6 @@ static void take(struct agent *agent, const void *data, size_t size, int64_t now
         take_refusal(agent, envelope->refusal, now_ns);
         break;
     case WL__ENVELOPE__BODY_BEAT:
-        agent->beats_answered = true;
         break;
     default:
         log_limited(LOG_WARN, "unexpected", "body=%d", (int)envelope->body_case);

@@ -200,7 +200,18 @@ static int teardown(void **state)
     return 0;
 }
 
-/* The next message that is not a beat or progress, unless that is what is awaited. */
+static void say(struct farm *farm, Wl__Envelope__BodyCase body, void *message, uint64_t request);
+
+static void answer_beat(struct farm *farm, const Wl__Beat *beat)
+{
+    Wl__Beat back = WL__BEAT__INIT;
+
+    back.session = beat->session;
+    say(farm, WL__ENVELOPE__BODY_BEAT, &back, 0);
+}
+
+/* The next message that is not a beat or progress, unless that is what is awaited. Beats are
+ * answered. */
 static Wl__Envelope *hear(struct farm *farm, Wl__Envelope__BodyCase body)
 {
     int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_NS;
@@ -218,6 +229,8 @@ static Wl__Envelope *hear(struct farm *farm, Wl__Envelope__BodyCase body)
         assert_int_equal(
             wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why), 0);
         zmq_msg_close(&message);
+        if (envelope->body_case == WL__ENVELOPE__BODY_BEAT)
+            answer_beat(farm, envelope->beat);
         if (envelope->body_case == body)
             return envelope;
         if (envelope->body_case != WL__ENVELOPE__BODY_BEAT &&
@@ -428,6 +441,34 @@ static void it_joins_beats_and_runs_what_it_is_given(void **state)
     finish_task(0);
     expect_result(farm, 0, CLASS_OK);
     commit(farm, 0, CODE_OK);
+}
+
+/* Its beats are answered for longer than it waits, and then no more. */
+static void a_broker_that_answers_is_kept_and_one_that_falls_silent_is_not(void **state)
+{
+    struct farm *farm = *state;
+    int64_t until_ns = clock_monotonic_ns() + 6 * NS_PER_S;
+
+    join(farm);
+    while (clock_monotonic_ns() < until_ns)
+        wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT)); /* it fails at a second hello */
+    for (bool greeted = false; !greeted;) {
+        zmq_pollitem_t item = {.socket = farm->socket, .events = ZMQ_POLLIN};
+        Wl__Envelope *envelope;
+        struct link_key key;
+        const char *why;
+        zmq_msg_t message;
+
+        assert_true(clock_monotonic_ns() < until_ns + PATIENCE_NS);
+        zmq_poll(&item, 1, 100);
+        if (link_receive(farm->socket, &key, &farm->route, &message, NULL) != 0)
+            continue;
+        assert_int_equal(
+            wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why), 0);
+        zmq_msg_close(&message);
+        greeted = envelope->body_case == WL__ENVELOPE__BODY_HELLO;
+        wire_free(envelope);
+    }
 }
 
 static void progress_carries_the_sealed_output(void **state)
@@ -757,6 +798,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(it_joins_beats_and_runs_what_it_is_given),
+        CASE(a_broker_that_answers_is_kept_and_one_that_falls_silent_is_not),
         CASE(progress_carries_the_sealed_output),
         CASE(a_prefetched_task_starts_when_the_one_before_it_ends),
         CASE(an_unstarted_task_is_taken_back_and_its_follower_keeps_waiting),

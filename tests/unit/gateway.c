@@ -85,6 +85,9 @@ static void a_role_says_only_what_is_its_own(void **state)
     hear_refusal(&ann, CODE_REFUSED);
     say(&ann, &ENVELOPE(BEAT, beat, &beat));
     hear_refusal(&ann, CODE_REFUSED);
+    beat.session = 1;
+    say(&box, &ENVELOPE(BEAT, beat, &beat));
+    wire_free(hear(&box, WL__ENVELOPE__BODY_BEAT)); /* answered, so that silence says something */
     say_submit(&box, 1, 1, 2);
     hear_refusal(&box, CODE_REFUSED);
     say_submit(&ops, 1, 1, 2); /* an operator without a studio */

@@ -388,6 +388,35 @@ static void a_bulk_server_that_does_not_read_holds_a_few_blocks_of_each_peer(voi
     assert_in_range(n, PEER, PEER + SERVER + KERNEL);
 }
 
+/* In that time two heartbeats of libzmq would have been due, five seconds apart. */
+static void a_peer_that_goes_while_it_is_not_read_harms_no_server(void **state)
+{
+    enum { GONE_MS = 11000 };
+    struct world *world = *state;
+    zmq_msg_t header;
+    size_t sent = 0;
+    int r = 0;
+
+    listen_as(world, LINK_CONTROL);
+    void *peer = connect_with(world, LINK_CONTROL, &world->friend_);
+    wait_for(peer, ZMQ_POLLOUT);
+    for (zmq_pollitem_t item = {.socket = peer, .events = ZMQ_POLLOUT}; zmq_poll(&item, 1, 500) == 1; sent++)
+        send_filled(peer, NULL, 10000, 0);
+    assert_true(sent > 512);
+    zmq_setsockopt(peer, ZMQ_LINGER, &r, sizeof(r));
+    link_close(peer);
+    link_context_free(world->peer);
+    zmq_poll(NULL, 0, GONE_MS);
+    while ((r = link_receive(world->listener, NULL, NULL, &header, NULL)) != LINK_E_AGAIN)
+        if (r == 0)
+            zmq_msg_close(&header);
+    assert_int_equal(link_context_new(1, &world->peer), 0);
+    peer = connect_with(world, LINK_CONTROL, &world->friend_);
+    send_filled(peer, NULL, 10, 0);
+    wait_for(world->listener, ZMQ_POLLIN);
+    link_close(peer);
+}
+
 #define LINK_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -405,6 +434,7 @@ int main(void)
         LINK_TEST(a_block_at_its_limit_passes_on_bulk),
         LINK_TEST(what_cannot_be_sent_stays_the_callers),
         LINK_TEST(a_bulk_server_that_does_not_read_holds_a_few_blocks_of_each_peer),
+        LINK_TEST(a_peer_that_goes_while_it_is_not_read_harms_no_server),
         LINK_TEST(an_endpoint_that_makes_no_sense_is_an_error),
     };
 
