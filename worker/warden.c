@@ -15,6 +15,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -213,7 +214,9 @@ static _noreturn_ void warden_main(const struct warden_action *action, int link)
 
     signal(SIGCHLD, SIG_DFL); /* an ignored SIGCHLD would reap without telling us */
     setsid();
-    prctl(PR_SET_NAME, "westlight-task");
+    /* Not by prctl(): a sanitizer's takes a lock there, which another thread may have held over the
+     * fork. */
+    syscall(SYS_prctl, PR_SET_NAME, "westlight-task", 0, 0, 0);
     if (!warden_files(link, action->output) || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
         _exit(126);
 
