@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <proto/base/check.h>
+#include <proto/base/clock.h>
 #include <proto/base/list.h>
 #include <proto/limits.h>
 #include <proto/link.h>
@@ -28,6 +29,8 @@
 /* The limit is applied to frames as they are on the wire, where CURVE adds "\7MESSAGE", a nonce of
  * 8, a flag and an authenticator of 16 to every frame (RFC 26). */
 #define CURVE_BYTES 33
+
+#define CUT_AGAIN_NS (2500 * NS_PER_MS) /* well below ZMQ_HANDSHAKE_IVL */
 
 /* ---- context ---- */
 
@@ -441,6 +444,7 @@ struct monitor {
     void *pair, *socket; /* socket: NULL once closed */
     bool given;          /* link_monitor was called: the pair is the caller's */
     enum link_status status;
+    int64_t cut_ns; /* the last handshake that ended without a reason; 0: none */
 };
 
 static pthread_mutex_t monitors_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -555,16 +559,27 @@ int link_monitor(void *context _unused_, void *socket, void **ret_monitor)
     return r;
 }
 
+/* A handshake that ends without a reason may be a stalled link, or a server that goes down; one that
+ * does so again at once is a refusal (another server's key). */
+static bool cut_again(struct monitor *monitor)
+{
+    int64_t now_ns = clock_monotonic_ns(), before_ns = monitor->cut_ns;
+
+    monitor->cut_ns = now_ns;
+    return before_ns && now_ns - before_ns < CUT_AGAIN_NS;
+}
+
 /* A refusal is followed by a disconnection, which is no news; it stands until a handshake succeeds
  * or nobody answers any more (CLOSED comes of a connection that was never made). */
-static enum link_status status_after(enum link_status status, unsigned event)
+static enum link_status status_after(struct monitor *monitor, enum link_status status, unsigned event)
 {
     switch (event) {
     case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
         return LINK_UP;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        return cut_again(monitor) ? LINK_REFUSED : status;
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-    case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
         return LINK_REFUSED;
     case ZMQ_EVENT_CLOSED:
         return LINK_DOWN;
@@ -591,7 +606,7 @@ int link_monitor_read(void *monitor_socket, enum link_status *ret_status)
 
         if (zmq_msg_more(&frame) && zmq_msg_size(&frame) >= sizeof(event)) {
             memcpy(&event, zmq_msg_data(&frame), sizeof(event));
-            status = status_after(status, event);
+            status = status_after(monitor, status, event);
             drain(monitor_socket);
         }
         zmq_msg_close(&frame);

@@ -70,7 +70,7 @@ int link_fd(void *socket); /* edge-triggered; call link_events after every send 
 
 /* A client's view of its own connection: a monitor on the socket. LINK_UP once the handshake is
  * done; LINK_REFUSED where somebody answers and the handshake fails (an unknown key, another
- * server's key, no CURVE); LINK_DOWN otherwise. libzmq reconnects a link that was lost, but gives
+ * server's key, no CURVE), but not for one that is slow or was cut once; LINK_DOWN otherwise. libzmq reconnects a link that was lost, but gives
  * up on one whose key was turned away: to try again, close and connect anew. The monitor is a
  * socket: poll it, and close it with link_close. */
 enum link_status { LINK_DOWN, LINK_UP, LINK_REFUSED };

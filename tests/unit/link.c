@@ -2,8 +2,12 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <cmocka.h>
 #include <proto/base/clock.h>
 #include <proto/limits.h>
@@ -214,6 +218,40 @@ static void a_link_is_seen_to_come_up_and_go_down_and_come_back(void **state)
 }
 
 /* libzmq gives up on a socket whose key was turned away; whoever wants to try again opens anew. */
+/* A relay whose other end is gone, a server that is stopped: connected, and no word. */
+static void a_handshake_that_stalls_is_no_refusal(void **state)
+{
+    enum { STALLED_MS = 3000, TIMES = 2 };
+    struct world *world = *state;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(at);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    enum link_status status = LINK_DOWN;
+    void *peer, *monitor;
+
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, size), 0);
+    assert_int_equal(listen(listener, 8), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &size), 0);
+    snprintf(world->endpoint, sizeof(world->endpoint), "tcp://127.0.0.1:%d", ntohs(at.sin_port));
+    peer = connect_with(world, LINK_BULK, &world->friend_);
+    assert_int_equal(link_monitor(world->peer, peer, &monitor), 0);
+    for (int i = 0; i < TIMES; i++) {
+        int64_t until_ns = clock_monotonic_ns() + STALLED_MS * NS_PER_MS;
+        int accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+        assert_true(accepted >= 0);
+        while (clock_monotonic_ns() < until_ns) {
+            zmq_poll(&(zmq_pollitem_t){.socket = monitor, .events = ZMQ_POLLIN}, 1, 100);
+            assert_int_equal(link_monitor_read(monitor, &status), 0);
+            assert_int_equal(status, LINK_DOWN);
+        }
+        close(accepted);
+    }
+    close(listener);
+    link_close(monitor);
+    link_close(peer);
+}
+
 static void a_refused_key_gets_in_once_it_is_enrolled_and_connects_anew(void **state)
 {
     struct world *world = *state;
@@ -427,6 +465,7 @@ int main(void)
         LINK_TEST(the_wrong_server_key_is_a_refusal),
         LINK_TEST(nobody_gets_in_where_nobody_answers_for_them),
         LINK_TEST(a_link_is_seen_to_come_up_and_go_down_and_come_back),
+        LINK_TEST(a_handshake_that_stalls_is_no_refusal),
         LINK_TEST(a_refused_key_gets_in_once_it_is_enrolled_and_connects_anew),
         LINK_TEST(a_peer_without_curve_never_gets_an_answer),
         LINK_TEST(a_message_with_too_many_frames_is_dropped_and_the_next_one_is_whole),
