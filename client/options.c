@@ -4,9 +4,11 @@
 #include <client/options.h>
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <proto/base/err.h>
 #include <proto/limits.h>
 
 int complain_library(int result, const char *why)
@@ -233,39 +235,61 @@ int options_max_workers(const char *text, uint32_t *ret_max_workers)
     return 0;
 }
 
-static int tag_add(struct options *options, const char *tag)
-{
-    const char **grown = reallocarray(options->tags, options->n_tags + 1, sizeof(*grown));
+/* What is taken as it is. */
+struct plain {
+    int option;
+    size_t at; /* in struct options */
+};
+static const struct plain texts[] = {
+    {'o', offsetof(struct options, out)},      {ID_PRESET, offsetof(struct options, preset)},
+    {ID_FARM, offsetof(struct options, farm)}, {ID_NAME, offsetof(struct options, name)},
+    {ID_NOTE, offsetof(struct options, note)}, {ID_POOL, offsetof(struct options, pool)},
+};
+static const struct plain flags[] = {
+    {ID_LOCAL, offsetof(struct options, local)},
+    {ID_TILES_ANYWAY, offsetof(struct options, tiles_anyway)},
+    {ID_JSON, offsetof(struct options, json)},
+    {ID_FORCE, offsetof(struct options, force)},
+    {ID_ALLOW_MISSING, offsetof(struct options, allow_missing)},
+    {ID_RESUME, offsetof(struct options, resume)},
+    {ID_DRY_RUN, offsetof(struct options, dry_run)},
+};
 
-    if (!grown)
-        abort();
-    options->tags = grown;
-    grown[options->n_tags++] = tag;
-    return 0;
+static bool plain_take(struct options *options, int option, const char *value)
+{
+    char *base = (char *)options;
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        if (texts[i].option == option) {
+            memcpy(base + texts[i].at, &value, sizeof(value));
+            return true;
+        }
+    for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+        if (flags[i].option == option) {
+            *(bool *)(base + flags[i].at) = true;
+            return true;
+        }
+    return false;
 }
 
 static int option_take(void *user, int option, const char *value)
 {
     struct options *options = user;
 
+    if (plain_take(options, option, value))
+        return 0;
     switch (option) {
     case 'f':
         free(options->frames);
         options->frames = NULL;
         options->frames_text = value;
         return options_frames("--frames", value, &options->frames, &options->n_frames);
-    case 'o':
-        options->out = value;
-        return 0;
     case 'p':
         return pair_add("-p", value, &options->params, &options->n_params);
     case ID_SOFTWARE:
         return software_parse(value, options);
     case ID_ENV:
         return pair_add("--env", value, &options->env, &options->n_env);
-    case ID_LOCAL:
-        options->local = true;
-        return 0;
     case ID_WORKERS:
         return count_parse("--workers", value, 64, &options->workers);
     case ID_SLOTS:
@@ -274,57 +298,24 @@ static int option_take(void *user, int option, const char *value)
         return count_parse("--chunk", value, 1000000, &options->chunk);
     case ID_TILES:
         return tiles_parse(value, options);
-    case ID_TILES_ANYWAY:
-        options->tiles_anyway = true;
-        return 0;
     case ID_SIZE:
         return size_parse(value, options);
-    case ID_PRESET:
-        options->preset = value;
-        return 0;
-    case ID_FARM:
-        options->farm = value;
-        return 0;
-    case ID_JSON:
-        options->json = true;
-        return 0;
-    case ID_NAME:
-        options->name = value;
-        return 0;
-    case ID_NOTE:
-        options->note = value;
-        return 0;
     case ID_PRIORITY:
         return options_priority(value, &options->priority);
-    case ID_POOL:
-        options->pool = value;
-        return 0;
     case ID_TAG:
-        return tag_add(options, value);
+        return text_add(value, &options->tags, &options->n_tags);
     case ID_MAX_WORKERS:
         return options_max_workers(value, &options->max_workers);
-    case ID_FORCE:
-        options->force = true;
-        return 0;
     case ID_ASSET:
         return text_add(value, &options->assets, &options->n_assets);
     case ID_EXCLUDE:
         return text_add(value, &options->exclude, &options->n_exclude);
     case ID_NARROW:
         return narrow_add(options, value);
-    case ID_ALLOW_MISSING:
-        options->allow_missing = true;
-        return 0;
     case ID_DEVICE:
         return pair_push("device", strlen("device"), value, &options->params, &options->n_params);
     case ID_CLOCK_RANGE:
         return pair_push("clock", strlen("clock"), value, &options->params, &options->n_params);
-    case ID_RESUME:
-        options->resume = true;
-        return 0;
-    case ID_DRY_RUN:
-        options->dry_run = true;
-        return 0;
     default:
         return EXIT_USAGE;
     }

@@ -241,19 +241,11 @@ static int blender_tiles(struct preset_scene *scene, struct tiles *tiles)
     return tiles_plan(scene, 1, scene->picture, tiles);
 }
 
-static int blender_build(struct preset_scene *scene, struct westlight_job *job)
+/* -p samples, --device, -p denoise and the frames. */
+static int blender_check(const struct preset_scene *scene, const char *samples, const char *device,
+                         const char *denoise)
 {
-    const struct options *options = scene->options;
-    const char *samples = options_param(options, "samples", "-"),
-               *device = options_param(options, "device", "auto"),
-               *denoise = options_param(options, "denoise", "auto");
-    _cleanup_(tiles_deinit) struct tiles tiles = {0};
-    struct westlight_step *step;
-    uint32_t timeout_s;
-    char size[32] = "-", head[PRESET_PATTERN], digits[16], tail[PRESET_PATTERN];
-    unsigned n_digits;
     long number;
-    int r;
 
     if (strcmp(samples, "-") != 0 && !options_number(samples, 1, 1000000, &number)) {
         complain("-p samples=%s: it is no number from 1 to 1000000", samples);
@@ -268,22 +260,51 @@ static int blender_build(struct preset_scene *scene, struct westlight_job *job)
                  denoise);
         return EXIT_USAGE;
     }
-    if (strcmp(denoise, "auto") != 0)
-        scene->facts.denoises = *denoise == 'y';
     for (size_t i = 0; i < scene->n_frames; i++)
         if (scene->frames[i].first < -FRAME_MAX || scene->frames[i].last > FRAME_MAX) {
-            complain("--frames %s: Blender numbers its frames from %d to %d", options->frames_text,
-                     -FRAME_MAX, FRAME_MAX);
+            complain("--frames %s: Blender numbers its frames from %d to %d",
+                     scene->options->frames_text, -FRAME_MAX, FRAME_MAX);
             return EXIT_USAGE;
         }
+    return 0;
+}
+
+/* "1920x1080"; "-": as the scene says. */
+static void picture_size(const struct preset_scene *scene, const struct tiles *tiles, char *text,
+                         size_t size)
+{
+    const struct options *options = scene->options;
+
+    if (tiles->names.n)
+        snprintf(text, size, "%ux%u", tiles->width, tiles->height);
+    else if (options->width)
+        snprintf(text, size, "%ux%u", options->width, options->height);
+    else
+        snprintf(text, size, "-");
+}
+
+static int blender_build(struct preset_scene *scene, struct westlight_job *job)
+{
+    const struct options *options = scene->options;
+    const char *samples = options_param(options, "samples", "-"),
+               *device = options_param(options, "device", "auto"),
+               *denoise = options_param(options, "denoise", "auto");
+    _cleanup_(tiles_deinit) struct tiles tiles = {0};
+    struct westlight_step *step;
+    uint32_t timeout_s;
+    char size[32], head[PRESET_PATTERN], digits[16], tail[PRESET_PATTERN];
+    unsigned n_digits;
+    int r;
+
+    if ((r = blender_check(scene, samples, device, denoise)))
+        return r;
+    if (strcmp(denoise, "auto") != 0)
+        scene->facts.denoises = *denoise == 'y';
     if ((r = blender_tiles(scene, &tiles)))
         return r;
     preset_pattern(scene, head, &n_digits, tail);
     snprintf(digits, sizeof(digits), "%u", n_digits);
-    if (tiles.names.n)
-        snprintf(size, sizeof(size), "%ux%u", tiles.width, tiles.height);
-    else if (options->width)
-        snprintf(size, sizeof(size), "%ux%u", options->width, options->height);
+    picture_size(scene, &tiles, size, sizeof(size));
 
     westlight_job_parameter(job, "Scene", WESTLIGHT_PATH, scene->path);
     westlight_job_parameter(job, "Out", WESTLIGHT_PATH, scene->out);
