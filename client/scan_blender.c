@@ -221,18 +221,20 @@ int scan_blender(const char *scene, struct inputs *inputs, struct scan_blender *
 {
     const char *named = getenv("WESTLIGHT_BLENDER"), *program = named && *named ? named : "blender";
     _cleanup_(bytes_deinit) struct bytes said = {0};
+    struct scan_blender scan = {0};
     json_t *json = NULL;
     int status = 0, r;
     char *line;
 
-    *ret_scan = (struct scan_blender){0};
     r = run_blender(program, scene, &said, &status);
     if (r < 0) {
         complain("%s: %s could not be asked what it uses: %s", scene, program, strerror(-r));
         return EXIT_USAGE;
     }
-    if (status == 127)
+    if (status == 127) {
+        *ret_scan = scan;
         return 0;
+    }
     line = strstr((char *)said.data, "\n" SAID_PREFIX);
     if (line) {
         line += 1 + strlen(SAID_PREFIX);
@@ -245,7 +247,12 @@ int scan_blender(const char *scene, struct inputs *inputs, struct scan_blender *
                  scene, program, status);
         return EXIT_USAGE;
     }
-    r = take(json, inputs, ret_scan);
+    r = take(json, inputs, &scan);
     json_decref(json);
-    return r;
+    if (r) {
+        inputs_list_deinit(&scan.inexact);
+        return r;
+    }
+    *ret_scan = scan;
+    return 0;
 }
