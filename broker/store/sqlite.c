@@ -15,6 +15,7 @@
 #include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
+#include <broker/store/epoch.h>
 #include <broker/store/recover.h>
 #include <broker/store/wal.h>
 #include <broker/store/writer.h>
@@ -39,16 +40,11 @@
 /* How often a commit that found the disk full is tried again. */
 #define FULL_RETRY_NS (200 * NS_PER_MS)
 
-/* More than a broker is started, or writes, between two backups, should its clock be wrong. */
-#define RESTORED_EPOCHS    65536
-#define RESTORED_SEQUENCES (1LL << 32)
-
 struct store {
     char folder[LIMIT_PATH_BYTES];
     int lock_fd;
     int event_fd;
-    uint32_t epoch;
-    int64_t fence, sequence; /* of meta; 0: none */
+    struct epoch epoch;
     struct database writing, checkpointing;
     pthread_t writer, checkpointer;
     bool writer_runs, checkpointer_runs;
@@ -78,17 +74,17 @@ const char *store_why(const struct store *store)
 
 uint32_t store_epoch(const struct store *store)
 {
-    return store->epoch;
+    return store->epoch.number;
 }
 
 uint32_t store_fence(const struct store *store)
 {
-    return (uint32_t)store->fence;
+    return store->epoch.fence;
 }
 
 uint64_t store_sequence(const struct store *store)
 {
-    return (uint64_t)store->sequence;
+    return store->epoch.sequence;
 }
 
 /* ---- opening ---- */
@@ -132,96 +128,6 @@ static int lock_folder(struct store *store)
     return 0;
 }
 
-static int read_meta(struct database *database, const char *name, int64_t *ret_value)
-{
-    sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(
-        database->handle, "SELECT value, inverse FROM meta WHERE name = ?", -1, &statement, NULL);
-    *ret_value = 0;
-    if (code == SQLITE_OK)
-        code = database_bind(statement, "t", name);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(statement);
-    if (code == SQLITE_ROW) {
-        *ret_value = sqlite3_column_int64(statement, 0);
-        code = *ret_value == ~sqlite3_column_int64(statement, 1) ? SQLITE_OK : SQLITE_CORRUPT;
-    }
-    sqlite3_finalize(statement);
-    return code == SQLITE_DONE ? SQLITE_OK : code;
-}
-
-static int write_meta(struct database *database, const char *name, int64_t value)
-{
-    sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(
-        database->handle, "INSERT OR REPLACE INTO meta VALUES(?1, ?2, ~?2)", -1, &statement, NULL);
-    if (code == SQLITE_OK)
-        code = database_bind(statement, "ti", name, value);
-    if (code == SQLITE_OK)
-        code = database_finish(statement);
-    sqlite3_finalize(statement);
-    return code;
-}
-
-/* The first start of a backup. The broker it was made of went on, and clients and workers remember
- * epochs and sequences of that future: this one must use none of them, nor may a second restoring
- * of the same backup use those of the first. So both go on from the clock: more than a start a
- * second, more than a million records a second, there was not. What workers hold of before may be
- * of frames that this past does not have: `fence` is the first epoch whose leases count. */
-static int leave_future(struct database *database, int64_t *epoch)
-{
-    int64_t wall_s = clock_wall_ns() / NS_PER_S, since_2025_s = wall_s - 1735689600, highest = 0;
-    int code = read_meta(database, "backup_sequence", &highest);
-
-    *epoch = *epoch + RESTORED_EPOCHS > since_2025_s ? *epoch + RESTORED_EPOCHS : since_2025_s;
-    int64_t sequence = highest + RESTORED_SEQUENCES;
-    if (sequence < wall_s << 20)
-        sequence = wall_s << 20;
-    if (code == SQLITE_OK)
-        code = write_meta(database, "sequence", sequence);
-    if (code == SQLITE_OK)
-        code = write_meta(database, "fence", *epoch);
-    if (code == SQLITE_OK)
-        code = database_run_text(database, "DELETE FROM meta WHERE name = 'backup_sequence';"
-                                           "DELETE FROM notes");
-    return code;
-}
-
-/* The commit is synced like any other, so nothing that follows can be of an older epoch. */
-static int raise_epoch(struct store *store)
-{
-    struct database *database = &store->writing;
-    int64_t epoch = 0, backup = 0;
-    int code = database_run_text(database, "BEGIN IMMEDIATE");
-
-    if (code == SQLITE_OK)
-        code = database_check_meta(database);
-    if (code == SQLITE_OK)
-        code = read_meta(database, "epoch", &epoch);
-    if (code == SQLITE_OK)
-        code = read_meta(database, "backup_sequence", &backup);
-    epoch++;
-    if (code == SQLITE_OK && backup > 0)
-        code = leave_future(database, &epoch);
-    if (code == SQLITE_OK)
-        code = write_meta(database, "epoch", epoch);
-    crash_point("store.epoch.written");
-    if (code == SQLITE_OK)
-        code = read_meta(database, "fence", &store->fence);
-    if (code == SQLITE_OK)
-        code = read_meta(database, "sequence", &store->sequence);
-    if (code == SQLITE_OK)
-        code = database_run_text(database, "COMMIT");
-    if (code != SQLITE_OK) {
-        int r = database_error(database, code, "state.db: a new epoch");
-        (void)database_run_text(database, "ROLLBACK");
-        return r;
-    }
-    crash_point("store.epoch.raised");
-    store->epoch = (uint32_t)epoch;
-    return 0;
-}
-
 static int count_wal(void *user, sqlite3 *handle, const char *name, int pages)
 {
     struct store *store = user;
@@ -242,7 +148,7 @@ static int open_database(struct store *store)
 {
     int r = database_open(&store->writing, store->folder, DATABASE_WRITE);
     if (r == 0)
-        r = raise_epoch(store);
+        r = epoch_raise(&store->writing, &store->epoch);
     if (r == 0)
         r = writer_prepare(&store->writing);
     if (r) {
@@ -368,7 +274,7 @@ static int commit(struct store *store, const struct batch *batches)
     int r;
 
     do {
-        r = writer_commit(&store->writing, store->epoch, batches);
+        r = writer_commit(&store->writing, store->epoch.number, batches);
     } while (r == STORE_E_FULL && wait_for_space(store));
     return r;
 }
@@ -412,7 +318,7 @@ static void trim(struct store *store)
 
     store->busy = true;
     pthread_mutex_unlock(&store->lock);
-    int r = writer_trim(&store->writing, store->epoch, &more);
+    int r = writer_trim(&store->writing, store->epoch.number, &more);
     pthread_mutex_lock(&store->lock);
     store->trimming = (r == 0 && more) || r == STORE_E_FULL;
     written_some(store, r == STORE_E_FULL ? 0 : r, r == 0, before);
