@@ -5,8 +5,8 @@
  * until the records ahead of it are durable.
  *
  * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c,
- *          gateway_upload.c, gateway_edit.c and gateway_look.c for studios and operators,
- *          gateway_tend.c for operators alone, gateway_worker.c for workers, gateway_page.c for what
+ *          gateway_upload.c, gateway_edit.c, gateway_look.c and gateway_farm.c for
+ *          studios and operators, gateway_tend.c for operators alone, gateway_worker.c for workers, gateway_page.c for what
  *          the query thread answers; gateway_hello.c greets, gateway_full.c refuses, gateway_retain.c
  *          forgets jobs, gateway_record.c follows records, gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.

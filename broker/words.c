@@ -59,7 +59,6 @@ static void unwilling(const struct why *why, char *text, size_t size)
 
 static void no_attribute(const struct why *why, char *text, size_t size)
 {
-    static const char software[] = "attr.software.";
     const char *value = why->value ? why->value : "";
     char wanted[LIMIT_NAME_BYTES + 8] = "";
 
@@ -77,11 +76,11 @@ static void no_attribute(const struct why *why, char *text, size_t size)
     }
     if (*value)
         snprintf(wanted, sizeof wanted, " %s", value);
-    if (strncmp(why->name, software, strlen(software)) == 0)
+    if (strncmp(why->name, ATTRIBUTE_SOFTWARE, strlen(ATTRIBUTE_SOFTWARE)) == 0)
         snprintf(text, size,
                  "no connected worker has %s%s: install %s%s on a worker, or start one that has it "
                  "(westlight workers)",
-                 why->name, wanted, why->name + strlen(software), wanted);
+                 why->name, wanted, why->name + strlen(ATTRIBUTE_SOFTWARE), wanted);
     else
         snprintf(text, size,
                  "no connected worker has %s%s: start a worker that has it (westlight workers)",

@@ -467,7 +467,7 @@ void westlight_job_version(struct westlight_job *job, const char *software, cons
     if (!text_within(job, "the version", version, LIMIT_NAME_BYTES) ||
         !text_within(job, "the software's name", software, LIMIT_NAME_BYTES - 16))
         return;
-    snprintf(name, sizeof(name), "attr.software.%s", software);
+    snprintf(name, sizeof(name), ATTRIBUTE_SOFTWARE "%s", software);
     for (size_t i = 0; i < job->n_steps; i++) {
         if (strcmp(job->steps[i]->recipe->software, software) != 0)
             continue;

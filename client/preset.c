@@ -208,7 +208,7 @@ void preset_software(const struct preset_scene *scene, struct westlight_step *st
         software = scene->options->software;
     if (!*software)
         return;
-    snprintf(name, sizeof(name), "attr.software.%s", software);
+    snprintf(name, sizeof(name), ATTRIBUTE_SOFTWARE "%s", software);
     westlight_step_attribute(step, name, NULL, 0);
     westlight_step_software(step, software);
 }

@@ -263,7 +263,7 @@ void show_worker(const struct westlight_worker *worker)
                           ? worker->amounts[i] + 14
                           : worker->amounts[i]);
     for (size_t i = 0; i < worker->n_attributes; i++)
-        if (strncmp(worker->attributes[i], "attr.software.", 14) == 0)
+        if (strncmp(worker->attributes[i], ATTRIBUTE_SOFTWARE, strlen(ATTRIBUTE_SOFTWARE)) == 0)
             printf("%s ", worker->attributes[i] + 14);
         else if (strncmp(worker->attributes[i], ATTRIBUTE_DENOISER "=",
                          sizeof(ATTRIBUTE_DENOISER)) == 0)

@@ -110,6 +110,8 @@
 #define ATTRIBUTE_POOL "attr.worker.pool"
 /* Its values are the versions of attr.software.blender that can denoise. */
 #define ATTRIBUTE_DENOISER "attr.blender.denoiser"
+/* Ahead of a software's name; its values are the versions. */
+#define ATTRIBUTE_SOFTWARE "attr.software."
 /* Each worker offers itself as a software: it is what makes a frame of its tiles. */
 #define SOFTWARE_WORKER "westlight-worker"
 
