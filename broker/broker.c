@@ -423,8 +423,8 @@ static long poll_ms(const struct broker *broker)
     int64_t deadline_ns = gateway_deadline_ns(&broker->gateway);
     int64_t wait_ns = deadline_ns - clock_monotonic_ns();
 
-    if (broker->gateway.room != ROOM_ENOUGH && wait_ns > NS_PER_S)
-        return 1000; /* nothing tells of space that was freed */
+    if ((broker->gateway.room != ROOM_ENOUGH || broker->gateway.n_held > 0) && wait_ns > NS_PER_S)
+        return 1000; /* nothing tells of space that was freed, or of a quota that was raised */
     if (deadline_ns == INT64_MAX)
         return -1;
     if (wait_ns <= 0)
@@ -443,6 +443,7 @@ static void pass(struct broker *broker)
     gateway->now_ns = clock_monotonic_ns();
     gateway->wall_s = clock_wall_ns() / NS_PER_S;
     gateway_disk(gateway, store_full(broker->store));
+    gateway_quotas(gateway);
     gateway_pinned(gateway);
     gateway_answered(gateway);
     gateway_forgotten(gateway);

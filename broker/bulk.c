@@ -82,9 +82,8 @@ static bool no_room(struct bulk *bulk, struct peer *peer, uint64_t request,
     return true;
 }
 
-/* Inputs stop at the studio's quota. What its accepted jobs bring may go past it, by QUOTA_SPARE;
- * beyond that the attempt fails, so that no worker waits with a result that others' work waits for.
- */
+/* Inputs stop at the studio's quota. What its accepted jobs bring may go past it (quota.h); beyond
+ * that the attempt fails, so that no worker waits with a result that others' work waits for. */
 static bool past_quota(struct bulk *bulk, struct peer *peer, uint64_t request,
                        const struct block_id *id, size_t size)
 {
@@ -96,7 +95,8 @@ static bool past_quota(struct bulk *bulk, struct peer *peer, uint64_t request,
     if (r < 0)
         log_limited(LOG_ERROR, "registry", "error=%d", -r);
     uint64_t used = vault_used_bytes(bulk->config.vault, studio);
-    if (r < 0 || !quota_exceeded(used + size, quota, peer_of_job(peer)))
+    if (r < 0 ||
+        !quota_exceeded(used + size, quota, peer_of_job(peer) ? QUOTA_RESULTS : QUOTA_INPUTS))
         return false;
     quota_why(used, quota, why);
     log_limited(LOG_WARN, "bulk_refused", "studio=%u why=\"%s\"", studio.value, why);

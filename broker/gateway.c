@@ -85,6 +85,7 @@ void gateway_deinit(struct gateway *gateway)
     for (size_t i = 0; i < gateway->studios_capacity; i++)
         free(gateway->studios[i]);
     free(gateway->studios);
+    free(gateway->quotas);
     free(gateway->pins_of);
 }
 

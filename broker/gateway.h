@@ -5,10 +5,11 @@
  * until the records ahead of it are durable.
  *
  * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c,
- *          gateway_upload.c, gateway_edit.c, gateway_look.c and gateway_farm.c for
- *          studios and operators, gateway_tend.c for operators alone, gateway_worker.c for workers, gateway_page.c for what
- *          the query thread answers; gateway_hello.c greets, gateway_full.c refuses, gateway_retain.c
- *          forgets jobs, gateway_record.c follows records, gateway_effect.c is the way out.
+ *          gateway_upload.c, gateway_edit.c, gateway_look.c and gateway_farm.c for studios and
+ *          operators, gateway_tend.c for operators alone, gateway_worker.c for workers,
+ *          gateway_page.c for what the query thread answers; gateway_hello.c greets, gateway_full.c
+ *          and gateway_quota.c refuse, gateway_retain.c forgets jobs, gateway_record.c follows
+ *          records, gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.
  * Owns:    what its init made; core, store, vault, query and sockets are the broker's.
  * Errors:  a peer's bad message is a Refusal, counted and logged at most once a second. Want of
@@ -100,6 +101,13 @@ struct gateway {
     size_t n_pins_of;
     char **studios; /* names by id */
     size_t studios_capacity;
+    struct studio_quota {
+        uint64_t bytes; /* 0: none */
+        int64_t read_ns;
+        bool held; /* nothing of it is leased */
+    } *quotas;     /* by id */
+    size_t n_quotas, n_held;
+    int64_t quotas_ns; /* when they were looked at; 0: never */
     void *scratch; /* freed after each message */
     struct counters counters;
 };
@@ -119,6 +127,7 @@ void gateway_tick(struct gateway *gateway);     /* deadlines of core and watches
 int64_t gateway_deadline_ns(const struct gateway *gateway);
 void gateway_flush(struct gateway *gateway);                             /* sends what may leave */
 void gateway_disk(struct gateway *gateway, bool full); /* looks at it; `full`: the store waits */
+void gateway_quotas(struct gateway *gateway);          /* looks who has used them up */
 void gateway_studio(struct gateway *gateway, const struct key_row *row); /* its name and weight */
 
 /* ---- for the handlers ---- */
@@ -159,8 +168,10 @@ bool gateway_sees(const struct peer *peer, struct studio_id studio);
 /* The message at hand, while the store waits for space. */
 void gateway_while_full(struct gateway *gateway, const struct link_key *key);
 /* True where the submission at hand is new and there is no room: it is refused. */
-bool gateway_past_quota(struct gateway *gateway, const Wl__Submit *submit);
 bool gateway_no_room(struct gateway *gateway, const Wl__Submit *submit);
+bool gateway_past_quota(struct gateway *gateway, const Wl__Submit *submit);
+/* "the studio's quota is used up: ..."; scratch */
+const char *gateway_quota_why(struct gateway *gateway, struct studio_id studio);
 const char *gateway_disk_note(struct gateway *gateway); /* for operators; "" */
 
 struct lease gateway_lease(const struct lease_id *lease);

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <proto/base/log.h>
 #include <broker/gateway.h>
-#include <broker/quota.h>
 
 static void say_at_once(struct gateway *gateway, const Wl__Envelope *envelope)
 {
@@ -72,23 +71,6 @@ bool gateway_no_room(struct gateway *gateway, const Wl__Submit *submit)
         gateway_remembers(gateway, &submit->request_id))
         return false;
     gateway_refuse(gateway, CODE_FULL, "the submission", room_why(free_bytes, why), ROOM_NEXT);
-    return true;
-}
-
-bool gateway_past_quota(struct gateway *gateway, const Wl__Submit *submit)
-{
-    const struct key_row *row = &gateway->ask.peer->row;
-    uint64_t used = vault_used_bytes(gateway->with.vault, row->studio);
-    char why[QUOTA_WHY_BYTES];
-    struct job_id job;
-
-    memcpy(job.bytes, submit->job.data, sizeof job.bytes);
-    if (!quota_exceeded(used, row->quota_bytes, false) ||
-        catalogue_find(&gateway->catalogue, &job) ||
-        gateway_remembers(gateway, &submit->request_id))
-        return false;
-    gateway_refuse(gateway, CODE_QUOTA, "the submission", quota_why(used, row->quota_bytes, why),
-                   QUOTA_NEXT);
     return true;
 }
 

@@ -69,7 +69,7 @@ static Wl__JobRow *job_row(struct gateway *gateway, const struct job_view *view,
     row->max_workers = view->max_workers;
     row->archived = view->archived;
     row->state = view->state;
-    row->reason = (char *)words_reason(view->reason);
+    row->reason = (char *)words_reason(view);
     row->paused_itself = view->reason == REASON_FAILED_FIRST || view->reason == REASON_FAILED_MANY;
     row->submitted_wall_s = view->submitted_wall_s;
     row->delivered = view->delivered;
@@ -148,6 +148,8 @@ static char *why_text(struct gateway *gateway, const struct catalogue_job *entry
     core_why(gateway->with.core, &entry->job, step, &why);
     if (why.kind == WHY_DEPENDS && why.step < entry->submit->n_steps)
         about = entry->submit->steps[why.step]->name;
+    else if (why.kind == WHY_QUOTA)
+        about = gateway_quota_why(gateway, entry->studio);
     words_why(&why, about, text, LIMIT_NOTE_BYTES);
     return text;
 }

@@ -125,8 +125,10 @@ static const struct args_command COMMANDS[] = {
      "take in the vault, and its quota.\n"
      "\n"
      "A studio whose blocks take as much as its quota can submit nothing new. What its jobs render "
-     "comes home until a quarter more; then its frames fail, and its jobs pause themselves. A "
-     "quota counts within a second, also while the broker runs.",
+     "comes home until a quarter more; then no more of its frames are begun, what runs comes home, "
+     "and all goes on by itself when there is room: jobs that are over are forgotten (run "
+     "--retain), or its quota is raised. A quota counts within a second, also while the broker "
+     "runs.",
      "  westlight-broker studio --state /srv/westlight\n"
      "  westlight-broker studio --state /srv/westlight Aurora --quota 2T\n"
      "  westlight-broker studio --state /srv/westlight Aurora --quota none\n"},

@@ -3,9 +3,12 @@
 
 #include <stdio.h>
 
-bool quota_exceeded(uint64_t used_bytes, uint64_t quota_bytes, bool result)
+bool quota_exceeded(uint64_t used_bytes, uint64_t quota_bytes, enum quota_of what)
 {
-    return quota_bytes > 0 && used_bytes > quota_bytes + (result ? quota_bytes / QUOTA_SPARE : 0);
+    const uint64_t spare[] = {
+        [QUOTA_INPUTS] = 0, [QUOTA_LEASES] = quota_bytes / 4, [QUOTA_RESULTS] = quota_bytes / 2};
+
+    return quota_bytes > 0 && used_bytes > quota_bytes + spare[what];
 }
 
 const char *quota_why(uint64_t used_bytes, uint64_t quota_bytes, char why[QUOTA_WHY_BYTES])

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <broker/quota.h>
 #include <broker/words.h>
 #include <proto/base/bytes.h>
 
@@ -87,7 +88,7 @@ static void no_attribute(const struct why *why, char *text, size_t size)
                  why->name, wanted);
 }
 
-void words_why(const struct why *why, const char *step_name, char *text, size_t size)
+void words_why(const struct why *why, const char *about, char *text, size_t size)
 {
     text[0] = 0;
     switch (why->kind) {
@@ -97,7 +98,7 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
         snprintf(text, size, "the job is paused: westlight resume");
         return;
     case WHY_DEPENDS:
-        snprintf(text, size, "waits for step %s, whose outputs it reads", step_name);
+        snprintf(text, size, "waits for step %s, whose outputs it reads", about);
         return;
     case WHY_NO_WORKER:
         snprintf(text, size,
@@ -126,6 +127,9 @@ void words_why(const struct why *why, const char *step_name, char *text, size_t 
         snprintf(text, size,
                  "at its limit of %" PRIu32 " worker%s: westlight set JOB --max-workers changes it",
                  why->workers, plural(why->workers));
+        return;
+    case WHY_QUOTA:
+        snprintf(text, size, "%s: nothing more is begun until there is room: " QUOTA_NEXT, about);
         return;
     case WHY_HELD:
         snprintf(text, size,
@@ -167,11 +171,11 @@ const char *words_worker(const struct worker_view *view)
     return worker_state_name(worker_state_of(view));
 }
 
-const char *words_reason(enum pause_reason reason)
+const char *words_reason(const struct job_view *view)
 {
-    switch (reason) {
+    switch (view->reason) {
     case REASON_NONE:
-        return "";
+        return view->used_up ? "its studio's quota is used up" : "";
     case REASON_USER:
         return "on request";
     case REASON_FAILED_FIRST:

@@ -6,10 +6,12 @@
 
 #include <broker/core/core.h>
 
-/* Why a step's tasks wait; "" where they do not. `step_name` is of why->step. */
-void words_why(const struct why *why, const char *step_name, char *text, size_t size);
+/* Why a step's tasks wait; "" where they do not. `about`: of WHY_DEPENDS the name of why->step, of
+ * WHY_QUOTA what quota_why says. */
+void words_why(const struct why *why, const char *about, char *text, size_t size);
 /* What a worker is at, in a word or two. */
 const char *words_worker(const struct worker_view *view);
-const char *words_reason(enum pause_reason reason); /* "" where the job is not paused */
+/* Why the job is paused, or begins nothing more; "" */
+const char *words_reason(const struct job_view *view);
 /* What a verb did. */
 void words_done(enum verb_kind verb, uint64_t tasks, char *text, size_t size);

@@ -115,6 +115,8 @@ void show_row(const struct westlight_row *row)
            show_phase_colour(row->phase), row->phase, show_plain(), done, row->delivered,
            row->counts.failed, show_time(row->submitted_wall_s, time), row->name);
     show_stopped("", row);
+    if (*row->reason && strcmp(row->phase, "paused") != 0)
+        printf("%-10s %s: westlight show %.8s\n", "", row->reason, row->id);
 }
 
 static void show_counts(const char *label, const struct westlight_counts *counts)

@@ -193,7 +193,7 @@ struct westlight_row {
     const char *state; /* "active", "paused", "cancelled", "uploading"; see also `phase` */
     const char
         *phase; /* what a person calls it: waiting, running, done, failed, paused, cancelled */
-    const char *reason; /* why it is paused; "" */
+    const char *reason; /* why it is paused, or begins nothing more; "" */
     bool paused_itself; /* over failures; only a person's retry or resume goes on */
     int64_t submitted_wall_s;
     struct westlight_counts counts;

@@ -134,6 +134,9 @@ static void audit_lease(const struct core *core, const struct lease *lease)
     CHECK(lease->place == 0 || lease->place <= worker->shape->prefetch ||
           !worker_available(&core->fleet, worker));
     CHECK(!lease->claimed_for || lease->asked_back);
+    /* Of a studio that is held nothing waits at a worker but to go back. */
+    CHECK(!lease->step->job->studio->held || lease->place == 0 || lease->started ||
+          lease->stopping || lease->asked_back);
 }
 
 static void audit_worker(const struct core *core, const struct worker *worker)

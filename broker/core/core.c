@@ -115,6 +115,9 @@ static void handle(struct core *core, const struct event *event)
     case EVENT_ROOM:
         on_room(core, event);
         return;
+    case EVENT_QUOTA:
+        sched_hold(core, event->quota.studio, event->quota.used_up);
+        return;
     case EVENT_BEAT:
         on_beat(core, event);
         return;

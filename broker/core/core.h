@@ -93,6 +93,7 @@ enum event_kind {
     EVENT_INVENTORY,
     EVENT_BEAT,
     EVENT_ROOM,       /* on the broker's disk: without it nothing is leased, what runs goes on */
+    EVENT_QUOTA,      /* a studio's: while it is used up nothing of it is leased, likewise */
     EVENT_STARTED,
     EVENT_PROGRESS,   /* also a sign of life */
     EVENT_RESULT,     /* its blocks are durable and pinned */
@@ -157,6 +158,7 @@ struct event {
         struct { struct worker_id worker; const struct inventory_item *items; size_t n_items; bool last; } inventory;
         struct { struct worker_id worker; bool no_room; } beat;
         struct { bool none; } room;
+        struct { struct studio_id studio; bool used_up; } quota;
         struct { struct worker_id worker; struct lease_id lease; } started;
         struct { struct worker_id worker; struct lease_id lease; uint16_t permille; } progress;
         struct {
@@ -348,6 +350,7 @@ struct job_view {
     int32_t priority;
     uint32_t max_workers;
     bool archived;
+    bool used_up; /* its studio's quota, for which it waits */
     enum job_state state;
     enum pause_reason reason;
     uint32_t n_steps;
@@ -392,6 +395,7 @@ enum why_kind {
     WHY_HELD,         /* for workers that are expected back */
     WHY_LICENCE,      /* found none; waits for a back-off */
     WHY_LIMIT,        /* the job has as many `workers` as it may */
+    WHY_QUOTA,        /* its studio's is used up */
     WHY_RETRYING,     /* failed on the workers there are; waits for another or for a back-off */
 };
 struct why { enum why_kind kind; uint32_t step; const char *name; const char *value; double wanted, best; uint32_t workers, drained, aside; };

@@ -133,6 +133,9 @@ void request_record(struct core *core, struct studio_id studio, const struct req
 void change_range(struct core *core, struct step *step, enum change_kind change, uint64_t first,
                   uint64_t last);
 void job_stop_overtaken(struct core *core, struct job *job);
+/* What has not started and stands behind something else goes back, so that a pause is soon; also what
+ * has lapsed: should its worker speak again, it has been asked. */
+void job_take_back(struct core *core, struct job *job);
 bool job_classes_left(const struct core *core, const struct job *job);
 /* retry.c: these tasks are run again, and what depends on them, but for what was cancelled. An edit
  * gives `fresh`, a number a step: tasks from there on are new, and their dependents alone are run

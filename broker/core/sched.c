@@ -160,7 +160,8 @@ static void queue_closed(struct queue *queue)
 
 bool sched_job_open(const struct job *job)
 {
-    return job->state == JOB_ACTIVE && (job->max_workers == 0 || job->n_out < job->max_workers);
+    return job->state == JOB_ACTIVE && !job->studio->held &&
+           (job->max_workers == 0 || job->n_out < job->max_workers);
 }
 
 /* A job at its limit has no step in a queue, so that the limit costs the others nothing. */
@@ -203,6 +204,25 @@ void sched_job_changed(struct job *job)
             heap_moved(&step->queue->steps, step);
         if (!link_alone(&step->demand->delayed))
             sched_demand_dirty(job->core, step->demand);
+    }
+}
+
+/* A job that the studio submits meanwhile is held as well, also its first. */
+void sched_hold(struct core *core, struct studio_id id, bool held)
+{
+    struct studio *studio = held ? studio_of(core, id) : studio_find(core, id);
+
+    if (!studio || studio->held == held)
+        return;
+    studio->held = held;
+    for (size_t i = 0; i < studio->n_jobs; i++) {
+        struct job *job = studio->jobs[i];
+
+        sched_job_changed(job);
+        if (!job_finished(job))
+            job_touch(job);
+        if (held)
+            job_take_back(core, job);
     }
 }
 

@@ -17,6 +17,7 @@ struct studio {
     struct studio_id id;
     uint32_t weight;
     uint64_t clock;              /* virtual time */
+    bool held;                   /* nothing of it is leased; not durable */
     struct link waiting;         /* its queues that are not empty */
     uint64_t n_classes, n_tasks; /* with work left; in all its jobs */
     struct job **jobs;
@@ -44,8 +45,10 @@ struct queue *studio_queue(struct studio *studio, struct demand *demand);
 
 /* The step has ready tasks of an active job, or no longer. */
 void sched_step_changed(struct step *step);
-void sched_job_changed(struct job *job);        /* state, priority or limit */
-bool sched_job_open(const struct job *job);     /* it is active and may have one more lease */
+void sched_job_changed(struct job *job);    /* state, priority or limit */
+bool sched_job_open(const struct job *job); /* it is active and may have one more lease */
+/* None of the studio's jobs is open while it is held; what has not begun is asked back. */
+void sched_hold(struct core *core, struct studio_id studio, bool held);
 void sched_job_leases(struct job *job, int by); /* one more is out, or one less */
 void sched_demand_dirty(struct core *core, struct demand *demand);
 void sched_worker_dirty(struct core *core, struct worker *worker);

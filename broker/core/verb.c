@@ -38,14 +38,13 @@ void job_stop_overtaken(struct core *core, struct job *job)
     }
 }
 
-/* What has not started and stands behind something else goes back, so that a pause is soon. */
-static void take_back_queued(struct core *core, struct job *job)
+void job_take_back(struct core *core, struct job *job)
 {
     list_each(link, &job->leases)
     {
         struct lease *lease = container_of(link, struct lease, of_job);
 
-        if (!lease_active(lease) || lease->started || lease->place == 0 || lease->asked_back)
+        if (lease->stopping || lease->started || lease->place == 0 || lease->asked_back)
             continue;
         lease_ask_back(core, lease);
     }
@@ -54,7 +53,7 @@ static void take_back_queued(struct core *core, struct job *job)
 static void pause_job(struct core *core, struct job *job, enum pause_reason reason)
 {
     emit_state(core, job, JOB_PAUSED, reason, job->floor);
-    take_back_queued(core, job);
+    job_take_back(core, job);
 }
 
 /* Counted tasks that are neither done nor given up. */

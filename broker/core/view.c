@@ -26,6 +26,7 @@ static void job_fill(const struct job *job, struct job_view *ret_view)
         .priority = job->priority,
         .max_workers = job->max_workers,
         .archived = job->archived,
+        .used_up = job->studio->held && job->state == JOB_ACTIVE && !job_finished(job),
         .state = job->state,
         .reason = job->reason,
         .n_steps = job->n_steps,

@@ -215,6 +215,8 @@ void core_why(const struct core *core, const struct job_id *id, uint32_t number,
         return;
     if (step->n[TASK_READY] + step->n[TASK_WAITING] > 0 && job->state == JOB_PAUSED)
         ret_why->kind = WHY_PAUSED;
+    else if (step->n[TASK_READY] > 0 && job->state == JOB_ACTIVE && job->studio->held)
+        ret_why->kind = WHY_QUOTA;
     else if (step->n[TASK_READY] > 0 && job->state == JOB_ACTIVE && !sched_job_open(job)) {
         ret_why->kind = WHY_LIMIT;
         ret_why->workers = job->max_workers;

@@ -27,6 +27,7 @@ enum statement {
     KEYS,
     STUDIO,
     STUDIOS,
+    QUOTAS,
     STATEMENTS
 };
 
@@ -35,9 +36,9 @@ enum statement {
     " k.added, k.checksum, coalesce(s.checksum, 0), coalesce(s.quota, 0)"                          \
     " FROM keys k LEFT JOIN studios s ON s.id = k.studio"
 
-#define STUDIO_ROWS                                                                                \
-    "SELECT s.id, s.name, s.weight, s.quota, s.checksum,"                                          \
-    " (SELECT count(*) FROM keys k WHERE k.studio = s.id) FROM studios s"
+/* `keys`: how many it has, for who looks. */
+#define STUDIO_ROWS(keys)                                                                          \
+    "SELECT s.id, s.name, s.weight, s.quota, s.checksum, " keys " FROM studios s"
 
 static const char *const texts[STATEMENTS] = {
     /* What a retry has made anew is not brought home. */
@@ -71,8 +72,10 @@ static const char *const texts[STATEMENTS] = {
                  " ORDER BY sequence DESC LIMIT ?",
     [KEY] = KEY_ROWS " WHERE k.public = ?",
     [KEYS] = KEY_ROWS " ORDER BY k.added, k.public",
-    [STUDIO] = STUDIO_ROWS " WHERE s.id = ?",
-    [STUDIOS] = STUDIO_ROWS " ORDER BY s.name",
+    [STUDIO] = STUDIO_ROWS("0") " WHERE s.id = ?",
+    [STUDIOS] =
+        STUDIO_ROWS("(SELECT count(*) FROM keys k WHERE k.studio = s.id)") " ORDER BY s.name",
+    [QUOTAS] = STUDIO_ROWS("0") " WHERE s.quota > 0",
 };
 
 struct store_reader {
@@ -338,6 +341,13 @@ int store_studio(struct store_reader *reader, struct studio_id studio, struct st
 int store_studios(struct store_reader *reader, store_studio_each *each, void *user)
 {
     int r = give_studios(reader, reader->database.statements[STUDIOS], SQLITE_OK, each, user);
+
+    return r == STORE_E_NONE ? 0 : r;
+}
+
+int store_quotas(struct store_reader *reader, store_studio_each *each, void *user)
+{
+    int r = give_studios(reader, reader->database.statements[QUOTAS], SQLITE_OK, each, user);
 
     return r == STORE_E_NONE ? 0 : r;
 }

@@ -131,12 +131,15 @@ struct studio_row {
     struct studio_id studio;
     char name[LIMIT_NAME_BYTES + 1];
     uint32_t weight;
-    uint64_t quota_bytes, keys;
+    uint64_t quota_bytes;
+    uint64_t keys; /* of store_studios alone */
 };
 int store_studio(struct store_reader *reader, struct studio_id studio,
                  struct studio_row *ret_row); /* STORE_E_NONE */
 typedef int store_studio_each(void *user, const struct studio_row *row);
 int store_studios(struct store_reader *reader, store_studio_each *each, void *user);
+/* Those that have a quota. */
+int store_quotas(struct store_reader *reader, store_studio_each *each, void *user);
 /* Opens the database by itself. NULL: stays as it is. STORE_E_NONE: no studio has that name. */
 int store_studio_set(const char *folder, const char *name, const uint32_t *weight,
                      const uint64_t *quota_bytes, struct bytes *why);

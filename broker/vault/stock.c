@@ -23,12 +23,28 @@ void stock_deinit(struct stock *stock)
     pthread_mutex_destroy(&stock->lock);
 }
 
+/* The first that is not before it. */
+static size_t place_of(const struct stock *stock, struct studio_id studio)
+{
+    size_t low = 0, high = stock->n_studios;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (stock->studios[middle]->studio < studio.value)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static struct stock_studio *find(const struct stock *stock, struct studio_id studio)
 {
-    for (size_t i = 0; i < stock->n_studios; i++)
-        if (stock->studios[i]->studio == studio.value)
-            return stock->studios[i];
-    return NULL;
+    size_t at = place_of(stock, studio);
+
+    return at < stock->n_studios && stock->studios[at]->studio == studio.value ? stock->studios[at]
+                                                                               : NULL;
 }
 
 static struct stock_studio *get(struct stock *stock, struct studio_id studio)
@@ -45,7 +61,9 @@ static struct stock_studio *get(struct stock *stock, struct studio_id studio)
     if (!found)
         return NULL;
     found->studio = studio.value;
-    return stock->studios[stock->n_studios++] = found;
+    size_t at = place_of(stock, studio);
+    memmove(grown + at + 1, grown + at, (stock->n_studios++ - at) * sizeof *grown);
+    return grown[at] = found;
 }
 
 void stock_set(struct stock *stock, struct studio_id studio, uint8_t folder, uint64_t bytes)

@@ -16,7 +16,7 @@ struct stock_studio;
 
 struct stock {
     pthread_mutex_t lock;
-    struct stock_studio **studios;
+    struct stock_studio **studios; /* in the order of their ids */
     size_t n_studios;
 };
 

@@ -58,34 +58,77 @@ def a_studio_at_its_quota_submits_nothing_new_and_goes_on_when_it_has_more():
         check("studio nobody: no key of it was ever allowed" in said, said)
 
 
+def gated(farm, name, size, frames, brings):
+    """A job whose input is as large as `size`, and whose frames of `brings` bytes end when `name` is opened."""
+    write(farm.path(name, "input"), os.urandom(size))
+    return (farm.path(name), "--preset", "command", "-f", frames, "-o", farm.path(name + "-out"), "-p",
+            'run=while [ ! -e %s ]; do sleep 0.05; done; head -c %d /dev/urandom > "$OUT/f.$FRAME"' % (farm.path("open", name), brings))
+
+
+def why(person, job):
+    return person.show(job)["steps"][0]["why"]
+
+
+def held(person, job):
+    """Nothing of it is with a worker, for its quota."""
+    counts = person.counts(job)
+    return counts if counts["running"] + counts["leased"] == 0 and "the studio's quota is used up" in why(person, job) else None
+
+
 @scenario
-def results_go_a_quarter_past_the_quota_then_their_job_pauses_and_nobody_else_is_disturbed():
+def nothing_of_a_studio_far_past_its_quota_is_leased_what_runs_comes_home_and_it_goes_on_by_itself():
     with Farm() as farm:
         farm.start_broker()
         ann, eve, ops = farm.person("ann"), farm.person("eve", studio="other"), farm.person("ops", studio=None, role="operator")
         for name in ("box1", "box2", "box3", "box4"):
             farm.worker(name, "--no-probe", "--slots", "1", "--cores", "1")
-        write(farm.path("shot", "input"), "x")
-        quota(farm, "acme", "4M")
-        run = 'run=head -c 500000 /dev/urandom > "$OUT/f.$FRAME"'
-        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-40", "-o", farm.path("out"), "-p", run)
-        until(lambda: ann.show(job)["phase"] == "paused", lambda: "it pauses: %s\n%s" % (ann.ask("show", job), farm.logs()))
+        job = ann.submit(*gated(farm, "shot", 4 * MB, "1-40", 50_000))
+        ann.wait_counts(job, running=4, leased=1)
+        quota(farm, "acme", "3M")  # what lies there is a quarter more, and less than a half
+        until(lambda: ann.counts(job)["leased"] == 0 and "quota" in why(ann, job), lambda: "what waits at workers goes back: %s" % ann.ask("show", job))
         shown = ann.ask("show", job, code=0).out
-        check("the studio's quota is used up" in shown, shown)
-        check(0.0042 < listed(farm)["acme"][0] < 0.0053, "more than the quota, and no more than a quarter:", listed(farm))
-        other = eve.submit(farm.path("shot"), "--preset", "command", "-f", "1-12", "-o", farm.path("out"), "-p", run)
-        eve.ask("fetch", other, "--follow", "-o", farm.path("eve"), code=0)
-        equal(len(tree(farm.path("eve"))), 12, "the other studio's frames")
-        equal([row["name"] for row in ops.ask("workers", "--json", code=0).json if row["set_aside"]], [], "workers that are set aside")
+        check(re.search(r"state +running: its studio's quota is used up\n", shown), shown)
+        check(re.search(r"waits +the studio's quota is used up: 4\.\d MB of 3\.1 MB: nothing more is begun .*westlight-broker studio", shown), shown)
+        check("its studio's quota is used up: westlight show %.8s" % job in ann.ask("jobs", code=0).out, ann.ask("jobs"))
+        equal(ann.counts(job)["running"], 4, "frames that run on")
+        write(farm.path("open", "shot"), "")
+        until(lambda: held(ann, job), lambda: "what ran has come home: %s" % ann.ask("show", job))
+        write(farm.path("open", "eve"), "")
+        other = eve.submit(*gated(farm, "eve", MB, "1-12", 100_000))
+        eve.ask("fetch", other, "--follow", "-o", farm.path("eves"), code=0)
+        equal(len(tree(farm.path("eves"))), 12, "the other studio's frames")
 
-        done = ann.counts(job)["done"]
-        ann.ask("fetch", job, "-o", farm.path("home"))
-        equal(len(tree(farm.path("home"))), done, "what was done comes home")
+        farm.broker.kill()
+        farm.start_broker()
+        until(lambda: len(ops.ask("workers", "--json", code=0).json) == 4, "the workers are back")
+        counts = until(lambda: held(ann, job), lambda: "it waits as before: %s" % ann.ask("show", job))
+        check(counts["done"] + counts["ready"] == 40 and counts["ready"] > 0, "the rest of it waits:", counts)
+        ann.ask("fetch", job, "-o", farm.path("home"), code=4)
+        equal(len(tree(farm.path("home"))), counts["done"], "what was done comes home")
         quota(farm, "acme", "40M")
-        ann.ask("retry", job, code=0)
-        ann.ask("resume", job)
         ann.ask("fetch", job, "--follow", "-o", farm.path("home"), code=0)
-        equal(len(tree(farm.path("home"))), 40, "and with more room the rest")
+        equal(len(tree(farm.path("home"))), 40, "with more room it goes on by itself")
+        equal({attempt[-1] for attempt in farm.attempts(job)}, {0}, "classes of its attempts: none has failed")
+
+
+@scenario
+def a_result_that_is_half_a_quota_too_much_fails_and_is_rendered_again_when_there_is_room():
+    with Farm() as farm:
+        farm.start_broker()
+        ann = farm.person("ann")
+        farm.worker("box1", "--no-probe", "--slots", "1", "--cores", "1")
+        job = ann.submit(*gated(farm, "shot", MB, "1-3", 500_000))
+        ann.wait_counts(job, running=1)
+        quota(farm, "acme", "700K")
+        until(lambda: "quota" in why(ann, job), lambda: "it begins nothing more: %s" % ann.ask("show", job))
+        write(farm.path("open", "shot"), "")
+        until(lambda: held(ann, job), lambda: "its frame has failed: %s" % ann.ask("show", job))
+        equal([ann.counts(job)["done"], len(farm.attempts(job))], [0, 1], "attempts, none of which is done")
+        shown = ann.ask("show", job, code=0).out
+        check("transfer failed on box1: its output could not be sent" in shown and "quota is used up: 1.0 MB of 0.7 MB" in shown, shown)
+        quota(farm, "acme", "none")
+        ann.ask("fetch", job, "--follow", "-o", farm.path("home"), code=0)
+        equal(len(tree(farm.path("home"))), 3, "with more room it goes on by itself")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def finished(typist):
 def the_readmes_first_session_works_as_it_is_written():
     with Farm() as farm:
         typist = Typist(farm)
-        local, broker, keys, config, works, workers, backup = blocks()
+        local, broker, keys, config, works, workers, studios, backup = blocks()
         os.symlink(os.path.join(SOURCE, "tests"), os.path.join(typist.desk, "tests"))
         check("24 of 24" in typist.type(local[0]), "24 frames")
         equal(len(tree(os.path.join(typist.desk, "lighthouse-frames"))), 24, "frames in lighthouse-frames")
@@ -109,6 +109,10 @@ def the_readmes_first_session_works_as_it_is_written():
         for line in workers:
             typist.type(line)
         check("node1" in typist.type("westlight workers"), "its worker is listed")
+
+        check(re.search(r"^Aurora .* none$", typist.type(studios[0]), re.M), "the studio is listed")
+        typist.type(studios[1])
+        check(re.search(r"^Aurora .* 536\.\d+ GB$", typist.type(studios[0]), re.M), "its quota is set")
 
         typist.put["/backup/westlight"] = farm.path("backup")
         for line in backup[:-1]:

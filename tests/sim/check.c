@@ -200,7 +200,8 @@ static void check_tend(struct world *world, const struct record *record)
     }
 }
 
-/* Nothing new for a worker that is drained, set aside, or in another pool. */
+/* Nothing new for a worker that is drained, set aside, or in another pool, nor of a studio that has
+ * used its quota up. */
 void check_effect(const struct world *world, const struct effect *effect)
 {
     struct worker_view view;
@@ -213,6 +214,7 @@ void check_effect(const struct world *world, const struct effect *effect)
     const struct sim_job *job = &world->jobs[sim_job_number(world, &effect->lease.job)];
     bool pooled = worker->pool && *worker->pool;
 
+    CHECK(!world->used_up[job->studio.value - 1]);
     CHECK(!worker->drained && !world->workers[view.key.bytes[0]].told_full);
     CHECK(worker->aside_until_wall_s <= world->wall_most_s);
     CHECK(!world->job_model[sim_job_number(world, &effect->lease.job)].gone);

@@ -33,6 +33,16 @@ void operator_room(struct world *world, bool none)
     world_event(world, &event);
 }
 
+/* A studio's results have used its quota up, or there is room for it again. */
+void operator_quota(struct world *world, uint32_t studio, bool used_up)
+{
+    struct event event = {.kind = EVENT_QUOTA, .quota = {{studio + 1}, used_up}};
+
+    world->used_ups += used_up && !world->used_up[studio];
+    world->used_up[studio] = used_up;
+    world_event(world, &event);
+}
+
 void operator_run(struct world *world)
 {
     static const enum tend_kind kinds[] = {TEND_DRAIN, TEND_UNDRAIN, TEND_UNDRAIN, TEND_CLEAR,
@@ -44,11 +54,18 @@ void operator_run(struct world *world)
     world->operator_ns = world->now_ns + (int64_t)sim_random(world, 30 * SECOND);
     if (world->calm) {
         operator_room(world, false);
+        for (uint32_t i = 0; i < STUDIOS; i++)
+            operator_quota(world, i, false);
         world->operator_ns = INT64_MAX;
         return;
     }
     if (sim_chance(world, 8))
         operator_room(world, !world->no_room);
+    if (sim_chance(world, 6)) {
+        uint32_t studio = (uint32_t)sim_random(world, STUDIOS);
+
+        operator_quota(world, studio, !world->used_up[studio]);
+    }
     if (sim_chance(world, 4))
         world->workers[worker].bad = !world->workers[worker].bad;
     operator_tend(world, worker, kind,

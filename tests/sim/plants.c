@@ -41,6 +41,8 @@ enum plant {
     PLANT_DELIVER_STALE,   /* a result that a retry overtook counts as delivered */
     PLANT_BLAME_ON,        /* what was counted from a job that is gone still counts */
     PLANT_SEND_EARLY,      /* what is said does not wait for its records to be durable */
+    PLANT_HOLD_NOTHING,    /* a quota that is used up, or has room again, changes nothing */
+    PLANT_KEEP_AHEAD,      /* what waits at a worker is not asked back for it */
     PLANTS,
 };
 static const char *const names[] = {
@@ -72,6 +74,8 @@ static const char *const names[] = {
     [PLANT_DELIVER_STALE] = "deliver stale",
     [PLANT_BLAME_ON] = "blame on",
     [PLANT_SEND_EARLY] = "send early",
+    [PLANT_HOLD_NOTHING] = "hold nothing",
+    [PLANT_KEEP_AHEAD] = "keep ahead",
 };
 enum { SEEDS = 1000, SEEDS_UNBROKEN = 50 };
 static enum plant planted;
@@ -115,6 +119,10 @@ PLANT(lease_ask_back, (struct core * core, struct lease *lease), (core, lease), 
 PLANT(aside_forget, (struct worker * worker), (worker), PLANT_FORGIVE_NOTHING,
       worker->streak.number)
 
+PLANT(sched_hold, (struct core * core, struct studio_id studio, bool held), (core, studio, held),
+      PLANT_HOLD_NOTHING, studio.value + held + core->sequence)
+PLANT(job_take_back, (struct core * core, struct job *job), (core, job), PLANT_KEEP_AHEAD,
+      core->sequence)
 PLANT(asides_pardon, (struct core * core), (core), PLANT_BLAME_ON, core->sequence)
 
 void __real_clock_run(struct core *core);

@@ -97,7 +97,8 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace)
     if (verbose)
         printf("seed=%llu events=%llu records=%zu jobs=%u results=%llu crashes=%llu cuts=%llu "
                "adopted=%llu notes=%llu parked=%llu stale=%llu already=%llu tends=%llu "
-               "asides=%llu edits=%llu delivered=%llu forgotten=%llu unasked=%llu leaps=%llu\n",
+               "asides=%llu edits=%llu delivered=%llu forgotten=%llu unasked=%llu leaps=%llu "
+               "used_ups=%llu\n",
                (unsigned long long)seed, (unsigned long long)world->events, world->n_records,
                world->n_jobs, (unsigned long long)world->results,
                (unsigned long long)world->crashes, (unsigned long long)world->cuts,
@@ -106,5 +107,6 @@ void sim_run(struct world *world, uint64_t seed, bool verbose, bool trace)
                (unsigned long long)world->already, (unsigned long long)world->tends,
                (unsigned long long)world->asides, (unsigned long long)world->edits,
                (unsigned long long)world->delivered, (unsigned long long)world->forgotten,
-               (unsigned long long)world->unasked, (unsigned long long)world->leaps);
+               (unsigned long long)world->unasked, (unsigned long long)world->leaps,
+               (unsigned long long)world->used_ups);
 }

@@ -163,6 +163,7 @@ struct world {
     int64_t *record_ns; /* when each was made */
     size_t n_records, n_durable, records_capacity, record_ns_capacity;
     bool no_room; /* on the broker's disk */
+    bool used_up[STUDIOS]; /* their quotas */
     int64_t wall_ahead_s; /* of the time there is */
     int64_t wall_most_s;  /* the latest that any event said: what was over then is over */
     uint64_t leaps;
@@ -187,7 +188,7 @@ struct world {
     uint32_t floors[JOBS]; /* of the jobs */
     uint64_t edits;
     uint64_t events, crashes, cuts, results, stale, already, adopted, notes, parked, tends, asides;
-    uint64_t delivered, forgotten, unasked;
+    uint64_t delivered, forgotten, unasked, used_ups;
 };
 
 uint64_t sim_random(struct world *world, uint64_t below);
@@ -212,6 +213,7 @@ void spec_fill(const struct sim_job *job, struct job_spec *spec, struct step_spe
 #define OPERATOR_COOKIE UINT32_MAX /* nobody waits for these answers */
 void operator_run(struct world *world);
 void operator_room(struct world *world, bool none);
+void operator_quota(struct world *world, uint32_t studio, bool used_up);
 void operator_tend(struct world *world, uint32_t worker, enum tend_kind kind, const char *text);
 
 /* actors.c */

@@ -407,6 +407,9 @@ void world_crash(struct world *world)
     world->crashes++;
     if (world->no_room)
         operator_room(world, true);
+    for (uint32_t i = 0; i < STUDIOS; i++) /* not durable: it is said again */
+        if (world->used_up[i])
+            operator_quota(world, i, true);
 }
 
 /* The broker's own link fails: everybody is away at once, and back within the reconnect window. */

@@ -228,6 +228,57 @@ TEST(a_studio_may_have_no_more_than_it_leaves_for_others)
     farm_free(&farm);
 }
 
+static void quota(struct farm *farm, uint32_t studio, bool used_up)
+{
+    struct event event = {.kind = EVENT_QUOTA, .quota = {{studio}, used_up}};
+
+    farm_step(farm, &event);
+}
+
+TEST(nothing_of_a_studio_whose_quota_is_used_up_is_leased_and_what_runs_goes_on)
+{
+    struct farm farm = farm_new();
+
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 1});
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 3}}});
+    struct lease_id first = assigned(&farm, 0);
+    started(&farm, 1, first);
+    quota(&farm, 1, true);
+    assert_int_equal(why_of(&farm, 1, 0).kind, WHY_QUOTA);
+    assert_int_equal(result(&farm, 1, first, CLASS_OK), CODE_OK);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    submit(&farm, &(struct plan_job){2, 2, 0, {{.tasks = 1}}}); /* another studio's */
+    result(&farm, 1, assigned(&farm, 0), CLASS_OK);
+    submit(&farm, &(struct plan_job){3, 1, 0, {{.tasks = 1}}});
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    quota(&farm, 1, true); /* said again */
+    quota(&farm, 1, false);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1);
+    quota(&farm, 9, true); /* one that has no job yet */
+    submit(&farm, &(struct plan_job){4, 9, 5, {{.tasks = 1}}});
+    assert_int_equal(why_of(&farm, 4, 0).kind, WHY_QUOTA);
+    farm_free(&farm);
+}
+
+TEST(what_waits_at_a_worker_is_asked_back_when_the_quota_is_used_up)
+{
+    struct farm farm = farm_new();
+
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 1, .prefetch = 2});
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 4}}});
+    struct lease_id runs = assigned(&farm, 0), next = assigned(&farm, 1), last = assigned(&farm, 2);
+    started(&farm, 1, runs);
+    quota(&farm, 1, true);
+    assert_int_equal(effects_of(&farm, EFFECT_REVOKE), 2);
+    assert_int_equal(effect_of(&farm, EFFECT_REVOKE, 0)->revoke.revoke, CORE_REVOKE_TAKE_BACK);
+    released(&farm, 1, next);
+    released(&farm, 1, last);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    quota(&farm, 1, false);
+    assert_int_equal(assigned(&farm, 0).task.index, next.task.index);
+    farm_free(&farm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +293,9 @@ int main(void)
         cmocka_unit_test(names_that_nobody_offers_any_more_are_forgotten),
         cmocka_unit_test(classes_of_finished_work_are_free_again),
         cmocka_unit_test(a_studio_may_have_no_more_than_it_leaves_for_others),
+        cmocka_unit_test(
+            nothing_of_a_studio_whose_quota_is_used_up_is_leased_and_what_runs_goes_on),
+        cmocka_unit_test(what_waits_at_a_worker_is_asked_back_when_the_quota_is_used_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

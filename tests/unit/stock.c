@@ -122,14 +122,16 @@ TEST(what_lay_there_counts_once_it_is_counted_with_what_came_before)
     assert_int_equal(of(fixture, 1), 560);
 }
 
-TEST(results_may_go_a_quarter_past_a_quota_and_none_is_no_bound)
+TEST(leases_go_a_quarter_past_a_quota_results_a_half_and_none_is_no_bound)
 {
     (void)state;
-    assert_false(quota_exceeded(UINT64_MAX, 0, false));
-    assert_false(quota_exceeded(1000, 1000, false));
-    assert_true(quota_exceeded(1001, 1000, false));
-    assert_false(quota_exceeded(1250, 1000, true));
-    assert_true(quota_exceeded(1251, 1000, true));
+    assert_false(quota_exceeded(UINT64_MAX, 0, QUOTA_INPUTS));
+    assert_false(quota_exceeded(1000, 1000, QUOTA_INPUTS));
+    assert_true(quota_exceeded(1001, 1000, QUOTA_INPUTS));
+    assert_false(quota_exceeded(1250, 1000, QUOTA_LEASES));
+    assert_true(quota_exceeded(1251, 1000, QUOTA_LEASES));
+    assert_false(quota_exceeded(1500, 1000, QUOTA_RESULTS));
+    assert_true(quota_exceeded(1501, 1000, QUOTA_RESULTS));
 }
 
 int main(void)
@@ -140,7 +142,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_set_aside_does_not_count, setup, teardown),
         cmocka_unit_test_setup_teardown(
             what_lay_there_counts_once_it_is_counted_with_what_came_before, setup, teardown),
-        cmocka_unit_test(results_may_go_a_quarter_past_a_quota_and_none_is_no_bound),
+        cmocka_unit_test(leases_go_a_quarter_past_a_quota_results_a_half_and_none_is_no_bound),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
