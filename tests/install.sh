@@ -62,11 +62,12 @@ install_missing() {
   DEBIAN_FRONTEND=noninteractive $as_root apt-get -q install -y --no-install-recommends $missing
 }
 
+NICE= # a word before what builds
 build_ready() {
   folder=$1
   shift
   if [ ! -f "$folder/build.ninja" ]; then
-    meson setup "$folder" "$@" >"$folder.setup.log" 2>&1 || {
+    $NICE meson setup "$folder" "$@" >"$folder.setup.log" 2>&1 || {
       cat "$folder.setup.log"
       rm -f "$folder.setup.log"
       echo "$folder: meson could not set it up" >&2
@@ -74,7 +75,7 @@ build_ready() {
     }
     rm -f "$folder.setup.log"
   fi
-  if ! ninja -C "$folder" >"$folder/build.log" 2>&1; then
+  if ! $NICE ninja -C "$folder" >"$folder/build.log" 2>&1; then
     tail -n 60 "$folder/build.log"
     echo "$folder: it does not build: all of it is in $folder/build.log" >&2
     return 1
