@@ -58,6 +58,8 @@ static int open_folder(struct homing *homing)
         return connection_fail(homing->westlight, r,
                                "receipts: %s: check the folder that XDG_STATE_HOME names",
                                strerror(-r));
+    arrivals_open(&homing->arrivals, homing->folder);
+    homing->reader.arrivals = &homing->arrivals;
     return 0;
 }
 
@@ -576,6 +578,7 @@ int westlight_fetch(struct westlight *westlight, const char *id, struct westligh
         .fetch = fetch,
         .fd = -1,
         .receipts.file = -1,
+        .arrivals = {.folder = -1, .file = -1},
         .blocks.westlight = westlight,
         .progress_ns = clock_monotonic_ns(),
     };
@@ -603,6 +606,7 @@ int westlight_fetch(struct westlight *westlight, const char *id, struct westligh
     else if (r == 0 && homing.damaged == 1)
         r = connection_fail(westlight, WESTLIGHT_E_CORRUPT, "%s", homing.damage);
     fetch->bytes_received = blocks_received(&homing.blocks);
+    arrivals_close(&homing.arrivals, r == 0);
     homing_deinit(&homing);
     return r;
 }

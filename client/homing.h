@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <client/arrivals.h>
 #include <client/look.h>
 #include <client/landing.h>
 #include <client/reader.h>
@@ -29,6 +30,7 @@ struct homing {
     char *folder; /* absolute */
     int fd;       /* of it */
     struct receipts receipts;
+    struct arrivals arrivals;
     struct blocks blocks;
     struct reader reader;
     struct landing landing;

@@ -25,6 +25,13 @@ bool landing_has(const struct landing *landing, const char *path)
     return false;
 }
 
+const struct landing_file *landing_oldest(const struct landing *landing)
+{
+    size_t n = crew_size(&landing->crew);
+
+    return n ? &landing->files[(landing->next + LANDING_FILES - n) % LANDING_FILES] : NULL;
+}
+
 void landing_add(struct landing *landing, const struct landing_file *file)
 {
     struct landing_file *to = &landing->files[landing->next++ % LANDING_FILES];

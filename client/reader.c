@@ -17,13 +17,14 @@ static void drop_window(struct reader *reader)
     for (size_t i = 0; i < reader->n_held; i++)
         bytes_deinit(&reader->held[i].sealed);
     free(TAKE_PTR(reader->held));
+    free(TAKE_PTR(reader->coming));
     reader->n_held = reader->cursor = 0;
 }
 
 void reader_forget(struct reader *reader)
 {
     drop_window(reader);
-    reader->n_expected = reader->at = 0;
+    reader->n_expected = reader->at = reader->expected_bytes = 0;
 }
 
 void reader_deinit(struct reader *reader)
@@ -50,15 +51,49 @@ int reader_expect(struct reader *reader, const Wl__FileEntry *entry)
             reader->capacity = capacity;
         }
         reader->expected[reader->n_expected++] = (struct transfer_want){key.id, key.sealed_bytes};
+        reader->expected_bytes += key.sealed_bytes;
     }
     return 0;
+}
+
+static bool keeps(const struct reader *reader)
+{
+    return reader->arrivals && reader->expected_bytes > READER_LOST_BYTES;
 }
 
 static int take_block(void *user, size_t i, const void *sealed, size_t size)
 {
     struct reader *reader = user;
-    reader->held[i].sealed.size = 0;
-    return bytes_append(&reader->held[i].sealed, sealed, size);
+    struct reader_block *block = &reader->held[reader->coming[i]];
+
+    if (keeps(reader))
+        arrivals_add(reader->arrivals, &block->id, sealed, size);
+    block->sealed.size = 0;
+    return bytes_append(&block->sealed, sealed, size);
+}
+
+/* Those that an earlier fetch had got are there; the others come. */
+static int get_wants(struct reader *reader, struct transfer_want *wants, size_t n)
+{
+    size_t n_coming = 0;
+
+    drop_window(reader);
+    reader->held = calloc(n, sizeof(*reader->held));
+    reader->coming = calloc(n, sizeof(*reader->coming));
+    if (!reader->held || !reader->coming)
+        return -ENOMEM;
+    reader->n_held = n;
+    for (size_t i = 0; i < n; i++) {
+        reader->held[i].id = wants[i].id;
+        if (reader->arrivals &&
+            arrivals_get(reader->arrivals, &wants[i].id, &reader->held[i].sealed))
+            continue;
+        reader->coming[n_coming] = i;
+        wants[n_coming++] = wants[i];
+    }
+    if (n_coming > 0 && keeps(reader))
+        arrivals_next(reader->arrivals, reader->needed);
+    return n_coming > 0 ? blocks_get(reader->blocks, wants, n_coming, take_block, reader) : 0;
 }
 
 /* Gets the window that begins with `key`: from where it is expected next, or it alone. */
@@ -86,24 +121,11 @@ static int load_window(struct reader *reader, const struct block_key *key)
         }
     }
     reader->at = i;
-    drop_window(reader);
-    reader->held = calloc(n, sizeof(*reader->held));
-    if (!reader->held)
-        return -ENOMEM;
-    reader->n_held = n;
-    for (size_t k = 0; k < n; k++)
-        reader->held[k].id = wants[k].id;
-    int r = blocks_get(reader->blocks, wants, n, take_block, reader);
+    int r = get_wants(reader, wants, n);
     if ((r == WESTLIGHT_E_CORRUPT || r == WESTLIGHT_E_UNKNOWN) && n > 1) {
         /* One of them cannot be had, and it may be another file's: this one alone. */
-        drop_window(reader);
-        reader->held = calloc(1, sizeof(*reader->held));
-        if (!reader->held)
-            return -ENOMEM;
-        reader->n_held = 1;
-        reader->held[0].id = key->id;
-        const struct transfer_want alone = {key->id, key->sealed_bytes};
-        r = blocks_get(reader->blocks, &alone, 1, take_block, reader);
+        struct transfer_want alone = {key->id, key->sealed_bytes};
+        r = get_wants(reader, &alone, 1);
     }
     if (r != 0)
         drop_window(reader);

@@ -69,6 +69,7 @@ static const char files[] =
     "~/.local/state/westlight/jobs\teach job's own key, and where its frames go\n"
     "~/.local/state/westlight/uploads\thow submit --resume goes on with what was cut short\n"
     "~/.local/state/westlight/receipts\twhat was fetched, so that a changed file is never lost\n"
+    "~/.local/state/westlight/arriving\twhat a fetch that is killed need not get again\n"
     "~/.local/state/westlight/local\tprivate farms of --local; may be removed while none runs\n"
     "\n"
     "The config file has a section for each farm:\n"

@@ -418,6 +418,36 @@ def a_client_killed_at_random_bytes_of_a_fetch_gets_at_most_a_window_twice():
         fetch.judge()
 
 
+@scenario
+def a_client_killed_late_in_one_large_file_gets_at_most_a_window_twice():
+    size, chance = 64 * MIB, random.Random(SEED)
+    with Farm() as farm:
+        farm.start_broker()
+        ann, relay = farm.person("ann"), Relay(farm, "relay")
+        kept = ann.home + "/.state/westlight/arriving"  # a file that is not whole has no name
+        write(farm.path("shot", "input"), "x")
+        farm.worker("box1", "--no-probe", "--slots", "1", "--cores", "1")
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p",
+                         'run=head -c %d /dev/urandom > "$OUT/f"; sha256sum < "$OUT/f" > %s' % (size, farm.path("sum")))
+        ann.wait_counts(job, done=1)
+        ann.configure(bulk=relay.bulk)
+        for n in range((KILLS + 2) // 3):
+            argv, before = ("fetch", job, "--follow", "-o", farm.path("home%d" % n)), relay.count()[1]
+            relay.tell("stall")
+            client = ann.start(*argv)
+            relay.tell("kill %d %d" % (chance.randrange(size * 3 // 4, size * 98 // 100), client.pid))
+            relay.tell("open")
+            until(lambda client=client: "killed %d\n" % client.pid in relay.process.log(), lambda: "it is killed\n%s" % farm.logs())
+            client.communicate()
+            check(bytes_below(kept) > size // 2, "what has come is kept:", bytes_below(kept))
+            equal(ann.finish(ann.start(*argv), argv).code, 0, "the next fetch")
+            equal(digest(tree(argv[-1])["f"]), lines(farm.path("sum"))[0], "the file")
+            twice = relay.count()[1] - before - size
+            check(twice <= WINDOW + MIB + size // 50, "%.1f MiB came twice" % (twice / MIB))
+            equal(bytes_below(kept), 0, "bytes that are kept afterwards")
+            print("        %d MiB, killed late, got twice: %.1f MiB" % (size // MIB, twice / MIB), flush=True)
+
+
 def main():
     global KILLS, SEED
     words = sys.argv[1:]
