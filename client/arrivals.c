@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <client/farm.h>
+#include <proto/base/volume.h>
 
 #define STALE_S (7 * 86400) /* whoever has not come back by then does not */
 
@@ -57,7 +58,7 @@ static bool keep(struct arrivals *arrivals, const struct arrival *arrival)
     return true;
 }
 
-/* A record that was cut off ends the file. */
+/* A record that was cut off ends the file, and so does one of zeros, as a power cut leaves them. */
 static void list_file(struct arrivals *arrivals, uint64_t number)
 {
     char name[24];
@@ -73,7 +74,7 @@ static void list_file(struct arrivals *arrivals, uint64_t number)
          at += sizeof(head) + head.size) {
         const struct arrival arrival = {head.id, number, at + sizeof(head), head.size};
 
-        if (head.size > LIMIT_SEALED_BYTES ||
+        if (head.size == 0 || head.size > LIMIT_SEALED_BYTES ||
             arrival.offset + head.size > (uint64_t)status.st_size || !keep(arrivals, &arrival))
             return;
     }
@@ -105,46 +106,66 @@ static void list_files(struct arrivals *arrivals)
         qsort(arrivals->left, arrivals->n_left, sizeof(*arrivals->left), by_id);
 }
 
-/* Whatever somebody killed long ago has left for other destinations. */
+/* Open and locked; -1: it is not there, or *ret_taken: another fetch has it. */
+static int lock(const char *path, bool *ret_taken)
+{
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    struct stat status;
+
+    *ret_taken = folder >= 0 && flock(folder, LOCK_EX | LOCK_NB) < 0;
+    if (folder < 0 || (!*ret_taken && fstat(folder, &status) == 0 && status.st_nlink > 0))
+        return folder;
+    close(folder); /* or whoever had it has removed it meanwhile */
+    return -1;
+}
+
+/* What somebody who was killed long ago has left for other destinations. */
 static void remove_stale(const char *state)
 {
     DIR *folder = opendir(state);
     char path[LIMIT_PATH_BYTES];
     struct stat status;
+    bool taken;
 
-    for (struct dirent *entry; folder && (entry = readdir(folder));)
+    for (struct dirent *entry; folder && (entry = readdir(folder));) {
+        _cleanup_(closep) int fd = -1;
+
         if (strlen(entry->d_name) == 32 &&
             (size_t)snprintf(path, sizeof(path), "%s/%s", state, entry->d_name) < sizeof(path) &&
-            stat(path, &status) == 0 && status.st_mtime + STALE_S < time(NULL))
+            lstat(path, &status) == 0 && status.st_mtime + STALE_S < time(NULL) &&
+            (fd = lock(path, &taken)) >= 0)
             folder_remove(path);
+    }
     if (folder)
         closedir(folder);
 }
 
-static bool lock(struct arrivals *arrivals)
+static void take(struct arrivals *arrivals)
 {
-    arrivals->folder = open(arrivals->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (arrivals->folder >= 0 && flock(arrivals->folder, LOCK_EX | LOCK_NB) < 0) {
-        close(arrivals->folder);
-        arrivals->folder = -1;
-        arrivals->path[0] = '\0'; /* another fetch's */
-    }
-    return arrivals->folder >= 0;
+    bool taken;
+
+    arrivals->folder = lock(arrivals->path, &taken);
+    if (taken)
+        arrivals->path[0] = '\0';
 }
 
 void arrivals_open(struct arrivals *arrivals, const char *destination)
 {
     char state[LIMIT_PATH_BYTES - 64], hex[33];
+    struct stat there, here;
     struct block_id hash;
 
     *arrivals = (struct arrivals){.folder = -1, .file = -1};
     if (farm_state_folder("arriving", state, sizeof(state)) != 0)
         return;
     remove_stale(state);
+    arrivals->beside =
+        stat(destination, &there) < 0 || stat(state, &here) < 0 || there.st_dev == here.st_dev;
     digest(destination, strlen(destination), &hash);
     snprintf(arrivals->path, sizeof(arrivals->path), "%s/%s", state,
              hex_encode(hash.bytes, 16, hex));
-    if (lock(arrivals))
+    take(arrivals);
+    if (arrivals->folder >= 0)
         list_files(arrivals);
     arrivals->own = arrivals->newest + 1;
 }
@@ -186,21 +207,44 @@ static void drop(struct arrivals *arrivals, uint64_t number)
             (uint64_t)status.st_size < arrivals->bytes ? (uint64_t)status.st_size : arrivals->bytes;
 }
 
-void arrivals_next(struct arrivals *arrivals, uint64_t needed)
+void arrivals_drop(struct arrivals *arrivals, uint64_t needed)
+{
+    for (; arrivals->own < needed && arrivals->own <= arrivals->newest; arrivals->own++)
+        drop(arrivals, arrivals->own);
+    if (arrivals->own > arrivals->newest) {
+        closep(&arrivals->file);
+        arrivals->file = -1;
+    }
+}
+
+/* For the rest of this fetch: the disk is for the files themselves, and for their receipts. */
+static void give_up(struct arrivals *arrivals)
+{
+    folder_remove(arrivals->path);
+    closep(&arrivals->file);
+    closep(&arrivals->folder);
+    arrivals->file = arrivals->folder = -1;
+    arrivals->path[0] = '\0';
+}
+
+void arrivals_next(struct arrivals *arrivals, uint64_t needed, uint64_t coming_bytes)
 {
     char name[24];
 
     if (arrivals->folder < 0 && arrivals->path[0] && mkdir(arrivals->path, 0700) == 0)
-        (void)lock(arrivals);
+        take(arrivals);
     if (arrivals->folder < 0)
         return;
-    closep(&arrivals->file);
-    arrivals->file = -1;
-    for (; arrivals->own < needed && arrivals->own <= arrivals->newest; arrivals->own++)
-        drop(arrivals, arrivals->own);
+    if (volume_free_bytes(arrivals->path) <
+        volume_reserve_bytes(arrivals->path) + (arrivals->beside ? coming_bytes : 0)) {
+        give_up(arrivals);
+        return;
+    }
+    arrivals_drop(arrivals, needed);
     for (; arrivals->bytes > ARRIVALS_BYTES && arrivals->oldest <= arrivals->newest;
          arrivals->oldest++)
         drop(arrivals, arrivals->oldest);
+    closep(&arrivals->file);
     arrivals->newest++;
     arrivals->file = openat(arrivals->folder, name_of(arrivals->newest, name),
                             O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -216,13 +260,10 @@ void arrivals_add(struct arrivals *arrivals, const struct block_id *id, const vo
 
     if (arrivals->file < 0)
         return;
-    if (writev(arrivals->file, parts, 2) != (ssize_t)(sizeof(head) + size)) {
-        closep(&arrivals->file); /* no room: it would be in the way of the files themselves */
-        arrivals->file = -1;
-        drop(arrivals, arrivals->newest);
-        return;
-    }
-    arrivals->bytes += sizeof(head) + size;
+    if (writev(arrivals->file, parts, 2) == (ssize_t)(sizeof(head) + size))
+        arrivals->bytes += sizeof(head) + size;
+    else
+        give_up(arrivals);
 }
 
 void arrivals_close(struct arrivals *arrivals, bool home)

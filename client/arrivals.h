@@ -6,11 +6,11 @@
  * all files that began before the next window are home. It is never synced: SIGKILL leaves it in
  * the page cache, and what a power cut makes of it is told by each block's digest.
  *
- * Shape:   one folder for each destination, "arriving/" and 32 hexadecimal digits; ARRIVALS_BYTES
- * in it at most, where a kill within a larger file costs the rest. Files are numbered; a block is
- *          its id, its size (4 bytes, ours) and its sealed bytes.
- * Owns:    the folder, while it is locked: of two fetches to one destination the second keeps
- * nothing. Errors:  none: what cannot be kept is got again.
+ * Shape:   one folder for each destination, "arriving/" and 32 hexadecimal digits, with
+ * ARRIVALS_BYTES in it at most: a kill within a larger file costs the rest. Files are numbered; a
+ * block is its id, its size (4 bytes, ours) and its sealed bytes. Owns:    the folder, while it is
+ * locked: of two fetches to one destination the second keeps nothing. Errors:  none: what cannot be
+ * kept is got again. Where the disk is short, nothing is.
  */
 #pragma once
 
@@ -26,6 +26,7 @@ struct arrivals {
     int folder, file;             /* -1: not there; `file` is that of the newest number */
     uint64_t oldest, own, newest; /* numbers: what is left of others' is below `own`; 0: none */
     uint64_t bytes;
+    bool beside;          /* on the disk that the files come to as well */
     struct arrival *left; /* an earlier fetch's blocks, by id */
     size_t n_left, capacity;
 };
@@ -33,8 +34,10 @@ struct arrivals {
 /* What an earlier fetch to that folder, an absolute path, has left can be had. */
 void arrivals_open(struct arrivals *arrivals, const char *destination);
 bool arrivals_get(const struct arrivals *arrivals, const struct block_id *id, struct bytes *sealed);
-/* A window begins; of this fetch's, those before number `needed` go. */
-void arrivals_next(struct arrivals *arrivals, uint64_t needed);
+/* A window begins; of this fetch's, those before number `needed` go. So much is still to be written
+ * to the destination. */
+void arrivals_next(struct arrivals *arrivals, uint64_t needed, uint64_t coming_bytes);
+void arrivals_drop(struct arrivals *arrivals, uint64_t needed); /* the latter alone */
 void arrivals_add(struct arrivals *arrivals, const struct block_id *id, const void *sealed,
                   size_t size);
 /* `home`: everything is, and nothing need be kept. */

@@ -86,14 +86,22 @@ uint64_t blocks_received(const struct blocks *blocks)
     return blocks->received + (blocks->transfer ? transfer_bytes_received(blocks->transfer) : 0);
 }
 
-static int moved(struct blocks *blocks, int r)
+static int code_of(int r)
 {
     static const int codes[] = {
         [TRANSFER_E_REFUSED] = WESTLIGHT_E_REFUSED, [TRANSFER_E_MISSING] = WESTLIGHT_E_UNKNOWN,
         [TRANSFER_E_FULL] = WESTLIGHT_E_BUSY,       [TRANSFER_E_CORRUPT] = WESTLIGHT_E_CORRUPT,
-        [TRANSFER_E_DAMAGED] = WESTLIGHT_E_CORRUPT,
-        [TRANSFER_E_DISK] = WESTLIGHT_E_BUSY,       [TRANSFER_E_QUOTA] = WESTLIGHT_E_BUSY,
+        [TRANSFER_E_DAMAGED] = WESTLIGHT_E_CORRUPT, [TRANSFER_E_DISK] = WESTLIGHT_E_BUSY,
+        [TRANSFER_E_QUOTA] = WESTLIGHT_E_BUSY,
     };
+
+    return r > 0 && r < (int)ARRAY_SIZE(codes) ? codes[r]
+           : r == -ETIMEDOUT                   ? WESTLIGHT_E_TIMEOUT
+                                               : r;
+}
+
+static int moved(struct blocks *blocks, int r)
+{
     struct westlight *westlight = blocks->westlight;
 
     if (r == 0)
@@ -103,9 +111,7 @@ static int moved(struct blocks *blocks, int r)
     if (r == -ECANCELED && blocks->ticked)
         return blocks->ticked; /* and it has said why */
     const char *why = transfer_why(blocks->transfer);
-    int code = r > 0 && r < (int)ARRAY_SIZE(codes) ? codes[r]
-               : r == -ETIMEDOUT                   ? WESTLIGHT_E_TIMEOUT
-                                                   : r;
+    int code = code_of(r);
     /* A callback that ended the call has said why itself. */
     if (why && *why && westlight->why[0] == '\0')
         connection_fail(westlight, code, "%s", why);
@@ -153,6 +159,16 @@ int blocks_get(struct blocks *blocks, const struct transfer_want *wants, size_t 
                transfer_sink *sink, void *user)
 {
     return WITH_LINK(blocks, transfer_get(blocks->transfer, wants, n, sink, user));
+}
+
+int blocks_stream_go(struct blocks *blocks, struct transfer_stream *stream, bool wait)
+{
+    return WITH_LINK(blocks, transfer_stream_go(stream, blocks->transfer, wait));
+}
+
+int blocks_lack(struct blocks *blocks, int lack, const char *why)
+{
+    return connection_fail(blocks->westlight, code_of(lack), "%s", why);
 }
 
 int blocks_opened(struct westlight *westlight, int seal_result, const char *what)

@@ -28,6 +28,9 @@ int blocks_put(struct blocks *blocks, size_t n, bool plain, transfer_source *sou
 int blocks_offer(struct blocks *blocks, const struct transfer_offer *how); /* which has `begin` */
 int blocks_get(struct blocks *blocks, const struct transfer_want *wants, size_t n,
                transfer_sink *sink, void *user);
+int blocks_stream_go(struct blocks *blocks, struct transfer_stream *stream, bool wait);
+/* What a stream says of one block, said as the others say it. */
+int blocks_lack(struct blocks *blocks, int lack, const char *why);
 /* One block that a message refers to, from the message itself or from the vault, opened. */
 int blocks_open_ref(struct blocks *blocks, const uint8_t secret[32], const Wl__BlockRef *ref,
                     struct bytes *out);

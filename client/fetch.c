@@ -593,6 +593,8 @@ int westlight_fetch(struct westlight *westlight, const char *id, struct westligh
         r = fetch->follow ? follow(&homing, &row) : fetch_all(&homing);
     if (r == 0) /* what was not heard */
         r = acknowledge(&homing, CONNECTION_TIMEOUT_NS);
+    /* It would be in the way on a disk that is full. */
+    arrivals_close(&homing.arrivals, r == 0 || r == -ENOSPC || r == -EDQUOT);
     if (r == 0 && homing.damaged > 0)
         r = still_there(&homing);
     if (r == 0 && homing.conflicts > 1)
@@ -606,7 +608,6 @@ int westlight_fetch(struct westlight *westlight, const char *id, struct westligh
     else if (r == 0 && homing.damaged == 1)
         r = connection_fail(westlight, WESTLIGHT_E_CORRUPT, "%s", homing.damage);
     fetch->bytes_received = blocks_received(&homing.blocks);
-    arrivals_close(&homing.arrivals, r == 0);
     homing_deinit(&homing);
     return r;
 }

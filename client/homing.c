@@ -331,16 +331,14 @@ static int take_all_landed(struct homing *homing, bool all)
 static int write_file(struct homing *homing, struct homing_result *result, size_t i)
 {
     const Wl__FileEntry *entry = result->manifest->files[i];
-    struct landing_file file = {
-        .path = entry->path, .user = result, .index = i, .arrival = homing->arrivals.newest};
-    const struct landing_file *oldest;
+    struct landing_file file = {.path = entry->path, .user = result, .index = i};
     _cleanup_(bytes_deinit) struct bytes why = {0};
 
     int r = take_all_landed(homing, false);
     if (r != 0)
         return r;
-    oldest = landing_oldest(&homing->landing);
-    homing->reader.needed = oldest ? oldest->arrival : file.arrival;
+    file.arrival = reader_number(&homing->reader);
+    homing->reader.needed = landing_arrival(&homing->landing, file.arrival);
     homing->westlight->why[0] = '\0';
     r = manifest_make_file(homing->fd, entry, reader_fetch, &homing->reader, &file.made, &why);
     if (r == MANIFEST_E_PATH && !homing->westlight->why[0]) {
@@ -610,6 +608,8 @@ int homing_write(struct homing *homing, struct homing_result *results, size_t n)
                 return r;
         }
     int r = write_results(homing, results, n);
+    if (r == 0 && homing->reader.arrivals)
+        arrivals_drop(homing->reader.arrivals, UINT64_MAX);
     for (size_t i = 0; i < n; i++)
         free(TAKE_PTR(results[i].written));
     return r;

@@ -25,11 +25,14 @@ bool landing_has(const struct landing *landing, const char *path)
     return false;
 }
 
-const struct landing_file *landing_oldest(const struct landing *landing)
+uint64_t landing_arrival(const struct landing *landing, uint64_t least)
 {
-    size_t n = crew_size(&landing->crew);
-
-    return n ? &landing->files[(landing->next + LANDING_FILES - n) % LANDING_FILES] : NULL;
+    for (size_t i = 1; i <= crew_size(&landing->crew); i++) {
+        uint64_t arrival =
+            landing->files[(landing->next + LANDING_FILES - i) % LANDING_FILES].arrival;
+        least = arrival < least ? arrival : least;
+    }
+    return least;
 }
 
 void landing_add(struct landing *landing, const struct landing_file *file)

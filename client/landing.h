@@ -17,7 +17,7 @@ struct landing_file {
     const char *path; /* the adder's, as `user` and `index` */
     void *user;
     size_t index;
-    uint64_t arrival; /* the number at which it began (arrivals.h) */
+    uint64_t arrival; /* from which number on its blocks are kept (arrivals.h) */
     int result;       /* of manifest_name_file */
 };
 
@@ -29,8 +29,8 @@ struct landing {
 
 bool landing_full(const struct landing *landing);
 bool landing_has(const struct landing *landing, const char *path); /* under way */
-/* The oldest that is under way; NULL where none is. */
-const struct landing_file *landing_oldest(const struct landing *landing);
+/* The least of `least` and those of the files that are under way. */
+uint64_t landing_arrival(const struct landing *landing, uint64_t least);
 /* Takes over `file->made`. Where it is not full. */
 void landing_add(struct landing *landing, const struct landing_file *file);
 /* The oldest, once it has landed; NULL where there is none, or without `wait` none that has. Good

@@ -260,9 +260,10 @@ static int on_fault(struct call *call, const Wl__Bulk *bulk)
     } else if (opening) {
         memcpy(what, "pass", 5);
     }
-    return transfer_say(transfer, opening ? TRANSFER_E_REFUSED : fault_result(fault->code), what,
-               *fault->why ? fault->why : code_name((int)fault->code),
-               *fault->next ? fault->next : "ask the operator of the broker");
+    int r = transfer_say(transfer, opening ? TRANSFER_E_REFUSED : fault_result(fault->code), what,
+                         *fault->why ? fault->why : code_name((int)fault->code),
+                         *fault->next ? fault->next : "ask the operator of the broker");
+    return call->lack && !opening && fault->id.len ? call->lack(call, &fault->id, r) : r;
 }
 
 static int on_message(struct call *call, zmq_msg_t *header, zmq_msg_t *data)
@@ -359,7 +360,7 @@ static int ask_all(struct call *call)
     return r == LINK_E_AGAIN ? 0 : r;
 }
 
-static int wait_a_little(const struct call *call)
+int call_wait(const struct call *call)
 {
     const struct transfer *transfer = call->transfer;
     zmq_pollitem_t items[] = {
@@ -404,7 +405,7 @@ static int mind_the_time(struct call *call)
     return r;
 }
 
-int call_run(struct call *call)
+int call_begin(struct call *call)
 {
     struct transfer *transfer = call->transfer;
     int64_t now_ns = clock_monotonic_ns();
@@ -412,25 +413,41 @@ int call_run(struct call *call)
 
     transfer->why.size = 0;
     transfer->reopens = 0;
-    if (call->n == 0)
-        return 0;
-    if (!transfer->socket)
+    if (!transfer->socket) {
         r = dial(transfer);
+        forget_asked(call);
+    }
     if (now_ns - transfer->heard_ns > IDLE_NS)
         transfer->phase = PHASE_CLOSED;
     transfer->heard_ns = transfer->fresh_ns = now_ns;
-    forget_asked(call);
+    return r;
+}
 
+int call_step(struct call *call)
+{
+    int r = look_at_link(call);
+
+    if (r == 0)
+        r = ask_all(call);
+    if (r == 0)
+        r = receive_some(call);
+    if (r == 0 && call->n_done < call->n)
+        r = mind_the_time(call);
+    return r;
+}
+
+int call_run(struct call *call)
+{
+    if (call->n == 0) {
+        call->transfer->why.size = 0;
+        return 0;
+    }
+    int r = call_begin(call);
+    forget_asked(call);
     while (r == 0 && call->n_done < call->n) {
-        r = look_at_link(call);
-        if (r == 0)
-            r = ask_all(call);
-        if (r == 0)
-            r = receive_some(call);
+        r = call_step(call);
         if (r == 0 && call->n_done < call->n)
-            r = mind_the_time(call);
-        if (r == 0 && call->n_done < call->n)
-            r = wait_a_little(call);
+            r = call_wait(call);
     }
     return r;
 }

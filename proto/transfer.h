@@ -89,3 +89,21 @@ struct transfer_want {
 typedef int transfer_sink(void *user, size_t i, const void *sealed, size_t size);
 int transfer_get(struct transfer *transfer, const struct transfer_want *wants, size_t n,
                  transfer_sink *sink, void *user);
+
+/* Blocks that come while others are used: as room is made, more is asked for, and the link is not
+ * left idle between two calls. */
+struct transfer_stream;
+struct transfer_coming {
+    /* The next to ask for, with a tag of the caller's; TRANSFER_LATER: none now. Never waits. */
+    int (*next)(void *user, struct transfer_want *ret_want, void **ret_tag);
+    /* Once for each, in any order. 0: the bytes match their id. TRANSFER_E_MISSING, _CORRUPT, _DAMAGED,
+     * with transfer_why: this one cannot be had; the others come. An error returned ends the call. */
+    int (*came)(void *user, void *tag, int result, const void *sealed, size_t size);
+    void *user;
+};
+int transfer_stream_new(const struct transfer_coming *how, struct transfer_stream **ret_stream);
+void transfer_stream_free(struct transfer_stream *stream);
+/* Asks for what is due and takes what has come; with `wait`, which is for when something is due or
+ * under way, until one has come. Over a transfer that is new, what has not come is asked for again.
+ * No other call over that transfer while something is under way: it would not keep that. */
+int transfer_stream_go(struct transfer_stream *stream, struct transfer *transfer, bool wait);

@@ -1,4 +1,5 @@
-/* transfer_call.h - between transfer.c (the loop) and transfer_calls.c (have, put, get) only.
+/* transfer_call.h - between transfer.c (the loop) and transfer_calls.c (have, put, get), transfer_offer.c
+ * and transfer_stream.c only.
  *
  * Shape:   one struct call for the time of one call; its items are unasked, asked or done.
  * Owns:    call_deinit frees what call_init and the ask functions allocated.
@@ -36,6 +37,8 @@ struct call {
     struct transfer *transfer;
     int (*ask)(struct call *);
     int (*answer)(struct call *, const Wl__Bulk *bulk, zmq_msg_t *data);
+    /* NULL: it ends the call. The fault `r` is that of one block, and said in transfer_why. */
+    int (*lack)(struct call *, const ProtobufCBinaryData *id, int r);
     uint8_t *states; /* enum item_state */
     uint32_t *item_bytes; /* in flight while asked */
     size_t n, n_done, next, in_flight_bytes;
@@ -66,6 +69,10 @@ struct call {
 int call_init(struct call *call, struct transfer *transfer, size_t n, void *user);
 void call_deinit(struct call *call);
 int call_run(struct call *call);
+/* The same piece by piece: begin, then steps, none of which waits. */
+int call_begin(struct call *call);
+int call_step(struct call *call);
+int call_wait(const struct call *call); /* until something comes, or a moment */
 
 size_t call_next(struct call *call); /* the first unasked item, n: none */
 bool call_has_room(const struct call *call, size_t more_bytes); /* in the window */
@@ -78,4 +85,7 @@ bool call_request_item(const struct call *call, uint64_t request, size_t *ret_i)
 /* Sets the words of transfer_why and returns `result`. */
 int transfer_say(struct transfer *transfer, int result, const char *what, const char *why,
                  const char *next);
+/* Whether that is what a block is to be: 0, or TRANSFER_E_CORRUPT. */
+int transfer_check(struct transfer *transfer, const struct transfer_want *want, zmq_msg_t *data);
+int transfer_check_want(struct transfer *transfer, const struct transfer_want *want);
 int transfer_send(struct transfer *transfer, const Wl__Bulk *bulk, zmq_msg_t *data);

@@ -167,6 +167,31 @@ int transfer_put(struct transfer *transfer, size_t n, bool plain, transfer_sourc
 
 /* ---- get: an item is one block ---- */
 
+int transfer_check_want(struct transfer *transfer, const struct transfer_want *want)
+{
+    if (want->sealed_bytes <= LIMIT_SEALED_BYTES)
+        return 0;
+    return transfer_say(transfer, TRANSFER_E_CORRUPT, "block",
+                        "its reference says that it is larger than a block may be",
+                        "the reference is damaged: render or submit again");
+}
+
+int transfer_check(struct transfer *transfer, const struct transfer_want *want, zmq_msg_t *data)
+{
+    size_t size = zmq_msg_size(data);
+    struct block_id id;
+    char what[32] = "block ";
+
+    digest(zmq_msg_data(data), size, &id);
+    if (memcmp(&id, &want->id, sizeof(id)) == 0 &&
+        (want->sealed_bytes == 0 || want->sealed_bytes == size))
+        return 0;
+    hex_encode(want->id.bytes, 8, what + 6);
+    return transfer_say(transfer, TRANSFER_E_CORRUPT, what,
+                        "the bytes that came are not those of that name",
+                        "tell the operator: the vault or its disk is damaged");
+}
+
 enum { ITEM_SAME = ITEM_DONE + 1 }; /* comes with an earlier item of the same id */
 
 static size_t *get_slot(const struct call *call, const struct block_id *id)
@@ -192,10 +217,9 @@ static int get_index(struct call *call)
     for (size_t i = 0; i < call->n; i++) {
         size_t *slot = get_slot(call, &call->wants[i].id);
 
-        if (call->wants[i].sealed_bytes > LIMIT_SEALED_BYTES)
-            return transfer_say(call->transfer, TRANSFER_E_CORRUPT, "block",
-                                "its reference says that it is larger than a block may be",
-                                "the reference is damaged: render or submit again");
+        int r = transfer_check_want(call->transfer, &call->wants[i]);
+        if (r)
+            return r;
         if (!*slot) {
             *slot = i + 1;
             continue;
@@ -246,7 +270,7 @@ static int get_ask(struct call *call)
 
 static int get_answer(struct call *call, const Wl__Bulk *bulk, zmq_msg_t *data)
 {
-    struct block_id id, named;
+    struct block_id named;
 
     if (bulk->body_case != WL__BULK__BODY_BLOCK)
         return 0;
@@ -256,19 +280,11 @@ static int get_answer(struct call *call, const Wl__Bulk *bulk, zmq_msg_t *data)
     if (i == 0 || call->states[i - 1] == ITEM_DONE)
         return 0; /* of an earlier call, or asked again after a break and come twice */
 
-    size_t size = zmq_msg_size(data);
-    digest(zmq_msg_data(data), size, &id);
-    if (memcmp(&id, &named, sizeof(id)) != 0 ||
-        (call->wants[i - 1].sealed_bytes && call->wants[i - 1].sealed_bytes != size)) {
-        char what[32] = "block ";
-
-        hex_encode(named.bytes, 8, what + 6);
-        return transfer_say(call->transfer, TRANSFER_E_CORRUPT, what,
-                            "the bytes that came are not those of that name",
-                            "tell the operator: the vault or its disk is damaged");
-    }
+    int r = transfer_check(call->transfer, &call->wants[i - 1], data);
+    if (r)
+        return r;
     for (; i; i = call->same[i - 1]) {
-        int r = call->sink(call->user, i - 1, zmq_msg_data(data), size);
+        r = call->sink(call->user, i - 1, zmq_msg_data(data), zmq_msg_size(data));
         if (r)
             return r;
         call_item_done(call, i - 1);

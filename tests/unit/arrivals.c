@@ -7,19 +7,31 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <client/arrivals.h>
 
 static char folder[64];
+static uint64_t free_bytes; /* of every disk */
+
+uint64_t __wrap_volume_free_bytes(const char *path);
+
+uint64_t __wrap_volume_free_bytes(const char *path)
+{
+    (void)path;
+    return free_bytes;
+}
 
 static int setup(void **state)
 {
     (void)state;
+    free_bytes = 1ULL << 40;
     snprintf(folder, sizeof(folder), "/tmp/westlight-arrivals-XXXXXX");
     if (!mkdtemp(folder))
         return -1;
@@ -69,9 +81,9 @@ static void what_came_before_a_kill_is_there_for_the_next_and_for_no_other_desti
 
     (void)state;
     arrivals_open(&arrivals, "/frames");
-    arrivals_next(&arrivals, 0);
+    arrivals_next(&arrivals, 0, 0);
     struct block_id one = add(&arrivals, "one"), two = add(&arrivals, "number two");
-    arrivals_next(&arrivals, arrivals.newest);
+    arrivals_next(&arrivals, arrivals.newest, 0);
     struct block_id three = add(&arrivals, "three");
     die(&arrivals);
     arrivals_open(&arrivals, "/other");
@@ -84,7 +96,7 @@ static void what_came_before_a_kill_is_there_for_the_next_and_for_no_other_desti
         die(&arrivals);
     }
     arrivals_open(&arrivals, "/frames");
-    arrivals_next(&arrivals, arrivals.newest + 1); /* what is another's stays */
+    arrivals_next(&arrivals, arrivals.newest + 1, 0); /* what is another's stays */
     add(&arrivals, "four");
     assert_true(there(&arrivals, one, "one"));
     arrivals_close(&arrivals, true);
@@ -102,7 +114,7 @@ static void windows_whose_files_are_home_go(void **state)
     (void)state;
     arrivals_open(&arrivals, "/frames");
     for (unsigned window = 1; window <= 5; window++) {
-        arrivals_next(&arrivals, window > 2 ? window - 2 : 0);
+        arrivals_next(&arrivals, window > 2 ? window - 2 : 0, 0);
         add(&arrivals, "a block");
     }
     for (unsigned number = 1; number <= 5; number++) {
@@ -120,7 +132,7 @@ static void what_a_power_cut_made_of_it_is_not_believed(void **state)
 
     (void)state;
     arrivals_open(&arrivals, "/frames");
-    arrivals_next(&arrivals, 0);
+    arrivals_next(&arrivals, 0, 0);
     struct block_id one = add(&arrivals, "one"), two = add(&arrivals, "two"),
                     three = add(&arrivals, "three");
     file_of(&arrivals, 1, path);
@@ -139,7 +151,45 @@ static void what_a_power_cut_made_of_it_is_not_believed(void **state)
     close(fd);
     arrivals_open(&arrivals, "/frames");
     assert_false(there(&arrivals, two, "two"));
+    die(&arrivals);
+    assert_int_equal(truncate(path, 0), 0);
+    assert_int_equal(truncate(path, 1 << 20), 0);
+    arrivals_open(&arrivals, "/frames");
+    assert_int_equal(arrivals.n_left, 0);
     arrivals_close(&arrivals, true);
+}
+
+static void where_the_disk_is_short_nothing_is_kept(void **state)
+{
+    const struct rlimit none = {100, RLIM_INFINITY};
+    struct rlimit before;
+    struct arrivals arrivals;
+
+    (void)state;
+    for (int time = 0; time < 3; time++) { /* the files themselves need it; it is full; a write fails */
+        arrivals_open(&arrivals, "/");
+        arrivals.beside = time == 0;
+        arrivals_next(&arrivals, 0, 1 << 20);
+        struct block_id one = add(&arrivals, "one");
+        free_bytes = time == 0 ? (1ULL << 39) : 0;
+        if (time < 2) {
+            arrivals_next(&arrivals, 0, 1ULL << 39);
+        } else {
+            signal(SIGXFSZ, SIG_IGN);
+            assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+            assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+            add(&arrivals, "a block of some bytes more than there is room for, so that it is cut off at the end");
+            assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+        }
+        free_bytes = 1ULL << 40;
+        add(&arrivals, "two");
+        arrivals_next(&arrivals, 0, 0); /* nor later on */
+        assert_int_equal(arrivals.folder, -1);
+        die(&arrivals);
+        arrivals_open(&arrivals, "/");
+        assert_false(there(&arrivals, one, "one"));
+        arrivals_close(&arrivals, true);
+    }
 }
 
 static void of_two_fetches_to_one_destination_the_second_keeps_nothing(void **state)
@@ -148,11 +198,11 @@ static void of_two_fetches_to_one_destination_the_second_keeps_nothing(void **st
 
     (void)state;
     arrivals_open(&first, "/frames");
-    arrivals_next(&first, 0);
+    arrivals_next(&first, 0, 0);
     struct block_id one = add(&first, "one");
     arrivals_open(&second, "/frames");
     assert_false(there(&second, one, "one"));
-    arrivals_next(&second, 0);
+    arrivals_next(&second, 0, 0);
     add(&second, "two");
     arrivals_close(&second, true);
     die(&first);
@@ -168,11 +218,11 @@ static void past_its_bound_the_oldest_goes(void **state)
 
     (void)state;
     arrivals_open(&arrivals, "/frames");
-    arrivals_next(&arrivals, 0);
+    arrivals_next(&arrivals, 0, 0);
     add(&arrivals, "one");
     file_of(&arrivals, 1, path);
     arrivals.bytes += ARRIVALS_BYTES; /* as if it were so much */
-    arrivals_next(&arrivals, 0);
+    arrivals_next(&arrivals, 0, 0);
     assert_int_equal(access(path, F_OK), -1);
     arrivals_close(&arrivals, true);
 }
@@ -186,6 +236,7 @@ int main(void)
         T(windows_whose_files_are_home_go),
         T(what_a_power_cut_made_of_it_is_not_believed),
         T(of_two_fetches_to_one_destination_the_second_keeps_nothing),
+        T(where_the_disk_is_short_nothing_is_kept),
         T(past_its_bound_the_oldest_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -634,6 +634,91 @@ static void of_what_is_offered_only_what_is_missing_goes_and_all_of_it_is_done_o
     }
 }
 
+/* ---- a stream that comes ---- */
+
+struct coming {
+    struct client *client;
+    size_t at, end, n_under_way, n_under_way_max;
+    int came[BLOCKS], result[BLOCKS];
+};
+
+static int coming_next(void *user, struct transfer_want *ret_want, void **ret_tag)
+{
+    struct coming *coming = user;
+
+    if (coming->at == coming->end)
+        return TRANSFER_LATER;
+    *ret_want = (struct transfer_want){coming->client->server->ids[coming->at], BLOCK_BYTES};
+    *ret_tag = &coming->came[coming->at++];
+    if (++coming->n_under_way > coming->n_under_way_max)
+        coming->n_under_way_max = coming->n_under_way;
+    return 0;
+}
+
+static int coming_came(void *user, void *tag, int result, const void *sealed, size_t size)
+{
+    struct coming *coming = user;
+    size_t i = (size_t)((int *)tag - coming->came);
+
+    coming->came[i]++;
+    coming->result[i] = result;
+    coming->n_under_way--;
+    if (result)
+        return strstr(transfer_why(coming->client->transfer), "block ") ? 0 : -EBADMSG;
+    return sink(coming->client, i, sealed, size);
+}
+
+/* As a reader does: the end of what may be asked for moves along with what has come. */
+static void come_home(struct client *c, struct coming *coming)
+{
+    const struct transfer_coming how = {.next = coming_next, .came = coming_came, .user = coming};
+    struct transfer_stream *stream;
+
+    *coming = (struct coming){.client = c};
+    assert_int_equal(transfer_stream_new(&how, &stream), 0);
+    assert_int_equal(transfer_stream_go(stream, c->transfer, false), 0);
+    for (size_t i = 0; i < BLOCKS; i++) {
+        coming->end = i + 60 < BLOCKS ? i + 60 : BLOCKS;
+        while (!coming->came[i])
+            assert_int_equal(transfer_stream_go(stream, c->transfer, true), 0);
+        assert_int_equal(transfer_stream_go(stream, c->transfer, false), 0);
+    }
+    transfer_stream_free(stream);
+}
+
+static void a_stream_comes_within_its_window_through_a_broken_link_and_past_what_is_lacking(void **state)
+{
+    for (int broken = 0; broken < 3; broken++) {
+        struct server *s = server_new();
+        struct coming coming;
+        struct client c;
+
+        (void)state;
+        memset(s->stored, true, sizeof(s->stored));
+        s->stored[3] = s->stored[95] = false;
+        s->blocks[40][0] ^= 1;
+        s->forget_once = broken == 1;
+        s->restart_after = broken == 2 ? 30 : 0;
+        server_start(s);
+        client_init(&c, s);
+        come_home(&c, &coming);
+        for (size_t i = 0; i < BLOCKS; i++) {
+            assert_int_equal(coming.came[i], 1);
+            assert_int_equal(coming.result[i], i == 3 || i == 95 ? TRANSFER_E_MISSING
+                                               : i == 40         ? TRANSFER_E_CORRUPT
+                                                                 : 0);
+        }
+        assert_int_equal(coming.n_under_way, 0);
+        assert_true(coming.n_under_way_max > 50);
+        const struct transfer_want want = {s->ids[0], BLOCK_BYTES}; /* the link is good for more */
+        assert_int_equal(transfer_get(c.transfer, &want, 1, sink, &c), 0);
+        server_join(s);
+        assert_true(broken || s->pending_bytes_max <= WINDOW);
+        client_deinit(&c);
+        server_free(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -642,6 +727,7 @@ int main(void)
         cmocka_unit_test(a_server_that_restarts_in_the_middle_is_asked_again),
         cmocka_unit_test(one_block_wanted_twice_is_got_once_and_given_twice),
         cmocka_unit_test(of_what_is_offered_only_what_is_missing_goes_and_all_of_it_is_done_once),
+        cmocka_unit_test(a_stream_comes_within_its_window_through_a_broken_link_and_past_what_is_lacking),
         cmocka_unit_test(every_no_has_a_code_and_words),
         cmocka_unit_test(a_link_is_good_for_another_call_after_one_that_failed),
     };
