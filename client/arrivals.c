@@ -170,6 +170,18 @@ void arrivals_open(struct arrivals *arrivals, const char *destination)
     arrivals->own = arrivals->newest + 1;
 }
 
+void arrivals_again(struct arrivals *arrivals)
+{
+    if (arrivals->folder < 0 || arrivals->own > arrivals->newest)
+        return;
+    closep(&arrivals->file);
+    arrivals->file = -1;
+    arrivals->n_left = 0;
+    arrivals->bytes = 0;
+    list_files(arrivals);
+    arrivals->own = arrivals->newest + 1;
+}
+
 bool arrivals_get(const struct arrivals *arrivals, const struct block_id *id, struct bytes *sealed)
 {
     const struct arrival *found =

@@ -33,6 +33,8 @@ struct arrivals {
 
 /* What an earlier fetch to that folder, an absolute path, has left can be had. */
 void arrivals_open(struct arrivals *arrivals, const char *destination);
+/* What this fetch has left where it failed, as if it had been killed. */
+void arrivals_again(struct arrivals *arrivals);
 bool arrivals_get(const struct arrivals *arrivals, const struct block_id *id, struct bytes *sealed);
 /* A window begins; of this fetch's, those before number `needed` go. So much is still to be written
  * to the destination. */

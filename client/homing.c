@@ -594,6 +594,8 @@ static int write_results(struct homing *homing, struct homing_result *results, s
 int homing_write(struct homing *homing, struct homing_result *results, size_t n)
 {
     reader_forget(&homing->reader);
+    if (homing->reader.arrivals)
+        arrivals_again(homing->reader.arrivals);
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < results[i].manifest->n_files; k++) {
             Wl__FileEntry *entry = results[i].manifest->files[k];

@@ -273,17 +273,19 @@ static int open_held(struct reader *reader, const struct block_key *key,
 static int await(struct reader *reader, const struct block_key *key, size_t place,
                  struct reader_block **ret_block)
 {
+    const struct transfer_want alone = {key->id, key->sealed_bytes};
+    struct reader_block *block = *slot(reader, &key->id);
     int r = 0;
 
-    if (place == NOWHERE && !*slot(reader, &key->id)) {
-        const struct transfer_want alone = {key->id, key->sealed_bytes};
+    if (place == NOWHERE && !block)
         r = hold(reader, &alone, ALONE);
-    }
+    else if (place == NOWHERE && block->last == NOWHERE)
+        block->last = ALONE; /* it was passed, and is still on its way */
     if (r == 0)
         r = look_ahead(reader, place == NOWHERE ? 0 : place + 1);
     if (r != 0)
         return r;
-    struct reader_block *block = *slot(reader, &key->id);
+    block = *slot(reader, &key->id);
     if (block->here && reader->due_bytes >= READER_STEP)
         r = go(reader, false);
     while (r == 0 && !block->here)

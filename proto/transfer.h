@@ -104,6 +104,7 @@ struct transfer_coming {
 int transfer_stream_new(const struct transfer_coming *how, struct transfer_stream **ret_stream);
 void transfer_stream_free(struct transfer_stream *stream);
 /* Asks for what is due and takes what has come; with `wait`, which is for when something is due or
- * under way, until one has come. Over a transfer that is new, what has not come is asked for again.
+ * under way, until one has come. After an error, and over a transfer that is new, what has not come is
+ * asked for again.
  * No other call over that transfer while something is under way: it would not keep that. */
 int transfer_stream_go(struct transfer_stream *stream, struct transfer *transfer, bool wait);

@@ -205,6 +205,8 @@ int transfer_stream_go(struct transfer_stream *stream, struct transfer *transfer
     for (;;) {
         if (r == 0)
             r = call_step(call);
+        if (r != 0)
+            transfer->phase = PHASE_CLOSED; /* so that nothing is taken for under way */
         if (r != 0 || !wait || call->n_done != done)
             return r;
         r = call_wait(call);

@@ -106,6 +106,25 @@ static void what_came_before_a_kill_is_there_for_the_next_and_for_no_other_desti
     arrivals_close(&arrivals, true);
 }
 
+static void what_came_before_a_link_broke_is_there_for_the_same_fetch(void **state)
+{
+    struct arrivals arrivals;
+
+    (void)state;
+    arrivals_open(&arrivals, "/frames");
+    for (int time = 0; time < 2; time++) {
+        arrivals_next(&arrivals, 0, 0);
+        struct block_id one = add(&arrivals, "one"), two = add(&arrivals, "two");
+        assert_false(time == 0 && there(&arrivals, one, "one"));
+        arrivals_again(&arrivals);
+        assert_true(there(&arrivals, one, "one") && there(&arrivals, two, "two"));
+        assert_int_equal(arrivals.bytes, (time + 1) * 2 * (36 + 3));
+        arrivals_again(&arrivals);
+        assert_int_equal(arrivals.n_left, (time + 1) * 2);
+    }
+    arrivals_close(&arrivals, true);
+}
+
 static void windows_whose_files_are_home_go(void **state)
 {
     char path[LIMIT_PATH_BYTES + 16];
@@ -233,6 +252,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(what_came_before_a_kill_is_there_for_the_next_and_for_no_other_destination),
+        T(what_came_before_a_link_broke_is_there_for_the_same_fetch),
         T(windows_whose_files_are_home_go),
         T(what_a_power_cut_made_of_it_is_not_believed),
         T(of_two_fetches_to_one_destination_the_second_keeps_nothing),

@@ -32,6 +32,7 @@ struct farm {
         void *tag;
     } under_way[BLOCKS + 1];
     size_t n_under_way, under_way_max, window;
+    size_t first; /* is given before others */
 };
 
 static struct farm *farm;
@@ -73,6 +74,9 @@ static size_t block_of(const struct block_id *id)
 static int give(void)
 {
     size_t at = farm->window < BLOCKS ? 0 : farm->n_under_way - 1;
+    for (size_t i = 0; i < farm->n_under_way; i++)
+        if (farm->first && farm->under_way[i].block == farm->first)
+            at = i;
     size_t block = farm->under_way[at].block;
     void *tag = farm->under_way[at].tag;
 
@@ -219,6 +223,24 @@ TEST(of_a_file_that_is_there_already_the_rest_is_passed)
     assert_int_equal(farm->reader.n_held, 0);
 }
 
+TEST(what_was_passed_while_it_was_under_way_can_be_had_all_the_same)
+{
+    (void)state;
+    farm->window = AHEAD;
+    expect_all(0, 300);
+    fetch(0);
+    farm->first = 250;
+    fetch(250);
+    fetch(60);
+    farm->first = 0;
+    fetch(5);
+    for (size_t i = 251; i < 300; i++)
+        fetch(i);
+    for (size_t i = 0; i < 300; i++)
+        assert_int_equal(farm->asked[i], i < AHEAD || i >= 250 ? 1 + (i == 5) : 0);
+    assert_int_equal(farm->reader.n_held, 0);
+}
+
 TEST(a_block_that_cannot_be_had_is_told_where_it_is_needed_and_stops_no_other)
 {
     const struct bytes *got;
@@ -309,6 +331,7 @@ int main(void)
         T(blocks_come_ahead_each_once_and_what_is_under_way_slides_along),
         T(a_block_that_is_wanted_again_soon_comes_once_and_one_that_is_wanted_late_twice),
         T(of_a_file_that_is_there_already_the_rest_is_passed),
+        T(what_was_passed_while_it_was_under_way_can_be_had_all_the_same),
         T(a_block_that_cannot_be_had_is_told_where_it_is_needed_and_stops_no_other),
         T(what_was_not_expected_comes_alone_and_is_not_kept),
         T(what_had_come_for_files_that_are_not_home_does_not_come_again_after_a_kill),
