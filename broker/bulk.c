@@ -1,8 +1,8 @@
 /* bulk.c - blocks in and out: requests to the vault, answers to peers, never more than fits.
  *
  * Half of the memory is for what comes in: past it the socket is not read. The other half is for
- * what goes out: a block is read from the vault only when it has room there and its peer is within
- * its share, peers taking turns. So a peer that reads nothing stops its own gets, and nobody's
+ * what goes out: a block is read from the vault only when it has room there and its peer's key is
+ * within its share, peers taking turns. So a peer that reads nothing stops its own gets, and nobody's
  * puts.
  */
 #include <errno.h>
@@ -20,6 +20,8 @@
 #define RECEIVE_MAX   256 /* before answers are looked after again */
 #define RETRY_MS      5   /* libzmq does not say when one peer of many has room again */
 #define MEMORY_MIN    (8u * 1024 * 1024)
+/* What one may take on its way. */
+#define GET_BYTES     (LIMIT_SEALED_BYTES + sizeof(struct task))
 
 /* ---- to the vault ---- */
 
@@ -54,9 +56,9 @@ static void task_free(struct task *task)
 
 static void task_submit(struct bulk *bulk, struct task *task, size_t bytes)
 {
-    task->bytes = bytes;
+    task->bytes = bytes += sizeof *task;
     if (task->vault.kind == VAULT_GET) {
-        atomic_fetch_add(&task->peer->held_bytes, bytes);
+        peer_hold(task->peer, bytes);
         atomic_fetch_add(&bulk->out_bytes, bytes);
         bulk->n_gets++;
     } else {
@@ -140,6 +142,7 @@ static void on_put(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message
         return;
     }
     grant->written_bytes += size;
+    task->grant = grant;
     memcpy(task->vault.data, zmq_msg_data(data), size);
     task->vault.size = size;
     task->vault.plain = message->put->plain;
@@ -210,25 +213,33 @@ static bool still_may(struct bulk *bulk, struct peer *peer, uint64_t request)
     return false;
 }
 
-/* A first block is always within the share, however small that is. */
-static bool has_share(struct bulk *bulk, struct peer *peer)
+/* For what goes out. libzmq holds one more for each of them, encrypted, which nobody tells us of: it
+ * is counted, up to half of what there is. */
+static size_t out_room(const struct bulk *bulk)
 {
-    size_t share = bulk->config.memory_bytes / 8;
-    if (share > 2 * LIMIT_WINDOW_BYTES)
-        share = 2 * LIMIT_WINDOW_BYTES;
-    size_t held = atomic_load(&peer->held_bytes);
-    return held == 0 || held + LIMIT_SEALED_BYTES <= share;
-}
-
-/* libzmq holds one more for each of them, encrypted, which nobody tells us of: it is counted, up to
- * half of what there is. */
-static bool has_room(struct bulk *bulk)
-{
-    size_t room = bulk->config.memory_bytes / 2, out = atomic_load(&bulk->out_bytes);
+    size_t room = bulk->config.memory_bytes / 2;
     size_t encrypted = bulk->peers.n_pulling * LIMIT_SEALED_BYTES;
 
-    room -= encrypted < room / 2 ? encrypted : room / 2;
-    return bulk->n_gets < GETS_AT_VAULT && (out == 0 || out + LIMIT_SEALED_BYTES <= room);
+    return room - (encrypted < room / 2 ? encrypted : room / 2);
+}
+
+static bool has_room(const struct bulk *bulk)
+{
+    size_t out = atomic_load(&bulk->out_bytes);
+
+    return bulk->n_gets < GETS_AT_VAULT &&
+           (out == 0 || out + GET_BYTES <= out_room(bulk));
+}
+
+/* A key may hold an eighth of what is left, so that however many read nothing, something is; what
+ * they hold comes back when their links end, which the kernel sees to within half a minute. A first
+ * block is always within the share, however small that is. */
+static bool has_share(const struct bulk *bulk, const struct peer *peer)
+{
+    size_t out = atomic_load(&bulk->out_bytes), room = out_room(bulk);
+    size_t held = atomic_load(&peer->held->bytes), share = room > out ? (room - out) / 8 : 0;
+
+    return held == 0 || held + GET_BYTES <= share;
 }
 
 static void submit_get(struct bulk *bulk, struct peer *peer)
@@ -244,7 +255,7 @@ static void submit_get(struct bulk *bulk, struct peer *peer)
     }
     task->id = id;
     memcpy(task->vault.job.bytes, peer->pass.job, sizeof task->vault.job.bytes);
-    task_submit(bulk, task, LIMIT_SEALED_BYTES);
+    task_submit(bulk, task, GET_BYTES - sizeof *task);
 }
 
 /* One block a turn; a round in which nobody could take one ends it. */
@@ -280,8 +291,11 @@ static void complete_task(struct bulk *bulk, struct task *task)
         _exit(1);
     }
     bulk_answer_task(bulk, task);
+    bool kept_out = task->vault.result == VAULT_E_FULL || task->vault.result == VAULT_E_BUSY;
+    if (task->grant && kept_out && task->grant == task->peer->grant)
+        task->grant->written_bytes -= task->vault.size; /* it will come again */
     if (task->vault.kind == VAULT_GET) {
-        atomic_fetch_sub(&task->peer->held_bytes, task->bytes);
+        peer_let_go(task->peer, task->bytes);
         atomic_fetch_sub(&bulk->out_bytes, task->bytes);
         bulk->n_gets--;
     } else {

@@ -37,7 +37,7 @@ static void payload_free(void *data, void *user)
 
     (void)data;
     vault_buffer_free(payload->data, payload->size);
-    atomic_fetch_sub(&payload->peer->held_bytes, room);
+    peer_let_go(payload->peer, room);
     atomic_fetch_sub(&bulk->out_bytes, room);
     peer_unref(payload->peer);
     free(payload);
@@ -65,7 +65,8 @@ static int try_send(struct bulk *bulk, struct peer *peer, zmq_msg_t *header, zmq
 static void keep(struct bulk *bulk, struct peer *peer, zmq_msg_t *header, zmq_msg_t *data)
 {
     struct answer *answer = calloc(1, sizeof *answer);
-    bool room = answer && peer->n_answers < ANSWERS_MAX;
+    bool room =
+        answer && peer->n_answers < ANSWERS_MAX && peer->holder->n_answers < ANSWERS_OF_KEY;
 
     if (!room) {
         zmq_msg_close(header);
@@ -84,6 +85,7 @@ static void keep(struct bulk *bulk, struct peer *peer, zmq_msg_t *header, zmq_ms
     answer->has_data = data;
     list_push(&peer->answers, &answer->node);
     peer->n_answers++;
+    peer->holder->n_answers++;
     list_unlink(&peer->blocked);
     list_push(&bulk->blocked, &peer->blocked);
 }
@@ -112,7 +114,10 @@ static bool flush_peer(struct bulk *bulk, struct peer *peer)
             list_insert_before(peer->answers.next, &answer->node);
             return false;
         }
-        peer->n_answers--;
+        if (!peer->gone) {
+            peer->n_answers--;
+            peer->holder->n_answers--;
+        }
         if (!answer->has_data)
             zmq_msg_close(&answer->data);
         free(answer);
@@ -198,7 +203,7 @@ static void send_block(struct bulk *bulk, struct task *task)
     }
     size_t size = task->vault.size;
     *payload = (struct payload){bulk, peer_ref(task->peer), TAKE_PTR(task->vault.data), size};
-    atomic_fetch_add(&task->peer->held_bytes, vault_buffer_room(size));
+    peer_hold(task->peer, vault_buffer_room(size));
     atomic_fetch_add(&bulk->out_bytes, vault_buffer_room(size));
     if (zmq_msg_init_data(&data, payload->data, size, payload_free, payload) < 0) {
         payload_free(NULL, payload);

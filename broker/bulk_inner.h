@@ -36,7 +36,8 @@ struct task {
     struct peer *peer;
     uint64_t request;
     struct block_id id;
-    size_t bytes; /* counted in in_bytes or out_bytes meanwhile */
+    struct grant *grant; /* a put's, to be compared with its peer's: it may be gone */
+    size_t bytes;        /* counted in in_bytes or out_bytes meanwhile */
 };
 
 void bulk_wake(struct bulk *bulk);

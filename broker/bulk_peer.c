@@ -39,10 +39,30 @@ struct peer *peer_ref(struct peer *peer)
     return peer;
 }
 
+static void held_unref(struct held *held)
+{
+    if (held && atomic_fetch_sub(&held->count, 1) == 1)
+        free(held);
+}
+
 void peer_unref(struct peer *peer)
 {
-    if (atomic_fetch_sub(&peer->count, 1) == 1)
-        free(peer);
+    if (atomic_fetch_sub(&peer->count, 1) > 1)
+        return;
+    held_unref(peer->held);
+    free(peer);
+}
+
+void peer_hold(struct peer *peer, size_t bytes)
+{
+    atomic_fetch_add(&peer->held_bytes, bytes);
+    atomic_fetch_add(&peer->held->bytes, bytes);
+}
+
+void peer_let_go(struct peer *peer, size_t bytes)
+{
+    atomic_fetch_sub(&peer->held_bytes, bytes);
+    atomic_fetch_sub(&peer->held->bytes, bytes);
 }
 
 /* ---- keys ---- */
@@ -59,21 +79,33 @@ static struct holder *holder_get(struct peers *peers, const struct link_key *key
     if (node)
         return map_entry(node, struct holder, node);
     struct holder *holder = calloc(1, sizeof *holder);
-    if (!holder)
+    struct held *held = calloc(1, sizeof *held);
+    if (!holder || !held) {
+        free(holder);
+        free(held);
         return NULL;
+    }
+    atomic_init(&held->count, 1);
+    holder->held = held;
     holder->key = *key;
     map_insert(&peers->holders, hash, &holder->node);
     return holder;
+}
+
+static void holder_free(struct peers *peers, struct holder *holder)
+{
+    map_remove(&peers->holders, &holder->node);
+    held_unref(holder->held);
+    free(holder);
 }
 
 static void holder_leave(struct peers *peers, struct peer *peer)
 {
     struct holder *holder = TAKE_PTR(peer->holder);
     holder->n_get_ids -= peer->n_get_ids;
-    if (--holder->n_peers > 0)
-        return;
-    map_remove(&peers->holders, &holder->node);
-    free(holder);
+    holder->n_answers -= peer->n_answers;
+    if (--holder->n_peers == 0)
+        holder_free(peers, holder);
 }
 
 bool peer_of_job(const struct peer *peer)
@@ -152,14 +184,14 @@ struct peer *peers_get(struct peers *peers, const struct link_route *route,
         return NULL;
     struct peer *peer = calloc(1, sizeof *peer);
     if (!peer) {
-        if (holder->n_peers == 0) {
-            map_remove(&peers->holders, &holder->node);
-            free(holder);
-        }
+        if (holder->n_peers == 0)
+            holder_free(peers, holder);
         return NULL;
     }
     holder->n_peers++;
     peer->holder = holder;
+    peer->held = holder->held;
+    atomic_fetch_add(&peer->held->count, 1);
     peer->route = *route;
     peer->key = *key;
     list_init(&peer->turn);

@@ -21,6 +21,7 @@
 #define PEERS_OF_KEY_MAX 1024 /* a worker has two for each of its slots at most */
 #define PEERS_BUCKETS    4096
 #define GET_IDS_MAX      (1u << 18) /* of one connection: a window of blocks of 128 bytes */
+#define ANSWERS_OF_KEY   (1u << 14) /* that wait, over all its connections */
 #define GET_IDS_OF_KEY   (1u << 20) /* 32 MiB that wait for a key, however many connections it has \
                                      */
 
@@ -36,11 +37,18 @@ struct grant {
     size_t n_peers;
 };
 
+/* Bytes of blocks read for a key, over all its connections; freed with the last that counts there. */
+struct held {
+    atomic_size_t bytes;
+    atomic_uint count;
+};
+
 /* A key, with what its connections share. */
 struct holder {
     struct map_node node;
     struct link_key key;
-    size_t n_peers, n_get_ids;
+    struct held *held;
+    size_t n_peers, n_get_ids, n_answers;
     bool registered; /* as of read_ns, as what `as` says */
     int64_t read_ns; /* 0: never */
     struct bulk_key as;
@@ -63,7 +71,8 @@ struct peer {
     size_t n_answers;
     unsigned pending; /* requests at the vault */
     int64_t seen_ns;
-    atomic_size_t held_bytes;
+    atomic_size_t held_bytes; /* of this connection; `held` has those of its key */
+    struct held *held;
     atomic_uint count;
 };
 
@@ -107,6 +116,9 @@ void peers_expire(struct peers *peers, int64_t now_ns, int64_t now_wall_s);
 int peers_open(struct peers *peers, struct peer *peer, const struct pass *pass, const void *text,
                size_t size);
 
+/* `bytes` more are held for it; also from a thread of libzmq. */
+void peer_hold(struct peer *peer, size_t bytes);
+void peer_let_go(struct peer *peer, size_t bytes);
 struct peer *peer_ref(struct peer *peer);
 void peer_unref(struct peer *peer);
 /* -EBUSY where too many wait already. */

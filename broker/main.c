@@ -211,7 +211,7 @@ static int take_option(void *user, int option, const char *value)
         config->bulk_advertise = value;
         break;
     case MEMORY:
-        r = number("--bulk-memory", value, 4 << 20, 1ULL << 40, &n);
+        r = number("--bulk-memory", value, 8 << 20, 1ULL << 40, &n);
         if (r == 0)
             config->bulk_memory_bytes = n;
         break;

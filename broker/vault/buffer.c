@@ -7,7 +7,7 @@
 #include <proto/limits.h>
 
 enum { BUFFER_BYTES = (LIMIT_SEALED_BYTES + DISK_ALIGN - 1) / DISK_ALIGN * DISK_ALIGN };
-enum { BUFFERS_SPARE = 32 };
+enum { BUFFERS_SPARE = 32, BUFFER_SMALL_BYTES = 64 /* what malloc takes beside a small one */ };
 
 static struct {
     pthread_mutex_t lock;
@@ -28,16 +28,17 @@ static uint8_t *buffer_take(void)
 
 size_t vault_buffer_room(size_t size)
 {
-    return size < DISK_DIRECT_BYTES ? size : BUFFER_BYTES;
+    return size < DISK_DIRECT_BYTES ? size + BUFFER_SMALL_BYTES : BUFFER_BYTES;
 }
 
 uint8_t *vault_buffer(size_t size)
 {
-    size_t room = disk_aligned(size ? size : 1);
-    uint8_t *data = size < DISK_DIRECT_BYTES ? aligned_alloc(DISK_ALIGN, room) : buffer_take();
+    if (size < DISK_DIRECT_BYTES)
+        return malloc(size + 1);
+    uint8_t *data = buffer_take();
 
     if (data)
-        memset(data + size, 0, room - size); /* it is written, and then cut off */
+        memset(data + size, 0, disk_aligned(size) - size); /* it is written, and then cut off */
     return data;
 }
 

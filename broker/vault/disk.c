@@ -44,19 +44,20 @@ static void block_path(struct studio_id studio, const struct block_id *id, const
 
 /* ---- past the cache ---- */
 
-/* Not every file system can go past the cache (tmpfs), and one that can may refuse a place. */
+/* Not every file system can go past the cache (tmpfs), and one that can may refuse a place. One that
+ * refuses has made the file by then. */
 static int open_direct(int root, const char *path, int flags)
 {
     int fd = openat(root, path, flags | O_DIRECT, 0600);
 
-    return fd < 0 && errno == EINVAL ? openat(root, path, flags, 0600) : fd;
+    return fd < 0 && errno == EINVAL ? openat(root, path, flags & ~O_EXCL, 0600) : fd;
 }
 
-static int leave_direct(int fd)
+static int set_direct(int fd, int direct)
 {
     int flags = fcntl(fd, F_GETFL);
 
-    return flags < 0 || fcntl(fd, F_SETFL, flags & ~O_DIRECT) < 0 ? -errno : 0;
+    return flags < 0 || fcntl(fd, F_SETFL, (flags & ~O_DIRECT) | direct) < 0 ? -errno : 0;
 }
 
 /* ---- opening ---- */
@@ -331,16 +332,16 @@ static bool seen(struct disk *disk, const struct block_id *id)
 }
 
 /* The rest, where a read past the cache stopped short, comes through it. */
-static int read_all(int fd, uint8_t *data, size_t size, size_t *ret_read)
+static int read_all(int fd, uint8_t *data, size_t size, bool direct, size_t *ret_read)
 {
-    ssize_t got = read(fd, data, disk_aligned(size));
+    ssize_t got = direct ? read(fd, data, disk_aligned(size)) : 0;
     size_t n = got > 0 ? (size_t)got : 0, more = 0;
 
-    if (n >= size || got == 0) {
+    if (direct && (n >= size || got == 0)) {
         *ret_read = n < size ? n : size;
         return 0;
     }
-    int r = leave_direct(fd);
+    int r = direct ? set_direct(fd, 0) : 0;
     if (r == 0)
         r = fd_read_all(fd, data + n, size - n, &more);
     *ret_read = n + more;
@@ -356,16 +357,15 @@ static void buffer_drop(uint8_t *data, size_t size, bool pooled)
 }
 
 static int read_file(struct disk *disk, const char *path, bool often, bool pooled,
-                     uint8_t **ret_data, size_t *ret_size)
+                     uint8_t **ret_data, size_t *ret_size, ino_t *ret_inode)
 {
-    const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW;
     struct stat status;
-    _cleanup_(closep) int fd =
-        often ? openat(disk->root, path, flags) : open_direct(disk->root, path, flags);
+    _cleanup_(closep) int fd = openat(disk->root, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return errno == ENOENT ? VAULT_E_MISSING : disk_error(errno);
     if (fstat(fd, &status) < 0)
         return -errno;
+    *ret_inode = status.st_ino;
     if (status.st_size < 0 || status.st_size > LIMIT_SEALED_BYTES)
         return VAULT_E_CORRUPT;
 
@@ -373,7 +373,8 @@ static int read_file(struct disk *disk, const char *path, bool often, bool poole
     uint8_t *data = pooled ? vault_buffer(size) : aligned_alloc(DISK_ALIGN, disk_aligned(size + 1));
     if (!data)
         return VAULT_E_BUSY;
-    int r = read_all(fd, data, size, &n);
+    bool direct = !often && size >= DISK_DIRECT_BYTES && set_direct(fd, O_DIRECT) == 0;
+    int r = read_all(fd, data, size, direct, &n);
     if (r == 0 && n < size)
         r = -EIO; /* it was cut while it was read */
     if (r < 0) {
@@ -386,13 +387,14 @@ static int read_file(struct disk *disk, const char *path, bool often, bool poole
 }
 
 static int peek(struct disk *disk, struct studio_id studio, const struct block_id *id, bool pooled,
-                uint8_t **ret_data, size_t *ret_size)
+                uint8_t **ret_data, size_t *ret_size, ino_t *ret_inode)
 {
     char path[PATH_SIZE], aside[PATH_SIZE];
     struct block_id actual;
 
     block_path(studio, id, NULL, path);
-    int r = read_file(disk, path, seen(disk, id), pooled, ret_data, ret_size);
+    *ret_inode = 0;
+    int r = read_file(disk, path, seen(disk, id), pooled, ret_data, ret_size, ret_inode);
     if (r == VAULT_E_MISSING) {
         /* Whoever asks after the one who found the damage is told the same. */
         block_path(studio, id, "damaged-", aside);
@@ -407,39 +409,51 @@ static int peek(struct disk *disk, struct studio_id studio, const struct block_i
     return VAULT_E_CORRUPT;
 }
 
-static int set_damaged_aside(struct disk *disk, struct studio_id studio, const struct block_id *id,
-                             int r)
+/* Unless it is another by now: somebody may have put it anew. */
+static void set_aside(struct disk *disk, struct studio_id studio, const struct block_id *id,
+                      ino_t inode)
 {
     char path[PATH_SIZE], aside[PATH_SIZE];
+    struct stat status;
 
-    if (r == VAULT_E_CORRUPT) {
-        block_path(studio, id, NULL, path);
-        block_path(studio, id, "damaged-", aside);
-        pthread_mutex_lock(&disk->stock.lock);
-        int64_t bytes = size_at(disk->root, path);
-        if (renameat(disk->root, path, disk->root, aside) == 0)
-            stock_change(&disk->stock, studio, id->bytes[0], -bytes);
-        pthread_mutex_unlock(&disk->stock.lock);
-    }
+    block_path(studio, id, NULL, path);
+    block_path(studio, id, "damaged-", aside);
+    pthread_mutex_lock(&disk->stock.lock);
+    if (fstatat(disk->root, path, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_ino == inode &&
+        renameat(disk->root, path, disk->root, aside) == 0)
+        stock_change(&disk->stock, studio, id->bytes[0], -status.st_size);
+    pthread_mutex_unlock(&disk->stock.lock);
+}
+
+static int read_or_set_aside(struct disk *disk, struct studio_id studio, const struct block_id *id,
+                             bool pooled, uint8_t **ret_data, size_t *ret_size)
+{
+    ino_t inode;
+    int r = peek(disk, studio, id, pooled, ret_data, ret_size, &inode);
+
+    if (r == VAULT_E_CORRUPT && inode)
+        set_aside(disk, studio, id, inode);
     return r;
 }
 
 int disk_peek(struct disk *disk, struct studio_id studio, const struct block_id *id,
               uint8_t **ret_data, size_t *ret_size)
 {
-    return peek(disk, studio, id, false, ret_data, ret_size);
+    ino_t inode;
+
+    return peek(disk, studio, id, false, ret_data, ret_size, &inode);
 }
 
 int disk_read(struct disk *disk, struct studio_id studio, const struct block_id *id,
               uint8_t **ret_data, size_t *ret_size)
 {
-    return set_damaged_aside(disk, studio, id, peek(disk, studio, id, false, ret_data, ret_size));
+    return read_or_set_aside(disk, studio, id, false, ret_data, ret_size);
 }
 
 int disk_get(struct disk *disk, struct studio_id studio, const struct block_id *id,
              uint8_t **ret_data, size_t *ret_size)
 {
-    return set_damaged_aside(disk, studio, id, peek(disk, studio, id, true, ret_data, ret_size));
+    return read_or_set_aside(disk, studio, id, true, ret_data, ret_size);
 }
 
 /* ---- writing ---- */
@@ -506,7 +520,7 @@ static int write_direct(int fd, const uint8_t *data, size_t size)
         return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
     if (n == size)
         return 0;
-    int r = leave_direct(fd);
+    int r = set_direct(fd, 0);
     return r ? r : fd_write_all(fd, data + n, size - n);
 }
 

@@ -13,6 +13,7 @@ void stock_init(struct stock *stock)
 {
     *stock = (struct stock){0};
     pthread_mutex_init(&stock->lock, NULL);
+    pthread_mutex_init(&stock->numbers, NULL);
 }
 
 void stock_deinit(struct stock *stock)
@@ -21,6 +22,7 @@ void stock_deinit(struct stock *stock)
         free(stock->studios[i]);
     free(stock->studios);
     pthread_mutex_destroy(&stock->lock);
+    pthread_mutex_destroy(&stock->numbers);
 }
 
 /* The first that is not before it. */
@@ -68,19 +70,23 @@ static struct stock_studio *get(struct stock *stock, struct studio_id studio)
 
 void stock_set(struct stock *stock, struct studio_id studio, uint8_t folder, uint64_t bytes)
 {
+    pthread_mutex_lock(&stock->numbers);
     struct stock_studio *of = get(stock, studio);
 
-    if (!of)
-        return;
-    of->bytes += bytes - of->folders[folder];
-    of->folders[folder] = bytes;
+    if (of) {
+        of->bytes += bytes - of->folders[folder];
+        of->folders[folder] = bytes;
+    }
+    pthread_mutex_unlock(&stock->numbers);
 }
 
 /* What is taken away before it was counted was never added. */
 void stock_change(struct stock *stock, struct studio_id studio, uint8_t folder, int64_t bytes)
 {
-    struct stock_studio *of = get(stock, studio);
+    pthread_mutex_lock(&stock->numbers);
+    const struct stock_studio *of = find(stock, studio);
     uint64_t now = of ? of->folders[folder] : 0;
+    pthread_mutex_unlock(&stock->numbers);
 
     if (bytes < 0 && now < (uint64_t)-bytes)
         stock_set(stock, studio, folder, 0);
@@ -90,19 +96,19 @@ void stock_change(struct stock *stock, struct studio_id studio, uint8_t folder, 
 
 void stock_coming(struct stock *stock, struct studio_id studio, int64_t bytes)
 {
-    pthread_mutex_lock(&stock->lock);
+    pthread_mutex_lock(&stock->numbers);
     struct stock_studio *of = get(stock, studio);
 
     if (of)
         of->coming += bytes;
-    pthread_mutex_unlock(&stock->lock);
+    pthread_mutex_unlock(&stock->numbers);
 }
 
 uint64_t stock_bytes(struct stock *stock, struct studio_id studio)
 {
-    pthread_mutex_lock(&stock->lock);
+    pthread_mutex_lock(&stock->numbers);
     const struct stock_studio *of = find(stock, studio);
     uint64_t bytes = of ? of->bytes + (uint64_t)of->coming : 0;
-    pthread_mutex_unlock(&stock->lock);
+    pthread_mutex_unlock(&stock->numbers);
     return bytes;
 }

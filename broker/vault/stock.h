@@ -5,7 +5,7 @@
  * put before that is not counted twice.
  *
  * Shape:   256 numbers a studio. Until a folder is counted, only what came since the start is in
- * it. Threads: any; stock_bytes may be asked while others wait for the lock.
+ * it. Threads: any; stock_bytes and stock_coming wait for nobody who counts a folder.
  */
 #pragma once
 
@@ -15,7 +15,7 @@
 struct stock_studio;
 
 struct stock {
-    pthread_mutex_t lock;
+    pthread_mutex_t lock, numbers; /* the second is held for no longer than it takes to add */
     struct stock_studio **studios; /* in the order of their ids */
     size_t n_studios;
 };
@@ -26,6 +26,6 @@ void stock_deinit(struct stock *stock);
  * there is no memory the studio is not counted, and has no quota for it. */
 void stock_change(struct stock *stock, struct studio_id studio, uint8_t folder, int64_t bytes);
 void stock_set(struct stock *stock, struct studio_id studio, uint8_t folder, uint64_t bytes);
-/* Those that are being put (less: no more) are in the sum as well. Both take the lock. */
+/* Those that are being put (less: no more) are in the sum as well. Neither needs the lock. */
 void stock_coming(struct stock *stock, struct studio_id studio, int64_t bytes);
 uint64_t stock_bytes(struct stock *stock, struct studio_id studio);
