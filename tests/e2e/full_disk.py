@@ -37,11 +37,11 @@ def own_mounts():
 
 
 class Disk:
-    def __init__(self, path, size):
+    def __init__(self, path, size, kind=b"tmpfs"):
         os.makedirs(path, mode=0o700)
         libc = ctypes.CDLL(None, use_errno=True)
-        check(libc.mount(b"none", path.encode(), b"tmpfs", 0, b"mode=700,size=%d" % size) == 0,
-              "tmpfs on", path, os.strerror(ctypes.get_errno()))
+        check(libc.mount(b"none", path.encode(), kind, 0, b"mode=700,size=%d" % size) == 0,
+              kind, "on", path, os.strerror(ctypes.get_errno()))
         self.path, self.filler = path, os.path.join(path, "filler")
 
     def fill(self):
@@ -105,9 +105,9 @@ class Job:
 
 
 @contextlib.contextmanager
-def disk_farm(name, size):
+def disk_farm(name, size, *kind):
     with Farm() as farm:
-        disk = Disk(farm.path(name), size)
+        disk = Disk(farm.path(name), size, *kind)
         try:
             yield farm, disk
         finally:
@@ -118,6 +118,19 @@ def disk_farm(name, size):
 
 def said(process, words, times=1):
     return lambda: process.log().count(words) >= times
+
+
+@scenario
+def a_vault_may_lie_where_nothing_goes_past_the_page_cache():
+    with disk_farm("broker", 0, b"ramfs") as (farm, _):  # refuses O_DIRECT, once the file is there
+        farm.start_broker()
+        farm.worker("box1", "--no-probe", "--slots", "1", "--cores", "1")
+        ann = farm.person("ann")
+        plate = os.urandom(3_000_000)
+        write(farm.path("shot", "plate"), plate)
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p", 'run=cp plate "$OUT/f.$FRAME"')
+        ann.ask("fetch", job, "--follow", "-o", farm.path("home"), code=0)
+        equal(tree(farm.path("home")), {"f.1": plate}, "the frame")
 
 
 @scenario
