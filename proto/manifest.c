@@ -72,12 +72,12 @@ bool manifest_link_ok(const char *path, const char *target)
     for (;; target++) {
         size_t size = strcspn(target, "/");
 
-        if (size == 0 || size > NAME_MAX)
+        if (size > NAME_MAX)
             return false;
         if (part_is(target, size, "..")) {
             if (named || depth-- == 0)
                 return false;
-        } else if (!part_is(target, size, ".")) {
+        } else if (size > 0 && !part_is(target, size, ".")) {
             named = true;
         }
         target += size;

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <limits.h>
+#include <proto/limits.h>
 #include <proto/seal.h>
 #include <proto/westlight.pb-c.h>
 
@@ -46,6 +47,11 @@ struct manifest_walk {
  * path are the caller's to free. */
 int manifest_walk(const char *folder, const struct manifest_walk *rules, char ***ret_paths,
                   size_t *ret_n, struct bytes *why);
+
+/* What a link at `path` says (`name` in `folder`), as it may stand in a manifest: an absolute target
+ * inside the root is made relative, one out of it is MANIFEST_E_PATH, or MANIFEST_E_LIMIT. */
+int manifest_link_read(int folder, const char *name, const char *root, const char *path,
+                       char text[LIMIT_PATH_BYTES], struct bytes *why);
 
 /* What files held the last time: the blocks of a large file, or the one of small files that share it,
  * by a print of how they look (device, inode, size, times, path). `find` puts struct block_keys into

@@ -13,14 +13,11 @@ int manifest_say(struct bytes *why, int result, const char *format, ...) _printf
 /* Orders a folder's contents right behind its name, and numbers by value: the files of frame 9
  * lie before those of frame 10, however they are written. */
 int manifest_path_compare(const char *a, const char *b);
-/* Whether a link at `path` may point to `target`: "..", only at the front, never leaves the root. */
+/* Whether a link at `path` may point to `target`: "..", only at the front, never leaves the root;
+ * a slash too many, or one at the end, changes nothing. */
 bool manifest_link_ok(const char *path, const char *target);
 /* One entry's path, mode, link, parts against each other. */
 int manifest_entry_check(const Wl__FileEntry *entry, struct bytes *why);
 /* Opens the folder that holds `path` below `root`, following no link; *ret_name points into path. */
 int manifest_open_parent(int root, const char *path, bool create, int *ret_fd,
                          const char **ret_name);
-/* What a link at `path` says, as it may stand in a manifest: an absolute target inside the root is
- * made relative, one out of it is MANIFEST_E_PATH. */
-int manifest_link_read(int folder, const char *name, const char *root, const char *path,
-                       char text[LIMIT_PATH_BYTES], struct bytes *why);

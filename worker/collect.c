@@ -119,40 +119,19 @@ static int unreadable(struct walk *walk, const char *path, int error)
     return -error;
 }
 
-/* Whether a link at `path` stays below the root, by its text alone. */
-static bool link_stays(const char *path, const char *target)
-{
-    long depth = 0;
-
-    if (target[0] == '/' || target[0] == '\0')
-        return false;
-    for (const char *c = path; *c; c++)
-        depth += *c == '/';
-    while (*target) {
-        size_t size = strcspn(target, "/");
-
-        if (size == 2 && target[0] == '.' && target[1] == '.')
-            depth--;
-        else if (size > 0 && !(size == 1 && target[0] == '.'))
-            depth++;
-        if (depth < 0)
-            return false;
-        target += size + (target[size] == '/');
-    }
-    return true;
-}
-
+/* A link that the list of files could not hold must not cost the frame beside it. */
 static int walk_link(struct walk *walk, int fd, const char *name, const char *path,
                      const struct stat *stat)
 {
     char target[LIMIT_PATH_BYTES];
-    ssize_t size = readlinkat(fd, name, target, sizeof(target) - 1);
+    int r = manifest_link_read(fd, name, walk->collect->folders[walk->root], path, target, NULL);
 
-    if (size < 0)
-        return unreadable(walk, path, errno);
-    target[size] = '\0';
-    if (!link_stays(path, target))
-        return note(walk, path, "the link leads out of the output folder");
+    if (r < 0)
+        return unreadable(walk, path, -r);
+    if (r == MANIFEST_E_PATH)
+        return note(walk, path, "the link leads out of the output folder, or may");
+    if (r > 0)
+        return note(walk, path, "the link's target is too long");
     return marks_add(walk->marks, walk->root, path, stat);
 }
 
@@ -338,8 +317,8 @@ int collect_seal(struct collect *collect, struct sealer *sealer, const uint8_t s
                  struct collected *ret_collected, struct bytes *why)
 {
     struct collected collected = {.files = n_files};
-    int r = manifest_pack(sealer, secret, NULL, collect->folders, collect->n_folders, files, n_files,
-                          emit, user, &collected.manifest, &collected.file_bytes, why);
+    int r = manifest_pack(sealer, secret, NULL, collect->folders, collect->n_folders, files,
+                          n_files, emit, user, &collected.manifest, &collected.file_bytes, why);
 
     if (r != 0)
         return r;

@@ -165,6 +165,7 @@ static void links_inside_are_kept_and_links_out_and_pipes_are_named(void **state
     make_link("inner/out", "../../secret");
     make_link("absolute", "/etc/passwd");
     make_link("escape", "inner/../../x");
+    make_link("roundabout", "inner/../a"); /* where "inner" may be a link itself */
     snprintf(path, sizeof(path), "%s/pipe", out);
     assert_int_equal(mkfifo(path, 0600), 0);
     listing(collect, &notes, text);
@@ -173,6 +174,7 @@ static void links_inside_are_kept_and_links_out_and_pipes_are_named(void **state
     assert_non_null(strstr((char *)notes.data, "/inner/out: the link leads out"));
     assert_non_null(strstr((char *)notes.data, "/absolute: the link leads out"));
     assert_non_null(strstr((char *)notes.data, "/escape: the link leads out"));
+    assert_non_null(strstr((char *)notes.data, "/roundabout: the link leads out"));
     assert_non_null(strstr((char *)notes.data, "/pipe: not a file"));
 }
 
@@ -280,6 +282,59 @@ static void what_was_collected_is_sealed_under_the_key_of_the_task(void **state)
     wl__manifest__free_unpacked(manifest, NULL);
 }
 
+static void what_is_collected_can_be_packed_whatever_links_lie_beside_it(void **state)
+{
+    static const char *const targets[] = {
+        "inner/",   "inner//a", ".//inner",   ".",        "./",      "..",
+        "/",        "inner/..", "inner/../a", "../out/a", "nowhere", "//etc",
+        "../../..", "inner/a/", "self",       "...",      "-",       "\xff\n",
+    };
+    const char *folders[] = {out, other};
+    const uint8_t secret[32] = {7};
+    _cleanup_(collect_freep) struct collect *collect = NULL;
+    _cleanup_(sealer_freep) struct sealer *sealer = NULL;
+    _cleanup_(freep) struct manifest_file *files = NULL;
+    _cleanup_(collected_deinit) struct collected collected = {0};
+    _cleanup_(bytes_deinit) struct bytes notes = {0};
+    struct emitted emitted = {0};
+    Wl__Manifest *manifest = NULL;
+    char name[300], target[256];
+    size_t n;
+
+    folder_make(other, 0700);
+    assert_int_equal(sealer_new(&sealer), 0);
+    assert_int_equal(collect_new(folders, 2, &collect, &why), 0);
+    write_file(out, "frame.png", "pixels");
+    for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
+        snprintf(name, sizeof(name), "link%zu", i);
+        make_link(name, targets[i]);
+        snprintf(name, sizeof(name), "inner/link%zu", i);
+        make_link(name, targets[i]);
+    }
+    snprintf(target, sizeof(target), "%s/frame.png", out);
+    make_link("absolute", target);
+    memset(name, 'x', sizeof(name)); /* longer than any name */
+    name[sizeof(name) - 1] = '\0';
+    make_link("long", name);
+    assert_int_equal(collect_list(collect, &files, &n, &notes, &why), 0);
+    assert_int_equal(
+        collect_seal(collect, sealer, secret, files, n, count, &emitted, &collected, &why), 0);
+    assert_int_equal(
+        manifest_parse(collected.manifest.data, collected.manifest.size, &manifest, &why), 0);
+    assert_int_equal(manifest->n_files, n);
+    for (size_t i = 0; i < n; i++) {
+        const char *path = manifest->files[i]->path, *link = manifest->files[i]->link;
+
+        assert_string_not_equal(path, "long");
+        if (strcmp(path, "absolute") == 0)
+            assert_string_equal(link, "frame.png");
+        if (strcmp(path, "link0") == 0)
+            assert_string_equal(link, "inner/");
+    }
+    wl__manifest__free_unpacked(manifest, NULL);
+    assert_int_equal(n, 2 + 2 * 11);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -298,6 +353,7 @@ int main(void)
         CASE(what_cannot_be_read_is_an_error_that_names_it),
         CASE(a_folder_that_is_not_there_is_no_error),
         CASE(what_was_collected_is_sealed_under_the_key_of_the_task),
+        CASE(what_is_collected_can_be_packed_whatever_links_lie_beside_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
