@@ -20,6 +20,7 @@
 #include <proto/base/clock.h>
 #include <proto/base/crash.h>
 #include <proto/base/list.h>
+#include <proto/base/log.h>
 #include <proto/limits.h>
 
 #define HEX_BYTES   65
@@ -326,23 +327,25 @@ void cache_free(struct cache *cache)
 
 /* ---- reading and writing ---- */
 
-static int block_read(struct cache *cache, const struct block_id *id, struct bytes *out)
+/* A shortage of our own says nothing of the block. */
+static bool shortage(int error)
 {
-    char path[3 + HEX_BYTES];
-    _cleanup_(closep) int fd = -1;
+    return error == -ENOMEM || error == -EMFILE || error == -ENFILE;
+}
+
+static int block_read(struct cache *cache, const char *path, const struct block_id *id,
+                      struct bytes *out)
+{
+    _cleanup_(closep) int fd = openat(cache->fd, path, O_RDONLY | O_CLOEXEC);
     struct block_id found;
     struct stat stat;
     size_t size;
     int r;
 
-    block_path(id, path);
-    fd = openat(cache->fd, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT ? CACHE_E_ABSENT : -errno;
-    if (fstat(fd, &stat) < 0)
+    if (fd < 0 || fstat(fd, &stat) < 0)
         return -errno;
     if (stat.st_size > LIMIT_SEALED_BYTES)
-        return CACHE_E_ABSENT;
+        return -EBADMSG;
     out->size = 0;
     r = bytes_reserve(out, (size_t)stat.st_size + 1);
     if (r < 0)
@@ -352,10 +355,25 @@ static int block_read(struct cache *cache, const struct block_id *id, struct byt
         return r;
     out->size = size;
     digest(out->data, out->size, &found);
-    if (memcmp(&found, id, sizeof(found)) != 0)
-        return CACHE_E_ABSENT;
-    (void)utimensat(cache->fd, path, NULL, 0); /* only the order after a restart hangs on it */
-    return 0;
+    return memcmp(&found, id, sizeof(found)) == 0 ? 0 : -EBADMSG;
+}
+
+/* What this disk lost or cannot read, the vault still has. */
+static int block_read_or_lose(struct cache *cache, const struct block_id *id, struct bytes *out)
+{
+    char path[3 + HEX_BYTES];
+    int r;
+
+    block_path(id, path);
+    r = block_read(cache, path, id, out);
+    if (r == 0)
+        (void)utimensat(cache->fd, path, NULL, 0); /* only the order after a restart hangs on it */
+    if (r == 0 || shortage(r))
+        return r;
+    log_limited(LOG_WARN, "cache-block-lost", "path=%s/%s why=\"%s\" next=\"it is fetched again\"",
+                cache->folder, path,
+                r == -EBADMSG ? "it does not hold what its name says" : strerror(-r));
+    return CACHE_E_ABSENT;
 }
 
 int cache_get(struct cache *cache, const struct block_id *id, struct bytes *out)
@@ -374,7 +392,7 @@ int cache_get(struct cache *cache, const struct block_id *id, struct bytes *out)
     if (!present)
         return CACHE_E_ABSENT;
 
-    r = block_read(cache, id, out);
+    r = block_read_or_lose(cache, id, out);
 
     pthread_mutex_lock(&cache->lock);
     if (r == CACHE_E_ABSENT)

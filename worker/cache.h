@@ -4,8 +4,8 @@
  * Shape:   <folder>/<2 hex>/<64 hex>, one file a block. The least recently used that nobody has
  *          pinned goes first; what is pinned may take the cache past its limit for a while. The
  *          order is kept in memory and found again at start from the files' modification times.
- * Trust:   what is read is checked against its name; a damaged block is dropped and counts as
- *          absent. So nothing here needs a sync.
+ * Trust:   what is read is checked against its name; a block that is damaged, or that the disk
+ *          cannot read, is logged, dropped and counts as absent. So nothing here needs a sync.
  * Threads: any; one lock, which is never held over a read or a write of a block.
  * Owns:    struct cache owns its folder. A second process on it is the caller's to prevent.
  * Errors:  -errno; CACHE_E_ABSENT.

@@ -9,11 +9,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <proto/base/err.h>
 #include <worker/cache.h>
 
 static char folder[64];
+static int read_error; /* what each read of a file fails with */
+
+ssize_t read(int fd, void *data, size_t size)
+{
+    errno = read_error;
+    return read_error ? -1 : (ssize_t)syscall(SYS_read, fd, data, size);
+}
 
 static int setup(void **state)
 {
@@ -151,6 +160,45 @@ static void a_file_that_went_away_is_absent(void **state)
     assert_int_equal(unlink(path), 0);
     assert_int_equal(get(cache, &id), CACHE_E_ABSENT);
     assert_int_equal(cache_blocks(cache), 0);
+}
+
+static void a_block_that_the_disk_cannot_read_is_absent_and_can_be_put_again(void **state)
+{
+    static const int errors[] = {EIO, ESTALE, EBADMSG};
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    _cleanup_(bytes_deinit) struct bytes out = {0};
+    struct block_id id;
+    char path[256];
+
+    assert_int_equal(cache_new(folder, 10000, &cache), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+        id = put(cache, 1);
+        assert_int_equal(cache_pin(cache, &id), 0); /* as a task has it that needs it */
+        read_error = errors[i];
+        assert_int_equal(cache_get(cache, &id, &out), CACHE_E_ABSENT);
+        read_error = 0;
+        block_file(&id, path);
+        assert_int_not_equal(access(path, F_OK), 0);
+        put(cache, 1);
+        assert_int_equal(get(cache, &id), 0);
+        cache_unpin(cache, &id);
+    }
+    assert_int_equal(truncate(path, 400), 0);
+    assert_int_equal(get(cache, &id), CACHE_E_ABSENT);
+}
+
+static void a_shortage_of_the_workers_own_costs_no_block(void **state)
+{
+    _cleanup_(cache_freep) struct cache *cache = NULL;
+    _cleanup_(bytes_deinit) struct bytes out = {0};
+    struct block_id id;
+
+    assert_int_equal(cache_new(folder, 10000, &cache), 0);
+    id = put(cache, 1);
+    read_error = ENOMEM;
+    assert_int_equal(cache_get(cache, &id, &out), -ENOMEM);
+    read_error = 0;
+    assert_int_equal(get(cache, &id), 0);
 }
 
 static void restart_keeps_the_order_of_use_and_the_limit(void **state)
@@ -404,6 +452,8 @@ int main(void)
         CASE(pinned_blocks_stay_past_the_limit_and_go_after),
         CASE(a_damaged_block_is_absent_and_can_be_put_again),
         CASE(a_file_that_went_away_is_absent),
+        CASE(a_block_that_the_disk_cannot_read_is_absent_and_can_be_put_again),
+        CASE(a_shortage_of_the_workers_own_costs_no_block),
         CASE(restart_keeps_the_order_of_use_and_the_limit),
         CASE(many_blocks_outgrow_the_table),
         CASE(a_block_is_as_old_as_its_last_pin),
