@@ -236,7 +236,7 @@ int manifest_load(const struct block_key *keys, size_t n, manifest_fetch *fetch,
     for (size_t i = 0; i < n; i++) {
         int r = fetch(user, &keys[i], &block);
         if (r == 0 && block->size > LIMIT_BLOCK_BYTES)
-            r = MANIFEST_E_LIMIT;
+            r = manifest_say(why, MANIFEST_E_LIMIT, "manifest: a block past its limit");
         if (r == 0)
             r = bytes_append(&whole, block->data, block->size);
         if (r)

@@ -444,8 +444,9 @@ int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *
     struct manifest_made made;
     int r = manifest_make_file(folder, entry, fetch, user, &made, why);
 
-    if (r == 0 && (r = manifest_name_file(&made, sync)) < 0)
-        manifest_say(why, r, "%s: %s", entry->path, strerror(-r));
+    if (r == 0 && (r = manifest_name_file(&made, sync)) != 0)
+        manifest_say(why, r, "%s: %s", entry->path,
+                     r < 0 ? strerror(-r) : "a folder is in its way");
     return r;
 }
 

@@ -22,11 +22,12 @@
 #include <stdint.h>
 #include <proto/base/bytes.h>
 
+/* Apart from TRANSFER_E_* and MANIFEST_E_*, since on a block's way to a file all three are met. */
 enum {
-    SEAL_E_ID = 1,     /* the bytes are not those of that id */
-    SEAL_E_TAG = 2,    /* the key does not open them */
-    SEAL_E_FORM = 3,   /* opened, but not a block */
-    SEAL_E_SIZE = 4,   /* past a limit */
+    SEAL_E_ID = 33,    /* the bytes are not those of that id */
+    SEAL_E_TAG = 34,   /* the key does not open them */
+    SEAL_E_FORM = 35,  /* opened, but not a block */
+    SEAL_E_SIZE = 36,  /* past a limit */
 };
 
 struct block_id {

@@ -47,14 +47,20 @@ static int fail(struct staging *staging, enum attempt_class class, const char *f
     return 1;
 }
 
-/* What a transfer's or a block's error means for the task. */
+/* What an error of the supply, or of opening a block, means for the task. */
 static int fail_transfer(struct staging *staging, const char *what, int r)
 {
+    const char *why = supply_why(staging->config->supply);
+    bool lost = r == TRANSFER_E_MISSING || r == TRANSFER_E_DAMAGED;
+
     if (r == -ECANCELED || r == -ENOMEM)
         return r;
-    bool lost = r == TRANSFER_E_MISSING || r == TRANSFER_E_DAMAGED;
-    return fail(staging, lost ? CLASS_MISSING_INPUT : CLASS_TRANSFER, "%s: %s", what,
-                supply_why(staging->config->supply));
+    if (r >= SEAL_E_ID && r <= SEAL_E_SIZE)
+        why = r == SEAL_E_TAG ? "a block of it does not open with the key it was named with"
+                              : "a block of it is malformed";
+    else if (!*why)
+        why = r < 0 ? strerror(-r) : "a block of it is not to be had";
+    return fail(staging, lost ? CLASS_MISSING_INPUT : CLASS_TRANSFER, "%s: %s", what, why);
 }
 
 static bool stopped(const struct staging *staging)
@@ -216,9 +222,10 @@ static int open_one(struct staging *staging, const Wl__BlockRef *ref, const stru
     return r == 0 ? bytes_append(out, block->data, block->size) : r;
 }
 
-/* Blocks that came inline, or else from the vault, one after another into `out`. */
-static int open_refs(struct staging *staging, const uint8_t secret[32], Wl__BlockRef *const *refs,
-                     size_t n, struct bytes *out)
+/* Blocks that came inline, or else from the vault, one after another into `out`. It fails the task
+ * itself: only here is it known which call an error came from. */
+static int open_refs(struct staging *staging, const char *what, const uint8_t secret[32],
+                     Wl__BlockRef *const *refs, size_t n, struct bytes *out)
 {
     _cleanup_(bytes_wipe_deinit) struct bytes keys = {0}, absent = {0}, body = {0};
     int r = 0;
@@ -233,6 +240,9 @@ static int open_refs(struct staging *staging, const uint8_t secret[32], Wl__Bloc
             r = bytes_append(&absent, &key, sizeof(key));
         wipe(&key, sizeof(key));
     }
+    if (r > 0)
+        return fail(staging, CLASS_TRANSFER, "%s: the broker names a block of it that cannot be",
+                    what);
     if (r == 0)
         r = supply_stage(staging->config->supply,
                          (const struct block_key *)(const void *)absent.data,
@@ -243,7 +253,7 @@ static int open_refs(struct staging *staging, const uint8_t secret[32], Wl__Bloc
         if (r == 0)
             r = bytes_append(out, body.data, body.size);
     }
-    return r;
+    return r == 0 ? 0 : fail_transfer(staging, what, r);
 }
 
 static int check_step(struct staging *staging)
@@ -273,12 +283,11 @@ static int load_recipe(struct staging *staging)
 {
     _cleanup_(bytes_wipe_deinit) struct bytes packed = {0};
     const char *why = NULL;
-    int r = open_refs(staging, staging->config->key_in, &staging->config->recipe, 1, &packed);
+    int r =
+        open_refs(staging, "recipe", staging->config->key_in, &staging->config->recipe, 1, &packed);
 
-    if (r > 0 && r < 16 && !*supply_why(staging->config->supply))
-        return fail(staging, CLASS_TRANSFER, "the recipe does not open with the key of this lease");
     if (r != 0)
-        return fail_transfer(staging, "recipe", r);
+        return r;
     r = wire_recipe_unpack(packed.data, packed.size, &staging->stage->recipe, &why);
     if (r < 0)
         return r;
@@ -415,6 +424,21 @@ static void name_lost(const struct staging *staging, const struct laying *files,
         }
 }
 
+/* Without words of the manifest's an error is one of fetching a block. */
+static int write_one(struct staging *staging, int fd, const Wl__FileEntry *entry)
+{
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    char name[256];
+    int r = manifest_write_file(fd, entry, supply_open, staging->config->supply, false, &why);
+
+    if (r == 0 || r == -ECANCELED || r == -ENOMEM)
+        return r;
+    snprintf(name, sizeof(name), "input %.200s", entry->path);
+    return why.size > 0 ? fail(staging, CLASS_TRANSFER, "input %s: %.*s", entry->path,
+                               (int)why.size, (const char *)why.data)
+                        : fail_transfer(staging, name, r);
+}
+
 /* Fetches what the files need, then writes them. */
 static int lay(struct staging *staging, const struct laying *files, size_t n_files)
 {
@@ -433,7 +457,6 @@ static int lay(struct staging *staging, const struct laying *files, size_t n_fil
     }
     for (size_t i = 0; r == 0 && i < n_files; i++) {
         _cleanup_(closep) int fd = open(files[i].folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        _cleanup_(bytes_deinit) struct bytes why = {0};
 
         if (stopped(staging))
             return -ECANCELED;
@@ -444,12 +467,7 @@ static int lay(struct staging *staging, const struct laying *files, size_t n_fil
             r = claim(staging, fd, &files[i], &there);
         if (r != 0 || there)
             continue;
-        r = manifest_write_file(fd, files[i].entry, supply_open, staging->config->supply, false,
-                                &why);
-        if (r != 0 && r != -ECANCELED && r != -ENOMEM)
-            return fail(staging, CLASS_TRANSFER, "input %s: %.*s", files[i].entry->path,
-                        why.size > 0 ? (int)why.size : (int)strlen(strerror(r < 0 ? -r : EPROTO)),
-                        why.size > 0 ? (const char *)why.data : strerror(r < 0 ? -r : EPROTO));
+        r = write_one(staging, fd, files[i].entry);
     }
     return r;
 }
@@ -501,9 +519,10 @@ static int lay_result(struct staging *staging, const Wl__DependencyResult *resul
         if (r < 0)
             return r;
     }
-    r = open_refs(staging, result->key_out.data, result->manifest, result->n_manifest, &packed);
+    r = open_refs(staging, "the output of a task this one depends on", result->key_out.data,
+                  result->manifest, result->n_manifest, &packed);
     if (r != 0)
-        return fail_transfer(staging, "the output of a task this one depends on", r);
+        return r;
     r = manifest_parse(packed.data, packed.size, &manifest, &why);
     if (r != 0)
         return fail(staging, CLASS_TRANSFER, "the output of a task this one depends on: %.*s",
