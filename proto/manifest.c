@@ -17,6 +17,7 @@
 #include <proto/wire.h>
 
 #define DIGITS             "0123456789"
+#define WILD               "*?#"
 #define MANIFEST_BYTES_MAX ((size_t)LIMIT_MANIFEST_BLOCKS * LIMIT_BLOCK_BYTES)
 
 int manifest_say(struct bytes *why, int result, const char *format, ...)
@@ -298,16 +299,36 @@ static bool pattern_expand(const char *pattern, int64_t frame, char *text, size_
     return true;
 }
 
+/* What stands before a pattern's first wildcard and behind its last: it tells most files apart. */
+static bool ends_fit(const char *pattern, const char *path)
+{
+    size_t size = strlen(pattern), room = strlen(path), head = strcspn(pattern, WILD), tail = 0;
+
+    while (tail < size - head && !strchr(WILD, pattern[size - 1 - tail]))
+        tail++;
+    return head + tail <= room && memcmp(pattern, path, head) == 0 &&
+           memcmp(pattern + size - tail, path + room - tail, tail) == 0;
+}
+
+static void spend(uint64_t *work, uint64_t steps)
+{
+    *work -= steps < *work ? steps : *work;
+}
+
 /* '*' takes folders too: leaving out an input that was meant breaks a render, one more does not. */
-bool manifest_match(const char *pattern, const char *path, int64_t frame)
+bool manifest_match(const char *pattern, const char *path, int64_t frame, uint64_t *work)
 {
     char text[LIMIT_PATH_BYTES + 64];
     const char *at = text, *star = NULL, *resume = NULL;
+    uint64_t steps = strlen(pattern) + strlen(path);
 
-    if (strlen(pattern) >= LIMIT_PATH_BYTES || !pattern_expand(pattern, frame, text, sizeof(text)))
+    if (*work == 0 || strlen(pattern) >= LIMIT_PATH_BYTES || !ends_fit(pattern, path) ||
+        !pattern_expand(pattern, frame, text, sizeof(text))) {
+        spend(work, steps);
         return false;
+    }
 
-    while (*path) {
+    for (; *path; steps++) {
         if (*at == '*') {
             star = at++;
             resume = path;
@@ -318,24 +339,29 @@ bool manifest_match(const char *pattern, const char *path, int64_t frame)
             at = star + 1; /* the last star takes one more; earlier ones need not */
             path = ++resume;
         } else {
-            return false;
+            break;
         }
     }
-    while (*at == '*')
+    spend(work, steps);
+    while (!*path && *at == '*')
         at++;
-    return !*at;
+    return !*path && !*at;
 }
 
-bool manifest_frame_of(const char *pattern, const char *path, int64_t *ret_frame)
+bool manifest_frame_of(const char *pattern, const char *path, int64_t *ret_frame, uint64_t *work)
 {
-    for (const char *at = path; *at;) {
+    spend(work, strlen(pattern) + strlen(path));
+    if (!ends_fit(pattern, path))
+        return false;
+    for (const char *at = path; *at && *work > 0;) {
         char *end = (char *)at + 1;
 
         if (isdigit((unsigned char)*at)) {
             int64_t frame = strtoll(at, &end, 10); /* one too large to hold matches nothing */
 
-            if (manifest_match(pattern, path, frame) ||
-                (at > path && at[-1] == '-' && manifest_match(pattern, path, frame = -frame))) {
+            if (manifest_match(pattern, path, frame, work) ||
+                (at > path && at[-1] == '-' &&
+                 manifest_match(pattern, path, frame = -frame, work))) {
                 *ret_frame = frame;
                 return true;
             }

@@ -24,6 +24,7 @@ struct staging {
     struct stage *stage;
     Wl__Manifest *manifests[LIMIT_ROOTS];
     struct wants wants;
+    uint64_t leaf_work, file_work; /* left for comparing names with patterns */
     struct laid laid;
 };
 
@@ -309,15 +310,17 @@ static int want(struct staging *staging)
 }
 
 struct asking {
-    const struct wants *wants;
+    struct staging *staging;
     uint32_t root;
 };
 
+/* A leaf that takes too long to rule out is read. */
 static bool asked(void *user, const char *path)
 {
     const struct asking *asking = user;
 
-    return wants_file(asking->wants, asking->root, path);
+    return stopped(asking->staging) ||
+           wants_file(&asking->staging->wants, asking->root, path, &asking->staging->leaf_work);
 }
 
 /* The blocks of those leaves of a root's list in which there may be a file that is wanted. */
@@ -325,7 +328,7 @@ static int leaves_wanted(struct staging *staging, uint32_t index, struct block_k
                          size_t *ret_n)
 {
     const Wl__Root *root = staging->stage->recipe->roots[index];
-    struct asking asking = {&staging->wants, index};
+    struct asking asking = {staging, index};
     const Wl__Leaf whole = {.blocks = (uint32_t)root->n_manifest};
     size_t n_leaves = root->n_leaves ? root->n_leaves : 1, at = 0, n = 0;
     int r = 0;
@@ -334,6 +337,8 @@ static int leaves_wanted(struct staging *staging, uint32_t index, struct block_k
         const Wl__Leaf *leaf = root->n_leaves ? root->leaves[i] : &whole;
         bool wanted = manifest_leaf_may(leaf, asked, &asking);
 
+        if (stopped(staging))
+            return -ECANCELED;
         if (leaf->blocks == 0 || leaf->blocks > root->n_manifest - at)
             r = WIRE_E_FORM;
         for (uint32_t k = 0; r == 0 && k < leaf->blocks; k++, at++)
@@ -472,6 +477,29 @@ static int lay(struct staging *staging, const struct laying *files, size_t n_fil
     return r;
 }
 
+/* The files of a root that are wanted. */
+static int root_files(struct staging *staging, uint32_t index, struct bytes *files)
+{
+    const Wl__Manifest *manifest = staging->manifests[index];
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < manifest->n_files; i++) {
+        struct laying file = {.folder = staging->stage->maps[index].to,
+                              .entry = manifest->files[i]};
+
+        if (stopped(staging))
+            return -ECANCELED;
+        if (wants_file(&staging->wants, index, file.entry->path, &staging->file_work))
+            r = bytes_append(files, &file, sizeof(file));
+        if (staging->file_work == 0)
+            return fail(staging, CLASS_TRANSFER,
+                        "step %s: comparing its patterns with the files of %s takes too long: give "
+                        "it fewer patterns, or some with fewer '*'",
+                        staging->stage->step->name, staging->stage->recipe->roots[index]->path);
+    }
+    return r;
+}
+
 static int lay_inputs(struct staging *staging)
 {
     const Wl__Recipe *recipe = staging->stage->recipe;
@@ -482,13 +510,8 @@ static int lay_inputs(struct staging *staging)
         if (!wants_root(&staging->wants, i) || recipe->roots[i]->n_manifest == 0)
             continue;
         r = load_manifest(staging, i, &staging->manifests[i]);
-        for (size_t k = 0; r == 0 && k < staging->manifests[i]->n_files; k++) {
-            struct laying file = {.folder = staging->stage->maps[i].to,
-                                  .entry = staging->manifests[i]->files[k]};
-
-            if (wants_file(&staging->wants, i, file.entry->path))
-                r = bytes_append(&files, &file, sizeof(file));
-        }
+        if (r == 0)
+            r = root_files(staging, i, &files);
     }
     if (r == 0)
         r = lay(staging, (const struct laying *)(const void *)files.data,
@@ -584,7 +607,8 @@ static void staging_deinit(struct staging *staging)
 
 int stage_run(const struct stage_config *config, struct stage *ret_stage)
 {
-    struct staging staging = {.config = config, .stage = ret_stage};
+    struct staging staging = {
+        .config = config, .stage = ret_stage, .leaf_work = WANTS_WORK, .file_work = WANTS_WORK};
     struct stage *stage = ret_stage;
     int r;
 

@@ -39,11 +39,13 @@ int wants_init(struct wants *wants, const Wl__StepRecipe *step, const struct spa
     wants->n_frames = 0;
     for (size_t i = 0; i < parameter->n_ranges; i++) {
         const struct space_range *range = &parameter->ranges[i];
+        uint64_t first = (uint64_t)range->first, stride = (uint64_t)range->step;
+        uint64_t n = ((uint64_t)range->last - first) / stride + 1;
+        uint64_t skip = value->value_first > at ? value->value_first - at : 0;
 
-        for (int64_t v = range->first; v <= range->last && wants->n_frames < value->value_count;
-             v += range->step, at++)
-            if (at >= value->value_first)
-                wants->frames[wants->n_frames++] = v;
+        for (; skip < n && wants->n_frames < value->value_count; skip++)
+            wants->frames[wants->n_frames++] = (int64_t)(first + skip * stride);
+        at += n;
     }
     if (wants->n_frames == 0)
         wants->n_frames = 1;
@@ -58,15 +60,22 @@ void wants_deinit(struct wants *wants)
 
 /* ---- the files ---- */
 
-static bool frame_here(const struct wants *wants, int64_t frame)
+static void spend(uint64_t *work, uint64_t steps)
 {
+    *work -= steps < *work ? steps : *work;
+}
+
+static bool frame_here(const struct wants *wants, int64_t frame, uint64_t *work)
+{
+    spend(work, wants->n_frames);
     for (size_t i = 0; i < wants->n_frames; i++)
         if (wants->frames[i] == frame)
             return true;
     return false;
 }
 
-static bool use_wants(const struct wants *wants, const Wl__RootUse *use, const char *path)
+static bool use_wants(const struct wants *wants, const Wl__RootUse *use, const char *path,
+                      uint64_t *work)
 {
     bool plain = false, matched = false;
 
@@ -74,12 +83,12 @@ static bool use_wants(const struct wants *wants, const Wl__RootUse *use, const c
         int64_t frame;
 
         if (strchr(use->patterns[i], '#')) {
-            if (manifest_frame_of(use->patterns[i], path, &frame))
-                return frame_here(wants, frame);
+            if (manifest_frame_of(use->patterns[i], path, &frame, work))
+                return frame_here(wants, frame, work);
             continue;
         }
         plain = true;
-        matched |= manifest_match(use->patterns[i], path, 0);
+        matched |= manifest_match(use->patterns[i], path, 0, work);
     }
     return !plain || matched;
 }
@@ -92,12 +101,14 @@ bool wants_root(const struct wants *wants, uint32_t root)
     return wants->step->n_inputs == 0;
 }
 
-bool wants_file(const struct wants *wants, uint32_t root, const char *path)
+bool wants_file(const struct wants *wants, uint32_t root, const char *path, uint64_t *work)
 {
     if (wants->step->n_inputs == 0)
         return true;
+    spend(work, wants->step->n_inputs);
     for (size_t i = 0; i < wants->step->n_inputs; i++)
-        if (wants->step->inputs[i]->root == root && use_wants(wants, wants->step->inputs[i], path))
+        if (wants->step->inputs[i]->root == root &&
+            use_wants(wants, wants->step->inputs[i], path, work))
             return true;
-    return false;
+    return *work == 0;
 }

@@ -11,6 +11,8 @@
 #include <proto/westlight.pb-c.h>
 
 enum { WANTS_FRAMES_MAX = 4096 };
+/* Some ten seconds. Patterns that people write take a hundred steps a file, and millions of files. */
+#define WANTS_WORK (1ULL << 34)
 
 struct wants {
     const Wl__StepRecipe *step;
@@ -22,4 +24,5 @@ int wants_init(struct wants *wants, const Wl__StepRecipe *step, const struct spa
                uint64_t task);
 void wants_deinit(struct wants *wants);
 bool wants_root(const struct wants *wants, uint32_t root);
-bool wants_file(const struct wants *wants, uint32_t root, const char *path);
+/* The steps of comparing are taken off *work; where none are left any file is wanted. */
+bool wants_file(const struct wants *wants, uint32_t root, const char *path, uint64_t *work);

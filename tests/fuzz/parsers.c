@@ -106,8 +106,9 @@ static void fuzz_match(const uint8_t *data, size_t size)
     char *text = strndup((const char *)data, size);
     size_t half = strlen(text) / 2;
     char *pattern = strndup(text, half);
+    uint64_t work = UINT64_MAX;
 
-    (void)manifest_match(pattern, text + half, (int64_t)size * 7919 - 100);
+    (void)manifest_match(pattern, text + half, (int64_t)size * 7919 - 100, &work);
     free(pattern);
     free(text);
 }

@@ -547,8 +547,9 @@ static void a_file_belongs_to_the_frame_in_its_name(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         int64_t frame = 0;
+        uint64_t work = 1000;
 
-        assert_int_equal(manifest_frame_of(cases[i].pattern, cases[i].path, &frame),
+        assert_int_equal(manifest_frame_of(cases[i].pattern, cases[i].path, &frame, &work),
                          cases[i].match);
         assert_int_equal(frame, cases[i].frame);
     }
@@ -575,12 +576,24 @@ static void patterns_hold_the_frame_number(void **state)
         {"*a*b*c", "xxaxxbxxbcd", 1, false},
         {"*", "", 1, true},
         {"", "a", 1, false},
+        {"", "", 1, true},
+        {"ab*bc", "abc", 1, false},
+        {"abc", "abcd", 1, false},
+        {"*", "a#b", 1, true},
+        {"a?c*", "abcd", 1, true},
+        {"####", "0007", 7, true},
+        {"##.#", "07.7", 7, true},
     };
 
     (void)state;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-        assert_int_equal(manifest_match(cases[i].pattern, cases[i].path, cases[i].frame),
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t work = 1000, none = 0;
+
+        assert_int_equal(manifest_match(cases[i].pattern, cases[i].path, cases[i].frame, &work),
                          cases[i].match);
+        assert_true(work <= 1000 - strlen(cases[i].pattern) && work > 900);
+        assert_false(manifest_match(cases[i].pattern, cases[i].path, cases[i].frame, &none));
+    }
 }
 
 /* What another would see in the folder while a file is being filled. */

@@ -76,6 +76,7 @@ struct job {
     struct manifest_sealed list;
     struct block_key recipe, *file; /* of the vault's */
     bool in_message;                /* the recipe comes with the lease */
+    const atomic_bool *stop;
 };
 
 static void pack_recipe(struct job *job)
@@ -134,10 +135,12 @@ static int run(struct job *job, const uint8_t key_in[32], struct stage *ret_stag
     if (job->in_message)
         ref.inline_sealed = (ProtobufCBinaryData){.len = vault.sealed[vault.n - 1].size,
                                                   .data = vault.sealed[vault.n - 1].data};
-    return stage_run(
-        &(struct stage_config){
-            .folder = folder, .recipe = &ref, .key_in = key_in, .sealer = vault.sealer},
-        ret_stage);
+    return stage_run(&(struct stage_config){.folder = folder,
+                                            .recipe = &ref,
+                                            .key_in = key_in,
+                                            .sealer = vault.sealer,
+                                            .stop = job->stop},
+                     ret_stage);
 }
 
 static void expect(struct job *job, const uint8_t key_in[32], enum attempt_class class,
@@ -255,6 +258,24 @@ static void a_recipe_that_is_named_wrongly_loses_no_input(void **state)
     manifest_sealed_deinit(&job.list);
 }
 
+static void who_is_stopped_reads_no_list_of_files(void **state)
+{
+    struct job job = job_make();
+    struct stage stage;
+    atomic_bool stop;
+
+    (void)state;
+    atomic_init(&stop, true);
+    job.stop = &stop;
+    vault.lost = &job.list.keys[0];
+    vault.error = TRANSFER_E_MISSING;
+    assert_int_equal(run(&job, KEY, &stage), -ECANCELED);
+    stage_deinit(&stage);
+    atomic_store(&stop, false);
+    expect(&job, KEY, CLASS_MISSING_INPUT, "/scene");
+    manifest_sealed_deinit(&job.list);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -263,6 +284,7 @@ int main(void)
         CASE(a_key_that_opens_nothing_is_told_as_that_and_loses_no_input),
         CASE(what_the_vault_lost_is_a_missing_input_also_when_a_file_is_written),
         CASE(a_recipe_that_is_named_wrongly_loses_no_input),
+        CASE(who_is_stopped_reads_no_list_of_files),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
