@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -348,18 +349,53 @@ static int link_make(int folder, const char *spare, const char *name, const char
     return -error;
 }
 
-/* Where the file system makes no files without a name (NFS): under a name that is nobody else's. */
+static bool same_inode(int fd, int folder, const char *name)
+{
+    struct stat a, b;
+
+    return fstat(fd, &a) == 0 && fstatat(folder, name, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
+           a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Takes away what a killed program left under the name: nobody has that locked. */
+static void spare_clear(int folder, const char *spare)
+{
+    _cleanup_(closep) int fd =
+        openat(folder, spare, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && same_inode(fd, folder, spare))
+        unlinkat(folder, spare, 0);
+}
+
+/* Locked before anybody could take it for left over, or else not ours: -EEXIST. */
+static int spare_open(int folder, const char *spare, uint32_t mode)
+{
+    _cleanup_(closep) int fd =
+        openat(folder, spare, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+
+    if (fd < 0)
+        return -errno;
+    (void)flock(fd, LOCK_EX | LOCK_NB); /* where that cannot be, nobody else's succeeds either */
+    return same_inode(fd, folder, spare) ? TAKE_FD(fd) : -EEXIST;
+}
+
+/* Where the file system makes no files without a name (NFS): under the same one each time, so that
+ * what was left there goes, or where another writes the file now, one that is nobody else's. */
 static int open_temporary(int folder, uint32_t mode, char spare[32])
 {
     uint8_t random[8];
     char hex[17];
-    int r = random_bytes(random, sizeof(random));
+    int r;
 
+    spare_clear(folder, spare);
+    r = spare_open(folder, spare, mode);
+    if (r != -EEXIST)
+        return r;
+    r = random_bytes(random, sizeof(random));
     if (r < 0)
         return r;
     snprintf(spare, 32, ".westlight-%s", hex_encode(random, 8, hex));
-    int fd = openat(folder, spare, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-    return fd < 0 ? -errno : fd;
+    return spare_open(folder, spare, mode);
 }
 
 static int file_make(const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
