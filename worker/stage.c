@@ -17,6 +17,7 @@
 #include <proto/manifest.h>
 #include <proto/wire.h>
 #include <worker/laid.h>
+#include <worker/stage_maps.h>
 #include <worker/wants.h>
 
 struct staging {
@@ -67,144 +68,6 @@ static int fail_transfer(struct staging *staging, const char *what, int r)
 static bool stopped(const struct staging *staging)
 {
     return staging->config->stop && atomic_load(staging->config->stop);
-}
-
-/* ---- maps ---- */
-
-/* Keeps a copy of the text as long as the stage. */
-static char *keep(struct staging *staging, char *text)
-{
-    struct stage *stage = staging->stage;
-    char **strings =
-        text ? reallocarray(stage->strings, stage->n_strings + 1, sizeof(*strings)) : NULL;
-
-    if (!strings) {
-        free(text);
-        return NULL;
-    }
-    stage->strings = strings;
-    strings[stage->n_strings++] = text;
-    return text;
-}
-
-static int map_add(struct staging *staging, const char *from, uint32_t style, const char *to)
-{
-    struct stage *stage = staging->stage;
-    struct session_map *maps = reallocarray(stage->maps, stage->n_maps + 1, sizeof(*maps));
-
-    if (!maps)
-        return -ENOMEM;
-    stage->maps = maps;
-    maps[stage->n_maps++] = (struct session_map){.from = from, .style = style, .to = to};
-    return folder_make(to, 0700);
-}
-
-/* A studio's folder lies here as it lies there, below files/, so that "../textures" in a scene
- * leads from one root to another as it does at home. One whose path cannot be taken gets a name. */
-static char *place(struct staging *staging, const char *from, uint32_t style)
-{
-    char *path = NULL, *rest;
-    int head = snprintf(NULL, 0, "%s/files/", staging->config->folder);
-
-    if (asprintf(&path, "%s/files/%s", staging->config->folder, from + strspn(from, "/")) < 0)
-        return NULL;
-    rest = path + head;
-    for (char *c = rest; style == 1 && *c; c++)
-        *c = *c == '\\' ? '/' : *c == ':' ? '_' : *c;
-    for (size_t size = strlen(rest); size > 0 && rest[size - 1] == '/'; size--)
-        rest[size - 1] = '\0';
-    if (!manifest_path_ok(rest)) {
-        free(path);
-        if (asprintf(&path, "%s/root%zu", staging->config->folder, staging->stage->n_maps) < 0)
-            return NULL;
-    }
-    return keep(staging, path);
-}
-
-/* Where a declared output lies here. */
-static int output_folder(struct staging *staging, const Wl__Output *output,
-                         char ret_path[LIMIT_PATH_BYTES])
-{
-    struct stage *stage = staging->stage;
-    char *own;
-    int r;
-
-    if (session_map_path(stage->maps, stage->n_maps, output->path, ret_path, LIMIT_PATH_BYTES))
-        return folder_make(ret_path, 0700);
-    own = place(staging, output->path, output->style);
-    if (!own)
-        return -ENOMEM;
-    r = map_add(staging, output->path, output->style, own);
-    if (r < 0)
-        return r;
-    snprintf(ret_path, LIMIT_PATH_BYTES, "%s", own);
-    return 0;
-}
-
-static int by_length(const void *a, const void *b)
-{
-    size_t x = strlen((*(Wl__Output *const *)a)->path), y = strlen((*(Wl__Output *const *)b)->path);
-
-    return (x > y) - (x < y);
-}
-
-/* Shorter paths first, so that a folder inside another lands inside it. */
-static int map_outputs(struct staging *staging)
-{
-    const Wl__Recipe *recipe = staging->stage->recipe;
-    const Wl__StepRecipe *step = staging->stage->step;
-    _cleanup_(freep) const Wl__Output **all = NULL;
-    char path[LIMIT_PATH_BYTES];
-    size_t n = step->n_outputs, at = 0;
-    int r = 0;
-
-    for (size_t i = 0; i < step->n_dependencies; i++)
-        n += recipe->steps[step->dependencies[i]->step]->n_outputs;
-    all = calloc(n + 1, sizeof(*all));
-    if (!all)
-        return -ENOMEM;
-    for (size_t i = 0; i < step->n_outputs; i++)
-        all[at++] = step->outputs[i];
-    for (size_t i = 0; i < step->n_dependencies; i++) {
-        const Wl__StepRecipe *other = recipe->steps[step->dependencies[i]->step];
-
-        for (size_t k = 0; k < other->n_outputs; k++)
-            all[at++] = other->outputs[k];
-    }
-    qsort(all, n, sizeof(*all), by_length);
-    for (size_t i = 0; r == 0 && i < n; i++)
-        r = output_folder(staging, all[i], path);
-    return r;
-}
-
-static int make_maps(struct staging *staging)
-{
-    struct stage *stage = staging->stage;
-    const Wl__Recipe *recipe = stage->recipe;
-    char path[LIMIT_PATH_BYTES];
-    int r = 0;
-
-    for (size_t i = 0; r == 0 && i < recipe->n_roots; i++) {
-        char *to = place(staging, recipe->roots[i]->path, recipe->roots[i]->style);
-
-        r = to ? map_add(staging, recipe->roots[i]->path, recipe->roots[i]->style, to) : -ENOMEM;
-    }
-    if (r == 0)
-        r = map_outputs(staging);
-    if (r < 0)
-        return r;
-    stage->outputs = calloc(stage->step->n_outputs + 1, sizeof(*stage->outputs));
-    if (!stage->outputs)
-        return -ENOMEM;
-    for (; stage->n_outputs < stage->step->n_outputs; stage->n_outputs++) {
-        r = output_folder(staging, stage->step->outputs[stage->n_outputs], path);
-        if (r < 0)
-            return r;
-        stage->outputs[stage->n_outputs] = strdup(path);
-        if (!stage->outputs[stage->n_outputs])
-            return -ENOMEM;
-    }
-    return 0;
 }
 
 /* ---- the recipe ---- */
@@ -538,7 +401,7 @@ static int lay_result(struct staging *staging, const Wl__DependencyResult *resul
         return fail(staging, CLASS_TRANSFER, "a result this task depends on is malformed");
     step = recipe->steps[result->step];
     for (size_t i = 0; i < step->n_outputs; i++) {
-        r = output_folder(staging, step->outputs[i], folders[i]);
+        r = stage_maps_output(staging->stage, step->outputs[i], folders[i]);
         if (r < 0)
             return r;
     }
@@ -621,7 +484,7 @@ int stage_run(const struct stage_config *config, struct stage *ret_stage)
     if (r == 0)
         r = load_recipe(&staging);
     if (r == 0)
-        r = make_maps(&staging);
+        r = stage_maps_make(stage);
     if (r == 0)
         r = want(&staging);
     if (r == 0)
