@@ -363,6 +363,8 @@ static void step_init(struct job *job, uint32_t number, struct step_spec *spec)
         struct step *other = &job->steps[spec->dependencies[i].step];
         uint32_t per = spec->dependencies[i].per;
 
+        if (step->depth <= other->depth)
+            step->depth = other->depth + 1;
         step->needs[step->n_needs++] = (struct edge){.step = other, .per = per};
         MEMORY_GROW(other->needed_by, other->n_needed_by, other->needed_by_capacity);
         other->needed_by[other->n_needed_by++] = (struct edge){.step = step, .per = per};

@@ -28,7 +28,7 @@ struct edge {
 
 struct step {
     struct job *job;
-    uint32_t number;
+    uint32_t number, depth; /* of the longest chain of steps that it needs */
     uint64_t n_tasks;
     struct space space;
     struct demand *demand;

@@ -9,6 +9,7 @@ enum { DELAYED_LOOKED_AT = 16 }; /* tasks that want another worker, per look */
 
 /* ---- order ---- */
 
+/* What is begun is finished first: a frame's tiles are joined before the next frame's are rendered. */
 static bool step_before(const void *a, const void *b)
 {
     const struct step *x = a, *y = b;
@@ -17,6 +18,8 @@ static bool step_before(const void *a, const void *b)
         return x->job->priority > y->job->priority;
     if (x->job->sequence != y->job->sequence)
         return x->job->sequence < y->job->sequence;
+    if (x->depth != y->depth)
+        return x->depth > y->depth;
     return x->number < y->number;
 }
 

@@ -134,6 +134,22 @@ TEST(a_step_that_waits_for_a_whole_step_is_ready_when_all_of_it_is_done)
     farm_free(&farm);
 }
 
+TEST(a_frame_is_joined_before_the_next_ones_tiles_are_rendered)
+{
+    struct farm farm = farm_new();
+    static const uint32_t steps[] = {0, 0, 1, 0, 0, 1};
+
+    submit(&farm,
+           &(struct plan_job){
+               1, 1, 0, {{.tasks = 4}, {.tasks = 2, .depends = 1, .per = 2, .vcpus = 1}}});
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 1, .vcpus = 4});
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(assigned(&farm, 0).task.step, steps[i]);
+        result(&farm, 1, assigned(&farm, 0), CLASS_OK);
+    }
+    farm_free(&farm);
+}
+
 TEST(a_frame_waits_for_its_own_tiles_alone)
 {
     struct farm farm = farm_new();
@@ -281,6 +297,7 @@ int main(void)
         cmocka_unit_test(a_seed_changes_nothing_but_where_things_lie),
         cmocka_unit_test(floors_hold_what_was_raised_in_any_order),
         cmocka_unit_test(a_step_that_waits_for_a_whole_step_is_ready_when_all_of_it_is_done),
+        cmocka_unit_test(a_frame_is_joined_before_the_next_ones_tiles_are_rendered),
         cmocka_unit_test(a_frame_waits_for_its_own_tiles_alone),
         cmocka_unit_test(a_job_that_contradicts_itself_is_refused),
         cmocka_unit_test(the_same_request_gets_the_same_answer_and_another_body_is_refused),
