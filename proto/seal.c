@@ -21,6 +21,8 @@
 enum {
     HEADER_BYTES = 8,
     TAG_BYTES = 16,
+    SAMPLES = 16,
+    SAMPLE_BYTES = 1024,
     ZSTD_LEVEL = 1, /* a renderer's files are mostly compressed or text; more level, little gain */
 };
 
@@ -215,23 +217,43 @@ static uint32_t get_u32le(const uint8_t *at)
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
+static bool saves(size_t packed, size_t size)
+{
+    return packed + size / 20 < size;
+}
+
+/* Whether it is worth trying: pieces of a large block, evenly spread, together. */
+static bool may_shrink(struct sealer *sealer, const uint8_t *data, size_t size)
+{
+    uint8_t pieces[SAMPLES * SAMPLE_BYTES], packed[ZSTD_COMPRESSBOUND(sizeof(pieces))];
+
+    if (size < 4 * sizeof(pieces))
+        return true;
+    for (size_t i = 0; i < SAMPLES; i++)
+        memcpy(pieces + i * SAMPLE_BYTES, data + (size - SAMPLE_BYTES) / (SAMPLES - 1) * i,
+               SAMPLE_BYTES);
+    size_t n = ZSTD_compressCCtx(sealer->compressor, packed, sizeof(packed), pieces, sizeof(pieces),
+                                 ZSTD_LEVEL);
+    return ZSTD_isError(n) || saves(n, sizeof(pieces));
+}
+
 /* Fills `out` with the body: compressed where that saves a twentieth, so that a worker does not
  * spend time to save nothing. Depends on the data only. */
 static int body_make(struct sealer *sealer, const void *data, size_t size, struct bytes *out)
 {
-    size_t bound = ZSTD_compressBound(size), packed = 0;
+    size_t bound = ZSTD_compressBound(size), packed = size;
     int r = bytes_reserve(out, HEADER_BYTES + bound + TAG_BYTES);
     if (r < 0)
         return r;
 
-    if (size) {
+    if (size && may_shrink(sealer, data, size)) {
         packed = ZSTD_compressCCtx(sealer->compressor, out->data + HEADER_BYTES, bound, data, size,
                                    ZSTD_LEVEL);
         if (ZSTD_isError(packed))
             return -ENOMEM; /* with `bound` bytes of room nothing else can fail */
     }
 
-    bool pays = packed + size / 20 < size;
+    bool pays = saves(packed, size);
     memcpy(out->data, FORMAT, sizeof(FORMAT));
     out->data[3] = pays;
     put_u32le(out->data + 4, (uint32_t)size);
