@@ -6,7 +6,7 @@
 #include <client/options.h>
 #include <proto/base/args.h>
 
-enum { TOPICS = 7 };
+enum { TOPICS = 8 };
 extern const struct args_topic topics_table[TOPICS];
 extern const struct args_program cmd_program;
 

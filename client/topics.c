@@ -23,6 +23,23 @@ static const char frames[] =
     "retry, cancel and set name frames in the same way. A chunk that holds one of them is meant as "
     "a whole.";
 
+static const char tiles[] =
+    "submit and render --tiles CxR cut each frame into C columns and R rows, which are rendered "
+    "apart, on as many workers as there are, and joined by a worker as soon as those of a frame "
+    "are there. Only the frame comes home, the same to the last bit as it is when it is rendered "
+    "whole. A frame has at most 256 tiles.\n"
+    "\n"
+    "Frames are PNG or OpenEXR, with all layers, of POV-Ray or of Blender's Cycles. A Blender scene "
+    "that packs OpenEXR with a loss names another codec first.\n"
+    "\n"
+    "What looks beyond a tile is refused, with the reason: EEVEE, the compositor and the "
+    "sequencer, denoising, adaptive sampling, stereo (Blender); radiosity, subsurface, crand, "
+    "jitter, dithering (POV-Ray). --tiles-anyway renders it all the same; the borders of tiles "
+    "may show.\n"
+    "\n"
+    "retry -f 7\tthat frame's tiles again, and the frame\n"
+    "log -f 7 --tile 3\twhat one of them printed";
+
 static const char outputs[] =
     "-o says where frames go. Nothing is rendered before that place was looked at.\n"
     "\n"
@@ -103,6 +120,7 @@ static const char environment[] =
 
 const struct args_topic topics_table[TOPICS] = {
     {"frames", "FRAMES", "how frames are named; chunks", frames, NULL},
+    {"tiles", "TILES", "one frame on many workers, and what cannot be cut", tiles, NULL},
     {"outputs", "OUTPUTS", "where frames go, and under which names", outputs, NULL},
     {"presets", "PRESETS", "which scenes it renders, and the parameters of each", NULL,
      preset_text},
