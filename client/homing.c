@@ -67,22 +67,24 @@ enum decision {
     DECIDE_NEWER  /* a newer job's */
 };
 
+/* By what stands there, which is told: a person may work in the folder meanwhile. */
 static enum decision decide(const struct homing *homing, const Wl__ResultRow *row,
-                            const Wl__FileEntry *entry)
+                            const Wl__FileEntry *entry, struct manifest_stood *ret_stood)
 {
     const struct receipt *receipt = receipts_find(&homing->receipts, entry->path);
-    struct stat status;
+    const struct stat *status = &ret_stood->status;
 
-    if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
-        S_ISDIR(status.st_mode))
+    ret_stood->there =
+        fstatat(homing->fd, entry->path, &ret_stood->status, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!ret_stood->there || S_ISDIR(status->st_mode))
         return DECIDE_WRITE; /* a folder in its way is refused where it is written */
-    if (receipt && receipt_holds(receipt, &status) && strcmp(receipt->job, homing->id) != 0) {
+    if (receipt && receipt_holds(receipt, status) && strcmp(receipt->job, homing->id) != 0) {
         return homing->fetch->force || homing->fetch->replace ||
                        receipt->submitted_wall_s <= homing->submitted_wall_s
                    ? DECIDE_WRITE
                    : DECIDE_NEWER;
     }
-    if (receipt && receipt_holds(receipt, &status)) {
+    if (receipt && receipt_holds(receipt, status)) {
         if (receipt->sequence == row->sequence)
             return DECIDE_SKIP;
         if (receipt->step == row->step && receipt->task == row->task)
@@ -92,8 +94,8 @@ static enum decision decide(const struct homing *homing, const Wl__ResultRow *ro
     if (homing->fetch->force)
         return DECIDE_WRITE;
     /* A link has no content to compare: it is replaced only by force, or where it says the same. */
-    return S_ISLNK(status.st_mode) == (entry->link[0] != '\0') &&
-                   (uint64_t)status.st_size == (entry->link[0] ? strlen(entry->link) : entry->size)
+    return S_ISLNK(status->st_mode) == (entry->link[0] != '\0') &&
+                   (uint64_t)status->st_size == (entry->link[0] ? strlen(entry->link) : entry->size)
                ? DECIDE_COMPARE
                : DECIDE_CHANGED;
 }
@@ -194,11 +196,33 @@ static int report(struct homing *homing, const Wl__ResultRow *row, const Wl__Fil
 
 /* ---- landing ---- */
 
+/* Somebody made a file there while ours was on its way: of a fetch beside this one it is the same.
+ */
+static int met(struct homing *homing, struct homing_result *result, const Wl__FileEntry *entry)
+{
+    struct stat status;
+    bool equal = false;
+
+    if (fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        manifest_same_file(homing->fd, entry, reader_fetch, &homing->reader, true, &equal) != 0)
+        equal = false; /* the next fetch looks again */
+    homing->westlight->why[0] = '\0';
+    if (!equal) {
+        result->conflicts++;
+        conflict(homing, result->row, entry, DECIDE_CHANGED);
+        return 0;
+    }
+    int r = note(homing, result->row, entry, &status);
+    if (r != 0)
+        return r;
+    homing->files_done++;
+    return report(homing, result->row, entry, true, homing->fetch->on_file);
+}
+
 static int take_landed(struct homing *homing, const struct landing_file *file)
 {
     struct homing_result *result = file->user;
     const Wl__FileEntry *entry = result->manifest->files[file->index];
-    struct stat status;
     char why[LIMIT_PATH_BYTES + 32];
     int r = file->result;
 
@@ -209,10 +233,10 @@ static int take_landed(struct homing *homing, const struct landing_file *file)
         return 0;
     }
     homing->westlight->why[0] = '\0';
-    if (r == 0 && fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) < 0)
-        r = -errno;
+    if (r == -EEXIST)
+        return met(homing, result, entry);
     if (r == 0)
-        r = note(homing, result->row, entry, &status);
+        r = note(homing, result->row, entry, &file->made.status);
     if (r != 0) {
         result->failed = true;
         return file_failed(homing, entry, r, NULL);
@@ -244,10 +268,15 @@ static int take_all_landed(struct homing *homing, bool all)
     return r;
 }
 
-static int write_file(struct homing *homing, struct homing_result *result, size_t i)
+static int write_file(struct homing *homing, struct homing_result *result, size_t i,
+                      const struct manifest_stood *stood)
 {
     const Wl__FileEntry *entry = result->manifest->files[i];
-    struct landing_file file = {.path = entry->path, .user = result, .index = i};
+    struct landing_file file = {.path = entry->path,
+                                .user = result,
+                                .index = i,
+                                .stood = *stood,
+                                .force = homing->fetch->force};
     _cleanup_(bytes_deinit) struct bytes why = {0};
 
     int r = take_all_landed(homing, false);
@@ -271,15 +300,15 @@ static int write_file(struct homing *homing, struct homing_result *result, size_
 static int home_file(struct homing *homing, struct homing_result *result, size_t i)
 {
     const Wl__FileEntry *entry = result->manifest->files[i];
-    struct stat status;
+    struct manifest_stood stood;
     bool equal = false;
 
     int r = landing_has(&homing->landing, entry->path) ? take_all_landed(homing, true) : 0;
     if (r != 0)
         return r;
-    enum decision decision = decide(homing, result->row, entry);
+    enum decision decision = decide(homing, result->row, entry, &stood);
     if (decision == DECIDE_WRITE)
-        return write_file(homing, result, i);
+        return write_file(homing, result, i, &stood);
     if (decision == DECIDE_COMPARE || decision == DECIDE_TWICE) {
         homing->westlight->why[0] = '\0';
         /* Whoever wrote it may not have synced it; before the receipt, which is believed. */
@@ -287,9 +316,8 @@ static int home_file(struct homing *homing, struct homing_result *result, size_t
         if (r != 0)
             return file_failed(homing, entry, r, NULL);
         /* Equal content of no receipt becomes ours: the next fetch need not compare again. */
-        if (equal && decision == DECIDE_COMPARE &&
-            fstatat(homing->fd, entry->path, &status, AT_SYMLINK_NOFOLLOW) == 0)
-            r = note(homing, result->row, entry, &status);
+        if (equal && decision == DECIDE_COMPARE)
+            r = note(homing, result->row, entry, &stood.status);
         if (r != 0)
             return r;
     }
@@ -515,11 +543,12 @@ int homing_write(struct homing *homing, struct homing_result *results, size_t n)
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < results[i].manifest->n_files; k++) {
             Wl__FileEntry *entry = results[i].manifest->files[k];
+            struct manifest_stood stood;
             int r = place_entry(homing, results[i].row, entry);
             if (r != 0)
                 return r;
             /* A guess of what will be read; what it misses is got when it is asked for. */
-            enum decision decision = decide(homing, results[i].row, entry);
+            enum decision decision = decide(homing, results[i].row, entry, &stood);
             if (decision == DECIDE_WRITE || decision == DECIDE_COMPARE || decision == DECIDE_TWICE)
                 r = reader_expect(&homing->reader, entry);
             if (r != 0)

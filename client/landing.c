@@ -8,7 +8,7 @@ static void land(void *item)
 {
     struct landing_file *file = item;
 
-    file->result = manifest_name_file(&file->made, true);
+    file->result = manifest_name_file(&file->made, true, file->force ? NULL : &file->stood);
 }
 
 bool landing_full(const struct landing *landing)

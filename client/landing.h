@@ -17,6 +17,8 @@ struct landing_file {
     const char *path; /* the adder's, as `user` and `index` */
     void *user;
     size_t index;
+    struct manifest_stood stood;
+    bool force;       /* it is replaced whatever stands there by then */
     uint64_t arrival; /* from which number on its blocks are kept (arrivals.h) */
     int result;       /* of manifest_name_file */
 };

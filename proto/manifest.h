@@ -11,6 +11,7 @@
 #pragma once
 
 #include <limits.h>
+#include <sys/stat.h>
 #include <proto/limits.h>
 #include <proto/seal.h>
 #include <proto/westlight.pb-c.h>
@@ -108,15 +109,23 @@ struct manifest_made {
     bool nameless;
     char name[NAME_MAX + 1], spare[32];
     const char *link; /* the entry's */
+    struct stat status;
 };
 /* Creates the file of one entry below `folder` (an open directory): without a name until it is whole
  * where the file system can, else under a temporary one. A folder in its way, or a link among its
  * parents, is MANIFEST_E_PATH. */
 int manifest_make_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,
                        struct manifest_made *ret_made, struct bytes *why);
-/* Gives it its own name, in any thread; an existing file is replaced. `sync` syncs it before. Ends
- * it, whatever comes of that: -errno, MANIFEST_E_PATH. */
-int manifest_name_file(struct manifest_made *made, bool sync);
+/* What stood at a file's place when it was decided that the file may go there. */
+struct manifest_stood {
+    bool there;
+    struct stat status;
+};
+/* Gives it its own name, in any thread; `made->status` is of the file that got it. `sync` syncs it
+ * before. Where something stands there that is not what `stood` then, that stays, and it is -EEXIST;
+ * without `stood` whatever file is there is replaced. Ends it, whatever comes of that: -errno,
+ * MANIFEST_E_PATH. */
+int manifest_name_file(struct manifest_made *made, bool sync, const struct manifest_stood *stood);
 void manifest_drop_file(struct manifest_made *made); /* as if it had never been */
 /* Both. */
 int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *fetch, void *user,

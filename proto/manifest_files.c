@@ -339,8 +339,11 @@ static void spare_name(const char *name, char ret_spare[32])
     snprintf(ret_spare, 32, ".westlight-%s", hex_encode(hash.bytes, 8, hex));
 }
 
-static int link_make(int folder, const char *spare, const char *name, const char *target)
+static int link_make(int folder, const char *spare, const char *name, const char *target,
+                     bool replace)
 {
+    if (!replace)
+        return symlinkat(target, folder, name) < 0 ? -errno : 0;
     unlinkat(folder, spare, 0);
     if (symlinkat(target, folder, spare) == 0 && renameat(folder, spare, folder, name) == 0)
         return 0;
@@ -456,20 +459,63 @@ int manifest_make_file(int folder, const Wl__FileEntry *entry, manifest_fetch *f
     return r;
 }
 
-int manifest_name_file(struct manifest_made *made, bool sync)
+/* What stands there may be replaced, as it was decided; or nothing does, *ret_replace is false. */
+static int still_stands(const struct manifest_made *made, const struct manifest_stood *stood,
+                        bool *ret_replace)
+{
+    const struct stat *then = &stood->status;
+    struct stat now;
+
+    *ret_replace = false;
+    if (fstatat(made->folder, made->name, &now, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    *ret_replace = true;
+    return stood->there && now.st_dev == then->st_dev && now.st_ino == then->st_ino &&
+                   now.st_size == then->st_size && now.st_mtim.tv_sec == then->st_mtim.tv_sec &&
+                   now.st_mtim.tv_nsec == then->st_mtim.tv_nsec
+               ? 0
+               : -EEXIST;
+}
+
+/* Of a file under a temporary name. NFS cannot rename without replacing, but link; where neither
+ * can be, what is there was looked at a moment ago. */
+static int rename_file(int folder, const char *spare, const char *name, bool replace)
+{
+    if (!replace) {
+        if (renameat2(folder, spare, folder, name, RENAME_NOREPLACE) == 0)
+            return 0;
+        if (errno != EINVAL && errno != ENOSYS)
+            return -errno;
+        if (linkat(folder, spare, folder, name, 0) == 0)
+            return unlinkat(folder, spare, 0) < 0 ? -errno : 0;
+        if (errno != EPERM && errno != EOPNOTSUPP && errno != ENOSYS)
+            return -errno;
+    }
+    return renameat(folder, spare, folder, name) < 0 ? -errno : 0;
+}
+
+int manifest_name_file(struct manifest_made *made, bool sync, const struct manifest_stood *stood)
 {
     int r = made->fd >= 0 && sync && fsync(made->fd) < 0 ? -errno : 0;
+    bool replace = true;
 
     crash_point("home.synced");
+    if (r == 0 && stood)
+        r = still_stands(made, stood, &replace);
     if (r == 0 && made->fd < 0)
-        r = link_make(made->folder, made->spare, made->name, made->link);
+        r = link_make(made->folder, made->spare, made->name, made->link, replace);
     else if (r == 0 && made->nameless)
-        r = nameless_name(made->fd, made->folder, made->spare, made->name, true);
+        r = nameless_name(made->fd, made->folder, made->spare, made->name, replace);
     else if (r == 0)
-        r = renameat(made->folder, made->spare, made->folder, made->name) < 0 ? -errno : 0;
+        r = rename_file(made->folder, made->spare, made->name, replace);
     crash_point("home.named");
-    if (r == 0)
+    if (r == 0) {
         made->nameless = true; /* there is nothing to take away */
+        if ((made->fd >= 0
+                 ? fstat(made->fd, &made->status)
+                 : fstatat(made->folder, made->name, &made->status, AT_SYMLINK_NOFOLLOW)) < 0)
+            r = -errno;
+    }
     manifest_drop_file(made);
     return r == -EISDIR ? MANIFEST_E_PATH : r;
 }
@@ -480,7 +526,7 @@ int manifest_write_file(int folder, const Wl__FileEntry *entry, manifest_fetch *
     struct manifest_made made;
     int r = manifest_make_file(folder, entry, fetch, user, &made, why);
 
-    if (r == 0 && (r = manifest_name_file(&made, sync)) != 0)
+    if (r == 0 && (r = manifest_name_file(&made, sync, NULL)) != 0)
         manifest_say(why, r, "%s: %s", entry->path,
                      r < 0 ? strerror(-r) : "a folder is in its way");
     return r;

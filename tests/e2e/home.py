@@ -17,6 +17,7 @@ import time
 
 from farm import CLIENT, Farm, check, equal, main, read, scenario, tree, until, write
 from kills import shot_farm
+from links import Relay
 
 
 @scenario
@@ -144,6 +145,38 @@ def a_fetch_is_partial_where_results_came_while_it_ran():
         check("last.2" not in tree(farm.path("home")) and answer.code == 4 and "fetch again" in answer.err, answer)
         ann.ask(*argv, code=0)
         check("last.2" in tree(farm.path("home")), "the next fetch brings it")
+
+
+@scenario
+def a_file_that_a_person_made_while_its_frame_was_under_way_is_not_replaced():
+    with Farm() as farm:
+        ann, shot = shot_farm(farm)
+        relay = Relay(farm, "relay")
+        home, path = farm.path("home"), farm.path("home", "f.1")
+        run = "run=head -c 1500000 /dev/urandom > \"$OUT/f.1\"; echo > \"$OUT/g.1\""
+
+        def begun(popen):
+            """It has looked, and writes: a file that has no name yet."""
+            folder = "/proc/%d/fd" % popen.pid
+            with contextlib.suppress(OSError):
+                return any(os.readlink(os.path.join(folder, name)).startswith(home + "/#") for name in os.listdir(folder))
+
+        for found in (None, "ours"):  # nothing was there; then, what was fetched of an older job
+            job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p", run)
+            ann.wait_counts(job, done=1)
+            relay.tell("rate 1000000")
+            ann.configure(control=relay.control, bulk=relay.bulk)
+            argv = ("fetch", job, "-o", home)
+            popen = ann.start(*argv)
+            until(lambda popen=popen: begun(popen), "the frame is under way")
+            write(path, "painted meanwhile")
+            answer = ann.finish(popen, argv)
+            equal(read(path)[:50], b"painted meanwhile", "the person's file, where there was %s" % found)
+            check(answer.code != 0 and "f.1" in answer.err and "--force" in answer.err, answer)
+            check("g.1" in tree(home), "the rest comes home")
+            ann.configure()
+            ann.ask(*argv, "--force", code=0)
+            equal(len(read(path)), 1500000, "by force it is the farm's")
 
 
 @scenario

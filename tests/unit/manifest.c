@@ -506,6 +506,59 @@ static void writing_follows_no_link_and_replaces_no_folder(void **state)
     bytes_deinit(&why);
 }
 
+static void name_it(struct fixture *f, bool link, bool nameless, const struct manifest_stood *stood,
+                    int expected)
+{
+    Wl__FileEntry entry = WL__FILE_ENTRY__INIT;
+    struct manifest_made made;
+
+    entry.path = (char *)"f";
+    entry.mode = 0600;
+    entry.link = (char *)(link ? "target" : "");
+    assert_int_equal(manifest_make_file(f->out_fd, &entry, fetch, f, &made, NULL), 0);
+    if (!link && !nameless && made.nameless) { /* as where every file has a name */
+        strcpy(made.spare, ".temporary");
+        close(made.fd);
+        made.fd = openat(f->out_fd, made.spare, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        assert_true(made.fd >= 0);
+        made.nameless = false;
+    }
+    assert_int_equal(manifest_name_file(&made, true, stood), expected);
+    assert_int_equal(faccessat(f->out_fd, ".temporary", F_OK, AT_SYMLINK_NOFOLLOW), -1);
+}
+
+static void stands(struct fixture *f, struct manifest_stood *ret_stood)
+{
+    ret_stood->there = fstatat(f->out_fd, "f", &ret_stood->status, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static void what_came_into_a_files_place_meanwhile_is_not_replaced(void **state)
+{
+    struct fixture *f = *state;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/f", f->out);
+    for (unsigned kind = 0; kind < 3; kind++) {
+        struct manifest_stood stood, now;
+
+        unlink(path);
+        stands(f, &stood);
+        assert_int_equal(file_write(path, "a person's", 10, 0644), 0);
+        name_it(f, kind == 0, kind == 1, &stood, -EEXIST); /* there was nothing */
+        stands(f, &stood);
+        assert_int_equal(stood.status.st_size, 10);
+        name_it(f, kind == 0, kind == 1, &stood, 0); /* it was there when that was decided */
+        stands(f, &now);
+        assert_int_equal(S_ISLNK(now.status.st_mode), kind == 0);
+        assert_int_not_equal(now.status.st_ino, stood.status.st_ino);
+        name_it(f, kind == 0, kind == 1, &stood, -EEXIST); /* it is another by now */
+        unlink(path);
+        name_it(f, kind == 0, kind == 1, &stood, 0); /* who took it away wants nothing kept */
+        assert_int_equal(file_write(path, "a person's", 10, 0644), 0);
+        name_it(f, kind == 0, kind == 1, NULL, 0); /* by force */
+    }
+}
+
 static void a_file_whose_block_is_missing_leaves_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -653,6 +706,7 @@ int main(void)
         cmocka_unit_test(entries_that_contradict_each_other_are_refused),
         cmocka_unit_test(parts_and_modes_that_cannot_be_are_refused),
         WITH_FOLDERS(writing_follows_no_link_and_replaces_no_folder),
+        WITH_FOLDERS(what_came_into_a_files_place_meanwhile_is_not_replaced),
         WITH_FOLDERS(a_file_whose_block_is_missing_leaves_nothing),
         WITH_FOLDERS(links_out_are_followed_where_that_is_asked_for),
         cmocka_unit_test(a_file_belongs_to_the_frame_in_its_name),
