@@ -20,15 +20,33 @@ struct folders {
     size_t n;
 };
 
+static bool is_taken(const struct folders *folders, const char *name)
+{
+    for (size_t i = 0; i < folders->n; i++)
+        if (strcmp(folders->names[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* A second `depth` is depth-2, or what comes after it where a folder is called that itself. */
+static int free_name(const struct folders *folders, const char *path, char **ret_name)
+{
+    _cleanup_(freep) char *name = strdup(last_part(path));
+
+    for (unsigned number = 2; name && is_taken(folders, name); number++) {
+        free(TAKE_PTR(name));
+        if (asprintf(&name, "%s-%u", last_part(path), number) < 0)
+            name = NULL;
+    }
+    *ret_name = TAKE_PTR(name);
+    return *ret_name ? 0 : -ENOMEM;
+}
+
 static int add_folder(struct folders *folders, const char *path)
 {
     for (size_t i = 0; i < folders->n; i++)
         if (strcmp(folders->paths[i], path) == 0)
             return 0;
-    unsigned same = 1;
-    for (size_t i = 0; i < folders->n; i++)
-        if (strcmp(last_part(folders->paths[i]), last_part(path)) == 0)
-            same++;
     const char **paths = reallocarray(folders->paths, folders->n + 1, sizeof(*paths));
     if (paths)
         folders->paths = paths;
@@ -36,12 +54,10 @@ static int add_folder(struct folders *folders, const char *path)
     if (!names)
         return -ENOMEM;
     folders->names = names;
-    int r = same == 1 ? asprintf(&names[folders->n], "%s", last_part(path))
-                      : asprintf(&names[folders->n], "%s-%u", last_part(path), same);
-    if (r < 0)
-        return -ENOMEM;
-    paths[folders->n++] = path;
-    return 0;
+    int r = free_name(folders, path, &names[folders->n]);
+    if (r == 0)
+        paths[folders->n++] = path;
+    return r;
 }
 
 static const char *folder_name(const struct folders *folders, const char *path)

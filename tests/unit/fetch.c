@@ -353,6 +353,23 @@ static void several_output_folders_become_sub_folders(void **state)
                      WESTLIGHT_E_CORRUPT); /* declared nowhere */
 }
 
+static void no_two_output_folders_become_the_same_sub_folder(void **state)
+{
+    static const char *const cases[][4] = {{"/x/a", "/y/a", "/z/a-2", "/w/a"},
+                                           {"/z/a-2", "/x/a", "/y/a", "/w/a"},
+                                           {"/x/root", "/", "/y/a", "/y/b"}};
+    struct fixture *fixture = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        homing_deinit(&fixture->homing);
+        begin(fixture, cases[i], 4);
+        for (size_t k = 1; k < 4; k++)
+            for (size_t n = 0; n < k; n++)
+                assert_string_not_equal(fixture->homing.places[0][k],
+                                        fixture->homing.places[0][n]);
+    }
+}
+
 static void nothing_is_written_through_a_link(void **state)
 {
     struct fixture *fixture = *state;
@@ -399,6 +416,7 @@ int main(void)
         TEST(a_file_nobody_fetched_is_compared),
         TEST(two_tasks_that_write_one_path_are_both_named),
         TEST(several_output_folders_become_sub_folders),
+        TEST(no_two_output_folders_become_the_same_sub_folder),
         TEST(nothing_is_written_through_a_link),
         TEST(a_folder_or_a_file_in_the_way_of_a_path_ends_nothing),
     };
