@@ -20,6 +20,7 @@
 #define RECEIPTS_BYTES_MAX ((off_t)1 << 30) /* about seven million files */
 #define RECORDS_SPARE      1000             /* a small file is not worth rewriting */
 #define HEAD               "westlight receipts 2"
+#define AGAIN              1 /* from the opening on */
 
 static uint64_t hash_text(const char *text)
 {
@@ -114,8 +115,9 @@ static int record_print(struct bytes *text, const struct receipt *receipt, const
     return r < 0 ? r : bytes_append(text, "", 1);
 }
 
-/* The same frames rendered again and again leave records that nobody needs. */
-static int rewrite(struct receipts *receipts)
+/* The same frames rendered again and again leave records that nobody needs. What is written beside
+ * takes the file's place once it is whole: whoever waits for the lock finds that it has another. */
+static int rewrite(const struct receipts *receipts, const char *path)
 {
     _cleanup_(bytes_deinit) struct bytes text = {0};
 
@@ -123,16 +125,33 @@ static int rewrite(struct receipts *receipts)
     for (size_t i = 0; r == 0 && i < receipts->n_slots; i++)
         if (receipts->slots[i])
             r = record_print(&text, receipts->slots[i], receipts->slots[i]->path);
-    if (r == 0 && ftruncate(receipts->file, 0) < 0)
-        r = -errno;
-    crash_point("receipts.emptied");
-    if (r == 0)
-        r = fd_write_all(receipts->file, text.data, text.size);
-    crash_point("receipts.begun");
-    return r;
+    return r < 0 ? r : file_write(path, text.data, text.size, 0600);
 }
 
-static int load(struct receipts *receipts)
+/* The name still leads to the file that is locked. */
+static bool is_named(const struct receipts *receipts, const char *path)
+{
+    struct stat own, named;
+
+    return fstat(receipts->file, &own) == 0 && stat(path, &named) == 0 &&
+           own.st_dev == named.st_dev && own.st_ino == named.st_ino;
+}
+
+/* Where nobody else adds to it, and nobody did since `bytes` of it were read. AGAIN: it is another
+ * file by now. A shared lock that could not be made exclusive is lost, and taken again. */
+static int tidy(struct receipts *receipts, const char *path, off_t bytes)
+{
+    struct stat status;
+    int r = 0;
+
+    if (flock(receipts->file, LOCK_EX | LOCK_NB) == 0 && is_named(receipts, path) &&
+        fstat(receipts->file, &status) == 0 && status.st_size == bytes)
+        r = rewrite(receipts, path);
+    flock(receipts->file, LOCK_SH);
+    return r == 0 && !is_named(receipts, path) ? AGAIN : r;
+}
+
+static int load(struct receipts *receipts, const char *path)
 {
     _cleanup_(bytes_deinit) struct bytes text = {0};
     struct stat status;
@@ -140,7 +159,7 @@ static int load(struct receipts *receipts)
 
     int r = fstat(receipts->file, &status) < 0 ? -errno : 0;
     if (r == 0 && status.st_size > RECEIPTS_BYTES_MAX)
-        return flock(receipts->file, LOCK_EX | LOCK_NB) == 0 ? rewrite(receipts) : 0; /* anew */
+        return tidy(receipts, path, status.st_size); /* anew */
     if (r == 0)
         r = bytes_reserve(&text, (size_t)status.st_size);
     if (r == 0)
@@ -148,13 +167,31 @@ static int load(struct receipts *receipts)
     text.size = got;
     if (r == 0)
         r = read_records(receipts, &text, &records);
-    bool other = text.size < sizeof(HEAD) || memcmp(text.data, HEAD, sizeof(HEAD)) != 0;
-    if (r == 0 && (other || records > 2 * receipts->n + RECORDS_SPARE) &&
-        flock(receipts->file, LOCK_EX | LOCK_NB) == 0) {
-        r = rewrite(receipts);
-        flock(receipts->file, LOCK_SH);
+    if (r != 0)
+        return r;
+    if (text.size < sizeof(HEAD) || memcmp(text.data, HEAD, sizeof(HEAD)) != 0)
+        return tidy(receipts, path, (off_t)got);
+    if (records <= 2 * receipts->n + RECORDS_SPARE)
+        return 0;
+    r = tidy(receipts, path, (off_t)got);
+    return r < 0 ? 0 : r; /* it is long, and good */
+}
+
+static int open_locked(struct receipts *receipts, const char *path)
+{
+    int r = grow(receipts);
+
+    if (r < 0)
+        return r;
+    receipts->file = open(path, O_RDWR | O_APPEND | O_CLOEXEC);
+    if (receipts->file < 0 && errno == ENOENT) {
+        r = file_write_new(path, HEAD, sizeof(HEAD), 0600);
+        return r == 0 || r == -EEXIST ? AGAIN : r;
     }
-    return r;
+    if (receipts->file < 0)
+        return -errno;
+    flock(receipts->file, LOCK_SH);
+    return is_named(receipts, path) ? load(receipts, path) : AGAIN;
 }
 
 int receipts_open(struct receipts *receipts, const char *folder)
@@ -164,20 +201,15 @@ int receipts_open(struct receipts *receipts, const char *folder)
 
     *receipts = (struct receipts){.file = -1};
     int r = farm_state_folder("receipts", state, sizeof(state));
-    if (r == 0)
-        r = grow(receipts);
     if (r < 0)
         return r;
     digest(folder, strlen(folder), &hash);
     snprintf(path, sizeof(path), "%s/%s", state, hex_encode(hash.bytes, 16, hex));
-    receipts->file = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    r = receipts->file < 0 ? -errno : 0;
-    if (r == 0) {
-        flock(receipts->file, LOCK_SH);
-        r = load(receipts);
-    }
-    if (r < 0)
-        receipts_deinit(receipts);
+    do {
+        r = open_locked(receipts, path);
+        if (r != 0)
+            receipts_deinit(receipts);
+    } while (r == AGAIN);
     return r;
 }
 

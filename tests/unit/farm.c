@@ -1,10 +1,12 @@
 /* One config file, one section a farm; what is wrong is said with its line. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -214,6 +216,64 @@ static void a_path_that_begins_with_spaces_keeps_them_in_its_receipt(void **stat
     receipts_deinit(&receipts);
 }
 
+static void fill(struct receipts *receipts, const char *of, unsigned n)
+{
+    struct receipt from = {.job = "0100"};
+    struct stat status = {.st_size = 5};
+
+    assert_int_equal(receipts_open(receipts, of), 0);
+    for (unsigned i = 0; i < n; i++) {
+        from.sequence = i;
+        assert_int_equal(receipts_add(receipts, &from, i % 2 ? "odd" : "even", &status), 0);
+    }
+}
+
+static void a_disk_that_is_full_while_receipts_are_tidied_takes_none(void **state)
+{
+    struct receipts receipts;
+    struct rlimit before, none;
+
+    (void)state;
+    fill(&receipts, "/full", 1300);
+    receipts_deinit(&receipts);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    none = (struct rlimit){1, before.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    int r = receipts_open(&receipts, "/full");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(r, 0);
+    assert_int_equal(receipts.n, 2);
+    receipts_deinit(&receipts);
+    assert_int_equal(receipts_open(&receipts, "/full"), 0);
+    assert_int_equal(receipts_find(&receipts, "odd")->sequence, 1299);
+    receipts_deinit(&receipts);
+}
+
+static void receipts_that_are_too_many_begin_anew_and_hold_up_nobody(void **state)
+{
+    struct receipts first, second;
+    struct receipt from = {.job = "0100"};
+    struct stat status = {.st_size = 5};
+
+    (void)state;
+    fill(&first, "/many", 2);
+    assert_int_equal(ftruncate(first.file, ((off_t)1 << 30) + 1), 0);
+    receipts_deinit(&first);
+    assert_int_equal(receipts_open(&first, "/many"), 0);
+    assert_int_equal(first.n, 0);
+    alarm(20); /* it would wait for ever */
+    assert_int_equal(receipts_open(&second, "/many"), 0);
+    alarm(0);
+    assert_int_equal(receipts_add(&first, &from, "a", &status), 0);
+    assert_int_equal(receipts_add(&second, &from, "b", &status), 0);
+    receipts_deinit(&first);
+    receipts_deinit(&second);
+    assert_int_equal(receipts_open(&first, "/many"), 0);
+    assert_int_equal(first.n, 2);
+    receipts_deinit(&first);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +284,8 @@ int main(void)
         cmocka_unit_test(a_new_key_is_never_written_over_another),
         cmocka_unit_test(receipts_outlive_their_writer),
         cmocka_unit_test(a_path_that_begins_with_spaces_keeps_them_in_its_receipt),
+        cmocka_unit_test(a_disk_that_is_full_while_receipts_are_tidied_takes_none),
+        cmocka_unit_test(receipts_that_are_too_many_begin_anew_and_hold_up_nobody),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
