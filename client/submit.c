@@ -283,7 +283,7 @@ static int pack_roots(struct upload *upload)
     if (!upload->read_all)
         upload->known = known_open(upload->westlight->secret);
     r = batch_make(&upload->batch, pack_all, upload, &packed);
-    known_close(TAKE_PTR(upload->known));
+    known_close(TAKE_PTR(upload->known), r == 0 && packed == 0);
     if (r == WESTLIGHT_E_UNKNOWN && !upload->read_all) {
         /* What was sent another time is not there any more (or this is another farm). */
         upload->read_all = true;

@@ -123,7 +123,7 @@ static struct bytes pack_known(struct tree *tree, const uint8_t secret[32])
 
     assert_non_null(known);
     struct bytes packed = pack(tree, &(struct manifest_options){.known = known_of(known)});
-    known_close(known);
+    known_close(known, true);
     return packed;
 }
 
@@ -194,7 +194,7 @@ static void what_looks_as_it_did_is_not_read_again_and_what_changed_is(void **st
     bytes_deinit(&first);
 }
 
-static void a_cache_that_is_no_database_is_made_anew(void **state)
+static void a_cache_that_is_no_database_is_made_anew_at_once(void **state)
 {
     struct tree *tree = *state;
     struct stat status;
@@ -209,10 +209,92 @@ static void a_cache_that_is_no_database_is_made_anew(void **state)
     int fd = open(path, O_WRONLY | O_TRUNC);
     assert_int_equal(write(fd, "this is no database, and was never one", 38), 38);
     close(fd);
-    assert_null(known_open(SECRET));
     struct known *known = known_open(SECRET);
     assert_non_null(known);
-    known_close(known);
+    known_close(known, true);
+}
+
+static void tell(struct known *known, uint8_t number, uint32_t body_bytes)
+{
+    const uint8_t print[32] = {number};
+    const struct block_key key = {.id.bytes = {number}, .body_bytes = body_bytes};
+
+    known_of(known)->keep(known_of(known)->user, print, &key, 1);
+}
+
+static bool knows(struct known *known, uint8_t number)
+{
+    const uint8_t print[32] = {number};
+    struct bytes keys = {0};
+    int r = known_of(known)->find(known_of(known)->user, print, &keys);
+
+    assert_true(r != 0 || keys.data[0] == number);
+    bytes_deinit(&keys);
+    return r == 0;
+}
+
+static void two_submissions_at_once_are_both_remembered(void **state)
+{
+    struct known *first = known_open(SECRET), *second = known_open(SECRET), *third;
+
+    (void)state;
+    assert_false(knows(first, 1));
+    assert_false(knows(second, 2));
+    tell(first, 1, 1);
+    tell(second, 2, 1);
+    known_close(first, true);
+    known_close(second, true);
+    third = known_open(SECRET);
+    assert_true(knows(third, 1));
+    assert_true(knows(third, 2));
+    known_close(third, true);
+}
+
+static void of_an_upload_that_is_cut_short_what_was_surely_sent_is_known(void **state)
+{
+    struct known *killed = known_open(SECRET), *next = known_open(SECRET), *failed;
+
+    (void)state;
+    tell(killed, 1, 1 << 20);
+    tell(killed, 2, 1U << 30);
+    tell(killed, 3, 1 << 20);
+    assert_true(knows(next, 1)); /* and `killed` never ends */
+    assert_false(knows(next, 3));
+    failed = known_open(SECRET);
+    tell(failed, 4, 1 << 20);
+    known_close(failed, false);
+    assert_false(knows(next, 4));
+    known_close(next, true);
+    known_close(killed, false);
+}
+
+static void a_cache_that_is_damaged_within_is_made_anew_and_goes_on(void **state)
+{
+    struct tree *tree = *state;
+    static const char noise[4096] = "noise";
+    struct known *known = known_open(SECRET);
+    struct stat status;
+    char path[160];
+
+    for (unsigned i = 0; i < 200; i++)
+        tell(known, (uint8_t)i, 1);
+    known_close(known, true);
+    snprintf(path, sizeof(path), "%s/westlight/known/files.db", tree->state);
+    int fd = open(path, O_WRONLY);
+    assert_int_equal(fstat(fd, &status), 0);
+    assert_true(status.st_size > 3 * (off_t)sizeof(noise));
+    for (off_t at = sizeof(noise); at < status.st_size; at += sizeof(noise))
+        assert_int_equal(pwrite(fd, noise, sizeof(noise), at), sizeof(noise));
+    close(fd);
+    known = known_open(SECRET);
+    assert_non_null(known);
+    assert_false(knows(known, 7));
+    tell(known, 7, 1);
+    known_close(known, true);
+    known = known_open(SECRET);
+    assert_true(knows(known, 7));
+    assert_false(knows(known, 8));
+    known_close(known, true);
 }
 
 /* ---- crew.h ---- */
@@ -253,7 +335,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_TREE(many_threads_make_the_same_as_one),
         WITH_TREE(what_looks_as_it_did_is_not_read_again_and_what_changed_is),
-        WITH_TREE(a_cache_that_is_no_database_is_made_anew),
+        WITH_TREE(a_cache_that_is_no_database_is_made_anew_at_once),
+        WITH_TREE(two_submissions_at_once_are_both_remembered),
+        WITH_TREE(of_an_upload_that_is_cut_short_what_was_surely_sent_is_known),
+        WITH_TREE(a_cache_that_is_damaged_within_is_made_anew_and_goes_on),
         cmocka_unit_test(work_comes_back_in_order_whoever_did_it),
     };
 
