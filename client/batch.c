@@ -201,7 +201,10 @@ int batch_flush(struct batch *batch)
                                        .ask_only = batch->estimate,
                                        .user = batch};
 
-    if (list_empty(&batch->held) && !batch->making)
+    pthread_mutex_lock(&batch->lock);
+    bool idle = list_empty(&batch->held) && !batch->making;
+    pthread_mutex_unlock(&batch->lock);
+    if (idle)
         return 0;
     int r = blocks_offer(&batch->blocks, &how);
     if (r == 0)
