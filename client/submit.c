@@ -81,9 +81,9 @@ static int print_begin(struct upload *upload)
 
 /* ---- files to blocks ---- */
 
-static int by_text(const void *a, const void *b)
+static int by_path(const void *a, const void *b)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    return manifest_path_compare(*(char *const *)a, *(char *const *)b);
 }
 
 static void roots_free(struct upload *upload)
@@ -117,7 +117,7 @@ static int pack_failed(struct upload *upload, int r, const char *folder, const s
                           : connection_fail(westlight, code, "input %s/%s", folder, text);
 }
 
-/* Lists the files of a root, without duplicates. */
+/* Lists the files of a root, without duplicates, in the order in which they are sent. */
 static int find_files(struct upload *upload, const struct job_root *from, struct packed_root *root)
 {
     _cleanup_(bytes_deinit) struct bytes why = {0};
@@ -132,7 +132,7 @@ static int find_files(struct upload *upload, const struct job_root *from, struct
     if (!root->files)
         return -ENOMEM;
     memcpy(root->files, from->files, from->n_files * sizeof(*root->files));
-    qsort(root->files, from->n_files, sizeof(*root->files), by_text);
+    qsort(root->files, from->n_files, sizeof(*root->files), by_path);
     for (size_t i = 0; i < from->n_files; i++)
         if (i == 0 || strcmp(root->files[i], root->files[root->n_files - 1]) != 0)
             root->files[root->n_files++] = root->files[i];

@@ -101,6 +101,9 @@ int manifest_parse(const void *data, size_t size, Wl__Manifest **ret_manifest, s
 /* Distinct blocks the manifest refers to, in order of first use; the caller's to free. */
 int manifest_blocks(const Wl__Manifest *manifest, struct block_key **ret_keys, size_t *ret_n);
 
+/* Orders a folder's contents right behind its name, and numbers by value: the files of frame 9
+ * lie before those of frame 10, however they are written. Files are read, and sent, in this order. */
+int manifest_path_compare(const char *a, const char *b);
 /* Whether a path may be written below a folder: relative, no "..", no empty part, within limits. */
 bool manifest_path_ok(const char *path);
 /* A file that has its content, and no name yet. */

@@ -10,9 +10,6 @@
 
 /* Replaces what `why` says; NULL is fine. Returns `result`. */
 int manifest_say(struct bytes *why, int result, const char *format, ...) _printf_(3, 4);
-/* Orders a folder's contents right behind its name, and numbers by value: the files of frame 9
- * lie before those of frame 10, however they are written. */
-int manifest_path_compare(const char *a, const char *b);
 /* Whether a link at `path` may point to `target`: "..", only at the front, never leaves the root;
  * a slash too many, or one at the end, changes nothing. */
 bool manifest_link_ok(const char *path, const char *target);

@@ -18,9 +18,9 @@ def listed(farm):
 
 
 def project(farm, name, size):
-    write(farm.path(name, "textures", "wood.png"), os.urandom(size))
+    write(farm.path(name, "textures", "wood2.png"), os.urandom(size))
     return ("submit", farm.path(name), "--preset", "command", "-f", "1", "-o", farm.path(name + "-out"), "-p",
-            'run=wc -c < textures/wood.png > "$OUT/f.1"')
+            'run=wc -c < textures/wood2.png > "$OUT/f.1"')
 
 
 @scenario
@@ -31,8 +31,10 @@ def a_studio_at_its_quota_submits_nothing_new_and_goes_on_when_it_has_more():
         equal(listed(farm), {"acme": (0.0, "none"), "other": (0.0, "none")}, "the studios")
         first = ann.ask(*project(farm, "first", 2 * MB), code=0).id
         quota(farm, "acme", "5M")
-        refused = ann.ask(*project(farm, "second", 5 * MB), code=3)
-        check(re.search(r"job second \([0-9a-f]{8}\): sending .*/second/textures/wood\.png: .*the studio's quota is used up: "
+        second = project(farm, "second", 5 * MB)
+        write(farm.path("second", "textures", "wood10.png"), os.urandom(4 * MB))  # goes after wood2.png
+        refused = ann.ask(*second, code=3)
+        check(re.search(r"job second \([0-9a-f]{8}\): sending .*/second/textures/wood2\.png: .*the studio's quota is used up: "
                         r"[\d.]+ MB of 5\.2 MB: .*westlight-broker studio --quota SIZE", refused.err), refused)
         check(0.002 < listed(farm)["acme"][0] < 0.0053 and listed(farm)["acme"][1] == "0.005 GB", "the list:", listed(farm))
         eve.ask(*project(farm, "third", 6 * MB), code=0)
