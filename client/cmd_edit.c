@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <client/say.h>
 #include <client/show.h>
 #include <proto/base/bytes.h>
 
@@ -115,10 +116,10 @@ int cmd_set(int argc, char **argv)
                 json_pack("{s:s,s:s,s:I}", "id", id, "did", "set", "tasks", (json_int_t)tasks),
                 false);
         else if (args.changes.n_frames)
-            printf("job %.8s: changed; %" PRIu64 " task%s %s added or left out\n", id, tasks,
-                   plural(tasks), tasks == 1 ? "was" : "were");
+            say_part("job %.8s: changed; %" PRIu64 " task%s %s added or left out\n", id, tasks,
+                     plural(tasks), tasks == 1 ? "was" : "were");
         else
-            printf("job %.8s: changed\n", id);
+            say_part("job %.8s: changed\n", id);
     }
     westlight_close(westlight);
     free(args.frames);
@@ -131,7 +132,7 @@ static void id_print(void *user, const char id[WESTLIGHT_ID_TEXT])
 
     if (args->json)
         return;
-    printf("job %s\n", id);
+    say_part("job %s\n", id);
     fflush(stdout);
 }
 
@@ -153,7 +154,7 @@ int cmd_resubmit(int argc, char **argv)
         else if (args.json)
             show_json(json_pack("{s:s,s:s}", "id", made, "from", id), false);
         else
-            printf(
+            say_part(
                 "accepted: made from %.8s, nothing was sent again\n"
                 "westlight watch %.8s follows it; westlight fetch %.8s --follow brings it home\n",
                 id, made, made);
@@ -179,8 +180,8 @@ int cmd_archive(int argc, char **argv)
         show_json(json_pack("{s:s,s:s,s:b}", "id", id, "did", "archive", "archived", !args.undo),
                   false);
     else
-        printf("job %.8s is %s\n", id,
-               args.undo ? "in the list again" : "archived: westlight jobs --archived lists it");
+        say_part("job %.8s is %s\n", id,
+                 args.undo ? "in the list again" : "archived: westlight jobs --archived lists it");
     westlight_close(westlight);
     return r;
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <client/say.h>
 #include <client/show.h>
 #include <proto/base/bytes.h>
 #include <proto/state.h>
@@ -32,16 +33,16 @@ static int software_print(void *user, const char *name, const char *const *versi
         return 0;
     list = array ? json_array() : NULL;
     if (!array)
-        printf("%-12s", name);
+        say_part("%-12s", name);
     for (size_t i = 0; i < n_versions; i++)
         if (array)
             json_array_append_new(list, json_string(versions[i]));
         else
-            printf(" %s", versions[i]);
+            say_part(" %s", versions[i]);
     if (array)
         json_array_append_new(array, json_pack("{s:s,s:o}", "name", name, "versions", list));
     else
-        printf("\n");
+        say_part("\n");
     return 0;
 }
 
@@ -109,7 +110,7 @@ int cmd_key(int argc, char **argv)
         complain("%s", why);
         return EXIT_USAGE;
     }
-    printf("%s\n", public_key);
+    say_part("%s\n", public_key);
     fprintf(stderr,
             "The key is in %s; never send that file. Its public half is above: hand it to the "
             "operator, who runs\n"

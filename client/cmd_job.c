@@ -55,9 +55,9 @@ int cmd_jobs(int argc, char **argv)
     } else if (jobs.array)
         show_json(jobs.array, false);
     else if (!jobs.n)
-        printf("no jobs%s\n", args.archived ? " that are archived"
-                              : args.all    ? ""
-                                            : " that are not finished; --all lists every one");
+        say_part("no jobs%s\n", args.archived ? " that are archived"
+                                : args.all    ? ""
+                                              : " that are not finished; --all lists every one");
     westlight_close(westlight);
     return r;
 }
@@ -69,9 +69,10 @@ static int warning_print(void *user, const struct westlight_attempt *attempt)
     size_t *n = user;
 
     if (++*n > WARNINGS_SHOWN)
-        printf("           and more: westlight show --json has them all\n");
+        say_part("           and more: westlight show --json has them all\n");
     else
-        printf("warning    %s on %s: %s\n", attempt->task_name, attempt->worker, attempt->message);
+        say_part("warning    %s on %s: %s\n", attempt->task_name, attempt->worker,
+                 attempt->message);
     return 0;
 }
 
@@ -345,13 +346,13 @@ static int verb(int argc, char **argv, enum westlight_verb what, const char *pas
         show_json(json_pack("{s:s,s:s,s:I}", "id", id, "did", argv[0], "tasks", (json_int_t)tasks),
                   false);
     else if (upload)
-        printf("job %.8s: %s\n", id, westlight_why(westlight));
+        say_part("job %.8s: %s\n", id, westlight_why(westlight));
     else if (tasks == 0 && what != WESTLIGHT_RETRY)
-        printf("job %.8s: nothing of it was left to run: nothing has changed\n", id);
+        say_part("job %.8s: nothing of it was left to run: nothing has changed\n", id);
     else if (what == WESTLIGHT_PAUSE || what == WESTLIGHT_RESUME)
-        printf("job %.8s is %s\n", id, past);
+        say_part("job %.8s is %s\n", id, past);
     else
-        printf("job %.8s: %" PRIu64 " task%s %s\n", id, tasks, plural(tasks), past);
+        say_part("job %.8s: %" PRIu64 " task%s %s\n", id, tasks, plural(tasks), past);
     westlight_close(westlight);
     cmd_args_deinit(&args);
     return r;

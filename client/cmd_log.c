@@ -5,17 +5,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <client/printable.h>
 #include <client/show.h>
 #include <proto/base/bytes.h>
 
 #define FAILURES_SEEN 1000 /* of the whole job, newest first */
 
+struct printing {
+    size_t printed;
+    bool terminal, lead;
+};
+
+/* As it was printed, except on a terminal, which would obey it. */
 static int text_print(void *user, const char *text, size_t size)
 {
-    size_t *printed = user;
+    struct printing *printing = user;
 
-    *printed += size; /* main says it where nothing can be written */
-    return fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0 ? 0 : WESTLIGHT_E_STOPPED;
+    printing->printed += size; /* main says it where nothing can be written */
+    if (printing->terminal)
+        printable_stream(stdout, text, size, &printing->lead);
+    else
+        fwrite(text, 1, size, stdout);
+    return !ferror(stdout) && fflush(stdout) == 0 ? 0 : WESTLIGHT_E_STOPPED;
 }
 
 static int attempt_json(void *user, const struct westlight_attempt *attempt)
@@ -137,7 +149,7 @@ int cmd_log(int argc, char **argv)
     struct cmd_args args;
     uint32_t step = 0;
     uint64_t task = 0;
-    size_t printed = 0;
+    struct printing printing = {.terminal = isatty(STDOUT_FILENO)};
     int r = cmd_parse(&args, argc, argv, 1, 1);
 
     if (r || (r = cmd_open_job(&args, &westlight, id)) ||
@@ -154,10 +166,10 @@ int cmd_log(int argc, char **argv)
             json_decref(array);
     } else
         r = westlight_log(westlight, id, step, task, (uint32_t)args.attempt, args.follow,
-                          text_print, &printed);
+                          text_print, &printing);
     if (r && r != WESTLIGHT_E_STOPPED)
         r = complain_library(r, westlight_why(westlight));
-    else if (!args.json && !printed && r == 0)
+    else if (!args.json && !printing.printed && r == 0)
         fprintf(stderr, "westlight: the task has printed nothing yet\n");
 out:
     westlight_close(westlight);

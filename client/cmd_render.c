@@ -16,6 +16,7 @@
 #include <client/local.h>
 #include <client/pin.h>
 #include <client/preset.h>
+#include <client/printable.h>
 #include <client/render_submit.h>
 #include <client/say.h>
 #include <client/show.h>
@@ -88,7 +89,7 @@ static bool continued(struct render *render)
 
     strcpy(render->id, id);
     if (!render->options.json)
-        printf("job %s goes on where it stopped\n", id);
+        say_part("job %s goes on where it stopped\n", id);
     return true;
 }
 
@@ -201,14 +202,14 @@ static int follow(struct render *render, struct ending *ending)
 static void say_detached(const struct render *render)
 {
     if (render->local) {
-        printf("\nstopped; the private farm keeps its state: run the same command to go on\n");
+        say_part("\nstopped; the private farm keeps its state: run the same command to go on\n");
         return;
     }
-    printf("\ndetached: the farm renders on. job %.8s\n"
-           "  westlight watch %.8s\n"
-           "  westlight fetch %.8s -o '%s' --follow\n"
-           "  westlight cancel %.8s\n",
-           render->id, render->id, render->id, render->out, render->id);
+    say_part("\ndetached: the farm renders on. job %.8s\n"
+             "  westlight watch %.8s\n"
+             "  westlight fetch %.8s -o '%s' --follow\n"
+             "  westlight cancel %.8s\n",
+             render->id, render->id, render->id, render->out, render->id);
 }
 
 /* Of the steps whose results come home, with whatever failed on the way there. */
@@ -292,6 +293,7 @@ static int log_tail(void *user, const char *text, size_t size)
 static void say_log(struct render *render, const struct cmd_failure *failure)
 {
     char tail[4096] = "", *line;
+    bool lead = false;
     int lines = 0;
 
     if (westlight_log(render->westlight, render->id, failure->step, failure->task, 0, false,
@@ -300,8 +302,10 @@ static void say_log(struct render *render, const struct cmd_failure *failure)
         return;
     for (line = tail + strlen(tail); line > tail && lines < 12; line--)
         lines += line[-1] == '\n';
-    fprintf(stderr, "the last lines it printed:\n%s%s", line,
-            tail[strlen(tail) - 1] == '\n' ? "" : "\n");
+    fputs("the last lines it printed:\n", stderr);
+    printable_stream(stderr, line, strlen(line), &lead);
+    if (tail[strlen(tail) - 1] != '\n')
+        fputc('\n', stderr);
 }
 
 static int warning_say(void *user, const struct westlight_attempt *attempt)

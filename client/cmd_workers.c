@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <client/say.h>
 #include <client/show.h>
 
 static const struct tending {
@@ -86,7 +87,7 @@ static int list(const struct workers_args *args)
         if (listing.array)
             show_json(listing.array, false);
         else if (!listing.n)
-            printf("no workers: the operator starts them with westlight-worker\n");
+            say_part("no workers: the operator starts them with westlight-worker\n");
         if (*westlight_trouble(westlight))
             complain("%s", westlight_trouble(westlight));
     }
@@ -94,8 +95,8 @@ static int list(const struct workers_args *args)
     return r;
 }
 
-static void say(const struct tending *tending, const char *text,
-                const struct westlight_worker *workers, size_t n, bool json)
+static void say_tended(const struct tending *tending, const char *text,
+                       const struct westlight_worker *workers, size_t n, bool json)
 {
     json_t *array = json ? json_array() : NULL;
 
@@ -108,14 +109,14 @@ static void say(const struct tending *tending, const char *text,
                                                    "state", worker->state, "running",
                                                    (int)worker->running));
         else if (tending->tend == WESTLIGHT_NOTE)
-            printf("worker %s: %s\n", worker->name, *text ? text : "no note");
+            say_part("worker %s: %s\n", worker->name, *text ? text : "no note");
         else if (tending->tend == WESTLIGHT_POOL)
-            printf("worker %s is in %s%s; what runs is finished\n", worker->name,
-                   *text ? "the pool " : "no pool", text);
+            say_part("worker %s is in %s%s; what runs is finished\n", worker->name,
+                     *text ? "the pool " : "no pool", text);
         else if (tending->tend == WESTLIGHT_DRAIN && worker->running)
-            printf("worker %s is %s: %u running\n", worker->name, worker->state, worker->running);
+            say_part("worker %s is %s: %u running\n", worker->name, worker->state, worker->running);
         else
-            printf("worker %s is %s\n", worker->name, worker->state);
+            say_part("worker %s is %s\n", worker->name, worker->state);
     }
     if (json)
         show_json(json_pack("{s:s,s:o}", "did", tending->name, "workers", array), false);
@@ -148,7 +149,7 @@ static int tend(const struct workers_args *args, const struct tending *tending)
     if (r)
         r = complain_library(r, westlight_why(westlight));
     else
-        say(tending, text, workers, n_workers, args->json);
+        say_tended(tending, text, workers, n_workers, args->json);
     westlight_close(westlight);
     return r;
 }

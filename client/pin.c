@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <client/say.h>
 #include <client/version.h>
 #include <proto/base/clock.h>
 
@@ -89,11 +90,11 @@ int pin_version(const struct pin *pin, struct westlight_job *job, char ret_text[
     if (choice.warning)
         complain("%s", choice.line);
     else if (r == 0 && !pin->options->json)
-        printf("%s\n", choice.line);
+        say_part("%s\n", choice.line);
     if (r == 0 && pin->facts->denoises && !pin->options->json)
-        printf("the scene denoises: only workers whose %s%s%s has the denoiser render it; "
-               "-p denoise=no renders without\n",
-               offered.name, choice.version ? " " : "", choice.version ? choice.version : "");
+        say_part("the scene denoises: only workers whose %s%s%s has the denoiser render it; "
+                 "-p denoise=no renders without\n",
+                 offered.name, choice.version ? " " : "", choice.version ? choice.version : "");
     for (size_t i = 0; i < offered.n; i++)
         free(offered.versions[i]);
     free(offered.versions);

@@ -37,10 +37,10 @@ int render_farm(struct render *render)
             return r;
         render->farm = *local_farm(render->local);
         if (!render->options.json)
-            printf("private farm of %u worker%s in %s\n",
-                   render->options.workers ? render->options.workers : 1,
-                   plural(render->options.workers ? render->options.workers : 1),
-                   local_folder(render->local));
+            say_part("private farm of %u worker%s in %s\n",
+                     render->options.workers ? render->options.workers : 1,
+                     plural(render->options.workers ? render->options.workers : 1),
+                     local_folder(render->local));
     } else if ((r = cmd_farm(render->options.farm, &render->farm)))
         return r;
 
@@ -86,7 +86,7 @@ static void on_id(void *user, const char id[WESTLIGHT_ID_TEXT])
 
     strcpy(render->id, id);
     if (!render->options.json) {
-        printf("job %s\n", id);
+        say_part("job %s\n", id);
         fflush(stdout);
     }
 }
@@ -193,13 +193,13 @@ int render_submit(struct render *render, struct westlight_job *job)
     if (render->options.json)
         return 0;
     tasks = westlight_job_tasks(job, &frames);
-    printf("accepted: ");
+    say_part("accepted: ");
     if (frames)
-        printf("%" PRIu64 " frame%s in ", frames, plural(frames));
-    printf("%" PRIu64 " task%s; %" PRIu64 " file%s, %s, of which %s were sent\n", tasks,
-           plural(tasks), render->upload.files, plural(render->upload.files),
-           show_bytes(render->upload.file_bytes, files),
-           show_bytes(render->upload.bytes_sent, sent));
+        say_part("%" PRIu64 " frame%s in ", frames, plural(frames));
+    say_part("%" PRIu64 " task%s; %" PRIu64 " file%s, %s, of which %s were sent\n", tasks,
+             plural(tasks), render->upload.files, plural(render->upload.files),
+             show_bytes(render->upload.file_bytes, files),
+             show_bytes(render->upload.bytes_sent, sent));
     return 0;
 }
 
@@ -309,7 +309,7 @@ static int look(struct render *render)
     westlight_folder_keep(id, render->out);
     drop(render);
     if (!render->options.json)
-        printf("job %s\naccepted before: nothing is left to send\n", id);
+        say_part("job %s\naccepted before: nothing is left to send\n", id);
     return 0;
 }
 

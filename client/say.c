@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include <client/options.h>
+#include <client/printable.h>
 
 #define COLUMNS_MAX 1000
 #define BAR_MAX     30
@@ -102,9 +103,12 @@ static void put_text(FILE *stream, const char *text)
 
 static void put_above(FILE *stream, const char *prefix, const char *format, va_list arguments)
 {
-    char *text = NULL, *whole = NULL;
+    char *text = NULL, *clean, *whole = NULL;
 
-    if (vasprintf(&text, format, arguments) < 0 || asprintf(&whole, "%s%s", prefix, text) < 0)
+    if (vasprintf(&text, format, arguments) < 0)
+        abort();
+    clean = printable_text(text);
+    if (asprintf(&whole, "%s%s", prefix, clean) < 0)
         abort();
     pthread_mutex_lock(&lock);
     if (*bar) {
@@ -118,7 +122,23 @@ static void put_above(FILE *stream, const char *prefix, const char *format, va_l
     fflush(stdout);
     pthread_mutex_unlock(&lock);
     free(text);
+    free(clean);
     free(whole);
+}
+
+void say_part(const char *format, ...)
+{
+    char *text = NULL, *clean;
+    va_list arguments;
+
+    va_start(arguments, format);
+    if (vasprintf(&text, format, arguments) < 0)
+        abort();
+    va_end(arguments);
+    clean = printable_text(text);
+    fputs(clean, stdout);
+    free(clean);
+    free(text);
 }
 
 void say(const char *format, ...)
@@ -141,8 +161,9 @@ void complain(const char *format, ...)
 
 /* ---- the bar ---- */
 
-bool say_bar(uint64_t done, uint64_t total, const char *text)
+bool say_bar(uint64_t done, uint64_t total, const char *raw)
 {
+    _cleanup_(freep) char *text = printable_text(raw);
     size_t columns = columns_of(stdout), wide = width(text, strlen(text)), cells = BAR_MAX;
     char line[COLUMNS_MAX + 1] = "";
     size_t n = 0;

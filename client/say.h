@@ -16,6 +16,8 @@
 
 /* A line on standard output. complain (options.h) is its like on standard error. */
 void say(const char *format, ...) __attribute__((__format__(__printf__, 1, 2)));
+/* As printf: of tables, while there is no bar. As all that is said, it is printable (printable.h). */
+void say_part(const char *format, ...) __attribute__((__format__(__printf__, 1, 2)));
 /* The bar: done of total, and a text behind it. Cut where the terminal is too narrow. False where
  * there is no terminal. */
 bool say_bar(uint64_t done, uint64_t total, const char *text);

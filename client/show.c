@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include <client/printable.h>
 #include <client/say.h>
 #include <proto/base/bytes.h>
 #include <proto/base/check.h>
@@ -50,14 +51,14 @@ const char *show_time(int64_t wall_s, char text[32])
     return text;
 }
 
-bool show_colour(void)
+static bool show_colour(void)
 {
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
 
     return isatty(STDOUT_FILENO) && !(no && *no) && term && strcmp(term, "dumb") != 0;
 }
 
-const char *show_phase_colour(const char *phase)
+static const char *show_phase_colour(const char *phase)
 {
     static const struct {
         const char *phase, *colour;
@@ -71,17 +72,19 @@ const char *show_phase_colour(const char *phase)
     return "";
 }
 
-const char *show_plain(void)
+static void show_phase(const char *phase, int columns)
 {
-    return show_colour() ? "\033[0m" : "";
+    fputs(show_phase_colour(phase), stdout);
+    say_part("%-*s", columns, phase);
+    fputs(show_colour() ? "\033[0m" : "", stdout);
 }
 
 /* ---- tables ---- */
 
 void show_row_head(void)
 {
-    printf("%-8s  %-9s  %11s  %9s  %6s  %-16s  %s\n", "JOB", "STATE", "DONE", "DELIVERED", "FAILED",
-           "SUBMITTED", "NAME");
+    say_part("%-8s  %-9s  %11s  %9s  %6s  %-16s  %s\n", "JOB", "STATE", "DONE", "DELIVERED",
+             "FAILED", "SUBMITTED", "NAME");
 }
 
 unsigned show_percent(uint64_t bytes_done, uint64_t bytes)
@@ -98,9 +101,9 @@ static unsigned row_percent(const struct westlight_row *row)
 static void show_stopped(const char *label, const struct westlight_row *row)
 {
     if (strcmp(row->phase, "stopped") == 0)
-        printf("%-10s upload stopped at %u %%: westlight submit --resume %.8s continues it%s%s\n",
-               label, row_percent(row), row->id, *row->person ? ", where it was begun by " : "",
-               row->person);
+        say_part("%-10s upload stopped at %u %%: westlight submit --resume %.8s continues it%s%s\n",
+                 label, row_percent(row), row->id, *row->person ? ", where it was begun by " : "",
+                 row->person);
 }
 
 void show_row(const struct westlight_row *row)
@@ -111,12 +114,13 @@ void show_row(const struct westlight_row *row)
         snprintf(done, sizeof(done), "%u %%", row_percent(row));
     else
         snprintf(done, sizeof(done), "%" PRIu64 "/%" PRIu64, row->counts.done, row->counts.tasks);
-    printf("%.8s  %s%-9s%s  %11s  %9" PRIu64 "  %6" PRIu64 "  %-16s  %.60s\n", row->id,
-           show_phase_colour(row->phase), row->phase, show_plain(), done, row->delivered,
-           row->counts.failed, show_time(row->submitted_wall_s, time), row->name);
+    say_part("%.8s  ", row->id);
+    show_phase(row->phase, 9);
+    say_part("  %11s  %9" PRIu64 "  %6" PRIu64 "  %-16s  %.60s\n", done, row->delivered,
+             row->counts.failed, show_time(row->submitted_wall_s, time), row->name);
     show_stopped("", row);
     if (*row->reason && strcmp(row->phase, "paused") != 0)
-        printf("%-10s %s: westlight show %.8s\n", "", row->reason, row->id);
+        say_part("%-10s %s: westlight show %.8s\n", "", row->reason, row->id);
 }
 
 static void show_counts(const char *label, const struct westlight_counts *counts)
@@ -129,11 +133,11 @@ static void show_counts(const char *label, const struct westlight_counts *counts
                  {"waiting", counts->waiting},    {"failed", counts->failed},
                  {"cancelled", counts->cancelled}};
 
-    printf("%-10s %" PRIu64 " task%s:", label, counts->tasks, plural(counts->tasks));
+    say_part("%-10s %" PRIu64 " task%s:", label, counts->tasks, plural(counts->tasks));
     for (size_t i = 0, shown = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (parts[i].n)
-            printf("%s %" PRIu64 " %s", shown++ ? "," : "", parts[i].n, parts[i].name);
-    printf("\n");
+            say_part("%s %" PRIu64 " %s", shown++ ? "," : "", parts[i].n, parts[i].name);
+    say_part("\n");
 }
 
 /* One line where each frame has its place: "1-240: delivered 1-118, rendering 119-131, waiting
@@ -159,20 +163,20 @@ static void show_frames(const struct westlight_step_row *step)
         if (*places[i].frames)
             at += snprintf(text + at, sizeof(text) - (size_t)at, "%s%s %s", at ? ", " : ": ",
                            places[i].what, places[i].frames);
-    printf("  frames   %s%s\n", step->frames, text);
+    say_part("  frames   %s%s\n", step->frames, text);
 }
 
 static void show_uploading(const struct westlight_row *row)
 {
     char all[32], done[32], time[32];
 
-    printf("job        %s\nname       %s\nstate      %s: %u %%, %s of %s in %" PRIu64 " file%s\n",
-           row->id, row->name, row->phase, row_percent(row),
-           show_bytes(row->upload_bytes_done, done), show_bytes(row->upload_bytes, all),
-           row->upload_files, plural(row->upload_files));
+    say_part("job        %s\nname       %s\nstate      %s: %u %%, %s of %s in %" PRIu64 " file%s\n",
+             row->id, row->name, row->phase, row_percent(row),
+             show_bytes(row->upload_bytes_done, done), show_bytes(row->upload_bytes, all),
+             row->upload_files, plural(row->upload_files));
     show_stopped("", row);
-    printf("begun      %s by %s of %s\n", show_time(row->submitted_wall_s, time),
-           *row->person ? row->person : "?", row->studio);
+    say_part("begun      %s by %s of %s\n", show_time(row->submitted_wall_s, time),
+             *row->person ? row->person : "?", row->studio);
 }
 
 void show_job(const struct westlight_shown *shown)
@@ -184,32 +188,34 @@ void show_job(const struct westlight_shown *shown)
         show_uploading(row);
         return;
     }
-    printf("job        %s\nname       %s\nstate      %s%s%s%s%s\n", row->id, row->name,
-           show_phase_colour(row->phase), row->phase, show_plain(), *row->reason ? ": " : "",
-           row->reason);
+    say_part("job        %s\nname       %s\nstate      ", row->id, row->name);
+    show_phase(row->phase, 0);
+    say_part("%s%s\n", *row->reason ? ": " : "", row->reason);
     if (row->paused_itself)
-        printf("           westlight log %.8s shows why; westlight retry %.8s or westlight resume "
-               "%.8s goes on\n",
-               row->id, row->id, row->id);
+        say_part(
+            "           westlight log %.8s shows why; westlight retry %.8s or westlight resume "
+            "%.8s goes on\n",
+            row->id, row->id, row->id);
     else if (strcmp(row->phase, "paused") == 0)
-        printf("           westlight resume %.8s goes on\n", row->id);
+        say_part("           westlight resume %.8s goes on\n", row->id);
     if (*row->note)
-        printf("note       %s\n", row->note);
+        say_part("note       %s\n", row->note);
     for (size_t i = 0; i < row->n_tags; i++)
-        printf("%s%s%s", i ? ", " : "tags       ", row->tags[i], i + 1 == row->n_tags ? "\n" : "");
+        say_part("%s%s%s", i ? ", " : "tags       ", row->tags[i],
+                 i + 1 == row->n_tags ? "\n" : "");
     if (row->max_workers)
-        printf("limit      %u worker%s\n", row->max_workers, plural(row->max_workers));
+        say_part("limit      %u worker%s\n", row->max_workers, plural(row->max_workers));
     if (row->archived)
-        printf("archived   westlight archive %.8s --undo brings it back\n", row->id);
-    printf("submitted  %s by %s of %s, priority %d\n", show_time(row->submitted_wall_s, text),
-           *row->person ? row->person : "?", row->studio, row->priority);
+        say_part("archived   westlight archive %.8s --undo brings it back\n", row->id);
+    say_part("submitted  %s by %s of %s, priority %d\n", show_time(row->submitted_wall_s, text),
+             *row->person ? row->person : "?", row->studio, row->priority);
     if (row->counts.done)
-        printf("delivered  %" PRIu64 " of %" PRIu64 "%s\n", row->delivered, row->counts.done,
-               row->delivered < row->counts.done
-                   ? ": westlight fetch, by whoever submitted it, brings the rest home"
-                   : "");
+        say_part("delivered  %" PRIu64 " of %" PRIu64 "%s\n", row->delivered, row->counts.done,
+                 row->delivered < row->counts.done
+                     ? ": westlight fetch, by whoever submitted it, brings the rest home"
+                     : "");
     if (row->until_wall_s)
-        printf("kept       until %s\n", show_time(row->until_wall_s, text));
+        say_part("kept       until %s\n", show_time(row->until_wall_s, text));
     for (size_t i = 0; i < shown->n_steps; i++) {
         const struct westlight_step_row *step = &shown->steps[i];
 
@@ -218,25 +224,25 @@ void show_job(const struct westlight_shown *shown)
             say("  software %s", step->software);
         show_frames(step);
         if (*step->why)
-            printf("  waits    %s\n", step->why);
+            say_part("  waits    %s\n", step->why);
     }
     for (size_t i = 0; i < shown->n_live; i++) {
         const struct westlight_live *live = &shown->live[i];
 
-        printf("%-10s %s on %s, %u.%u %%%s%s\n", live->state, live->task_name, live->worker,
-               live->permille / 10, live->permille % 10, *live->status ? ": " : "", live->status);
+        say_part("%-10s %s on %s, %u.%u %%%s%s\n", live->state, live->task_name, live->worker,
+                 live->permille / 10, live->permille % 10, *live->status ? ": " : "", live->status);
     }
-    printf("used       %s of rendering, %.1f CPU-seconds",
-           show_seconds((double)shown->usage.wall_ns / 1e9, text),
-           (double)shown->usage.cpu_ns / 1e9);
-    printf(", %s to workers, %s from them\n", show_bytes(shown->usage.bytes_in, in),
-           show_bytes(shown->usage.bytes_out, out));
+    say_part("used       %s of rendering, %.1f CPU-seconds",
+             show_seconds((double)shown->usage.wall_ns / 1e9, text),
+             (double)shown->usage.cpu_ns / 1e9);
+    say_part(", %s to workers, %s from them\n", show_bytes(shown->usage.bytes_in, in),
+             show_bytes(shown->usage.bytes_out, out));
 }
 
 void show_worker_head(void)
 {
-    printf("%-16s  %-12s  %-8s  %5s  %7s  %6s  %6s  %-24s  %s\n", "WORKER", "STATE", "POOL",
-           "SLOTS", "RUNNING", "DONE", "FAILED", "NOTE", "OFFERS");
+    say_part("%-16s  %-12s  %-8s  %5s  %7s  %6s  %6s  %-24s  %s\n", "WORKER", "STATE", "POOL",
+             "SLOTS", "RUNNING", "DONE", "FAILED", "NOTE", "OFFERS");
 }
 
 /* Why it is set aside comes before what an operator noted. */
@@ -257,48 +263,23 @@ void show_worker(const struct westlight_worker *worker)
     char note[1200];
 
     worker_note(worker, note, sizeof(note));
-    printf("%-16s  %-12s  %-8s  %5u  %7u  %6" PRIu64 "  %6" PRIu64 "  %-24s  ", worker->name,
-           worker->state, *worker->pool ? worker->pool : "-", worker->slots, worker->running,
-           worker->done, worker->failed, *note ? note : "-");
+    say_part("%-16s  %-12s  %-8s  %5u  %7u  %6" PRIu64 "  %6" PRIu64 "  %-24s  ", worker->name,
+             worker->state, *worker->pool ? worker->pool : "-", worker->slots, worker->running,
+             worker->done, worker->failed, *note ? note : "-");
     for (size_t i = 0; i < worker->n_amounts; i++)
-        printf("%s ", strncmp(worker->amounts[i], "amount.worker.", 14) == 0
-                          ? worker->amounts[i] + 14
-                          : worker->amounts[i]);
+        say_part("%s ", strncmp(worker->amounts[i], "amount.worker.", 14) == 0
+                            ? worker->amounts[i] + 14
+                            : worker->amounts[i]);
     for (size_t i = 0; i < worker->n_attributes; i++)
         if (strncmp(worker->attributes[i], ATTRIBUTE_SOFTWARE, strlen(ATTRIBUTE_SOFTWARE)) == 0)
-            printf("%s ", worker->attributes[i] + 14);
+            say_part("%s ", worker->attributes[i] + 14);
         else if (strncmp(worker->attributes[i], ATTRIBUTE_DENOISER "=",
                          sizeof(ATTRIBUTE_DENOISER)) == 0)
-            printf("%s ", worker->attributes[i] + strlen("attr."));
-    printf("\n");
+            say_part("%s ", worker->attributes[i] + strlen("attr."));
+    say_part("\n");
 }
 
 /* ---- JSON ---- */
-
-/* How many bytes the character at `at` has; 0 where it is none. */
-static size_t utf8_size(const unsigned char *at)
-{
-    static const struct {
-        unsigned char mask, lead;
-        uint32_t least;
-    } forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
-
-    for (size_t n = 0; n < sizeof(forms) / sizeof(forms[0]); n++) {
-        uint32_t code = *at & (uint32_t)(unsigned char)~forms[n].mask;
-
-        if ((*at & forms[n].mask) != forms[n].lead)
-            continue;
-        for (size_t i = 1; i <= n; i++) {
-            if ((at[i] & 0xc0) != 0x80)
-                return 0;
-            code = code << 6 | (at[i] & 0x3f);
-        }
-        return code >= forms[n].least && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff)
-                   ? n + 1
-                   : 0;
-    }
-    return 0;
-}
 
 json_t *show_text_json(const char *text)
 {
@@ -307,7 +288,7 @@ json_t *show_text_json(const char *text)
     json_t *json;
 
     for (const unsigned char *at = (const unsigned char *)text; clean && *at;) {
-        size_t size = utf8_size(at);
+        size_t size = printable_size(at);
 
         memcpy(to, size ? (const char *)at : unknown, size ? size : 3);
         to += size ? size : 3;
@@ -476,16 +457,16 @@ void show_inputs(const struct inputs *inputs, const struct westlight_upload *upl
 
     for (size_t i = 0; i < inputs->n_roots; i++) {
         if (inputs->roots[i].files.n)
-            printf("%s\n", inputs->roots[i].folder);
+            say_part("%s\n", inputs->roots[i].folder);
         for (size_t k = 0; k < inputs->roots[i].files.n; k++, n++)
-            printf("%10s  %s\n", show_bytes(size_of(&inputs->roots[i], k), bytes),
-                   inputs->roots[i].files.texts[k]);
+            say_part("%10s  %s\n", show_bytes(size_of(&inputs->roots[i], k), bytes),
+                     inputs->roots[i].files.texts[k]);
     }
     for (size_t i = 0; i < inputs->left_out.n; i++)
-        printf("left out: %s\n", inputs->left_out.texts[i]);
-    printf("%zu file%s, %s; to send: %" PRIu64 " of %" PRIu64 " block%s, %s; %zu missing\n", n,
-           plural(n), show_bytes(upload->file_bytes, bytes), upload->blocks_sent, upload->blocks,
-           plural(upload->blocks), show_bytes(upload->bytes_sent, sent), inputs->missing.n);
+        say_part("left out: %s\n", inputs->left_out.texts[i]);
+    say_part("%zu file%s, %s; to send: %" PRIu64 " of %" PRIu64 " block%s, %s; %zu missing\n", n,
+             plural(n), show_bytes(upload->file_bytes, bytes), upload->blocks_sent, upload->blocks,
+             plural(upload->blocks), show_bytes(upload->bytes_sent, sent), inputs->missing.n);
 }
 
 /* ---- a document ---- */
@@ -494,7 +475,7 @@ void show_json(json_t *json, bool line)
 {
     CHECK(json); /* a text that was not cleaned would leave a row out, or all of it */
     json_dumpf(json, stdout, line ? JSON_COMPACT : JSON_INDENT(2));
-    printf("\n");
+    say_part("\n");
     fflush(stdout);
     json_decref(json);
 }

@@ -11,9 +11,6 @@ const char *show_bytes(uint64_t bytes, char text[32]);
 const char *show_seconds(double seconds, char text[32]);
 const char *show_time(int64_t wall_s, char text[32]);
 
-bool show_colour(void); /* standard output */
-const char *show_phase_colour(const char *phase);
-const char *show_plain(void); /* ends a colour */
 
 /* How much of an upload is done, of 100; 99.9 is not all of it. */
 unsigned show_percent(uint64_t bytes_done, uint64_t bytes);

@@ -251,6 +251,23 @@ def on_a_terminal_the_bar_stays_on_one_line_and_tells_how_long_it_takes():
 
 
 @scenario
+def a_terminal_obeys_nothing_that_a_task_or_a_person_called_a_thing():
+    with Farm() as farm:
+        ann, shot = shot_farm(farm)
+        home, name = farm.path("home"), "sh\x1b]0;own\x07\xe4.\x9b31m"
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "--name", name, "--note", name, "-p",
+                         "run=n=$(printf 'f\\033[31m\\303\\244'); echo > \"$OUT/$n\"; printf 'log\\033[2J\\303\\244\\302\\2332J\\n'")
+        for code, said in (on_a_terminal(ann, "fetch", job, "--follow", "-o", home), on_a_terminal(ann, "show", job),
+                           on_a_terminal(ann, "jobs", "--all"), on_a_terminal(ann, "log", job)):
+            left = re.sub(r"\r?\x1b\[(K|\d+m)", "", said.replace("\x1b[31m", "obeyed"))  # the bar's, and colours of our own
+            check(code == 0 and not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]|obeyed", left), repr(said))
+            check("\xe4" in left and r"\x1b" in left, "it is shown:", repr(said))
+        equal(list(tree(home)), ["f\x1b[31m\xe4"], "the file has its name")
+        equal(ann.ask("log", job, code=0).out, "log\x1b[2J\xe4\x9b2J\n", "what is no terminal gets it as it was printed")
+        equal(ann.ask("jobs", "--all", "--json", code=0).json[0]["name"], name, "as JSON")
+
+
+@scenario
 def on_a_terminal_an_error_is_wrapped_between_words_and_a_command_to_copy_is_not():
     with Farm() as farm:
         farm.start_broker()
