@@ -161,8 +161,9 @@ static int write_once(struct known *known, size_t n)
 /* The first n. What cannot be written stays for the next time. */
 static void write_rows(struct known *known, size_t n)
 {
+    if (n == 0)
+        return;
     int code = write_once(known, n);
-
     if (anew(known, code & 0xff))
         code = write_once(known, n);
     known->written_ns = clock_monotonic_ns();
