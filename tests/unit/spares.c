@@ -87,7 +87,7 @@ static void what_a_killed_program_left_goes_when_the_file_comes_again(void **sta
         killed_while_it_made("frame.png");
     assert_int_equal(files(), 1);
     assert_int_equal(make("frame.png", &made), 0);
-    assert_int_equal(manifest_name_file(&made, true), 0);
+    assert_int_equal(manifest_name_file(&made, true, NULL), 0);
     assert_int_equal(files(), 1);
     assert_int_equal(faccessat(folder, "frame.png", F_OK, 0), 0);
 }
@@ -101,13 +101,13 @@ static void two_that_write_one_file_leave_each_others_alone(void **state)
     assert_int_equal(make("frame.png", &second), 0);
     assert_int_equal(make("other.png", &third), 0);
     assert_int_equal(files(), 3);
-    assert_int_equal(manifest_name_file(&first, false), 0);
+    assert_int_equal(manifest_name_file(&first, false, NULL), 0);
     killed_while_it_made("frame.png"); /* under the name that is free again */
-    assert_int_equal(manifest_name_file(&second, false), 0);
+    assert_int_equal(manifest_name_file(&second, false, NULL), 0);
     manifest_drop_file(&third);
     assert_int_equal(files(), 2);
     assert_int_equal(make("frame.png", &first), 0);
-    assert_int_equal(manifest_name_file(&first, false), 0);
+    assert_int_equal(manifest_name_file(&first, false, NULL), 0);
     assert_int_equal(files(), 1);
 }
 
@@ -122,7 +122,7 @@ static void what_is_not_a_file_there_is_no_reason_to_fail(void **state)
     manifest_drop_file(&made);
     assert_int_equal(mkfifoat(folder, spare, 0600), 0);
     assert_int_equal(make("frame.png", &made), 0);
-    assert_int_equal(manifest_name_file(&made, false), 0);
+    assert_int_equal(manifest_name_file(&made, false, NULL), 0);
     assert_int_equal(files(), 2);
 }
 
