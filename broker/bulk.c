@@ -125,8 +125,14 @@ static void on_put(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message
     struct grant *grant = peer->grant;
     if (grant->written_bytes > peer->pass.write_bytes ||
         size > peer->pass.write_bytes - grant->written_bytes) {
-        bulk_fault(bulk, peer, message->request, &id, CODE_BUSY,
-                   "the bytes this pass may write are used up", "ask the broker for a new pass");
+        if (peer_of_job(peer)) /* a new pass of the same lease may write no more */
+            bulk_fault(bulk, peer, message->request, &id, CODE_QUOTA,
+                       "the bytes one task may send are used up",
+                       "let each task render fewer frames");
+        else
+            bulk_fault(bulk, peer, message->request, &id, CODE_BUSY,
+                       "the bytes this pass may write are used up",
+                       "ask the broker for a new pass");
         return;
     }
     if (no_room(bulk, peer, message->request, &id) ||
@@ -208,7 +214,8 @@ static bool still_may(struct bulk *bulk, struct peer *peer, uint64_t request)
         log_limited(LOG_ERROR, "registry", "error=%d", -r);
     bulk_fault(bulk, peer, request, NULL, r < 0 ? CODE_INTERNAL : CODE_REFUSED,
                r < 0 ? "the registry cannot be read" : "the broker does not know this key for that",
-               "ask whoever runs the broker (westlight-broker allow)");
+               r < 0 ? "try again; its log says why"
+                     : "ask whoever runs the broker (westlight-broker allow)");
     peers_forget(&bulk->peers, peer);
     return false;
 }

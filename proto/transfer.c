@@ -232,7 +232,7 @@ static int fault_result(uint32_t code)
     case CODE_DAMAGED:
         return TRANSFER_E_DAMAGED;
     case CODE_INTERNAL:
-        return -EIO;
+        return TRANSFER_E_BROKER; /* no -errno: those are ours, and of our own disk */
     default:
         return TRANSFER_E_REFUSED;
     }
@@ -260,7 +260,9 @@ static int on_fault(struct call *call, const Wl__Bulk *bulk)
     } else if (opening) {
         memcpy(what, "pass", 5);
     }
-    int r = transfer_say(transfer, opening ? TRANSFER_E_REFUSED : fault_result(fault->code), what,
+    /* A pass that the broker could not look at, just now, is not refused. */
+    bool refused = opening && fault->code != CODE_INTERNAL && fault->code != CODE_BUSY;
+    int r = transfer_say(transfer, refused ? TRANSFER_E_REFUSED : fault_result(fault->code), what,
                          *fault->why ? fault->why : code_name((int)fault->code),
                          *fault->next ? fault->next : "ask the operator of the broker");
     return call->lack && !opening && fault->id.len ? call->lack(call, &fault->id, r) : r;

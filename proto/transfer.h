@@ -23,7 +23,8 @@ enum {
     TRANSFER_E_CORRUPT = 4, /* bytes that are not those of their id */
     TRANSFER_E_DAMAGED = 5, /* on the broker's disk, which does not give it out */
     TRANSFER_E_DISK = 6,    /* the broker's disk is full: somebody will free space */
-    TRANSFER_E_QUOTA = 7,   /* the studio's quota: waiting would not help */
+    TRANSFER_E_QUOTA = 7,   /* the studio's quota, or what a lease may write: waiting would not help */
+    TRANSFER_E_BROKER = 8,  /* something failed at the broker, which may mend: its log says what */
 };
 
 struct transfer_config {

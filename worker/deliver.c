@@ -6,19 +6,33 @@
 #include <worker/deliver.h>
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <proto/base/log.h>
 #include <worker/result.h>
 #include <worker/supply.h>
 #include <proto/base/crash.h>
 
-#define DELIVERIES_MAX 5
+enum { DELIVERIES_MAX = 5, PAUSE_MS = 500 };
 
 struct delivery {
     const struct spool *spool;
     const struct block_id *ids;
     bool plain;
 };
+
+/* True: what this machine had too little of may be there now, and the result still be wanted. */
+static bool wait_for_more(struct task *task, int r)
+{
+    if (r != -ENOMEM && r != -EMFILE && r != -ENFILE)
+        return false;
+    log_limited(LOG_WARN, "result-waits", "step=%u task=%llu attempt=%llu why=\"%s\"",
+                task->lease.step, (unsigned long long)task->lease.task,
+                (unsigned long long)task->lease.attempt, strerror(-r));
+    (void)poll(NULL, 0, PAUSE_MS);
+    return !atomic_load(&task->stop);
+}
 
 static int delivery_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id)
 {
@@ -44,8 +58,11 @@ static int deliver_blocks(struct task *task, struct supply *supply)
         _cleanup_(freep) struct block_id *ids = NULL;
         struct delivery delivery = {.spool = &task->spool, .plain = plain};
         size_t n = 0;
-        int r = spool_blocks(&task->spool, plain, &ids, &n);
+        int r;
 
+        do
+            r = spool_blocks(&task->spool, plain, &ids, &n);
+        while (wait_for_more(task, r));
         delivery.ids = ids;
         if (r == 0)
             r = supply_put(supply, ids, n, plain, delivery_source, &delivery);
@@ -96,8 +113,11 @@ bool deliver_result(struct task *task)
     _cleanup_(supply_freep) struct supply *supply = NULL;
     enum task_acknowledged acknowledged = ACK_NONE;
     struct spool over = {0};
-    int r = task_supply(task, &supply);
+    int r;
 
+    do
+        r = task_supply(task, &supply);
+    while (wait_for_more(task, r));
     for (int round = 0; r == 0 && acknowledged != ACK_COMMITTED; round++) {
         const char *why = "the vault keeps missing its blocks";
 
@@ -113,7 +133,7 @@ bool deliver_result(struct task *task)
         if (r == 0 && acknowledged == ACK_REFUSED)
             why = task->why;
         else if (r != 0)
-            why = supply_why(supply);
+            why = *supply_why(supply) ? supply_why(supply) : strerror(-r);
         if (!give_up(task, why))
             break;
         r = 0;

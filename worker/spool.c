@@ -139,7 +139,7 @@ int spool_blocks(const struct spool *spool, bool plain, struct block_id **ret_id
 
     if (!folder)
         return -errno;
-    while (r == 0 && (item = readdir(folder))) {
+    while (r == 0 && (errno = 0, item = readdir(folder))) {
         char name[65];
         struct block_id id;
 
@@ -150,6 +150,8 @@ int spool_blocks(const struct spool *spool, bool plain, struct block_id **ret_id
         if (hex_decode(name, id.bytes, sizeof(id.bytes)) == 0)
             r = bytes_append(&ids, &id, sizeof(id));
     }
+    if (r == 0 && errno)
+        r = -errno;
     closedir(folder);
     if (r < 0)
         return r;

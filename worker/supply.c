@@ -2,6 +2,10 @@
  *
  * Every exchange is a closure that can be made again on a new link, so that one loop holds all the
  * retrying: a new pass where the old one was refused, a pause where nobody answers or all is full.
+ *
+ * In and out are not alike. What comes in is given up after some rounds, since another worker may
+ * do better. What goes out may be the work of hours: it waits for all that can pass, for as long as
+ * the lease is wanted.
  */
 #include <worker/supply.h>
 
@@ -18,8 +22,13 @@ enum {
     ROUNDS_REFUSED = 3,
     ROUNDS_ONLINE = 6, /* of 30 s of silence each, while the broker's control link is there */
     ROUNDS_FULL = 20,
+    ROUNDS_SAID = 8, /* each is logged; then one a minute */
     PAUSE_MS = 50,
+    PAUSE_FIRST_MS = 500,
+    PAUSE_DISK_MS = 2000,
+    PAUSE_FULL_MS = 5000,
 };
+#define SAY_NS (60 * NS_PER_S)
 
 struct supply {
     struct supply_config config;
@@ -40,8 +49,13 @@ struct exchange {
     const struct block_id *ids;
     size_t n;
     bool plain;
-    transfer_source *source;
+    transfer_source *source; /* NULL: in */
     void *user;
+};
+
+struct tries {
+    int all, refused, silent, full;
+    int64_t said_ns;
 };
 
 int supply_new(const struct supply_config *config, const void *pass, size_t pass_size,
@@ -118,11 +132,34 @@ static int dial(struct supply *supply)
 }
 
 /* What is local cannot be mended by asking again. */
-static bool lasting(int r)
+static bool lasting_in(int r)
 {
-    return r == TRANSFER_E_MISSING || r == TRANSFER_E_QUOTA || r == TRANSFER_E_CORRUPT || r == TRANSFER_E_DAMAGED ||
-           r == -ECANCELED || r == -ENOMEM || r == -ENOSPC || r == -EIO || r == -EDQUOT ||
-           r == -EROFS || r == -EACCES || r == -ENOENT || r == -EBADMSG || r == -EMFILE;
+    return r == TRANSFER_E_MISSING || r == TRANSFER_E_QUOTA || r == TRANSFER_E_CORRUPT ||
+           r == TRANSFER_E_DAMAGED || r == -ECANCELED || r == -ENOMEM || r == -ENOSPC ||
+           r == -EIO || r == -EDQUOT || r == -EROFS || r == -EACCES || r == -ENOENT ||
+           r == -EBADMSG || r == -EMFILE;
+}
+
+/* Where the block itself is lost, or will not be taken however often it is sent. */
+static bool lasting_out(int r)
+{
+    return r == TRANSFER_E_MISSING || r == TRANSFER_E_QUOTA || r == TRANSFER_E_CORRUPT ||
+           r == TRANSFER_E_DAMAGED || r == -ECANCELED || r == -EIO || r == -ENOENT ||
+           r == -EBADMSG || r == -EFBIG;
+}
+
+/* Counts the rounds that make no sense for ever. */
+static bool tried_enough(struct supply *supply, struct tries *tries, int r)
+{
+    if (r == TRANSFER_E_DISK) /* all of the farm waits for space */
+        tries->refused = tries->silent = tries->full = 0;
+    else if (r == TRANSFER_E_REFUSED)
+        return ++tries->refused > ROUNDS_REFUSED;
+    else if (r == TRANSFER_E_FULL || r == TRANSFER_E_BROKER)
+        return ++tries->full > ROUNDS_FULL;
+    else if (supply->config.online(supply->config.user))
+        return ++tries->silent > ROUNDS_ONLINE;
+    return false;
 }
 
 static void say_why(struct supply *supply, int r)
@@ -131,17 +168,40 @@ static void say_why(struct supply *supply, int r)
 
     if (!*why && r == TRANSFER_E_REFUSED)
         why = "the broker gives no pass for this lease";
+    if (!*why && r == TRANSFER_E_BROKER)
+        why = "the broker can give no pass now";
     if (!*why)
         why = strerror(r < 0 ? -r : EPROTO);
     snprintf(supply->why, sizeof(supply->why), "%s", why);
 }
 
+static void say_again(struct supply *supply, struct tries *tries)
+{
+    int64_t now_ns = clock_monotonic_ns();
+
+    if (tries->all >= ROUNDS_SAID && now_ns - tries->said_ns < SAY_NS)
+        return;
+    tries->said_ns = now_ns;
+    log_limited(LOG_WARN, "transfer-again", "tries=%d why=\"%s\"", tries->all + 1, supply->why);
+}
+
+static int pause_after(int r, int tries)
+{
+    if (r == TRANSFER_E_DISK)
+        return PAUSE_DISK_MS;
+    if (r == TRANSFER_E_FULL || r == TRANSFER_E_BROKER || tries > 3)
+        return PAUSE_FULL_MS;
+    return PAUSE_FIRST_MS << tries;
+}
+
 static int exchange_run(struct supply *supply, struct exchange *exchange)
 {
-    int refused = 0, silent = 0, full = 0;
+    struct tries tries = {0};
 
-    for (;;) {
+    for (;; tries.all++) {
         int r = dial(supply);
+        bool unwanted = r == TRANSFER_E_REFUSED; /* no pass is given for this lease */
+        bool out = exchange->source && !unwanted;
 
         if (r == 0)
             r = exchange->run(supply, exchange);
@@ -153,22 +213,12 @@ static int exchange_run(struct supply *supply, struct exchange *exchange)
             supply_rest(supply);
         if (stopped(supply))
             return -ECANCELED;
-        if (lasting(r))
+        if (out ? lasting_out(r) : lasting_in(r) || tried_enough(supply, &tries, r))
             return r;
-        if (r == TRANSFER_E_DISK) {
-            refused = silent = full = 0;
-        } else if (r == TRANSFER_E_REFUSED) {
-            if (++refused > ROUNDS_REFUSED)
-                return r;
+        if (r == TRANSFER_E_REFUSED)
             supply->pass.size = 0;
-        } else if (r == TRANSFER_E_FULL) {
-            if (++full > ROUNDS_FULL)
-                return r;
-        } else if (supply->config.online(supply->config.user) && ++silent > ROUNDS_ONLINE) {
-            return r;
-        }
-        log_limited(LOG_WARN, "transfer-again", "why=\"%s\"", supply->why);
-        r = pause_ms(supply, r == TRANSFER_E_FULL ? 5000 : r == TRANSFER_E_DISK ? 2000 : 500);
+        say_again(supply, &tries);
+        r = pause_ms(supply, pause_after(r, exchange->source ? tries.all : 0));
         if (r < 0)
             return r;
     }

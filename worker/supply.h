@@ -1,8 +1,9 @@
 /* supply.h - blocks to and from the broker for one task, however long the broker is away.
  *
  * One link to the bulk endpoint, opened when first needed and closed by supply_rest. A refused or
- * expired pass is asked for again; silence is waited out while the worker is offline, and for a
- * few rounds while it is online.
+ * expired pass is asked for again; silence is waited out while the worker is offline. While it is
+ * online, what comes in is given up after a few rounds; what goes out waits for all that can pass,
+ * the broker's troubles and this machine's, until `stop`.
  *
  * Threads: one supply belongs to one thread; the callbacks are called on it.
  * Owns:    blocks that supply_stage fetched stay pinned in the cache until supply_unpin.
@@ -39,7 +40,8 @@ int supply_stage(struct supply *supply, const struct block_key *keys, size_t n_k
 void supply_unpin(struct supply *supply);
 /* A manifest_fetch: one block opened, from the cache, fetched again where that lost it. */
 int supply_open(void *supply, const struct block_key *key, const struct bytes **ret_block);
-/* Puts those of the blocks that the vault lacks. */
+/* Puts those of the blocks that the vault lacks. TRANSFER_E_REFUSED: no pass is given for the lease.
+ * Others that last: MISSING, QUOTA, CORRUPT, DAMAGED; -EIO, -ENOENT, -EBADMSG, -EFBIG of `source`. */
 int supply_put(struct supply *supply, const struct block_id *ids, size_t n_ids, bool plain,
                transfer_source *source, void *user);
 

@@ -60,7 +60,18 @@ static void forget_answer(struct task *task)
     task->need_request = 0;
 }
 
-/* 0 and an envelope of the kind asked for, TRANSFER_E_REFUSED, or -ECANCELED. */
+/* A broker that has trouble of its own has not said no. */
+static int refused(const Wl__Refusal *refusal)
+{
+    log_limited(LOG_WARN, "refused", "what=\"%s\" why=\"%s\" next=\"%s\"", refusal->what,
+                refusal->why, refusal->next);
+    return refusal->code == CODE_INTERNAL || refusal->code == CODE_BUSY ||
+                   refusal->code == CODE_STATE
+               ? TRANSFER_E_BROKER
+               : TRANSFER_E_REFUSED;
+}
+
+/* 0 and an envelope of the kind asked for, TRANSFER_E_REFUSED, TRANSFER_E_BROKER, or -ECANCELED. */
 static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envelope **ret_envelope)
 {
     struct task_board *board = task->board;
@@ -79,11 +90,8 @@ static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envel
     pthread_mutex_unlock(&board->lock);
     if (!envelope)
         return -ECANCELED;
-    if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL) {
-        log_warn("refused", "what=\"%s\" why=\"%s\" next=\"%s\"", envelope->refusal->what,
-                 envelope->refusal->why, envelope->refusal->next);
-        return TRANSFER_E_REFUSED;
-    }
+    if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL)
+        return refused(envelope->refusal);
     if (envelope->body_case != ANSWERS[need]) {
         log_warn("refused", "what=\"an answer of another kind\" body=%d", (int)envelope->body_case);
         return TRANSFER_E_REFUSED;

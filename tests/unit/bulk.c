@@ -364,7 +364,7 @@ static void a_new_pass_of_the_same_lease_is_no_new_allowance(void **state)
     transfer_free(transfer);
     pass.expires_wall_s++;
     transfer = open_transfer(&pass);
-    assert_int_equal(transfer_put(transfer, 1, false, source, &blocks), TRANSFER_E_FULL);
+    assert_int_equal(transfer_put(transfer, 1, false, source, &blocks), TRANSFER_E_QUOTA);
     transfer_free(transfer);
     pass.attempt++;
     transfer = open_transfer(&pass);

@@ -42,7 +42,8 @@ struct server {
     pthread_t thread;
     atomic_bool stop;
     /* knobs, set before the start */
-    bool refuse_pass, refuse_key, mute, corrupt, forget_once, busy_once;
+    uint32_t open_code, get_code; /* what is answered with a fault: CODE_*; 0: nothing */
+    bool refuse_key, mute, corrupt, forget_once, busy_once;
     int restart_after; /* answers; 0: never */
     uint64_t window_bytes;
     /* what it holds and saw */
@@ -119,8 +120,8 @@ static void answer_open(struct server *s, const struct question *q)
     opened.window_bytes = s->window_bytes;
     bulk.body_case = WL__BULK__BODY_OPENED;
     bulk.opened = &opened;
-    if (s->refuse_pass)
-        fault(s, q, CODE_REFUSED, NULL);
+    if (s->open_code)
+        fault(s, q, s->open_code, NULL);
     else
         answer(s, q, &bulk, NULL, 0);
 }
@@ -175,8 +176,8 @@ static void answer_get(struct server *s, const struct question *q)
         uint8_t *id = q->bulk->get->ids.data + at - 32;
         int i = find(s, id);
 
-        if (i < 0 || !s->stored[i]) {
-            fault(s, q, CODE_UNKNOWN, id);
+        if (i < 0 || !s->stored[i] || s->get_code) {
+            fault(s, q, s->get_code ? s->get_code : CODE_UNKNOWN, id);
             continue;
         }
         block.id = (ProtobufCBinaryData){32, id};
@@ -474,7 +475,7 @@ static void one_block_wanted_twice_is_got_once_and_given_twice(void **state)
     server_free(s);
 }
 
-enum knob { REFUSE_PASS, REFUSE_KEY, MISSING, CORRUPT, MUTE, STOPPED };
+enum knob { REFUSE_PASS, PASS_UNREAD, PASS_BUSY, INTERNAL, QUOTA, REFUSE_KEY, MISSING, CORRUPT, MUTE, STOPPED };
 
 static void every_no_has_a_code_and_words(void **state)
 {
@@ -484,6 +485,10 @@ static void every_no_has_a_code_and_words(void **state)
         const char *why;
     } cases[] = {
         {REFUSE_PASS, TRANSFER_E_REFUSED, "pass: the server says no: go elsewhere"},
+        {PASS_UNREAD, TRANSFER_E_BROKER, "pass: the server says no: go elsewhere"},
+        {PASS_BUSY, TRANSFER_E_FULL, "pass: the server says no: go elsewhere"},
+        {INTERNAL, TRANSFER_E_BROKER, "the server says no: go elsewhere"},
+        {QUOTA, TRANSFER_E_QUOTA, "the server says no: go elsewhere"},
         {REFUSE_KEY, TRANSFER_E_REFUSED, "turned away"},
         {MISSING, TRANSFER_E_MISSING, "block "},
         {CORRUPT, TRANSFER_E_CORRUPT, "not those of that name"},
@@ -498,7 +503,13 @@ static void every_no_has_a_code_and_words(void **state)
         struct client c;
 
         memset(s->stored, cases[i].knob != MISSING, sizeof(s->stored));
-        s->refuse_pass = cases[i].knob == REFUSE_PASS;
+        s->open_code = cases[i].knob == REFUSE_PASS   ? CODE_REFUSED
+                       : cases[i].knob == PASS_UNREAD ? CODE_INTERNAL
+                       : cases[i].knob == PASS_BUSY   ? CODE_BUSY
+                                                      : CODE_OK;
+        s->get_code = cases[i].knob == INTERNAL ? CODE_INTERNAL
+                      : cases[i].knob == QUOTA  ? CODE_QUOTA
+                                                : CODE_OK;
         s->refuse_key = cases[i].knob == REFUSE_KEY;
         s->corrupt = cases[i].knob == CORRUPT;
         s->mute = cases[i].knob == MUTE || cases[i].knob == STOPPED;
