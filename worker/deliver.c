@@ -6,33 +6,19 @@
 #include <worker/deliver.h>
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <proto/base/log.h>
 #include <worker/result.h>
 #include <worker/supply.h>
 #include <proto/base/crash.h>
 
-enum { DELIVERIES_MAX = 5, PAUSE_MS = 500 };
+#define DELIVERIES_MAX 5
 
 struct delivery {
     const struct spool *spool;
     const struct block_id *ids;
     bool plain;
 };
-
-/* True: what this machine had too little of may be there now, and the result still be wanted. */
-static bool wait_for_more(struct task *task, int r)
-{
-    if (r != -ENOMEM && r != -EMFILE && r != -ENFILE)
-        return false;
-    log_limited(LOG_WARN, "result-waits", "step=%u task=%llu attempt=%llu why=\"%s\"",
-                task->lease.step, (unsigned long long)task->lease.task,
-                (unsigned long long)task->lease.attempt, strerror(-r));
-    (void)poll(NULL, 0, PAUSE_MS);
-    return !atomic_load(&task->stop);
-}
 
 static int delivery_source(void *user, size_t i, struct bytes *out, struct block_id *ret_id)
 {
@@ -62,7 +48,7 @@ static int deliver_blocks(struct task *task, struct supply *supply)
 
         do
             r = spool_blocks(&task->spool, plain, &ids, &n);
-        while (wait_for_more(task, r));
+        while (task_wait_for_more(task, r));
         delivery.ids = ids;
         if (r == 0)
             r = supply_put(supply, ids, n, plain, delivery_source, &delivery);
@@ -117,7 +103,7 @@ bool deliver_result(struct task *task)
 
     do
         r = task_supply(task, &supply);
-    while (wait_for_more(task, r));
+    while (task_wait_for_more(task, r));
     for (int round = 0; r == 0 && acknowledged != ACK_COMMITTED; round++) {
         const char *why = "the vault keeps missing its blocks";
 

@@ -14,6 +14,7 @@
 #include <worker/inspect.h>
 #include <worker/room.h>
 
+#define TRIES_MAX      60 /* a second each, and what making it takes */
 #define LOG_BLOCKS_MAX ((LIMIT_LOG_BYTES + LIMIT_BLOCK_BYTES - 1) / LIMIT_BLOCK_BYTES + 1)
 
 /* A reference and the storage it borrows. */
@@ -117,12 +118,6 @@ static void say(struct outcome *outcome, enum attempt_class class, const char *w
              why && why->data ? (const char *)why->data : "");
 }
 
-/* What this machine has too little of, or its disk; anything else the task did to its files. */
-static bool machine_error(int r)
-{
-    return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EIO;
-}
-
 /* How many frames the task renders: the values of its chunk. */
 static uint64_t frames_of(const struct stage *stage, uint64_t task)
 {
@@ -199,9 +194,10 @@ static int make_outputs(struct making *making, struct outcome *outcome, struct c
         return name_blocks(making, making->task->key_out, &collected.manifest, 1,
                            LIMIT_MANIFEST_BLOCKS, making->manifest, &making->n_manifest);
     }
-    if (r < 0 && (making->spool_error || why.size == 0))
-        return r;
-    say(outcome, machine_error(r) ? CLASS_TRANSFER : CLASS_RENDERER, "its output cannot be taken",
+    if (r < 0 && (making->spool_error || why.size == 0 || r == -ENOMEM || r == -EMFILE ||
+                  r == -ENFILE))
+        return r; /* there may be more in a moment */
+    say(outcome, r == -EIO ? CLASS_TRANSFER : CLASS_RENDERER, "its output cannot be taken",
         &why);
     return 1;
 }
@@ -330,24 +326,25 @@ static bool no_space(int r)
     return r == -ENOSPC || r == -EDQUOT;
 }
 
-/* What a renderer worked on for hours waits for space on the disk. */
+/* What a renderer worked on for hours waits for space on the disk; for memory and open files not as
+ * long, since it may be the output itself that takes more than there is. */
 static int make_in_time(struct making *making, uint64_t number, struct outcome *outcome,
                         struct collect *collect, const struct stage *stage, struct bytes *log)
 {
     const struct outcome first = *outcome;
     size_t log_size = log->size;
     int64_t since_ns = clock_monotonic_ns();
-    int r;
+    int tries = 0, r;
 
     for (;;) {
         r = making->spool.folder ? 0
                                  : spool_new(making->task->board->state, number, &making->spool);
         if (r == 0)
             r = make(making, outcome, collect, stage, log);
-        if (!no_space(r))
+        if (!no_space(r) && (++tries > TRIES_MAX || !task_wait_for_more(making->task, r)))
             return r;
         start_over(making);
-        if (!room_wait(making->task, &since_ns))
+        if (no_space(r) && !room_wait(making->task, &since_ns))
             return r;
         *outcome = first;
         log->size = log_size;
@@ -381,7 +378,8 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
         make_log_alone(making, log);
         outcome->class = CLASS_TRANSFER;
         snprintf(outcome->message, sizeof(outcome->message),
-                 "the output cannot be kept on the worker: %s; free space below %s",
+                 "the output cannot be kept on the worker: %s; give the worker more room, memory or "
+                 "open files (it keeps results below %s)",
                  strerror(r < 0 ? -r : EIO), board->state);
     }
     r = save(making, outcome);

@@ -6,6 +6,7 @@
 #include <worker/task.h>
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,6 +159,18 @@ int task_supply(struct task *task, struct supply **ret_supply)
 
     return supply_new(&config, assign ? assign->pass.data : NULL, assign ? assign->pass.len : 0,
                       ret_supply);
+}
+
+bool task_wait_for_more(struct task *task, int r)
+{
+    if (r != -ENOMEM && r != -EMFILE && r != -ENFILE)
+        return false;
+    log_limited(LOG_WARN, "result-waits", "step=%u task=%llu attempt=%llu why=\"%s\"",
+                task->lease.step, (unsigned long long)task->lease.task,
+                (unsigned long long)task->lease.attempt, strerror(-r));
+    for (int ms = 0; ms < 1000 && !stopped(task); ms += 50)
+        (void)poll(NULL, 0, 50);
+    return !stopped(task);
 }
 
 /* ---- running ---- */

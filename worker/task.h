@@ -103,7 +103,11 @@ int task_new_held(struct task_board *board, struct spool *spool, struct task **r
 /* Joins the thread; it must be GONE, or stopped. */
 void task_free(struct task *task);
 
-/* ---- for deliver.c, on the task's thread ---- */
+/* ---- for result.c and deliver.c, on the task's thread ---- */
+
+/* After an error: true where it was of memory or open files, of which there may be more now, a
+ * second later, and the task is not stopped. */
+bool task_wait_for_more(struct task *task, int r);
 
 struct supply;
 int task_supply(struct task *task, struct supply **ret_supply);

@@ -1,7 +1,7 @@
 /* faulty_io.c - makes the n-th call of a kind fail: a library for LD_PRELOAD, for tests only.
  *
- * FAULTY_KIND   write, sync, range (sync_file_range), open, rename, truncate or memory; nothing else
- *               is touched
+ * FAULTY_KIND   write, sync, range (sync_file_range), open (to write), read (what is opened to be
+ *               read), rename, truncate or memory; nothing else is touched
  * FAULTY_ERRNO  its number; 0 for a short write
  * FAULTY_N      which call, from 1; 0 counts only
  * FAULTY_COUNT  how many from then on (1)
@@ -178,7 +178,8 @@ int sync_file_range(int fd, off64_t at, off64_t size, unsigned flags)
 
 /* ---- open, for writing ---- */
 
-#define WRITES(flags) (((flags) & O_ACCMODE) != O_RDONLY || ((flags) & (O_CREAT | O_TRUNC)))
+#define KIND(flags)                                                                                \
+    (((flags) & O_ACCMODE) != O_RDONLY || ((flags) & (O_CREAT | O_TRUNC)) ? "open" : "read")
 #define MODE_OF(flags)                                                                             \
     ({                                                                                             \
         mode_t mode_ = 0;                                                                          \
@@ -195,30 +196,28 @@ int open(const char *path, int flags, ...)
 {
     mode_t mode = MODE_OF(flags);
 
-    return WRITES(flags) && fails_path("open", AT_FDCWD, path) ? -1 : REAL(open)(path, flags, mode);
+    return fails_path(KIND(flags), AT_FDCWD, path) ? -1 : REAL(open)(path, flags, mode);
 }
 
 int open64(const char *path, int flags, ...)
 {
     mode_t mode = MODE_OF(flags);
 
-    return WRITES(flags) && fails_path("open", AT_FDCWD, path) ? -1 : REAL(open)(path, flags, mode);
+    return fails_path(KIND(flags), AT_FDCWD, path) ? -1 : REAL(open)(path, flags, mode);
 }
 
 int openat(int folder, const char *path, int flags, ...)
 {
     mode_t mode = MODE_OF(flags);
 
-    return WRITES(flags) && fails_path("open", folder, path) ? -1
-                                                             : REAL(openat)(folder, path, flags, mode);
+    return fails_path(KIND(flags), folder, path) ? -1 : REAL(openat)(folder, path, flags, mode);
 }
 
 int openat64(int folder, const char *path, int flags, ...)
 {
     mode_t mode = MODE_OF(flags);
 
-    return WRITES(flags) && fails_path("open", folder, path) ? -1
-                                                             : REAL(openat)(folder, path, flags, mode);
+    return fails_path(KIND(flags), folder, path) ? -1 : REAL(openat)(folder, path, flags, mode);
 }
 
 int mkdir(const char *path, mode_t mode)

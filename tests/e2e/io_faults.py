@@ -192,6 +192,31 @@ def a_worker_that_meets_a_fault_finishes_or_recovers():
 
 
 @scenario
+def a_finished_result_waits_for_files_to_open_and_is_not_rendered_again():
+    with Farm() as farm:
+        farm.start_broker()
+        ann, below = farm.person("ann"), farm.path("box1", "spool")
+        write(farm.path("shot", "input"), "x")
+
+        def render(shim):
+            """The worker's log, and how many calls its start took."""
+            box = farm.worker("box1", "--no-probe", "--slots", "1", environment=shim.environment)
+            until(lambda: " joined " in box.log(), farm.logs)
+            at_start = shim.calls()
+            job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p",
+                             COMMAND.replace("3000", "300000") % farm.path("sums"))
+            ann.ask("fetch", job, "--follow", "-o", farm.path("home", job), code=0)
+            Round.whole(farm.path("home", job), farm.path("sums"), [1])
+            equal([row[5] for row in farm.attempts(job)], [0], "attempts, by how they ended")
+            equal(box.stop(), 0, "the worker's exit code")
+            return box.log(), at_start
+        for kind, n, event in (("open", 1, "result-waits"), ("read", 2, "transfer-again")):  # what is made; after its folder's sync, sent
+            _, at_start = render(Shim(farm, below, kind))
+            log, _ = render(Shim(farm, below, kind, EMFILE, at_start + n, 2))
+            check(event in log and "Too many open files" in log, "no", event, "for want of files:\n", log)
+
+
+@scenario
 def a_fetch_that_meets_a_fault_leaves_no_half_frame_and_is_finished_by_the_next():
     with Farm() as farm:
         farm.start_broker()
