@@ -3,9 +3,10 @@
  * channels and pixels there are.
  *
  * Header, parts and channels are the first tile's, and the others' must be like them. A tile's data
- * window may be all of the frame's or as little as its own rectangle; what it has outside of the
- * display window belongs to the tiles at that edge. Nothing is converted: samples keep their bits.
- * Source: OpenEXRCore, openexr_decode.h and openexr_encode.h; "OpenEXR File Layout".
+ * window may be all of the frame's or as little as its own rectangle, no less (cropped to what is
+ * not black cannot be told from lost); what it has outside of the display window belongs to the
+ * tiles at that edge. Nothing is converted: samples keep their bits. Source: OpenEXRCore,
+ * openexr_decode.h and openexr_encode.h; "OpenEXR File Layout".
  */
 #include <worker/assemble.h>
 
@@ -149,7 +150,8 @@ static int part_sizes(struct joining *joining, const char *path, const struct pa
 
     if (width != assemble->width || height != assemble->height)
         return assemble_fail(joining->assemble, path,
-                             "its display window has %lldx%lld pixels, not the frame's %ux%u",
+                             "its display window has %lldx%lld pixels, not the frame's %ux%u: "
+                             "render a region of the whole frame, and crop nothing",
                              (long long)width, (long long)height, assemble->width,
                              assemble->height);
     if (part->data.x1 - part->data.x0 >= 2 * width || part->data.y1 - part->data.y0 >= 2 * height)
@@ -222,18 +224,41 @@ static int part_like(struct joining *joining, const char *path, const struct par
 
 /* ---- the frame's part ---- */
 
-/* A tile at an edge has what lies beyond it as well. */
-static struct box owned_box(const struct assemble *assemble, const struct assemble_tile *tile,
-                            struct box display)
+/* What a tile has of the frame: at an edge, what lies beyond it as well. All of its rectangle must
+ * be in its data window. */
+static int own(struct joining *joining, struct source *source)
 {
     const int64_t far = (int64_t)1 << 40;
+    const struct assemble_tile *tile = source->tile;
+    const struct box display = source->part.display, data = source->part.data,
+                     rectangle = {display.x0 + tile->x, display.y0 + tile->y,
+                                  display.x0 + tile->x + tile->width - 1,
+                                  display.y0 + tile->y + tile->height - 1};
+    struct box box;
 
-    return (struct box){
-        tile->x == 0 ? -far : display.x0 + tile->x,
-        tile->y == 0 ? -far : display.y0 + tile->y,
-        tile->x + tile->width == assemble->width ? far : display.x0 + tile->x + tile->width - 1,
-        tile->y + tile->height == assemble->height ? far : display.y0 + tile->y + tile->height - 1,
-    };
+    if (!box_meet(rectangle, data, &box) || !box_same(rectangle, box))
+        return assemble_fail(joining->assemble, tile->path,
+                             "it must have %ux%u+%u+%u of the frame, and its data window is "
+                             "%lldx%lld%+lld%+lld: render all of that region, and crop nothing",
+                             tile->width, tile->height, tile->x, tile->y,
+                             (long long)(data.x1 - data.x0 + 1), (long long)(data.y1 - data.y0 + 1),
+                             (long long)(data.x0 - display.x0), (long long)(data.y0 - display.y0));
+    if (tile->x == 0)
+        box.x0 = -far;
+    if (tile->y == 0)
+        box.y0 = -far;
+    if (tile->x + tile->width == joining->assemble->width)
+        box.x1 = far;
+    if (tile->y + tile->height == joining->assemble->height)
+        box.y1 = far;
+    box_meet(box, data, &source->owned);
+    return 0;
+}
+
+static struct box box_join(struct box a, struct box b)
+{
+    return (struct box){a.x0 < b.x0 ? a.x0 : b.x0, a.y0 < b.y0 ? a.y0 : b.y0,
+                        a.x1 > b.x1 ? a.x1 : b.x1, a.y1 > b.y1 ? a.y1 : b.y1};
 }
 
 /* The frame's data window is what the tiles have of it, and the first one's where all have the
@@ -242,29 +267,20 @@ static int part_join(struct joining *joining, int index)
 {
     struct part *frame = &joining->part;
     struct box data = {0};
-    bool any = false, same = true;
+    bool same = true;
 
     for (size_t i = 0; i < joining->assemble->n_tiles; i++) {
         struct source *source = &joining->sources[i];
-        struct box box;
 
         if (part_read(joining, source->tile->path, source->file, index, &source->part) ||
-            part_like(joining, source->tile->path, &joining->sources[0].part, &source->part))
+            part_like(joining, source->tile->path, &joining->sources[0].part, &source->part) ||
+            own(joining, source))
             return ASSEMBLE_E_NOT;
-        source->owned = owned_box(joining->assemble, source->tile, source->part.display);
         same &= box_same(source->part.data, joining->sources[0].part.data);
-        if (!box_meet(source->part.data, source->owned, &box))
-            continue;
-        source->owned = box;
-        data = any ? (struct box){box.x0 < data.x0 ? box.x0 : data.x0,
-                                  box.y0 < data.y0 ? box.y0 : data.y0,
-                                  box.x1 > data.x1 ? box.x1 : data.x1,
-                                  box.y1 > data.y1 ? box.y1 : data.y1}
-                   : box;
-        any = true;
+        data = i == 0 ? source->owned : box_join(data, source->owned);
     }
     *frame = joining->sources[0].part;
-    if (!same && any)
+    if (!same)
         frame->data = data;
     if (frame->storage == EXR_STORAGE_SCANLINE)
         frame->chunk_width = (uint32_t)(frame->data.x1 - frame->data.x0 + 1);

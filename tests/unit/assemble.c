@@ -248,6 +248,7 @@ struct exr_form {
     int parts;
     int edge;   /* pixels beyond the display window */
     bool alone; /* a data window that is as large as the tile, and a little more */
+    const exr_attr_box2i_t *window; /* this one, from the display window's corner */
 };
 
 static const struct {
@@ -269,6 +270,14 @@ static exr_attr_box2i_t exr_window(int tile, const struct exr_form *form)
 {
     exr_attr_box2i_t box;
 
+    if (form->window) {
+        box = *form->window;
+        box.min.x += LEFT;
+        box.min.y += TOP;
+        box.max.x += LEFT;
+        box.max.y += TOP;
+        return box;
+    }
     box.min.x = LEFT - form->edge;
     box.min.y = TOP - form->edge;
     box.max.x = LEFT + WIDTH - 1 + form->edge;
@@ -535,6 +544,67 @@ static void exr_that_are_not_alike_are_refused(void **state)
     refused("3.exr: its data window is more than twice as large");
 }
 
+static exr_attr_box2i_t box(int x0, int y0, int x1, int y1)
+{
+    exr_attr_box2i_t box;
+
+    box.min.x = x0;
+    box.min.y = y0;
+    box.max.x = x1;
+    box.max.y = y1;
+    return box;
+}
+
+/* The middle tile above, 26x29+26+0, with all of its rectangle and without some of it. */
+static void exr_that_lack_pixels_of_their_rectangle_are_refused(void **state)
+{
+    const struct exr_form form = {EXR_STORAGE_SCANLINE, EXR_COMPRESSION_ZIP, .parts = 1};
+    const exr_attr_box2i_t enough[] = {
+        box(26, 0, 51, 28),                 /* to the pixel */
+        box(26, 0, WIDTH - 1, HEIGHT - 1),  /* with its neighbours' */
+        box(-9, -9, WIDTH + 8, HEIGHT + 8), /* and beyond the frame */
+    };
+    static const struct {
+        int x0, y0, x1, y1;
+        const char *said;
+    } little[] = {
+        {26, 0, 51, 14, "26x15+26+0"}, /* its upper half */
+        {27, 0, 51, 28, "25x29+27+0"}, /* all but a column at each side */
+        {26, 0, 50, 28, "25x29+26+0"},  {26, 1, 51, 28, "26x28+26+1"},
+        {26, 0, 51, 27, "26x28+26+0"},  {0, 0, 25, 28, "26x29+0+0"}, /* its neighbour's */
+        {-40, -9, -1, -1, "40x9-40-9"},                              /* nothing of the frame */
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(enough); i++) {
+        struct exr_form other = form;
+
+        other.edge = i == 2 ? 9 : 0;
+        put_all_exr(&other);
+        other.window = &enough[i];
+        put_exr(1, &other);
+        assert_string_equal(join(), "");
+        other.window = NULL;
+        same_exr(&other);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(little); i++) {
+        const exr_attr_box2i_t window = box(little[i].x0, little[i].y0, little[i].x1, little[i].y1);
+        struct exr_form other = form;
+        char why[200];
+
+        put_all_exr(&form);
+        other.window = &window;
+        put_exr(1, &other);
+        snprintf(why, sizeof(why),
+                 "1.exr: it must have 26x29+26+0 of the frame, and its data window is %s: render "
+                 "all of that region, and crop nothing",
+                 little[i].said);
+        refused(why);
+        for (int tile = 0; tile < TILES; tile++) /* nor where all have the same */
+            put_exr(tile, &other);
+        refused(".exr: it must have ");
+    }
+}
+
 /* At any byte: refused, or what was lost lies outside of the tile. */
 static void cut_short(void)
 {
@@ -601,6 +671,7 @@ int main(void)
         TEST(openexr_is_joined_in_every_channel_and_part),
         TEST(tiles_that_are_missing_or_overlap_are_refused),
         TEST(exr_that_are_not_alike_are_refused),
+        TEST(exr_that_lack_pixels_of_their_rectangle_are_refused),
         TEST(files_that_are_cut_short_are_refused),
         TEST(headers_that_lie_are_refused),
     };
