@@ -6,6 +6,8 @@ n-th start of a frame makes the folder start.FRAME.n, and ends when gate.FRAME.n
 import os
 import random
 import signal
+import socket
+import struct
 
 from farm import RELAY, Farm, equal, main, scenario, tree, until, write
 from kills import away
@@ -244,6 +246,27 @@ def bad_links_cost_time_only():
         equal(shot.farm.results(job), {(0, task): 1 for task in range(60)}, "current results")
         equal(shot.starts(), dict.fromkeys(range(1, 61), 1), "starts")
         shot.at_rest()
+
+
+@scenario
+def the_relay_lets_go_of_a_connection_that_both_sides_reset():
+    with Farm() as farm, socket.create_server(("127.0.0.1", 0)) as target:
+        farm.control = farm.bulk = "tcp://127.0.0.1:%d" % target.getsockname()[1]
+        relay = Relay(farm, "relay")
+
+        def held():
+            return len(os.listdir("/proc/%d/fd" % relay.process.pid))
+        at_first = held()
+        relay.tell("delay 300")
+        peer = socket.create_connection(("127.0.0.1", int(relay.control.rsplit(":", 1)[1])))
+        ends = peer, target.accept()[0]
+        for end in ends:
+            end.sendall(b"x" * 1000)
+        until(lambda: relay.count() == (1000, 1000), "it holds what both said")
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.close()
+        until(lambda: held() == at_first, "it holds no socket of theirs", 5)
 
 
 if __name__ == "__main__":

@@ -257,8 +257,8 @@ static int64_t pair_write(struct pair *pair, int side)
         ssize_t n = write(pair->sockets[!side], chunk->data + chunk->sent, chunk->size - chunk->sent);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return INT64_MAX;
-        if (n < 0) {
-            pair->ended[0] = pair->ended[1] = true;
+        if (n < 0) { /* nobody is there for what is held */
+            pair_close(pair);
             return INT64_MAX;
         }
         chunk->sent += (size_t)n;
@@ -374,7 +374,7 @@ static int pass_on(void)
 
             if (due_us < next_us)
                 next_us = due_us;
-            if (pairs[i].ended[side] && !pairs[i].ways[side].first)
+            if (pairs[i].open && pairs[i].ended[side] && !pairs[i].ways[side].first)
                 pair_close(&pairs[i]);
         }
     return next_us == INT64_MAX ? -1 : next_us > now ? (int)((next_us - now + 999) / 1000) : 0;
