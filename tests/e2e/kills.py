@@ -140,8 +140,9 @@ def a_frame_that_kills_its_workers_is_parked_after_three_and_stops_nobody():
         os.makedirs(witness)
         write(farm.path("shot", "input"), "x")
         boxes = {"box%d" % i: None for i in range(4)}
-        # The worker's lock names its process; the frame's own start is on record first.
-        run = ('run=echo "start $FRAME" | tr " " : >> %s/starts; [ "$FRAME" != 3 ] || kill -9 $(cat "${PWD%%%%/sessions/*}/lock"); '
+        # The worker's lock names its process. The frame's own start is on record first, and by then known to
+        # the broker: a worker that dies before it has said so is not the frame's fault.
+        run = ('run=echo "start $FRAME" | tr " " : >> %s/starts; [ "$FRAME" != 3 ] || sleep 0.5; [ "$FRAME" != 3 ] || kill -9 $(cat "${PWD%%%%/sessions/*}/lock"); '
                'echo "$FRAME" > "$OUT/f.$FRAME"' % witness)
         job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-20", "-o", farm.path("out"), "-p", run)
 
