@@ -50,6 +50,8 @@ int cmd_farm(const char *farm, struct westlight_farm *ret_farm);
 #define CMD_OPEN_MS 5000 /* a handshake over a long link takes a tenth of a second */
 /* Opens the farm; complains and gives the exit code where it cannot. */
 int cmd_open(const char *farm, struct westlight **ret_westlight);
+/* Whoever waits is told when the farm does not answer; cmd_open does so. */
+void cmd_tell_link(struct westlight *westlight);
 /* Opens, and resolves the job named by words[0]. */
 int cmd_open_job(const struct cmd_args *args, struct westlight **ret_westlight,
                  char ret_id[WESTLIGHT_ID_TEXT]);

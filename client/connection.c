@@ -304,6 +304,29 @@ static int poll_link(struct westlight *westlight, int64_t deadline_ns)
     return 0;
 }
 
+static void tell_away(struct westlight *westlight)
+{
+    int64_t now_ns = clock_monotonic_ns();
+    bool away;
+
+    if (!westlight->on_link || westlight->generation == 0)
+        return; /* whoever opens it waits for a time of its own */
+    if (westlight->welcome)
+        westlight->away_ns = 0;
+    else if (!westlight->away_ns)
+        westlight->away_ns = now_ns;
+    away = westlight->away_ns && now_ns - westlight->away_ns > CONNECTION_AWAY_NS;
+    if (away != westlight->told_away)
+        westlight->on_link(westlight->link_user, away);
+    westlight->told_away = away;
+}
+
+void westlight_on_link(struct westlight *westlight, westlight_link *link, void *user)
+{
+    westlight->on_link = link;
+    westlight->link_user = user;
+}
+
 /* One turn: 0 with an envelope, or with NULL when something else happened; WESTLIGHT_E_TIMEOUT at
  * the deadline. Greetings and notices are dealt with here. */
 static int connection_turn(struct westlight *westlight, int64_t deadline_ns,
@@ -316,6 +339,7 @@ static int connection_turn(struct westlight *westlight, int64_t deadline_ns,
     int r = look_at_link(westlight);
     if (r != 0)
         return r;
+    tell_away(westlight);
     r = take_message(westlight, &envelope);
     if (r == LINK_E_AGAIN) {
         *ret_envelope = NULL;

@@ -30,6 +30,7 @@
  * know the key: before the first welcome, when an unknown key is likely, and after it. */
 #define CONNECTION_REFUSALS_FIRST 2
 #define CONNECTION_REFUSALS       20
+#define CONNECTION_AWAY_NS  (5 * NS_PER_S) /* a broker's restart takes less */
 #define CONNECTION_RENEW_NS (250 * NS_PER_MS)
 
 struct look_steps; /* look.h: what a job's tasks are called */
@@ -57,6 +58,10 @@ struct westlight {
     unsigned refusals;   /* in a row, since the link was last up */
     uint32_t generation; /* Welcomes so far: what was sent under an older one is sent again */
     bool disk_full;      /* the last that the broker said to a Hello */
+    westlight_link *on_link;
+    void *link_user;
+    int64_t away_ns; /* since when nobody answers; 0: they do */
+    bool told_away;
     unsigned full_tries; /* Hellos that met a full disk before there was a welcome */
     uint64_t request;
     uint32_t role, epoch;

@@ -144,6 +144,20 @@ int cmd_farm(const char *farm_name, struct westlight_farm *ret_farm)
     return 0;
 }
 
+static void on_link(void *user, bool away)
+{
+    (void)user;
+    if (away)
+        complain("the farm does not answer: this waits, and goes on when it does");
+    else
+        complain("the farm answers again");
+}
+
+void cmd_tell_link(struct westlight *westlight)
+{
+    westlight_on_link(westlight, on_link, NULL);
+}
+
 int cmd_open(const char *farm_name, struct westlight **ret_westlight)
 {
     struct westlight_farm farm;
@@ -153,7 +167,10 @@ int cmd_open(const char *farm_name, struct westlight **ret_westlight)
     if (r)
         return r;
     r = westlight_open(&farm, CMD_OPEN_MS, ret_westlight, why, sizeof(why));
-    return r ? complain_library(r, why) : 0;
+    if (r)
+        return complain_library(r, why);
+    cmd_tell_link(*ret_westlight);
+    return 0;
 }
 
 int cmd_open_job(const struct cmd_args *args, struct westlight **ret_westlight,

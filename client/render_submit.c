@@ -45,7 +45,10 @@ int render_farm(struct render *render)
         return r;
 
     r = westlight_open(&render->farm, CMD_OPEN_MS, &render->westlight, why, sizeof(why));
-    return r ? complain_library(r, why) : 0;
+    if (r)
+        return complain_library(r, why);
+    cmd_tell_link(render->westlight);
+    return 0;
 }
 
 /* ---- what is kept of an upload ---- */

@@ -64,6 +64,10 @@ void westlight_close(struct westlight *westlight);
 const char *westlight_why(const struct westlight *westlight);
 /* From a signal handler or another thread: the call in progress ends with WESTLIGHT_E_STOPPED. */
 void westlight_stop(struct westlight *westlight);
+/* Called within a call that waits, where the farm has not answered for some seconds (`away`), and when
+ * it does again. */
+typedef void westlight_link(void *user, bool away);
+void westlight_on_link(struct westlight *westlight, westlight_link *link, void *user);
 
 /* ---- a job, built in Open Job Description's terms ---- */
 

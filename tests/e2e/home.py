@@ -296,5 +296,34 @@ def a_name_that_is_no_text_is_listed_as_json_all_the_same():
         equal(ann.ask("fetch", job, "-o", home, "--json", code=0).json["folder"], farm.path("h\ufffd"), "the folder")
 
 
+@scenario
+def whoever_waits_is_told_that_the_farm_is_away_and_that_it_is_back():
+    with Farm() as farm:
+        farm.start_broker()
+        farm.worker("box1", "--no-probe", "--slots", "1", "--cores", "1")
+        ann, go, home = farm.person("ann"), farm.path("go"), farm.path("home")
+        write(farm.path("shot", "input"), "x")
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1-2", "-o", farm.path("out"), "-p",
+                         'run=until [ "$FRAME" = 1 ] || [ -e %s ]; do sleep 0.1; done; echo x > "$OUT/f.$FRAME"' % go)
+        fetch = ann.start("fetch", job, "--follow", "-o", home)
+        until(lambda: read(os.path.join(home, "f.1"), b""), "the first frame is home")
+        os.set_blocking(fetch.stderr.fileno(), False)
+        said = []
+
+        def told(words):
+            with contextlib.suppress(BlockingIOError):
+                said.append(os.read(fetch.stderr.fileno(), 65536).decode())
+            return words in "".join(said)
+        farm.broker.kill()
+        until(lambda: told("the farm does not answer: this waits, and goes on when it does"), lambda: "said: %s" % said)
+        farm.start_broker()
+        until(lambda: told("the farm answers again"), lambda: "said: %s" % said)
+        write(go, "")
+        equal(fetch.wait(60), 0, "the fetch ends well")
+        equal(sorted(tree(home)), ["f.1", "f.2"], "frames home")
+        fetch.stdout.close()
+        fetch.stderr.close()
+
+
 if __name__ == "__main__":
     main()
