@@ -60,6 +60,15 @@ def a_studio_at_its_quota_submits_nothing_new_and_goes_on_when_it_has_more():
         check("studio nobody: no key of it was ever allowed" in said, said)
 
 
+@scenario
+def a_farm_without_room_says_for_which_job_and_at_which_file():
+    with Farm() as farm:
+        farm.start_broker("--reserve", "1000T")
+        refused = farm.person("ann").ask(*project(farm, "first", 2 * MB), code=3)
+        check(re.search(r"job first \(\w{8}\): sending .*/first/textures/wood2\.png: .*the farm's disk is full \(\d+ MB left\): nothing new is "
+                        r"taken until the operator frees space", refused.err), refused)
+
+
 def gated(farm, name, size, frames, brings):
     """A job whose input is as large as `size`, and whose frames of `brings` bytes end when `name` is opened."""
     write(farm.path(name, "input"), os.urandom(size))
