@@ -210,6 +210,24 @@ static void answer_beat(struct farm *farm, const Wl__Beat *beat)
     say(farm, WL__ENVELOPE__BODY_BEAT, &back, 0);
 }
 
+/* What comes within a moment; NULL where nothing does. */
+static Wl__Envelope *receive(struct farm *farm)
+{
+    zmq_pollitem_t item = {.socket = farm->socket, .events = ZMQ_POLLIN};
+    Wl__Envelope *envelope;
+    struct link_key key;
+    const char *why;
+    zmq_msg_t message;
+
+    zmq_poll(&item, 1, 100);
+    if (link_receive(farm->socket, &key, &farm->route, &message, NULL) != 0)
+        return NULL;
+    assert_int_equal(wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why),
+                     0);
+    zmq_msg_close(&message);
+    return envelope;
+}
+
 /* The next message that is not a beat or progress, unless that is what is awaited. Beats are
  * answered. */
 static Wl__Envelope *hear(struct farm *farm, Wl__Envelope__BodyCase body)
@@ -217,18 +235,10 @@ static Wl__Envelope *hear(struct farm *farm, Wl__Envelope__BodyCase body)
     int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_NS;
 
     while (clock_monotonic_ns() < deadline_ns) {
-        zmq_pollitem_t item = {.socket = farm->socket, .events = ZMQ_POLLIN};
-        Wl__Envelope *envelope;
-        const char *why;
-        struct link_key key;
-        zmq_msg_t message;
+        Wl__Envelope *envelope = receive(farm);
 
-        zmq_poll(&item, 1, 100);
-        if (link_receive(farm->socket, &key, &farm->route, &message, NULL) != 0)
+        if (!envelope)
             continue;
-        assert_int_equal(
-            wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why), 0);
-        zmq_msg_close(&message);
         if (envelope->body_case == WL__ENVELOPE__BODY_BEAT)
             answer_beat(farm, envelope->beat);
         if (envelope->body_case == body)
@@ -453,21 +463,12 @@ static void a_broker_that_answers_is_kept_and_one_that_falls_silent_is_not(void 
     while (clock_monotonic_ns() < until_ns)
         wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT)); /* it fails at a second hello */
     for (bool greeted = false; !greeted;) {
-        zmq_pollitem_t item = {.socket = farm->socket, .events = ZMQ_POLLIN};
-        Wl__Envelope *envelope;
-        struct link_key key;
-        const char *why;
-        zmq_msg_t message;
+        Wl__Envelope *envelope = receive(farm);
 
         assert_true(clock_monotonic_ns() < until_ns + PATIENCE_NS);
-        zmq_poll(&item, 1, 100);
-        if (link_receive(farm->socket, &key, &farm->route, &message, NULL) != 0)
-            continue;
-        assert_int_equal(
-            wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why), 0);
-        zmq_msg_close(&message);
-        greeted = envelope->body_case == WL__ENVELOPE__BODY_HELLO;
-        wire_free(envelope);
+        greeted = envelope && envelope->body_case == WL__ENVELOPE__BODY_HELLO;
+        if (envelope)
+            wire_free(envelope);
     }
 }
 
