@@ -239,14 +239,16 @@ static bool has_room(const struct bulk *bulk)
 }
 
 /* A key may hold an eighth of what is left, so that however many read nothing, something is; what
- * they hold comes back when their links end, which the kernel sees to within half a minute. A first
- * block is always within the share, however small that is. */
+ * they hold comes back when their links end, which the kernel sees to within half a minute. A key's
+ * first block is always within the share, however small that is; and, up to half of all, each of its
+ * connections' first, so that one that sleeps does not stop the others of its owner. */
 static bool has_share(const struct bulk *bulk, const struct peer *peer)
 {
     size_t out = atomic_load(&bulk->out_bytes), room = out_room(bulk);
     size_t held = atomic_load(&peer->held->bytes), share = room > out ? (room - out) / 8 : 0;
 
-    return held == 0 || held + GET_BYTES <= share;
+    return held == 0 || held + GET_BYTES <= share ||
+           (atomic_load(&peer->held_bytes) == 0 && held + GET_BYTES <= room / 2);
 }
 
 static void submit_get(struct bulk *bulk, struct peer *peer)
