@@ -116,16 +116,11 @@ void gateway_studio(struct gateway *gateway, const struct key_row *row)
 int gateway_say(struct gateway *gateway, const struct link_route *route,
                 const Wl__Envelope *envelope, const struct journal_assign *assign)
 {
-    zmq_msg_t message;
-    int r = wire_pack(envelope, &message);
+    int r = journal_say(gateway->with.journal, gateway->mark, route, envelope, assign);
 
-    if (r == -EMSGSIZE)
-        return r;
-    if (r == 0)
-        r = journal_say(gateway->with.journal, gateway->mark, route, &message, assign);
-    if (r < 0)
+    if (r < 0 && r != -EMSGSIZE)
         gateway_die("memory", r);
-    return 0;
+    return r;
 }
 
 void gateway_answer(struct gateway *gateway, Wl__Envelope *envelope)
@@ -331,16 +326,18 @@ static int admit(struct gateway *gateway, const struct link_key *key)
     return 0;
 }
 
+/* `r`: of what it came in. */
 static void handle(struct gateway *gateway, const struct link_key *key,
-                   const struct link_route *route, zmq_msg_t *message)
+                   const struct link_route *route, const void *data, size_t size, int r)
 {
-    const char *why = "";
-    int r;
+    const char *why = "too many messages in one";
 
     gateway->ask = (struct ask){.route = *route};
     gateway->cookie++;
     gateway->mark = journal_mark(gateway->with.journal);
-    r = wire_unpack(zmq_msg_data(message), zmq_msg_size(message), &gateway->ask.envelope, &why);
+    gateway->counters.messages++;
+    if (r == 0)
+        r = wire_unpack(data, size, &gateway->ask.envelope, &why);
     if (r != 0) {
         gateway_refuse(gateway, CODE_INVALID, "the message", r > 0 ? why : "it cannot be read",
                        "update the older of the two programs, or ask for less at once");
@@ -355,6 +352,21 @@ static void handle(struct gateway *gateway, const struct link_key *key,
         wire_free(gateway->ask.envelope);
     gateway->ask = (struct ask){0};
     gateway_scratch_free(gateway);
+}
+
+static void handle_all(struct gateway *gateway, const struct link_key *key,
+                       const struct link_route *route, zmq_msg_t *message)
+{
+    struct wire_each each;
+    const void *data;
+    size_t size;
+    int r;
+
+    wire_each_init(&each, zmq_msg_data(message), zmq_msg_size(message));
+    while ((r = wire_each_next(&each, &data, &size)) == 0)
+        handle(gateway, key, route, data, size, 0);
+    if (r != WIRE_E_END)
+        handle(gateway, key, route, NULL, 0, r);
 }
 
 bool gateway_receive(struct gateway *gateway, size_t max)
@@ -384,9 +396,8 @@ bool gateway_receive(struct gateway *gateway, size_t max)
                                                 : "?");
             continue;
         }
-        gateway->counters.messages++;
         crash_point("gateway.received");
-        handle(gateway, &key, &route, &message);
+        handle_all(gateway, &key, &route, &message);
         zmq_msg_close(&message);
     }
     return true;

@@ -3,23 +3,27 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <proto/base/check.h>
 #include <proto/base/crash.h>
 #include <proto/base/list.h>
 #include <broker/journal.h>
+#include <broker/map.h>
 
 struct kept {
     void *memory;
     void (*done)(void *);
 };
 
-struct said {
-    struct list node;
-    uint64_t mark;
+/* What waits for one peer, and for one batch. */
+struct parcel {
+    struct list node;       /* of journal.parcels, or of the spare ones */
+    struct map_node newest; /* in journal.open_parcels: more may be added */
     struct link_route route;
-    zmq_msg_t message;
-    bool has_assign;
-    struct journal_assign assign;
+    uint64_t mark;
+    struct wire_packet packet;
+    struct journal_assign *assigns;
+    size_t n_assigns, assigns_capacity;
 };
 
 struct journal {
@@ -30,8 +34,11 @@ struct journal {
     size_t n_records, records_capacity;
     struct kept *kept;
     size_t n_kept, kept_capacity;
-    struct list said;
-    size_t n_said;
+    struct list parcels; /* in order of their marks */
+    struct map newest;   /* of each route that has any */
+    struct list spare;
+    size_t n_spare;
+    size_t n_said; /* messages in all parcels */
 };
 
 int journal_new(struct store *store, struct journal **ret_journal)
@@ -42,7 +49,12 @@ int journal_new(struct store *store, struct journal **ret_journal)
         return -ENOMEM;
     journal->store = store;
     journal->open = 1;
-    list_init(&journal->said);
+    list_init(&journal->parcels);
+    list_init(&journal->spare);
+    if (map_init(&journal->newest) < 0) {
+        free(journal);
+        return -ENOMEM;
+    }
     *ret_journal = journal;
     return 0;
 }
@@ -54,12 +66,11 @@ static void release_kept(struct journal *journal)
     journal->n_kept = 0;
 }
 
-static void said_free(struct journal *journal, struct said *said)
+static void parcel_free(struct parcel *parcel)
 {
-    list_unlink(&said->node);
-    journal->n_said--;
-    zmq_msg_close(&said->message);
-    free(said);
+    wire_packet_deinit(&parcel->packet);
+    free(parcel->assigns);
+    free(parcel);
 }
 
 void journal_free(struct journal *journal)
@@ -67,8 +78,11 @@ void journal_free(struct journal *journal)
     if (!journal)
         return;
     release_kept(journal);
-    list_for_each_safe (at, after, &journal->said)
-        said_free(journal, list_entry(at, struct said, node));
+    list_for_each_safe (at, after, &journal->parcels)
+        parcel_free(list_entry(at, struct parcel, node));
+    list_for_each_safe (at, after, &journal->spare)
+        parcel_free(list_entry(at, struct parcel, node));
+    map_deinit(&journal->newest);
     free(journal->records);
     free(journal->kept);
     free(journal);
@@ -157,45 +171,129 @@ bool journal_durable(const struct journal *journal, uint64_t mark)
     return mark <= journal->durable;
 }
 
-int journal_say(struct journal *journal, uint64_t mark, const struct link_route *route,
-                zmq_msg_t *message, const struct journal_assign *assign)
-{
-    struct said *said = calloc(1, sizeof *said);
+/* ---- what is said ---- */
 
-    if (!said)
-        return -ENOMEM;
-    said->mark = mark;
-    said->route = *route;
-    zmq_msg_init(&said->message);
-    zmq_msg_move(&said->message, message);
-    zmq_msg_close(message);
-    if (assign) {
-        said->has_assign = true;
-        said->assign = *assign;
+static bool is_route(const struct map_node *node, const void *key)
+{
+    const struct parcel *parcel = map_entry(node, struct parcel, newest);
+    const struct link_route *route = key;
+
+    return parcel->route.size == route->size &&
+           memcmp(parcel->route.bytes, route->bytes, route->size) == 0;
+}
+
+/* No more is added to it. */
+static void parcel_close(struct journal *journal, struct parcel *parcel)
+{
+    if (list_empty(&parcel->newest.node))
+        return;
+    map_remove(&journal->newest, &parcel->newest);
+}
+
+static void parcel_done(struct journal *journal, struct parcel *parcel)
+{
+    parcel_close(journal, parcel);
+    list_unlink(&parcel->node);
+    if (journal->n_spare == JOURNAL_SPARE) {
+        parcel_free(parcel);
+        return;
     }
-    list_push(&journal->said, &said->node);
-    journal->n_said++;
-    return 0;
+    wire_packet_clear(&parcel->packet);
+    parcel->n_assigns = 0;
+    list_push(&journal->spare, &parcel->node);
+    journal->n_spare++;
+}
+
+static struct parcel *parcel_new(struct journal *journal, uint64_t mark,
+                                 const struct link_route *route, uint64_t hash)
+{
+    struct parcel *parcel;
+
+    if (journal->n_spare > 0) {
+        parcel = list_entry(journal->spare.next, struct parcel, node);
+        list_unlink(&parcel->node);
+        journal->n_spare--;
+    } else {
+        parcel = calloc(1, sizeof *parcel);
+        if (!parcel)
+            return NULL;
+    }
+    parcel->mark = mark;
+    parcel->route = *route;
+    list_push(&journal->parcels, &parcel->node);
+    map_insert(&journal->newest, hash, &parcel->newest);
+    return parcel;
+}
+
+static int parcel_add(struct parcel *parcel, const Wl__Envelope *envelope,
+                      const struct journal_assign *assign)
+{
+    void *array = parcel->assigns;
+    int r = grow(&array, &parcel->assigns_capacity, parcel->n_assigns, sizeof *parcel->assigns);
+
+    parcel->assigns = array;
+    if (r == 0)
+        r = wire_packet_add(&parcel->packet, envelope);
+    if (r == 0 && assign)
+        parcel->assigns[parcel->n_assigns++] = *assign;
+    return r;
+}
+
+int journal_say(struct journal *journal, uint64_t mark, const struct link_route *route,
+                const Wl__Envelope *envelope, const struct journal_assign *assign)
+{
+    uint64_t hash = map_hash(&journal->newest, route->bytes, route->size);
+    struct map_node *node = map_find(&journal->newest, hash, is_route, route);
+    struct parcel *parcel = node ? map_entry(node, struct parcel, newest) : NULL;
+    int r = parcel && parcel->mark == mark ? parcel_add(parcel, envelope, assign) : -EMSGSIZE;
+
+    if (r == -EMSGSIZE) { /* another one */
+        if (parcel)
+            parcel_close(journal, parcel);
+        parcel = parcel_new(journal, mark, route, hash);
+        if (!parcel)
+            return -ENOMEM;
+        r = parcel_add(parcel, envelope, assign);
+        if (r != 0)
+            parcel_done(journal, parcel);
+    }
+    if (r == 0)
+        journal->n_said++;
+    return r;
+}
+
+static void tell_unsent(struct parcel *parcel, size_t n, journal_unsent *unsent, void *user,
+                        int why)
+{
+    if (n > parcel->n_assigns)
+        unsent(user, &parcel->route, NULL, why);
+    for (size_t i = 0; i < parcel->n_assigns; i++)
+        unsent(user, &parcel->route, &parcel->assigns[i], why);
 }
 
 void journal_flush(struct journal *journal, journal_send *send, journal_unsent *unsent, void *user)
 {
-    while (!list_empty(&journal->said)) {
-        struct said *said = list_entry(journal->said.next, struct said, node);
+    while (!list_empty(&journal->parcels)) {
+        struct parcel *parcel = list_entry(journal->parcels.next, struct parcel, node);
+        size_t n = parcel->packet.n;
+        zmq_msg_t message;
         int r;
 
-        if (said->mark > journal->durable)
+        if (parcel->mark > journal->durable)
             return;
-        crash_point("journal.send");
-        r = send(user, &said->route, &said->message);
-        crash_point("journal.sent");
-        if (r != 0) {
-            unsent(user, &said->route, said->has_assign ? &said->assign : NULL, r);
-        } else {
-            /* link_send took it over; an empty message may be closed again. */
-            zmq_msg_init(&said->message);
+        parcel_close(journal, parcel);
+        r = wire_packet_message(&parcel->packet, &message);
+        if (r == 0) {
+            crash_point("journal.send");
+            r = send(user, &parcel->route, &message);
+            crash_point("journal.sent");
+            if (r != 0)
+                zmq_msg_close(&message);
         }
-        said_free(journal, said);
+        journal->n_said -= n;
+        if (r != 0)
+            tell_unsent(parcel, n, unsent, user, r);
+        parcel_done(journal, parcel);
     }
 }
 
@@ -207,5 +305,5 @@ bool journal_full(const struct journal *journal)
 bool journal_idle(const struct journal *journal)
 {
     return journal->n_records == 0 && journal->durable == journal->open - 1 &&
-           list_empty(&journal->said);
+           list_empty(&journal->parcels);
 }

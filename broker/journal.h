@@ -3,8 +3,9 @@
  *
  * Records gather in the open batch; the store takes whole batches, at most JOURNAL_IN_FLIGHT at a
  * time, so that under load one sync covers whatever came while the last one ran. What is said to
- * peers waits in one queue, in order, each message with the number of the batch it waits for; it
- * leaves when that batch is durable. With no batch open or in flight it leaves at once.
+ * peers waits in packets, one for each peer and each batch that it waits for, and leaves when that
+ * batch is durable: under load one message carries all that one sync has made true for a peer. With
+ * no batch open or in flight it leaves at once.
  *
  * Shape:   one journal a broker; journal_full tells when to stop receiving.
  * Owns:    queued messages; memory handed to journal_keep, which lives until its batch was given
@@ -14,12 +15,13 @@
 #pragma once
 
 #include <broker/store/store.h>
-#include <proto/link.h>
+#include <proto/wire.h>
 
 enum {
     JOURNAL_IN_FLIGHT = 2,
     JOURNAL_RECORDS_MAX = 16384,  /* in the open batch: about one sync's worth at 10^6 events/s */
     JOURNAL_MESSAGES_MAX = 16384, /* queued; the largest common one, an ASSIGN, is 17 KiB */
+    JOURNAL_SPARE = 64,           /* empty packets that are kept for what is said next */
 };
 
 /* What is known of a message that must be told about when it cannot be sent. */
@@ -45,11 +47,13 @@ int journal_completed(struct journal *journal);
 bool journal_durable(const struct journal *journal, uint64_t mark);
 /* The batch that is to be durable before something said now may leave. */
 uint64_t journal_mark(const struct journal *journal);
-/* Takes `message` over on 0. `assign` may be NULL. */
+/* Packs it behind what else waits for that peer, so that all of it leaves as one message. `assign`
+ * may be NULL. -EMSGSIZE: it is too large, and nothing was queued. */
 int journal_say(struct journal *journal, uint64_t mark, const struct link_route *route,
-                zmq_msg_t *message, const struct journal_assign *assign);
-/* Sends what may leave, in order. `unsent` hears of each message that could not go, and why
- * (LINK_E_* or -errno); it may say more. */
+                const Wl__Envelope *envelope, const struct journal_assign *assign);
+/* Sends what may leave, in order for each peer. `unsent` hears what could not go, and why (LINK_E_*
+ * or -errno): once with NULL where the message held anything but assignments, then each of those. It
+ * may say more. */
 typedef void journal_unsent(void *user, const struct link_route *route,
                             const struct journal_assign *assign, int why);
 typedef int journal_send(void *user, const struct link_route *route, zmq_msg_t *message);

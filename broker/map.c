@@ -1,6 +1,7 @@
 /* map.c - buckets are lists, so that removing needs no search. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <proto/base/bytes.h>
 #include <broker/map.h>
 
@@ -36,16 +37,22 @@ void map_deinit(struct map *map)
     *map = (struct map){0};
 }
 
-/* FNV-1a with a seed and a final mix; keys are random or made by libzmq, never text. */
+/* Keys are random or made by libzmq, never text; the seed is what nobody can know. */
 uint64_t map_hash(const struct map *map, const void *key, size_t size)
 {
-    const uint8_t *bytes = key;
-    uint64_t hash = 0xcbf29ce484222325ULL ^ map->seed;
+    const uint8_t *at = key;
+    uint64_t hash = map->seed ^ size, word;
 
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001b3ULL;
-    hash ^= hash >> 32;
-    return hash * 0x9e3779b97f4a7c15ULL;
+    for (; size >= sizeof word; size -= sizeof word, at += sizeof word) {
+        memcpy(&word, at, sizeof word);
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+        hash ^= hash >> 32;
+    }
+    word = 0;
+    if (size > 0)
+        memcpy(&word, at, size);
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+    return (hash ^ hash >> 32) * 0x9e3779b97f4a7c15ULL;
 }
 
 static struct list *bucket(const struct map *map, uint64_t hash)

@@ -42,7 +42,7 @@ void query_request_free(struct query_request *request)
     if (!request)
         return;
     if (request->answer)
-        wire_free(request->answer);
+        wire_free_made(request->answer);
     wipe(request->job_key, sizeof request->job_key);
     free(request->ranges);
     free(request);

@@ -236,6 +236,7 @@ static int link_renew(struct westlight *westlight)
 {
     struct timespec pause = {.tv_nsec = CONNECTION_RENEW_NS};
 
+    wire_inbox_deinit(&westlight->inbox);
     link_close(westlight->monitor);
     link_close(westlight->socket);
     westlight->monitor = westlight->socket = NULL;
@@ -266,21 +267,16 @@ static int look_at_link(struct westlight *westlight)
 
 static int take_message(struct westlight *westlight, Wl__Envelope **ret_envelope)
 {
-    zmq_msg_t message;
-    const char *why = "";
+    const char *why;
+    int r = wire_next(&westlight->inbox, westlight->socket, NULL, NULL, ret_envelope, &why);
 
-    int r = link_receive(westlight->socket, NULL, NULL, &message, NULL);
     if (r == LINK_E_FRAMES)
         return LINK_E_AGAIN; /* dropped */
-    if (r != 0)
-        return r;
-    r = wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), ret_envelope, &why);
-    zmq_msg_close(&message);
-    if (r > 0)
+    if (r == -EPROTO)
         return connection_fail(
             westlight, -EPROTO,
             "farm %s: the broker sent what is no message (%s): update this program",
-            westlight->farm.name, why ? why : "");
+            westlight->farm.name, why);
     return r;
 }
 

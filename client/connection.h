@@ -48,6 +48,7 @@ struct westlight {
     uint8_t secret[32]; /* the studio's */
     bool has_secret;
     void *context, *socket, *monitor;
+    struct wire_inbox inbox; /* of socket */
     struct sealer *sealer;
 
     enum link_status status;

@@ -68,6 +68,7 @@ void westlight_close(struct westlight *westlight)
         look_steps_free(westlight->watches[i].steps);
     }
     connection_begin(westlight);
+    wire_inbox_deinit(&westlight->inbox);
     link_close(westlight->monitor);
     link_close(westlight->socket);
     link_context_free(westlight->context);

@@ -23,8 +23,8 @@ struct rule {
     bool empty;   /* may also be empty */
 };
 
-#define EXACT(n)      .min = (n), .max = (n)
-#define INLINE(n)     .max = (n) + LIMIT_BLOCK_OVERHEAD_BYTES
+#define EXACT(n)       .min = (n), .max = (n)
+#define INLINE(n)      .max = (n) + LIMIT_BLOCK_OVERHEAD_BYTES
 #define MANIFEST_PARTS ((size_t)LIMIT_REFS_PER_BLOCK * LIMIT_REFS_BLOCKS)
 
 /* A rule for a message comes before the one for every message. */
@@ -56,7 +56,7 @@ static const struct rule RULES[] = {
     {NULL, "sealed_bytes", .max = LIMIT_SEALED_BYTES},
     {NULL, "body_bytes", .max = LIMIT_BLOCK_BYTES},
     {NULL, "inline_sealed", INLINE(LIMIT_LOG_SEGMENT_BYTES)}, /* less where the referrer says so */
-    {"Edit", "recipe", INLINE(LIMIT_RECIPE_INLINE_BYTES)}, /* only with spaces */
+    {"Edit", "recipe", INLINE(LIMIT_RECIPE_INLINE_BYTES)},    /* only with spaces */
     {NULL, "recipe", .min = 1, INLINE(LIMIT_RECIPE_INLINE_BYTES)},
     {"Root", "manifest", .count = LIMIT_LEAVES},
     {NULL, "leaves", .count = LIMIT_LEAVES},
@@ -157,15 +157,22 @@ static const struct rule RULES[] = {
     {NULL, "leases", .count = LIMIT_INVENTORY},
 };
 
-/* ---- finding the rule of a field ---- */
+/* ---- what there is to check of a message ---- */
 
-enum { SLOTS = 2048 }; /* a power of two, well above the number of fields */
+enum { PLANS = 512 }; /* a power of two, well above the number of messages */
 
-static struct slot {
+struct entry {
     const ProtobufCFieldDescriptor *field;
     const struct rule *rule;
-} slots[SLOTS];
-static pthread_once_t slots_once = PTHREAD_ONCE_INIT;
+    bool wipes; /* a key, or a message that may hold one */
+};
+
+static struct plan {
+    const ProtobufCMessageDescriptor *descriptor;
+    struct entry *entries; /* in the descriptor's order */
+    bool wipes;
+} plans[PLANS];
+static pthread_once_t plans_once = PTHREAD_ONCE_INIT;
 
 static const struct rule *rule_find(const char *message, const char *field)
 {
@@ -177,42 +184,50 @@ static const struct rule *rule_find(const char *message, const char *field)
 }
 
 /* Descriptors are static, so their address is the key. */
-static struct slot *slot_of(const ProtobufCFieldDescriptor *field)
+static struct plan *plan_of(const ProtobufCMessageDescriptor *descriptor)
 {
-    size_t i = (size_t)((uintptr_t)field / 8 * 0x9e3779b97f4a7c15u >> 40) % SLOTS;
+    size_t i = (size_t)((uintptr_t)descriptor / 8 * 0x9e3779b97f4a7c15u >> 40) % PLANS;
 
-    while (slots[i].field && slots[i].field != field)
-        i = (i + 1) % SLOTS;
-    return &slots[i];
+    while (plans[i].descriptor && plans[i].descriptor != descriptor)
+        i = (i + 1) % PLANS;
+    return &plans[i];
 }
 
-static void slots_fill(const ProtobufCMessageDescriptor *descriptor)
+static struct plan *plan_make(const ProtobufCMessageDescriptor *descriptor)
 {
+    struct plan *plan = plan_of(descriptor);
+
+    if (plan->descriptor)
+        return plan; /* this message has been here */
+    plan->descriptor = descriptor;
+    plan->entries = calloc(descriptor->n_fields + 1, sizeof(*plan->entries));
+    CHECK(plan->entries);
     for (unsigned i = 0; i < descriptor->n_fields; i++) {
         const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
-        struct slot *slot = slot_of(field);
+        struct entry *entry = &plan->entries[i];
 
-        if (slot->field)
-            return; /* this message has been here */
-        *slot = (struct slot){field, rule_find(descriptor->short_name, field->name)};
-        if (field->type == PROTOBUF_C_TYPE_MESSAGE)
-            slots_fill(field->descriptor);
+        *entry = (struct entry){field, rule_find(descriptor->short_name, field->name), false};
+        entry->wipes = field->type == PROTOBUF_C_TYPE_MESSAGE
+                           ? plan_make(field->descriptor)->wipes
+                           : field->type == PROTOBUF_C_TYPE_BYTES && strstr(field->name, "key");
+        plan->wipes |= entry->wipes;
     }
+    return plan;
 }
 
-static void slots_make(void)
+static void plans_make(void)
 {
-    slots_fill(&wl__envelope__descriptor);
-    slots_fill(&wl__bulk__descriptor);
-    slots_fill(&wl__recipe__descriptor);
-    slots_fill(&wl__manifest__descriptor);
+    plan_make(&wl__envelope__descriptor);
+    plan_make(&wl__bulk__descriptor);
+    plan_make(&wl__recipe__descriptor);
+    plan_make(&wl__manifest__descriptor);
 }
 
 static bool rule_covers(const struct rule *rule, const ProtobufCFieldDescriptor *field)
 {
-    bool sized = field->type == PROTOBUF_C_TYPE_STRING || field->type == PROTOBUF_C_TYPE_BYTES ||
-                 (field->type == PROTOBUF_C_TYPE_MESSAGE &&
-                  field->descriptor == &wl__block_ref__descriptor);
+    bool sized =
+        field->type == PROTOBUF_C_TYPE_STRING || field->type == PROTOBUF_C_TYPE_BYTES ||
+        (field->type == PROTOBUF_C_TYPE_MESSAGE && field->descriptor == &wl__block_ref__descriptor);
     bool repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
 
     if (!sized && !repeated)
@@ -242,8 +257,8 @@ const char *wire_schema_gap(const ProtobufCMessageDescriptor *root)
 
 /* ---- the walk ---- */
 
-typedef int visitor(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
-                  const void *values, size_t n);
+typedef int visitor(const ProtobufCMessage *message, const struct entry *entry, const void *values,
+                    size_t n);
 
 /* *ret_values is an array of what the field holds. */
 static size_t field_values(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
@@ -264,23 +279,40 @@ static size_t field_values(const ProtobufCMessage *message, const ProtobufCField
     return 1;
 }
 
-/* As deep as the schema, which has no recursive type. */
-static int walk(const ProtobufCMessage *message, visitor *visit)
+static int walk(const ProtobufCMessage *message, visitor *visit, bool wiping);
+
+static int walk_field(const ProtobufCMessage *message, const struct entry *entry, visitor *visit,
+                      bool wiping)
+{
+    const void *values;
+    size_t n = field_values(message, entry->field, &values);
+    int r = visit(message, entry, values, n);
+
+    for (size_t k = 0; r == 0 && k < n && entry->field->type == PROTOBUF_C_TYPE_MESSAGE; k++)
+        r = walk(((ProtobufCMessage *const *)values)[k], visit, wiping);
+    return r;
+}
+
+/* As deep as the schema, which has no recursive type. Of an envelope's bodies one is there. */
+static int walk(const ProtobufCMessage *message, visitor *visit, bool wiping)
 {
     const ProtobufCMessageDescriptor *descriptor = message->descriptor;
+    const struct plan *plan = plan_of(descriptor);
+    unsigned n = descriptor->n_fields;
+    int r = 0;
 
-    for (unsigned i = 0; i < descriptor->n_fields; i++) {
-        const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
-        const void *values;
-        size_t n = field_values(message, field, &values);
+    CHECK(plan->descriptor);
+    if (descriptor == &wl__envelope__descriptor) {
+        const ProtobufCFieldDescriptor *body = protobuf_c_message_descriptor_get_field(
+            descriptor, ((const Wl__Envelope *)message)->body_case);
 
-        int r = visit(message, field, values, n);
-        for (size_t k = 0; r == 0 && k < n && field->type == PROTOBUF_C_TYPE_MESSAGE; k++)
-            r = walk(((ProtobufCMessage *const *)values)[k], visit);
-        if (r)
-            return r;
+        return body ? walk_field(message, &plan->entries[body - descriptor->fields], visit, wiping)
+                    : 0;
     }
-    return 0;
+    for (unsigned i = 0; r == 0 && i < n; i++)
+        if (!wiping || plan->entries[i].wipes)
+            r = walk_field(message, &plan->entries[i], visit, wiping);
+    return r;
 }
 
 static int refuse(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
@@ -336,10 +368,11 @@ static int check_value(const ProtobufCMessage *message, const ProtobufCFieldDesc
     }
 }
 
-static int visit_check(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field,
+static int visit_check(const ProtobufCMessage *message, const struct entry *entry,
                        const void *values, size_t n)
 {
-    const struct rule *rule = slot_of(field)->rule;
+    const ProtobufCFieldDescriptor *field = entry->field;
+    const struct rule *rule = entry->rule;
     int r = 0;
 
     if (!rule_covers(rule, field))
@@ -357,10 +390,10 @@ static int visit_check(const ProtobufCMessage *message, const ProtobufCFieldDesc
     return r;
 }
 
-static int visit_wipe(const ProtobufCMessage *message _unused_,
-                      const ProtobufCFieldDescriptor *field, const void *values, size_t n)
+static int visit_wipe(const ProtobufCMessage *message _unused_, const struct entry *entry,
+                      const void *values, size_t n)
 {
-    if (field->type != PROTOBUF_C_TYPE_BYTES || !strstr(field->name, "key"))
+    if (entry->field->type != PROTOBUF_C_TYPE_BYTES)
         return 0;
 
     for (size_t i = 0; i < n; i++) {
@@ -376,6 +409,10 @@ static int visit_wipe(const ProtobufCMessage *message _unused_,
 /* An empty entry is two bytes on the wire and a hundred in memory; real messages take about three
  * times their size. What is allocated here is freed by the plain allocator. */
 enum { MEMORY_FACTOR = 16, MEMORY_BASE_BYTES = 256 * 1024 };
+enum {
+    ARENA_FACTOR = 3,
+    ARENA_BASE_BYTES = 1024
+}; /* the first piece; most messages need no other */
 
 static void *budget_alloc(void *user, size_t size)
 {
@@ -393,44 +430,61 @@ static void budget_free(void *user _unused_, void *data)
     free(data);
 }
 
-int wire_message_unpack(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t size,
-                        ProtobufCMessage **ret_message, const char **ret_why)
+/* What was unpacked is the caller's to free where a limit is passed, too: *ret_message is set. */
+static int unpack_checked(const ProtobufCMessageDescriptor *descriptor,
+                          ProtobufCAllocator *allocator, const void *data, size_t size,
+                          ProtobufCMessage **ret_message, const char **ret_why)
 {
-    size_t left = size * MEMORY_FACTOR + MEMORY_BASE_BYTES;
-    ProtobufCAllocator allocator = {budget_alloc, budget_free, &left};
-    ProtobufCMessage *message;
     int r;
 
-    CHECK(pthread_once(&slots_once, slots_make) == 0);
-    message = protobuf_c_message_unpack(descriptor, &allocator, size, data);
-    if (!message) {
+    CHECK(pthread_once(&plans_once, plans_make) == 0);
+    *ret_message = protobuf_c_message_unpack(descriptor, allocator, size, data);
+    if (!*ret_message) {
         snprintf(why_text, sizeof(why_text), "%s: not a message of the protocol",
                  descriptor->short_name);
         *ret_why = why_text;
         return WIRE_E_FORM;
     }
-
-    r = walk(message, visit_check);
-    if (r) {
-        protobuf_c_message_free_unpacked(message, NULL);
+    r = walk(*ret_message, visit_check, false);
+    if (r)
         *ret_why = why_text;
-        return r;
-    }
-    *ret_message = message;
-    return 0;
+    return r;
+}
+
+int wire_message_unpack(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t size,
+                        ProtobufCMessage **ret_message, const char **ret_why)
+{
+    size_t left = size * MEMORY_FACTOR + MEMORY_BASE_BYTES;
+    ProtobufCMessage *message;
+    int r = unpack_checked(descriptor, &(ProtobufCAllocator){budget_alloc, budget_free, &left},
+                           data, size, &message, ret_why);
+
+    if (r == 0)
+        *ret_message = message;
+    else if (message)
+        protobuf_c_message_free_unpacked(message, NULL);
+    return r;
+}
+
+static int check_bound(const ProtobufCMessageDescriptor *descriptor, size_t size, size_t limit,
+                       const char **ret_why)
+{
+    if (size <= limit)
+        return 0;
+
+    snprintf(why_text, sizeof(why_text), "%s: too many bytes (%zu, limit %zu)",
+             descriptor->short_name, size, limit);
+    *ret_why = why_text;
+    return WIRE_E_LIMIT;
 }
 
 static int unpack_bounded(const ProtobufCMessageDescriptor *descriptor, const void *data,
                           size_t size, size_t limit, ProtobufCMessage **ret_message,
                           const char **ret_why)
 {
-    if (size <= limit)
-        return wire_message_unpack(descriptor, data, size, ret_message, ret_why);
+    int r = check_bound(descriptor, size, limit, ret_why);
 
-    snprintf(why_text, sizeof(why_text), "%s: too many bytes (%zu, limit %zu)",
-             descriptor->short_name, size, limit);
-    *ret_why = why_text;
-    return WIRE_E_LIMIT;
+    return r ? r : wire_message_unpack(descriptor, data, size, ret_message, ret_why);
 }
 
 static int pack_bounded(const ProtobufCMessage *message, size_t limit, zmq_msg_t *ret_message)
@@ -451,15 +505,85 @@ int wire_pack(const Wl__Envelope *envelope, zmq_msg_t *ret_message)
     return pack_bounded(&envelope->base, LIMIT_CONTROL_BYTES, ret_message);
 }
 
+/* An envelope's memory, in one piece mostly: it is what allocation costs that a broker feels. The
+ * envelope itself is the first thing in it. */
+struct arena {
+    struct arena *next;
+    size_t used, size, left; /* left: of the budget, in the first piece alone */
+    max_align_t memory[];
+};
+
+static struct arena *arena_new(size_t size)
+{
+    struct arena *arena = malloc(sizeof(*arena) + size);
+
+    if (arena)
+        *arena = (struct arena){.size = size};
+    return arena;
+}
+
+static void arena_free(struct arena *arena)
+{
+    while (arena) {
+        struct arena *next = arena->next;
+
+        free(arena);
+        arena = next;
+    }
+}
+
+static void *arena_alloc(void *user, size_t size)
+{
+    struct arena *first = user, *arena = first->next ? first->next : first;
+    size_t rounded = (size + _Alignof(max_align_t) - 1) & ~(_Alignof(max_align_t) - 1);
+    void *memory;
+
+    if (rounded < size || rounded > first->left)
+        return NULL;
+    if (rounded > arena->size - arena->used) {
+        arena = arena_new(rounded > first->size ? rounded : first->size);
+        if (!arena)
+            return NULL;
+        arena->next = first->next;
+        first->next = arena;
+    }
+    first->left -= rounded;
+    memory = (char *)arena->memory + arena->used;
+    arena->used += rounded;
+    return memory;
+}
+
+static void arena_keep(void *user _unused_, void *data _unused_)
+{
+}
+
+static struct arena *arena_of(Wl__Envelope *envelope)
+{
+    return (struct arena *)((char *)envelope - offsetof(struct arena, memory));
+}
+
 int wire_unpack(const void *data, size_t size, Wl__Envelope **ret_envelope, const char **ret_why)
 {
+    struct arena *arena;
     ProtobufCMessage *message;
-    int r = unpack_bounded(&wl__envelope__descriptor, data, size, LIMIT_CONTROL_BYTES, &message,
-                           ret_why);
+    int r = check_bound(&wl__envelope__descriptor, size, LIMIT_CONTROL_BYTES, ret_why);
 
-    if (r == 0)
-        *ret_envelope = (Wl__Envelope *)message;
-    return r;
+    if (r != 0)
+        return r;
+    arena = arena_new(ARENA_FACTOR * size + ARENA_BASE_BYTES);
+    if (!arena)
+        return -ENOMEM;
+    arena->left = size * MEMORY_FACTOR + MEMORY_BASE_BYTES;
+    r = unpack_checked(&wl__envelope__descriptor,
+                       &(ProtobufCAllocator){arena_alloc, arena_keep, arena}, data, size, &message,
+                       ret_why);
+    if (r != 0) {
+        arena_free(arena);
+        return r;
+    }
+    CHECK((void *)message == (void *)arena->memory);
+    *ret_envelope = (Wl__Envelope *)message;
+    return 0;
 }
 
 void wire_free(Wl__Envelope *envelope)
@@ -467,7 +591,17 @@ void wire_free(Wl__Envelope *envelope)
     if (!envelope)
         return;
 
-    walk(&envelope->base, visit_wipe);
+    walk(&envelope->base, visit_wipe, true);
+    arena_free(arena_of(envelope));
+}
+
+void wire_free_made(Wl__Envelope *envelope)
+{
+    if (!envelope)
+        return;
+
+    CHECK(pthread_once(&plans_once, plans_make) == 0);
+    walk(&envelope->base, visit_wipe, true);
     wl__envelope__free_unpacked(envelope, NULL);
 }
 

@@ -2,7 +2,7 @@
  *
  * Whoever receives calls wire_unpack, which refuses what is past a limit before anything else sees
  * it; so no other code checks lengths of protobuf fields.
- * Owns:    what wire_unpack returns is freed with wire_free. wire_pack fills a zmq message.
+ * Owns:    what wire_unpack returns is freed with wire_free, whole. wire_pack fills a zmq message.
  * Errors:  WIRE_E_FORM (not a message), WIRE_E_LIMIT (`*ret_why` names the field and its limit).
  */
 #pragma once
@@ -12,7 +12,7 @@
 #include <proto/space.h>
 #include <proto/westlight.pb-c.h>
 
-enum { WIRE_E_FORM = 1, WIRE_E_LIMIT = 2 };
+enum { WIRE_E_FORM = 1, WIRE_E_LIMIT = 2, WIRE_E_END = 3 };
 
 #define WIRE_PROTOCOL     1u
 #define WIRE_PROTOCOL_MIN 1u
@@ -20,7 +20,42 @@ enum { WIRE_E_FORM = 1, WIRE_E_LIMIT = 2 };
 int wire_pack(const Wl__Envelope *envelope, zmq_msg_t *ret_message); /* -EMSGSIZE past LIMIT_CONTROL_BYTES */
 int wire_unpack(const void *data, size_t size, Wl__Envelope **ret_envelope, const char **ret_why);
 void wire_free(Wl__Envelope *envelope); /* wipes keys it carried */
+void wire_free_made(Wl__Envelope *envelope); /* one that was made of parts from malloc; likewise */
 DEFINE_CLEANUP(Wl__Envelope *, wire_free)
+
+/* Several envelopes in one message, at most LIMIT_PACKET of them: a byte 0x00, which begins no
+ * envelope, then of each a varint of its size and its bytes. One alone is sent as it is. */
+struct wire_packet {
+    uint8_t *data; /* grows; kept when the packet is emptied */
+    size_t size, capacity, n;
+    size_t bare; /* where the first envelope begins */
+};
+/* -EMSGSIZE: it does not fit any more (or, alone, at all), and nothing was added; -ENOMEM. */
+int wire_packet_add(struct wire_packet *packet, const Wl__Envelope *envelope);
+int wire_packet_message(struct wire_packet *packet, zmq_msg_t *ret_message); /* and empties it */
+void wire_packet_clear(struct wire_packet *packet);
+void wire_packet_deinit(struct wire_packet *packet);
+
+/* What came, one envelope at a time: 0 and its bytes; WIRE_E_END; WIRE_E_FORM: what is left is none. */
+struct wire_each {
+    const uint8_t *at, *end;
+    bool bare;
+    size_t n;
+};
+void wire_each_init(struct wire_each *each, const void *data, size_t size);
+int wire_each_next(struct wire_each *each, const void **ret_data, size_t *ret_size);
+
+/* What came over a socket and was not looked at yet. Zeroed: nothing. */
+struct wire_inbox {
+    zmq_msg_t message;
+    struct wire_each each;
+    bool has_message;
+};
+/* The next envelope, of the message at hand or of the next one: 0; LINK_E_AGAIN, LINK_E_FRAMES (one was
+ * dropped); -EPROTO with `*ret_why`; -errno. `ret_key` and `ret_route` as for link_receive. */
+int wire_next(struct wire_inbox *inbox, void *socket, struct link_key *ret_key,
+              struct link_route *ret_route, Wl__Envelope **ret_envelope, const char **ret_why);
+void wire_inbox_deinit(struct wire_inbox *inbox); /* also before another socket's */
 
 int wire_bulk_pack(const Wl__Bulk *bulk, zmq_msg_t *ret_message);
 int wire_bulk_unpack(const void *data, size_t size, Wl__Bulk **ret_bulk, const char **ret_why);

@@ -26,21 +26,21 @@
 #include <worker/leases.h>
 #include <worker/room.h>
 
-#define BULK_PORT       "7421"
-#define WAIT_FIRST_NS   (100 * NS_PER_MS)
-#define WAIT_LONGEST_NS (5 * NS_PER_S)
-#define WAIT_REFUSED_NS (5 * NS_PER_S) /* somebody must do something first */
-#define REFUSALS_FEW    2 /* a broker that goes down in a handshake looks as if it refused it */
-#define GREETING_NS     (10 * NS_PER_S)
-#define CONNECTING_NS   (30 * NS_PER_S)
-#define SILENCE_BEATS   6 /* one that writes to a slow disk is late, and not gone */
+#define BULK_PORT        "7421"
+#define WAIT_FIRST_NS    (100 * NS_PER_MS)
+#define WAIT_LONGEST_NS  (5 * NS_PER_S)
+#define WAIT_REFUSED_NS  (5 * NS_PER_S) /* somebody must do something first */
+#define REFUSALS_FEW     2 /* a broker that goes down in a handshake looks as if it refused it */
+#define GREETING_NS      (10 * NS_PER_S)
+#define CONNECTING_NS    (30 * NS_PER_S)
+#define SILENCE_BEATS    6 /* one that writes to a slow disk is late, and not gone */
 #define SILENCE_LEAST_NS (5 * NS_PER_S)
-#define HELLO_REQUEST   UINT64_MAX
-#define LOCK_TRIES      40
-#define LOCK_PAUSE_US   50000
-#define LOOK_NS         NS_PER_S /* at the disk */
-#define RECEIVE_BATCH   64
-#define SESSIONS_AHEAD  1000 /* numbers kept with one write: links while nothing can be written */
+#define HELLO_REQUEST    UINT64_MAX
+#define LOCK_TRIES       40
+#define LOCK_PAUSE_US    50000
+#define LOOK_NS          NS_PER_S /* at the disk */
+#define RECEIVE_BATCH    512
+#define SESSIONS_AHEAD   1000 /* numbers kept with one write: links while nothing can be written */
 
 enum agent_link { AGENT_IDLE, AGENT_CONNECTING, AGENT_GREETING, AGENT_JOINED };
 
@@ -58,10 +58,12 @@ struct agent {
     unsigned refusals;         /* handshakes that failed since the last Welcome */
     int64_t deadline_ns;       /* CONNECTING, GREETING: until when */
     int64_t beat_ns, beat_due_ns, heard_ns, report_ns;
-    int64_t silence_ns;  /* beats are answered: after that long the broker is gone */
-    int64_t looked_ns;   /* at the disk */
-    bool said_no_room;   /* with the last beat of this link */
-    zmq_msg_t *outbox;
+    int64_t silence_ns; /* beats are answered: after that long the broker is gone */
+    int64_t looked_ns;  /* at the disk */
+    bool said_no_room;  /* with the last beat of this link */
+    struct wire_inbox inbox;
+    struct wire_packet packet; /* what is said in this turn, until it is sent at its end */
+    zmq_msg_t *outbox;         /* packets for which there was no room */
     size_t n_outbox;
 };
 
@@ -145,6 +147,7 @@ static void outbox_drop(struct agent *agent)
     for (size_t i = 0; i < agent->n_outbox; i++)
         zmq_msg_close(&agent->outbox[i]);
     agent->n_outbox = 0;
+    wire_packet_clear(&agent->packet);
 }
 
 static int outbox_flush(struct agent *agent)
@@ -163,44 +166,55 @@ static int outbox_flush(struct agent *agent)
     return r;
 }
 
-/* A leases_send: now or not at all. */
-static int send_now(void *user, Wl__Envelope *envelope)
+/* What was said in this turn, as one message: now, or as soon as there is room. */
+static int packet_send(struct agent *agent)
 {
-    struct agent *agent = user;
-    zmq_msg_t message;
+    zmq_msg_t *outbox, message;
     int r;
 
-    if (agent->n_outbox > 0)
-        return LINK_E_AGAIN;
-    r = wire_pack(envelope, &message);
-    if (r != 0) {
-        log_error("pack", "body=%d why=\"%s\"", (int)envelope->body_case,
-                  strerror(r < 0 ? -r : EPROTO));
-        return r < 0 ? r : -EPROTO;
+    if (agent->packet.n == 0)
+        return 0;
+    r = wire_packet_message(&agent->packet, &message);
+    if (r == 0)
+        r = agent->n_outbox > 0 ? LINK_E_AGAIN : link_send(agent->socket, NULL, &message, NULL);
+    if (r != LINK_E_AGAIN) {
+        if (r != 0)
+            zmq_msg_close(&message);
+        return r;
     }
-    r = link_send(agent->socket, NULL, &message, NULL);
-    if (r != 0)
+    outbox = reallocarray(agent->outbox, agent->n_outbox + 1, sizeof(*outbox));
+    if (!outbox) {
         zmq_msg_close(&message);
-    return r;
+        return -ENOMEM;
+    }
+    agent->outbox = outbox;
+    agent->outbox[agent->n_outbox++] = message;
+    return 0;
 }
 
-/* Now or as soon as there is room, in order. */
+/* In order, whatever room there is. */
 static int send_soon(void *user, Wl__Envelope *envelope)
 {
     struct agent *agent = user;
-    zmq_msg_t *outbox;
-    int r = send_now(agent, envelope);
+    int r = wire_packet_add(&agent->packet, envelope);
 
-    if (r != LINK_E_AGAIN)
-        return r;
-    outbox = reallocarray(agent->outbox, agent->n_outbox + 1, sizeof(*outbox));
-    if (!outbox)
-        return -ENOMEM;
-    agent->outbox = outbox;
-    r = wire_pack(envelope, &outbox[agent->n_outbox]);
-    if (r == 0)
-        agent->n_outbox++;
+    if (r == -EMSGSIZE && agent->packet.n > 0) {
+        r = packet_send(agent);
+        if (r == 0)
+            r = wire_packet_add(&agent->packet, envelope);
+    }
+    if (r != 0)
+        log_error("pack", "body=%d why=\"%s\"", (int)envelope->body_case,
+                  strerror(r < 0 ? -r : EPROTO));
     return r;
+}
+
+/* A leases_send: with this turn's packet, or not in this turn. */
+static int send_now(void *user, Wl__Envelope *envelope)
+{
+    struct agent *agent = user;
+
+    return agent->n_outbox > 0 ? LINK_E_AGAIN : send_soon(agent, envelope);
 }
 
 /* ---- the link's life ---- */
@@ -224,6 +238,7 @@ static void hang_up(struct agent *agent, int64_t now_ns, int64_t wait_ns, const 
     agent->link = AGENT_IDLE;
     leases_offline(agent->leases);
     outbox_drop(agent);
+    wire_inbox_deinit(&agent->inbox);
     if (agent->monitor)
         link_close(agent->monitor);
     link_close(agent->socket);
@@ -394,18 +409,10 @@ static void take_refusal(struct agent *agent, const Wl__Refusal *refusal, int64_
         hang_up(agent, now_ns, WAIT_FIRST_NS, "the broker does not know this connection");
 }
 
-static void take(struct agent *agent, const void *data, size_t size, int64_t now_ns)
+static void take(struct agent *agent, Wl__Envelope *taken, int64_t now_ns)
 {
-    _cleanup_(wire_freep) Wl__Envelope *envelope = NULL;
-    const char *why = NULL;
+    _cleanup_(wire_freep) Wl__Envelope *envelope = taken;
 
-    if (wire_unpack(data, size, &envelope, &why) != 0) {
-        /* Perhaps for want of memory, and perhaps it was a lease: the next list says that it is not
-         * here. */
-        log_limited(LOG_WARN, "malformed", "why=\"%s\"", why ? why : "not a message");
-        hang_up(agent, now_ns, 0, "a message could not be read");
-        return;
-    }
     agent->heard_ns = now_ns;
     if (leases_take(agent->leases, &envelope)) {
         if (leases_missed(agent->leases))
@@ -429,19 +436,21 @@ static void take(struct agent *agent, const void *data, size_t size, int64_t now
 static bool receive(struct agent *agent, int64_t now_ns)
 {
     for (int i = 0; i < RECEIVE_BATCH && agent->socket; i++) {
-        zmq_msg_t message;
-        int r = link_receive(agent->socket, NULL, NULL, &message, NULL);
+        Wl__Envelope *envelope;
+        const char *why;
+        int r = wire_next(&agent->inbox, agent->socket, NULL, NULL, &envelope, &why);
 
         if (r == LINK_E_AGAIN)
             return false;
-        if (r < 0) {
-            hang_up(agent, now_ns, 0, strerror(-r));
-            return false;
+        if (r == 0) {
+            take(agent, envelope, now_ns);
+        } else if (r < 0) {
+            /* Perhaps for want of memory, and perhaps it was a lease: the next list says that it is
+             * not here. */
+            if (r == -EPROTO)
+                log_limited(LOG_WARN, "malformed", "why=\"%s\"", why);
+            hang_up(agent, now_ns, 0, r == -EPROTO ? "a message could not be read" : strerror(-r));
         }
-        if (r != 0)
-            continue; /* dropped */
-        take(agent, zmq_msg_data(&message), zmq_msg_size(&message), now_ns);
-        zmq_msg_close(&message);
     }
     return agent->socket != NULL;
 }
@@ -479,9 +488,13 @@ static void tend(struct agent *agent, int64_t now_ns)
         (void)outbox_flush(agent);
     /* Offline too: tasks start and end all the same. */
     r = leases_report(agent->leases, agent->session, now_ns, send_now, agent, &agent->report_ns);
-    if (r == LINK_E_AGAIN)
+    if (r == LINK_E_AGAIN) {
         agent->report_ns = now_ns + 20 * NS_PER_MS;
-    else if (r != 0 && agent->socket)
+        r = 0;
+    }
+    if (r == 0 && agent->socket)
+        r = packet_send(agent);
+    if (r != 0 && agent->socket)
         hang_up(agent, now_ns, 0, "a message could not be sent");
 }
 
@@ -584,6 +597,7 @@ static void agent_deinit(struct agent *agent)
     if (agent->leases)
         leases_stop(agent->leases);
     outbox_drop(agent);
+    wire_inbox_deinit(&agent->inbox);
     if (agent->monitor)
         link_close(agent->monitor);
     link_close(agent->socket);
@@ -596,6 +610,7 @@ static void agent_deinit(struct agent *agent)
     pthread_cond_destroy(&agent->board.changed);
     pthread_mutex_destroy(&agent->board.lock);
     free(agent->outbox);
+    wire_packet_deinit(&agent->packet);
 }
 
 int agent_run(const struct agent_config *config)

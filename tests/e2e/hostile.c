@@ -97,6 +97,7 @@ static int zap_stopped(void)
 
 struct worker {
     void *context, *socket;
+    struct wire_inbox inbox;
     uint64_t session, request;
 };
 
@@ -131,11 +132,8 @@ static Wl__Envelope *hear(struct worker *worker, Wl__Envelope__BodyCase body)
         zmq_pollitem_t item = {.socket = worker->socket, .events = ZMQ_POLLIN};
         Wl__Envelope *envelope;
         const char *why;
-        zmq_msg_t message;
 
-        if (link_receive(worker->socket, NULL, NULL, &message, NULL) == 0) {
-            REQUIRE(wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why) == 0);
-            zmq_msg_close(&message);
+        if (wire_next(&worker->inbox, worker->socket, NULL, NULL, &envelope, &why) == 0) {
             if (envelope->body_case == body)
                 return envelope;
             wire_free(envelope);

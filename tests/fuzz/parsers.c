@@ -20,10 +20,14 @@ static struct sealer *sealer;
 static void fuzz_control(const uint8_t *data, size_t size)
 {
     Wl__Envelope *envelope;
+    struct wire_each each;
     const char *why;
+    const void *at;
 
-    if (wire_unpack(data, size, &envelope, &why) == 0)
-        wire_free(envelope);
+    wire_each_init(&each, data, size);
+    while (wire_each_next(&each, &at, &size) == 0)
+        if (wire_unpack(at, size, &envelope, &why) == 0)
+            wire_free(envelope);
 }
 
 static void fuzz_bulk(const uint8_t *data, size_t size)

@@ -108,6 +108,7 @@ static uint32_t lease_step; /* 1: the one that depends on step 0 */
 struct farm {
     char state[64], endpoint[128];
     void *context, *socket;
+    struct wire_inbox inbox;
     struct link_zap *zap;
     struct link_keypair broker, worker;
     struct link_route route;
@@ -192,6 +193,7 @@ static int teardown(void **state)
 
     atomic_store(&disk_held, false);
     agent_stop(farm);
+    wire_inbox_deinit(&farm->inbox);
     link_close(farm->socket);
     link_zap_free(farm->zap);
     link_context_free(farm->context);
@@ -217,15 +219,14 @@ static Wl__Envelope *receive(struct farm *farm)
     Wl__Envelope *envelope;
     struct link_key key;
     const char *why;
-    zmq_msg_t message;
+    int r = wire_next(&farm->inbox, farm->socket, &key, &farm->route, &envelope, &why);
 
-    zmq_poll(&item, 1, 100);
-    if (link_receive(farm->socket, &key, &farm->route, &message, NULL) != 0)
-        return NULL;
-    assert_int_equal(wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why),
-                     0);
-    zmq_msg_close(&message);
-    return envelope;
+    if (r == LINK_E_AGAIN) {
+        zmq_poll(&item, 1, 100);
+        r = wire_next(&farm->inbox, farm->socket, &key, &farm->route, &envelope, &why);
+    }
+    assert_true(r >= 0);
+    return r == 0 ? envelope : NULL;
 }
 
 /* The next message that is not a beat or progress, unless that is what is awaited. Beats are
@@ -617,6 +618,7 @@ static void reopen(struct farm *farm)
     char endpoint[128];
 
     snprintf(endpoint, sizeof(endpoint), "%s", farm->endpoint);
+    wire_inbox_deinit(&farm->inbox);
     link_close(farm->socket);
     farm->socket = NULL;
     while (!farm->socket) /* the port is free once libzmq has let go of it */

@@ -29,6 +29,7 @@ struct fake {
     struct link_keypair keys;
     char endpoint[128];
     void *context, *socket;
+    struct wire_inbox inbox;
     struct link_zap *zap;
     struct link_route route; /* of the message being handled */
     bool deny;
@@ -60,6 +61,7 @@ static void fake_open(struct fake *fake, const char *endpoint)
 
 static void fake_close(struct fake *fake)
 {
+    wire_inbox_deinit(&fake->inbox);
     link_close(fake->socket);
     link_zap_free(fake->zap);
     link_context_free(fake->context);
@@ -93,16 +95,12 @@ static void fake_turn(struct fake *fake)
 {
     zmq_pollitem_t item = {.socket = fake->socket, .events = ZMQ_POLLIN};
     Wl__Envelope *envelope = NULL;
-    zmq_msg_t message;
     struct link_key key;
     const char *why;
 
     zmq_poll(&item, 1, 20);
-    if (link_receive(fake->socket, &key, &fake->route, &message, NULL) != 0)
+    if (wire_next(&fake->inbox, fake->socket, &key, &fake->route, &envelope, &why) != 0)
         return;
-    assert_int_equal(wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why),
-                     0);
-    zmq_msg_close(&message);
     if (envelope->body_case == WL__ENVELOPE__BODY_HELLO)
         fake_welcome(fake, envelope->request);
     else if (fake->handle)

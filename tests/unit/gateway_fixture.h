@@ -35,6 +35,7 @@ static struct {
 
 struct peer_link {
     void *context, *socket;
+    struct wire_inbox inbox;
     uint64_t request, session;
 };
 
@@ -153,15 +154,11 @@ static inline Wl__Envelope *hear_within(struct peer_link *link, int ms)
         zmq_pollitem_t item = {.socket = link->socket, .events = ZMQ_POLLIN};
         Wl__Envelope *envelope;
         const char *why;
-        zmq_msg_t message;
-        int r = link_receive(link->socket, NULL, NULL, &message, NULL);
+        int r = wire_next(&link->inbox, link->socket, NULL, NULL, &envelope, &why);
 
-        if (r == 0) {
-            assert_int_equal(
-                wire_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &envelope, &why), 0);
-            zmq_msg_close(&message);
+        assert_true(r >= 0);
+        if (r == 0)
             return envelope;
-        }
         if (clock_monotonic_ns() > until_ns)
             return NULL;
         zmq_poll(&item, 1, 20);
@@ -204,6 +201,7 @@ static inline void connect_as(struct peer_link *link, enum who who)
 
 static inline void disconnect(struct peer_link *link)
 {
+    wire_inbox_deinit(&link->inbox);
     link_close(link->socket);
     link_context_free(link->context);
 }

@@ -1,4 +1,5 @@
 /* The durability rule: nothing leaves before the records ahead of it are durable, and in order. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +12,8 @@
 static uint64_t submitted, completed;
 static size_t records_submitted;
 
-int store_submit(struct store *store, uint64_t batch, const struct record *records, size_t n_records)
+int store_submit(struct store *store, uint64_t batch, const struct record *records,
+                 size_t n_records)
 {
     (void)store;
     (void)records;
@@ -29,28 +31,45 @@ int store_completed(struct store *store, uint64_t *ret_batch)
     return 0;
 }
 
+/* A message is a word of letters, each an envelope's number. */
 static char sent[64];
-static size_t n_sent, n_unsent;
+static size_t n_sent, n_unsent, n_unsent_others;
 static bool peer_gone;
 
 static int on_send(void *user, const struct link_route *route, zmq_msg_t *message)
 {
+    struct wire_each each;
+    const void *data;
+    size_t size;
+
     (void)user;
-    (void)route;
     if (peer_gone)
         return LINK_E_GONE;
-    sent[n_sent++] = *(char *)zmq_msg_data(message);
+    if (n_sent > 0)
+        sent[n_sent++] = ' ';
+    if (route->bytes[0] > 0)
+        sent[n_sent++] = (char)('0' + route->bytes[0]);
+    wire_each_init(&each, zmq_msg_data(message), zmq_msg_size(message));
+    while (wire_each_next(&each, &data, &size) == 0) {
+        Wl__Envelope *envelope = NULL;
+        const char *why;
+
+        assert_int_equal(wire_unpack(data, size, &envelope, &why), 0);
+        sent[n_sent++] = (char)envelope->request;
+        wire_free(envelope);
+    }
     zmq_msg_close(message);
     return 0;
 }
 
-static void on_unsent(void *user, const struct link_route *route, const struct journal_assign *assign,
-                      int why)
+static void on_unsent(void *user, const struct link_route *route,
+                      const struct journal_assign *assign, int why)
 {
     (void)user;
     (void)route;
     assert_int_equal(why, LINK_E_GONE);
     n_unsent += assign != NULL;
+    n_unsent_others += assign == NULL;
 }
 
 static struct journal *journal;
@@ -59,7 +78,7 @@ static int setup(void **state)
 {
     (void)state;
     submitted = completed = 0;
-    records_submitted = n_sent = n_unsent = 0;
+    records_submitted = n_sent = n_unsent = n_unsent_others = 0;
     peer_gone = false;
     memset(sent, 0, sizeof sent);
     return journal_new(NULL, &journal);
@@ -72,14 +91,21 @@ static int teardown(void **state)
     return 0;
 }
 
+static void say_to(uint8_t peer, char letter, const struct journal_assign *assign)
+{
+    struct link_route route = {.bytes = {peer}, .size = 1};
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Beat beat = WL__BEAT__INIT;
+
+    envelope.request = (uint64_t)letter;
+    envelope.body_case = WL__ENVELOPE__BODY_BEAT;
+    envelope.beat = &beat;
+    assert_int_equal(journal_say(journal, journal_mark(journal), &route, &envelope, assign), 0);
+}
+
 static void say(char letter, const struct journal_assign *assign)
 {
-    struct link_route route = {.size = 1};
-    zmq_msg_t message;
-
-    assert_int_equal(zmq_msg_init_size(&message, 1), 0);
-    *(char *)zmq_msg_data(&message) = letter;
-    assert_int_equal(journal_say(journal, journal_mark(journal), &route, &message, assign), 0);
+    say_to(0, letter, assign);
 }
 
 static void record(void)
@@ -117,7 +143,7 @@ static void nothing_leaves_before_the_records_ahead_of_it_are_durable(void **sta
     commit(0);
     assert_string_equal(sent, "a");
     commit(1);
-    assert_string_equal(sent, "ab");
+    assert_string_equal(sent, "a b");
 }
 
 static void a_read_waits_for_what_it_may_have_seen(void **state)
@@ -179,8 +205,57 @@ static void an_assignment_that_cannot_be_sent_is_told(void **state)
     say('b', NULL);
     journal_flush(journal, on_send, on_unsent, NULL);
     assert_int_equal(n_unsent, 1);
+    assert_int_equal(n_unsent_others, 1);
     assert_int_equal(n_sent, 0);
     assert_true(journal_idle(journal));
+}
+
+static void what_one_sync_makes_true_for_a_peer_is_one_message(void **state)
+{
+    (void)state;
+    record();
+    say_to(1, 'a', NULL);
+    say_to(2, 'b', NULL);
+    say_to(1, 'c', NULL);
+    assert_int_equal(journal_submit(journal), 0);
+    record();
+    say_to(1, 'd', NULL); /* of the next batch */
+    assert_int_equal(journal_submit(journal), 0);
+    commit(1);
+    assert_string_equal(sent, "1ac 2b");
+    commit(2);
+    assert_string_equal(sent, "1ac 2b 1d");
+    assert_true(journal_idle(journal));
+}
+
+static void what_is_too_much_for_one_message_is_two_in_order(void **state)
+{
+    struct link_route route = {.size = 1};
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Refusal refusal = WL__REFUSAL__INIT;
+    char *text = malloc(LIMIT_CONTROL_BYTES + 1);
+
+    (void)state;
+    memset(text, 'x', LIMIT_CONTROL_BYTES);
+    text[LIMIT_NOTE_BYTES] = 0;
+    refusal.what = refusal.why = text;
+    envelope.body_case = WL__ENVELOPE__BODY_REFUSAL;
+    envelope.refusal = &refusal;
+    for (char letter = 'A'; letter <= 'z'; letter++) {
+        envelope.request = (uint64_t)letter;
+        assert_int_equal(journal_say(journal, 0, &route, &envelope, NULL), 0);
+    }
+    journal_flush(journal, on_send, on_unsent, NULL);
+    assert_int_equal(n_sent, 'z' - 'A' + 2); /* one space */
+    for (char letter = 'A', *at = sent; letter <= 'z'; letter++, at++) {
+        at += *at == ' ';
+        assert_int_equal(*at, letter);
+    }
+    text[LIMIT_NOTE_BYTES] = 'x';
+    text[LIMIT_CONTROL_BYTES] = 0;
+    assert_int_equal(journal_say(journal, 0, &route, &envelope, NULL), -EMSGSIZE);
+    assert_true(journal_idle(journal));
+    free(text);
 }
 
 static void too_many_records_stop_the_reading(void **state)
@@ -208,6 +283,8 @@ int main(void)
         TEST(what_comes_during_a_sync_is_one_batch),
         TEST(what_records_borrow_lives_until_the_store_has_them),
         TEST(an_assignment_that_cannot_be_sent_is_told),
+        TEST(what_one_sync_makes_true_for_a_peer_is_one_message),
+        TEST(what_is_too_much_for_one_message_is_two_in_order),
         TEST(too_many_records_stop_the_reading),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

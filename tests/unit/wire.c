@@ -18,7 +18,7 @@ static void *keep(size_t size)
     static struct kept {
         struct kept *next;
         max_align_t data[];
-    } *all;
+    } * all;
     struct kept *kept = calloc(1, sizeof(*kept) + size);
 
     kept->next = all;
@@ -225,8 +225,8 @@ static void set_size(ProtobufCMessage *message, const ProtobufCFieldDescriptor *
 static void set_count(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, size_t n)
 {
     char *at = (char *)message + field->offset;
-    size_t each = field->type == PROTOBUF_C_TYPE_BYTES ? sizeof(ProtobufCBinaryData)
-                                                       : sizeof(void *);
+    size_t each =
+        field->type == PROTOBUF_C_TYPE_BYTES ? sizeof(ProtobufCBinaryData) : sizeof(void *);
     char *array = keep(n * each);
 
     for (size_t i = 0; i < n; i++)
@@ -307,7 +307,8 @@ static void a_message_without_what_it_needs_is_refused(void **state)
 static void every_field_with_a_size_has_a_rule(void **state)
 {
     const ProtobufCMessageDescriptor *roots[] = {&wl__envelope__descriptor, &wl__bulk__descriptor,
-                                                 &wl__recipe__descriptor, &wl__manifest__descriptor};
+                                                 &wl__recipe__descriptor,
+                                                 &wl__manifest__descriptor};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(roots); i++) {
@@ -352,6 +353,109 @@ static void an_envelope_comes_back_as_it_left(void **state)
     zmq_msg_close(&message);
 }
 
+static void one_alone_is_what_protobuf_makes_of_it(void **state)
+{
+    const ProtobufCMessageDescriptor *all = &wl__envelope__descriptor;
+    struct wire_packet packet = {0};
+
+    (void)state;
+    for (unsigned i = 0; i < all->n_fields; i++) {
+        Wl__Envelope envelope = WL__ENVELOPE__INIT;
+        zmq_msg_t whole, message;
+
+        if (all->fields[i].type != PROTOBUF_C_TYPE_MESSAGE)
+            continue;
+        envelope.request = i % 2 ? 300 * i : 0;
+        envelope.body_case = (Wl__Envelope__BodyCase)all->fields[i].id;
+        envelope.hello = (Wl__Hello *)fill(all->fields[i].descriptor); /* a union of pointers */
+        if (wire_pack(&envelope, &whole) != 0)
+            continue; /* filled to its limits it is too large */
+        assert_int_equal(wire_packet_add(&packet, &envelope), 0);
+        assert_int_equal(wire_packet_message(&packet, &message), 0);
+        assert_int_equal(zmq_msg_size(&message), zmq_msg_size(&whole));
+        assert_memory_equal(zmq_msg_data(&message), zmq_msg_data(&whole), zmq_msg_size(&whole));
+        zmq_msg_close(&whole);
+        zmq_msg_close(&message);
+    }
+    wire_packet_deinit(&packet);
+}
+
+static int packet_beat(struct wire_packet *packet, uint64_t request)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Beat beat = WL__BEAT__INIT;
+
+    envelope.request = request;
+    envelope.body_case = WL__ENVELOPE__BODY_BEAT;
+    envelope.beat = &beat;
+    return wire_packet_add(packet, &envelope);
+}
+
+static void several_come_back_in_order_and_no_more_than_the_limit(void **state)
+{
+    struct wire_packet packet = {0};
+    struct wire_each each;
+    const char *why = "";
+    const void *data;
+    zmq_msg_t message;
+    size_t size, n = 0;
+
+    (void)state;
+    while (packet_beat(&packet, n + 1) == 0)
+        n++;
+    assert_int_equal(n, LIMIT_PACKET);
+    assert_int_equal(wire_packet_message(&packet, &message), 0);
+    assert_int_equal(packet.n, 0);
+    wire_each_init(&each, zmq_msg_data(&message), zmq_msg_size(&message));
+    for (size_t i = 0; i < n; i++) {
+        Wl__Envelope *envelope;
+
+        assert_int_equal(wire_each_next(&each, &data, &size), 0);
+        assert_int_equal(wire_unpack(data, size, &envelope, &why), 0);
+        assert_int_equal(envelope->request, i + 1);
+        wire_free(envelope);
+    }
+    assert_int_equal(wire_each_next(&each, &data, &size), WIRE_E_END);
+    zmq_msg_close(&message);
+    wire_packet_deinit(&packet);
+}
+
+static void what_is_no_packet_is_read_to_where_it_breaks(void **state)
+{
+    static const struct {
+        const char *bytes;
+        size_t size, whole;
+        int end;
+    } cases[] = {
+        {"\0", 1, 0, WIRE_E_END},
+        {"\0\0\0", 3, 2, WIRE_E_END},                 /* empty ones */
+        {"\0\1x\2y", 5, 1, WIRE_E_FORM},              /* the last is cut short */
+        {"\0\200", 2, 0, WIRE_E_FORM},                /* within its size */
+        {"\0\377\377\377\377\1x", 7, 0, WIRE_E_FORM}, /* a size that no message has */
+        {"x", 1, 1, WIRE_E_END},
+        {"", 0, 1, WIRE_E_END},
+    };
+    char many[LIMIT_PACKET + 2] = {0};
+    struct wire_each each;
+    const void *data;
+    size_t size, n = 0;
+    int r;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        wire_each_init(&each, cases[i].bytes, cases[i].size);
+        for (n = 0; (r = wire_each_next(&each, &data, &size)) == 0; n++)
+            assert_true((const char *)data + size <= cases[i].bytes + cases[i].size);
+        assert_int_equal(n, cases[i].whole);
+        assert_int_equal(r, cases[i].end);
+    }
+    wire_each_init(&each, many, sizeof(many));
+    for (n = 0; (r = wire_each_next(&each, &data, &size)) == 0; n++)
+        ;
+    assert_int_equal(n, LIMIT_PACKET);
+    assert_int_equal(r, WIRE_E_FORM);
+}
+
 static void a_body_needs_nothing_of_the_bodies_beside_it(void **state)
 {
     Wl__Bulk bulk = WL__BULK__INIT, *again = NULL;
@@ -365,8 +469,8 @@ static void a_body_needs_nothing_of_the_bodies_beside_it(void **state)
     bulk.body_case = WL__BULK__BODY_STORED;
     bulk.stored = &stored;
     assert_int_equal(wire_bulk_pack(&bulk, &message), 0);
-    assert_int_equal(
-        wire_bulk_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &again, &why), 0);
+    assert_int_equal(wire_bulk_unpack(zmq_msg_data(&message), zmq_msg_size(&message), &again, &why),
+                     0);
     wl__bulk__free_unpacked(again, NULL);
     zmq_msg_close(&message);
 }
@@ -403,8 +507,8 @@ static void empty_entries_cannot_take_memory_without_bound(void **state)
     (void)state;
     for (size_t i = 0; i < size; i += 2)
         data[i] = 0x0a; /* Manifest.files, 0 bytes */
-    assert_int_equal(
-        wire_message_unpack(&wl__manifest__descriptor, data, size, &message, &why), WIRE_E_FORM);
+    assert_int_equal(wire_message_unpack(&wl__manifest__descriptor, data, size, &message, &why),
+                     WIRE_E_FORM);
     free(data);
 }
 
@@ -476,6 +580,9 @@ int main(void)
         cmocka_unit_test(every_field_with_a_size_has_a_rule),
         cmocka_unit_test(a_field_without_a_rule_is_seen),
         cmocka_unit_test(an_envelope_comes_back_as_it_left),
+        cmocka_unit_test(one_alone_is_what_protobuf_makes_of_it),
+        cmocka_unit_test(several_come_back_in_order_and_no_more_than_the_limit),
+        cmocka_unit_test(what_is_no_packet_is_read_to_where_it_breaks),
         cmocka_unit_test(a_body_needs_nothing_of_the_bodies_beside_it),
         cmocka_unit_test(what_is_too_large_for_a_frame_is_neither_sent_nor_read),
         cmocka_unit_test(empty_entries_cannot_take_memory_without_bound),
