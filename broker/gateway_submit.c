@@ -269,7 +269,7 @@ void gateway_digest(struct gateway *gateway, const ProtobufCMessage *message,
 void gateway_submit_go(struct gateway *gateway, struct job_spec *spec)
 {
     struct ask *ask = &gateway->ask;
-    Wl__Submit *submit = ask->envelope->submit;
+    const Wl__Submit *submit = ask->envelope->submit;
     struct submission *submission = calloc(1, sizeof *submission);
     struct event event = {.kind = EVENT_SUBMIT};
     size_t size = 0;
@@ -284,24 +284,12 @@ void gateway_submit_go(struct gateway *gateway, struct job_spec *spec)
     gateway_digest(gateway, &submit->base, &event.submit.digest);
     memcpy(event.submit.request.bytes, submit->request_id.data, sizeof event.submit.request.bytes);
     /* Who a key belongs to is the operator's word; a login counts where the key has no name. */
-    if (ask->peer->row.name[0]) {
-        char *person = strdup(ask->peer->row.name);
+    Wl__Submit stored = *submit;
 
-        if (!person)
-            gateway_die("memory", -ENOMEM);
-        if (submit->person != (char *)protobuf_c_empty_string)
-            free(submit->person);
-        submit->person = person;
-    }
-    if (submit->submitter.len != sizeof ask->peer->key.bytes) {
-        free(submit->submitter.data);
-        submit->submitter.data = malloc(sizeof ask->peer->key.bytes);
-        if (!submit->submitter.data)
-            gateway_die("memory", -ENOMEM);
-        submit->submitter.len = sizeof ask->peer->key.bytes;
-    }
-    memcpy(submit->submitter.data, ask->peer->key.bytes, submit->submitter.len);
-    if (catalogue_pack(&gateway->catalogue, spec->studio, submit, &submission->blob, &size) < 0)
+    if (ask->peer->row.name[0])
+        stored.person = ask->peer->row.name;
+    stored.submitter = (ProtobufCBinaryData){sizeof ask->peer->key.bytes, ask->peer->key.bytes};
+    if (catalogue_pack(&gateway->catalogue, spec->studio, &stored, &submission->blob, &size) < 0)
         gateway_die("memory", -ENOMEM);
     spec->blob = submission->blob;
     spec->blob_size = size;
