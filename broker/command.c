@@ -19,10 +19,12 @@ static int usage(const char *what, const char *why, const char *next)
 }
 
 struct options {
-    const char *state, *role, *studio, *name, *weight, *quota, *key;
+    const char *state, *role, *studio, *name, *weight, *quota, *from, *key;
 };
 
-enum { STATE = 256, ROLE, STUDIO, NAME, WEIGHT, QUOTA };
+enum { STATE = 256, ROLE, STUDIO, NAME, WEIGHT, QUOTA, FROM };
+
+#define KEYS_FILE_BYTES ((size_t)LIMIT_WORKERS * (LIMIT_NAME_BYTES + IDENTITY_Z85_SIZE + 2))
 
 #define ROW_STATE                                                                                  \
     {                                                                                              \
@@ -38,6 +40,9 @@ const struct args_option command_allow_options[] = {
     {NAME, "name", "NAME", "as others see it: Ada, node1"},
     {WEIGHT, "weight", "N",
      "the studio's share of the farm against the others' (its own; a new studio's is 1)"},
+    {FROM, "from", "FILE",
+     "many keys at once instead of KEY: one a line, each with its name behind it if it has one; - "
+     "is standard input"},
     {0},
 };
 
@@ -57,6 +62,7 @@ static int take_option(void *user, int option, const char *value)
       : option == STUDIO ? &options->studio
       : option == NAME   ? &options->name
       : option == QUOTA  ? &options->quota
+      : option == FROM   ? &options->from
                          : &options->weight) = value;
     return 0;
 }
@@ -91,12 +97,14 @@ static int parse(const struct args_option *rows, int argc, char **argv, bool wan
 
     if (r != 0)
         return r;
-    if (wants_key && word + 1 != argc)
+    if (options->from && word != argc)
+        return usage(argv[word], "with --from the keys are in the file", "leave it out");
+    if (wants_key && !options->from && word + 1 != argc)
         return usage(argv[0], "it takes one key",
                      "give a public key (40 characters) or the path of a key file");
     if (!wants_key && word != argc)
         return usage(argv[0], "it takes no further argument", "leave it out");
-    options->key = wants_key ? argv[word] : NULL;
+    options->key = wants_key && !options->from ? argv[word] : NULL;
     return 0;
 }
 
@@ -200,6 +208,75 @@ static void say_key(const char *verb, const struct key_row *row)
     printf("\n");
 }
 
+/* ---- allow ---- */
+
+/* "KEY" or "KEY NAME"; ret_row has what is the same for all. */
+static int parse_line(const char *file, size_t number, char *line, struct key_row *ret_row)
+{
+    char *name = line + strcspn(line, " \t");
+    struct link_key key;
+
+    if (*name) {
+        *name++ = '\0';
+        name += strspn(name, " \t");
+    }
+    if (identity_key_parse(line, &key) != 0) {
+        fprintf(stderr,
+                "westlight-broker: %s: line %zu: it does not begin with a public key: give the 40 "
+                "characters that westlight key new printed; nothing was changed\n",
+                file, number);
+        return FAILED;
+    }
+    memcpy(ret_row->key.bytes, key.bytes, sizeof ret_row->key.bytes);
+    return copy_name(file, *name ? name : NULL, ret_row->name);
+}
+
+static int read_keys(const char *file, struct bytes *ret_text)
+{
+    int r = file_read(strcmp(file, "-") == 0 ? "/dev/stdin" : file, KEYS_FILE_BYTES, ret_text);
+
+    if (r == 0)
+        return 0;
+    fprintf(stderr, "westlight-broker: --from %s: %s: give a file of at most %d keys\n", file,
+            strerror(-r), LIMIT_WORKERS);
+    return FAILED;
+}
+
+/* All of them in one transaction: thousands of keys are not thousands of syncs. */
+static int allow_from(const struct options *options, const struct key_row *row, struct bytes *why)
+{
+    _cleanup_(bytes_deinit) struct bytes text = {0};
+    _cleanup_(freep) struct key_row *rows = NULL;
+    size_t n = 0, number = 0;
+    char *line, *rest;
+    int r = read_keys(options->from, &text);
+
+    if (r != 0)
+        return r;
+    rest = (char *)text.data;
+    while ((line = strsep(&rest, "\n"))) {
+        struct key_row *moved;
+
+        number++;
+        if (!*line)
+            continue;
+        moved = reallocarray(rows, n + 1, sizeof *rows);
+        if (!moved)
+            return FAILED;
+        rows = moved;
+        rows[n] = *row;
+        r = parse_line(options->from, number, line, &rows[n]);
+        if (r != 0)
+            return r;
+        n++;
+    }
+    if (store_allow(options->state, rows, n, why) != 0)
+        return failed(why);
+    printf("allowed: %zu key%s, %s%s%s\n", n, plural(n), role_name(row->role),
+           row->studio_name[0] ? " of " : "", row->studio_name);
+    return 0;
+}
+
 int command_allow(int argc, char **argv)
 {
     _cleanup_(bytes_deinit) struct bytes why = {0};
@@ -215,13 +292,17 @@ int command_allow(int argc, char **argv)
         r = parse_role(&options, &row);
     if (r == 0)
         r = parse_weight(options.weight, &row.weight);
-    if (r == 0)
+    if (r == 0 && !options.from)
         r = parse_key(options.key, &row.key);
     if (r == 0)
         r = state_exists(options.state);
     if (r != 0)
         return r;
-    if (broker_state(options.state, &why) != 0 || store_allow(options.state, &row, &why) != 0)
+    if (broker_state(options.state, &why) != 0)
+        return failed(&why);
+    if (options.from)
+        return allow_from(&options, &row, &why);
+    if (store_allow(options.state, &row, 1, &why) != 0)
         return failed(&why);
     say_key("allowed", &row);
     return 0;

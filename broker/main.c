@@ -112,11 +112,13 @@ static const struct args_command COMMANDS[] = {
      command_allow_options,
      "--state and --role are needed, and --studio with the role studio. " COMMAND_KEY_TEXT "\n"
      "\n"
-     "A key that is allowed again gets what is named then.",
+     "A key that is allowed again gets what is named then. With --from all keys of the file get "
+     "the same role, or, where a line is wrong, none.",
      "  westlight-broker allow --state /srv/westlight --role worker \\\n"
      "      --name node1 'WORKER-KEY'\n"
      "  westlight-broker allow --state /srv/westlight --role studio \\\n"
-     "      --studio Aurora --name Ada 'ARTIST-KEY'\n"},
+     "      --studio Aurora --name Ada 'ARTIST-KEY'\n"
+     "  westlight-broker allow --state /srv/westlight --role worker --from keys.txt\n"},
     {"forbid", command_forbid, "KEY", "shut a key out, also while the broker runs",
      command_state_options, COMMAND_KEY_TEXT " What it does is stopped within about a second.",
      "  westlight-broker forbid --state /srv/westlight 'KEY'\n"},

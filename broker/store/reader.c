@@ -529,9 +529,18 @@ static int delete_key(struct database *database, const struct worker_key *key, i
     return finish_text(database, statement, code, ret_changes);
 }
 
-/* `row` to allow, or `key` to forbid; one transaction. */
-static int change_keys(const char *folder, const struct key_row *row, const struct worker_key *key,
-                       struct bytes *why)
+static int write_keys(struct database *database, const struct key_row *rows, size_t n_rows)
+{
+    int code = SQLITE_OK;
+
+    for (size_t i = 0; code == SQLITE_OK && i < n_rows; i++)
+        code = write_key(database, &rows[i]);
+    return code;
+}
+
+/* `rows` to allow, or `key` to forbid; one transaction. */
+static int change_keys(const char *folder, const struct key_row *rows, size_t n_rows,
+                       const struct worker_key *key, struct bytes *why)
 {
     struct database database;
     int changes = 1;
@@ -540,7 +549,8 @@ static int change_keys(const char *folder, const struct key_row *row, const stru
     if (r == 0) {
         int code = database_run_text(&database, "BEGIN IMMEDIATE");
         if (code == SQLITE_OK)
-            code = row ? write_key(&database, row) : delete_key(&database, key, &changes);
+            code = rows ? write_keys(&database, rows, n_rows)
+                        : delete_key(&database, key, &changes);
         if (code == SQLITE_OK)
             code = database_run_text(&database, "COMMIT");
         if (code != SQLITE_OK)
@@ -556,13 +566,16 @@ static int change_keys(const char *folder, const struct key_row *row, const stru
     return r;
 }
 
-int store_allow(const char *folder, const struct key_row *row, struct bytes *why)
+int store_allow(const char *folder, const struct key_row *rows, size_t n_rows, struct bytes *why)
 {
-    int r = check_row(row, why);
-    return r ? r : change_keys(folder, row, NULL, why);
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < n_rows; i++)
+        r = check_row(&rows[i], why);
+    return r ? r : change_keys(folder, rows, n_rows, NULL, why);
 }
 
 int store_forbid(const char *folder, const struct worker_key *key, struct bytes *why)
 {
-    return change_keys(folder, NULL, key, why);
+    return change_keys(folder, NULL, 0, key, why);
 }

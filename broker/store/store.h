@@ -123,9 +123,9 @@ int store_key(struct store_reader *reader, const struct worker_key *key,
               struct key_row *ret_row); /* STORE_E_NONE */
 typedef int store_key_each(void *user, const struct key_row *row);
 int store_keys(struct store_reader *reader, store_key_each *each, void *user);
-/* Opens the database by itself; makes the studio where it is new. A key that is there with another
- * role or studio is changed. */
-int store_allow(const char *folder, const struct key_row *row, struct bytes *why);
+/* Opens the database by itself; all or none; makes the studio where it is new. A key that is there with
+ * another role or studio is changed. */
+int store_allow(const char *folder, const struct key_row *rows, size_t n_rows, struct bytes *why);
 /* A studio, whether or not somebody of it has a key. */
 struct studio_row {
     struct studio_id studio;

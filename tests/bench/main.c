@@ -14,6 +14,7 @@ int main(int argc, char **argv)
     } benches[] = {
         {"bulk", bench_bulk, "sealed blocks through a broker, against a bare CURVE stream"},
         {"core", bench_core, "events a second through the core alone"},
+        {"dispatch", bench_dispatch, "frames a second through a broker, against a bare CURVE echo"},
         {"latency", bench_latency, "submit to task start on an idle farm"},
         {"recover", bench_recover, "how long a broker with a long history is away"},
     };

@@ -92,7 +92,7 @@ static inline void allow(enum who who, enum role role, const char *studio, const
     memcpy(row.key.bytes, broker.keys[who].public_key.bytes, sizeof row.key.bytes);
     snprintf(row.studio_name, sizeof row.studio_name, "%s", studio);
     snprintf(row.name, sizeof row.name, "%s", name);
-    assert_int_equal(store_allow(broker.state, &row, &why), 0);
+    assert_int_equal(store_allow(broker.state, &row, 1, &why), 0);
 }
 
 static inline void forbid(enum who who)

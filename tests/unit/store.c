@@ -713,7 +713,7 @@ static void keys_are_allowed_changed_and_forbidden(void **state)
 {
     _cleanup_(bytes_deinit) struct bytes why = {0};
     struct key_row row = key_of(1, ROLE_STUDIO, "north", "ada"), found;
-    assert_int_equal(store_allow(folder, &row, &why), 0); /* before any broker ran here */
+    assert_int_equal(store_allow(folder, &row, 1, &why), 0); /* before any broker ran here */
     struct store *store = open_store();
     assert_int_equal(store_epoch(store), 1);
     struct store_reader *reader = NULL;
@@ -729,8 +729,8 @@ static void keys_are_allowed_changed_and_forbidden(void **state)
     struct key_row second = key_of(2, ROLE_STUDIO, "south", "bo"),
                    worker = key_of(3, ROLE_WORKER, "", "node1");
     second.weight = 4;
-    assert_int_equal(store_allow(folder, &second, &why), 0);
-    assert_int_equal(store_allow(folder, &worker, &why), 0);
+    assert_int_equal(store_allow(folder, &second, 1, &why), 0);
+    assert_int_equal(store_allow(folder, &worker, 1, &why), 0);
     assert_int_equal(store_key(reader, &second.key, &found), 0);
     assert_int_equal(found.studio.value, 2);
     assert_int_equal(found.weight, 4);
@@ -738,7 +738,7 @@ static void keys_are_allowed_changed_and_forbidden(void **state)
     assert_int_equal(found.studio.value, 0);
 
     row = key_of(1, ROLE_STUDIO, "south", "ada");
-    assert_int_equal(store_allow(folder, &row, &why), 0);
+    assert_int_equal(store_allow(folder, &row, 1, &why), 0);
     assert_int_equal(store_key(reader, &row.key, &found), 0);
     assert_int_equal(found.studio.value, 2);
     assert_int_equal(found.weight, 4); /* a weight that was not given stays */
@@ -769,7 +769,7 @@ static void a_key_that_makes_no_sense_is_refused_with_the_reason(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
         _cleanup_(bytes_deinit) struct bytes why = {0};
         struct key_row row = key_of(1, table[i].role, table[i].studio, table[i].name);
-        assert_int_equal(store_allow(folder, &row, &why), -EINVAL);
+        assert_int_equal(store_allow(folder, &row, 1, &why), -EINVAL);
         assert_non_null(strstr((char *)why.data, table[i].why));
     }
 }
