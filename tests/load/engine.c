@@ -13,6 +13,7 @@ enum { TURN_MESSAGES = 1024 };
 
 #define LATER_NS (20 * NS_PER_MS) /* what has no room on its link is tried again */
 #define WAIT_MS  20               /* at most: `turn` is to be called */
+#define QUIET_NS NS_PER_S         /* before the broker is asked whether all is done */
 
 uint64_t load_random(struct load *load)
 {
@@ -82,10 +83,11 @@ static int memory_make(struct load *load)
         load->n_buckets *= 2;
     load->buckets = calloc(load->n_buckets, sizeof(*load->buckets));
     load->bits = calloc(load->total / 8 + 1, 1);
+    load->told = calloc(load->total / 8 + 1, 1);
     load->keys = calloc(config->workers + 1, sizeof(*load->keys));
     load->held = calloc(1024, sizeof(*load->held));
     load->held_capacity = 1024;
-    if (!load->buckets || !load->bits || !load->keys || !load->held)
+    if (!load->buckets || !load->bits || !load->told || !load->keys || !load->held)
         return -ENOMEM;
     for (uint32_t i = 0; i <= config->workers; i++) {
         int r = load_keys(config->master, i, &load->keys[i]);
@@ -136,6 +138,7 @@ void load_free(struct load *load)
     sealer_free(load->sealer);
     free(load->buckets);
     free(load->bits);
+    free(load->told);
     free(load->keys);
     free(load->held);
     free(load);
@@ -235,34 +238,69 @@ int load_turn(struct load *load, bool submits)
 
 /* ---- the parts of a run ---- */
 
-int load_join(struct load *load)
+static int go_on(struct load *load, bool submits, bool (*done)(void *user), void *user)
 {
     int r = 0;
 
     load->moved_ns = clock_monotonic_ns();
-    while (r == 0 && (load->n_joined < load->config.workers || !load->studio.greeted))
-        r = load_turn(load, false);
+    while (r == 0 && !done(user))
+        r = load_turn(load, submits);
     return r;
+}
+
+static bool all_there(void *user)
+{
+    const struct load *load = user;
+
+    return load->n_joined == load->config.workers && load->studio.greeted;
+}
+
+static bool all_accepted(void *user)
+{
+    const struct load *load = user;
+
+    return load->studio.accepted == load->config.jobs;
+}
+
+/* Or nothing has been for a while: who died after its last result never hears what became of it. */
+static bool all_settled(void *user)
+{
+    const struct load *load = user;
+
+    return load->settled == load->total ||
+           (load->studio.accepted == load->config.jobs && load->now_ns - load->moved_ns > QUIET_NS &&
+            load->now_ns - load->asked_ns > QUIET_NS);
+}
+
+int load_join(struct load *load)
+{
+    return go_on(load, false, all_there, load);
 }
 
 int load_submit(struct load *load)
 {
-    int r = 0;
-
-    load->moved_ns = clock_monotonic_ns();
-    while (r == 0 && load->studio.accepted < load->config.jobs)
-        r = load_turn(load, true);
-    return r;
+    return go_on(load, true, all_accepted, load);
 }
 
 int load_drain(struct load *load)
 {
+    uint64_t lost = 1, duplicated;
     int r = 0;
 
     load->moved_ns = clock_monotonic_ns();
-    while (r == 0 && load->settled < load->total)
-        r = load_turn(load, true);
+    while (r == 0 && lost > 0 && load->settled < load->total) {
+        while (r == 0 && !all_settled(load))
+            r = load_turn(load, true);
+        load->asked_ns = load->now_ns;
+        if (r == 0 && load->settled < load->total)
+            r = load_check(load, false, &lost, &duplicated);
+    }
     return r;
+}
+
+int load_until(struct load *load, bool (*done)(void *user), void *user)
+{
+    return go_on(load, true, done, user);
 }
 
 const struct load_counts *load_counts(const struct load *load)

@@ -9,7 +9,7 @@
  * Counts:  each (job, task) has one bit: set when its result is committed. load_check compares with
  *          what the broker lists. What does not fit is counted and told.
  * Owns:    struct load owns links, leases, jobs. Everything happens inside of load_* calls.
- * Errors:  -errno, or LOAD_E_* after a line on standard error.
+ * Errors:  -errno; LOAD_E_*; what config.turn answered.
  */
 #pragma once
 
@@ -18,8 +18,8 @@
 #include <proto/link.h>
 
 enum {
-    LOAD_E_STUCK = 1,   /* nothing has moved for config.patience_ns */
-    LOAD_E_REFUSED = 2, /* the broker said no to what it has to take */
+    LOAD_E_STUCK = 2,   /* nothing has moved for config.patience_ns */
+    LOAD_E_REFUSED = 3, /* the broker said no to what it has to take */
 };
 
 struct load_config {
@@ -42,11 +42,12 @@ struct load_config {
 
 struct load_counts {
     uint64_t assigned, results, committed, already, stale, busy, revoked, lapsed;
-    uint64_t duplicated, foreign, refused; /* none of these may be */
+    uint64_t duplicated, rerun, foreign, refused; /* none of these may be */
     uint64_t messages_in, messages_out, bytes_in, bytes_out; /* of workers */
     uint64_t assign_bytes, committed_bytes, result_bytes;    /* of envelopes */
     uint64_t hellos, left, errors;
 };
+/* rerun: leased once more after the broker had said that its result is committed. */
 
 struct load;
 int load_new(const struct load_config *config, struct load **ret_load);
@@ -56,12 +57,13 @@ void load_free(struct load *load);
 int load_keys(const uint8_t master[32], uint32_t index, struct link_keypair *ret_keys);
 
 /* Each returns when it is done: all workers are there; all jobs are accepted (and run already); all
- * frames are committed; all counts were read back and are right. */
+ * frames are committed; all counts were read back from the broker, each result where that is wanted. */
 int load_join(struct load *load);
 int load_submit(struct load *load);
 int load_drain(struct load *load);
 int load_check(struct load *load, bool every_result, uint64_t *ret_lost, uint64_t *ret_duplicated);
-/* A lease is asked for no more; whoever has one goes on. For a farm that is to be idle. */
+/* Goes on until `done` says so. */
+int load_until(struct load *load, bool (*done)(void *user), void *user);
 
 const struct load_counts *load_counts(const struct load *load);
 uint32_t load_joined(const struct load *load, uint32_t epoch); /* with this epoch's broker, or a later one */

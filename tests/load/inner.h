@@ -88,7 +88,7 @@ struct load {
     uint8_t fixed[2048]; /* of all results */
     size_t fixed_size;
     uint8_t *out; /* a message in the making */
-    uint8_t *bits;
+    uint8_t *bits, *told; /* a bit each (job, task): settled; said to be committed */
     uint64_t settled, total;
 
     struct {
@@ -105,7 +105,7 @@ struct load {
 
     struct load_counts counts;
     struct histogram latency;
-    int64_t first_submit_ns, first_lease_ns, accepted_ns, last_commit_ns, moved_ns;
+    int64_t first_submit_ns, first_lease_ns, accepted_ns, last_commit_ns, moved_ns, asked_ns;
 };
 
 /* held.c */

@@ -173,6 +173,10 @@ void leases_assign(struct load *load, uint32_t worker, const struct hot_assign *
         lease->task >= load->config.frames) {
         held->foreign = true;
         load->counts.foreign++;
+    } else {
+        uint64_t bit = job * load->config.frames + lease->task;
+
+        load->counts.rerun += load->told[bit / 8] >> bit % 8 & 1;
     }
     held->job = job;
     ahead = assign->behind ? held_find(load, assign->behind, (uint32_t)assign->behind_epoch) : 0;
@@ -182,19 +186,28 @@ void leases_assign(struct load *load, uint32_t worker, const struct hot_assign *
         run(load, index);
 }
 
-static void settle(struct load *load, const struct held *held, bool counts)
+static bool bit_set(uint8_t *bits, uint64_t bit)
+{
+    bool was = bits[bit / 8] & 1u << bit % 8;
+
+    bits[bit / 8] |= (uint8_t)(1u << bit % 8);
+    return was;
+}
+
+/* `told`: the broker says that this one's result counts. */
+static void settle(struct load *load, const struct held *held, bool told)
 {
     uint64_t bit = held->job * load->config.frames + held->task;
 
     if (held->foreign)
         return;
-    if (load->bits[bit / 8] & 1u << bit % 8) {
-        load->counts.duplicated += counts;
+    if (told && bit_set(load->told, bit))
+        load->counts.duplicated++;
+    load->moved_ns = load->now_ns;
+    if (bit_set(load->bits, bit))
         return;
-    }
-    load->bits[bit / 8] |= (uint8_t)(1u << bit % 8);
     load->settled++;
-    load->last_commit_ns = load->moved_ns = load->now_ns;
+    load->last_commit_ns = load->now_ns;
 }
 
 static void refused(struct load *load, const struct hot_committed *committed)

@@ -32,9 +32,12 @@ static void program_find(char path[1100])
         return;
     self[n] = 0;
     slash = strrchr(self, '/');
-    snprintf(path, 1100, "%.*s/../broker/westlight-broker", (int)(slash - self), self);
-    if (access(path, X_OK) < 0)
-        snprintf(path, 1100, "westlight-broker");
+    for (const char *up = "../../"; *up; up += 3) {
+        snprintf(path, 1100, "%.*s/%sbroker/westlight-broker", (int)(slash - self), self, up);
+        if (access(path, X_OK) == 0)
+            return;
+    }
+    snprintf(path, 1100, "westlight-broker");
 }
 
 static pid_t start(const struct private_broker *broker, char *const *argv, int keep_fd)
@@ -212,6 +215,17 @@ int private_kill(struct private_broker *broker)
 int private_again(struct private_broker *broker)
 {
     return launch(broker);
+}
+
+bool private_alive(struct private_broker *broker)
+{
+    int status;
+
+    if (broker->pid <= 0 || waitpid(broker->pid, &status, WNOHANG) == 0)
+        return true;
+    broker->pid = 0;
+    (void)failed(broker, "run");
+    return false;
 }
 
 void private_stop(struct private_broker *broker)

@@ -22,6 +22,7 @@ int private_start(struct private_broker *broker, const uint8_t master[32], uint3
 int private_kill(struct private_broker *broker); /* SIGKILL */
 int private_again(struct private_broker *broker); /* at the same address */
 void private_stop(struct private_broker *broker);
+bool private_alive(struct private_broker *broker); /* false once it has ended by itself: says so */
 
 int64_t private_cpu_ns(const struct private_broker *broker); /* all its threads */
 int64_t private_rss_bytes(const struct private_broker *broker);
