@@ -237,27 +237,52 @@ struct grant {
     size_t pass_size;
 };
 
+static const uint8_t *job_key(struct gateway *gateway, struct catalogue_job *entry)
+{
+    const uint8_t *key;
+
+    if (catalogue_key(&gateway->catalogue, entry, &key) != 0)
+        gateway_die("a job key as stored (is this the state's master.key?)", -EBADMSG);
+    return key;
+}
+
 static void grant_make(struct gateway *gateway, const struct effect *effect,
                        const struct link_key *worker, struct catalogue_job *entry,
                        struct grant *grant)
 {
-    const uint8_t *job_key;
-
-    if (catalogue_key(&gateway->catalogue, entry, &job_key) != 0)
-        gateway_die("a job key as stored (is this the state's master.key?)", -EBADMSG);
     grant->lease = gateway_lease(&effect->lease);
     ticket_sign(gateway->with.signer, &grant->lease, worker, &grant->ticket);
-    job_key_in(job_key, grant->key_in);
-    job_key_out(job_key, grant->lease.step, grant->lease.task, grant->lease.floor, grant->key_out);
-    gateway_pass(gateway, entry->studio, &effect->lease, worker, GATEWAY_WRITE_BYTES, grant->pass,
-                 &grant->pass_size);
+    job_key_out(job_key(gateway, entry), grant->lease.step, grant->lease.task, grant->lease.floor,
+                grant->key_out);
+    if (entry->submit->n_refs > 0)
+        gateway_pass(gateway, entry->studio, &effect->lease, worker, GATEWAY_WRITE_BYTES,
+                     grant->pass, &grant->pass_size);
+}
+
+/* Of one job's leases that go to a worker in one packet, the first alone brings what all share. */
+static void assign_say(struct gateway *gateway, const struct link_route *route,
+                       struct catalogue_job *entry, struct grant *grant, Wl__Assign *message,
+                       const struct journal_assign *back)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+
+    envelope.body_case = WL__ENVELOPE__BODY_ASSIGN;
+    envelope.assign = message;
+    int r = journal_say_more(gateway->with.journal, gateway->mark, route, &envelope, back);
+    if (r == 0)
+        return;
+    if (r != -EMSGSIZE)
+        gateway_die("memory", r);
+    job_key_in(job_key(gateway, entry), grant->key_in);
+    message->recipe = entry->submit->recipe;
+    message->key_in = (ProtobufCBinaryData){sizeof grant->key_in, grant->key_in};
+    CHECK(gateway_say(gateway, route, &envelope, back) == 0);
 }
 
 static void assign(struct gateway *gateway, const struct effect *effect)
 {
     struct journal_assign back = {effect->worker, effect->lease};
     struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &effect->lease.job);
-    Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Assign message = WL__ASSIGN__INIT;
     Wl__Lease shape;
     struct grant grant = {0};
@@ -269,8 +294,6 @@ static void assign(struct gateway *gateway, const struct effect *effect)
     wire_lease_set(&shape, &grant.lease);
     message.lease = &shape;
     message.ticket = (ProtobufCBinaryData){sizeof grant.ticket.bytes, grant.ticket.bytes};
-    message.recipe = entry->submit->recipe;
-    message.key_in = (ProtobufCBinaryData){sizeof grant.key_in, grant.key_in};
     message.key_out = (ProtobufCBinaryData){sizeof grant.key_out, grant.key_out};
     message.pass = (ProtobufCBinaryData){grant.pass_size, grant.pass};
     message.gpu_mask = effect->assign.gpu_mask;
@@ -278,9 +301,7 @@ static void assign(struct gateway *gateway, const struct effect *effect)
     message.memory_bytes = effect->assign.memory_mib << 20;
     message.behind = effect->assign.behind;
     message.behind_epoch = effect->assign.behind_epoch;
-    envelope.body_case = WL__ENVELOPE__BODY_ASSIGN;
-    envelope.assign = &message;
-    CHECK(gateway_say(gateway, &route, &envelope, &back) == 0);
+    assign_say(gateway, &route, entry, &grant, &message, &back);
     wipe(&grant, sizeof grant);
 }
 

@@ -35,11 +35,16 @@ static void keep_refs(struct gateway *gateway, const struct catalogue_job *entry
 /* A failed attempt's too: its log is kept like a result. */
 static void follow_result(struct gateway *gateway, const struct record *record)
 {
-    struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &record->job);
+    const Wl__Envelope *asked = gateway->ask.envelope;
     struct block_id *refs = NULL;
     size_t n = 0;
 
-    if (!record->attempt.blob_size || !entry || !gateway->with.vault)
+    if (!record->attempt.blob_size || !gateway->with.vault)
+        return;
+    if (asked && asked->body_case == WL__ENVELOPE__BODY_RESULT && asked->result->n_refs == 0)
+        return; /* it is the one that just came */
+    const struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &record->job);
+    if (!entry)
         return;
     if (result_refs(record, &refs, &n) < 0)
         gateway_die("memory", -ENOMEM);
@@ -96,6 +101,8 @@ static int follow_edit(struct gateway *gateway, const struct record *record)
     wl__edit__free_unpacked(edit, NULL);
     if (r == 0 && refs)
         follow_refs(gateway, entry);
+    if (gateway->with.journal)
+        journal_cut(gateway->with.journal); /* whose leases have the old recipe */
     return r;
 }
 

@@ -239,12 +239,19 @@ static int parcel_add(struct parcel *parcel, const Wl__Envelope *envelope,
     return r;
 }
 
+static struct parcel *parcel_find(struct journal *journal, const struct link_route *route,
+                                  uint64_t hash)
+{
+    struct map_node *node = map_find(&journal->newest, hash, is_route, route);
+
+    return node ? map_entry(node, struct parcel, newest) : NULL;
+}
+
 int journal_say(struct journal *journal, uint64_t mark, const struct link_route *route,
                 const Wl__Envelope *envelope, const struct journal_assign *assign)
 {
     uint64_t hash = map_hash(&journal->newest, route->bytes, route->size);
-    struct map_node *node = map_find(&journal->newest, hash, is_route, route);
-    struct parcel *parcel = node ? map_entry(node, struct parcel, newest) : NULL;
+    struct parcel *parcel = parcel_find(journal, route, hash);
     int r = parcel && parcel->mark == mark ? parcel_add(parcel, envelope, assign) : -EMSGSIZE;
 
     if (r == -EMSGSIZE) { /* another one */
@@ -260,6 +267,29 @@ int journal_say(struct journal *journal, uint64_t mark, const struct link_route 
     if (r == 0)
         journal->n_said++;
     return r;
+}
+
+int journal_say_more(struct journal *journal, uint64_t mark, const struct link_route *route,
+                     const Wl__Envelope *envelope, const struct journal_assign *assign)
+{
+    uint64_t hash = map_hash(&journal->newest, route->bytes, route->size);
+    struct parcel *parcel = parcel_find(journal, route, hash);
+    int r;
+
+    if (!parcel || parcel->mark != mark || parcel->n_assigns == 0 ||
+        memcmp(&parcel->assigns[parcel->n_assigns - 1].lease.job, &assign->lease.job,
+               sizeof assign->lease.job) != 0)
+        return -EMSGSIZE;
+    r = parcel_add(parcel, envelope, assign);
+    if (r == 0)
+        journal->n_said++;
+    return r;
+}
+
+void journal_cut(struct journal *journal)
+{
+    list_for_each (at, &journal->parcels)
+        parcel_close(journal, list_entry(at, struct parcel, node));
 }
 
 static void tell_unsent(struct parcel *parcel, size_t n, journal_unsent *unsent, void *user,

@@ -51,6 +51,11 @@ uint64_t journal_mark(const struct journal *journal);
  * may be NULL. -EMSGSIZE: it is too large, and nothing was queued. */
 int journal_say(struct journal *journal, uint64_t mark, const struct link_route *route,
                 const Wl__Envelope *envelope, const struct journal_assign *assign);
+/* The same of an assignment, but only into a packet that already has one of its job; -EMSGSIZE where
+ * there is none, or no room in it. */
+int journal_say_more(struct journal *journal, uint64_t mark, const struct link_route *route,
+                     const Wl__Envelope *envelope, const struct journal_assign *assign);
+void journal_cut(struct journal *journal); /* what is said from now on is in other packets */
 /* Sends what may leave, in order for each peer. `unsent` hears what could not go, and why (LINK_E_*
  * or -errno): once with NULL where the message held anything but assignments, then each of those. It
  * may say more. */

@@ -29,6 +29,18 @@ enum {
 static const uint8_t FORMAT[3] = {'W', 'B', '1'};
 static const uint8_t REFS_FORMAT[4] = {'W', 'R', '1', 0};
 
+/* A thread's contexts, each with a key of late: to key one costs as much as to hash with it, and a
+ * broker signs and checks a hundred thousand times a second with the same few. */
+enum { KEYED = 4 };
+
+struct keyed {
+    uint8_t key[32];
+    EVP_MAC_CTX *context; /* NULL: none */
+};
+
+static pthread_key_t keyed_key;
+static void keyed_free(void *user);
+
 static pthread_once_t fetched = PTHREAD_ONCE_INIT;
 static EVP_MD *sha256;
 static EVP_CIPHER *aes_gcm;
@@ -56,6 +68,7 @@ static void fetch(void)
     hmac_template = EVP_MAC_CTX_new(hmac);
     CHECK(hmac_template && EVP_MAC_init(hmac_template, zeros, sizeof(zeros), params) == 1);
     EVP_MAC_free(hmac);
+    CHECK(pthread_key_create(&keyed_key, keyed_free) == 0);
 }
 
 static void fetch_once(void)
@@ -71,18 +84,51 @@ void digest(const void *data, size_t size, struct block_id *ret_id)
     CHECK(EVP_Digest(size ? data : "", size, ret_id->bytes, NULL, sha256, NULL) == 1);
 }
 
+static void keyed_free(void *user)
+{
+    struct keyed *keyed = user;
+
+    for (unsigned i = 0; i < KEYED; i++)
+        EVP_MAC_CTX_free(keyed[i].context);
+    wipe(keyed, KEYED * sizeof(*keyed));
+    free(keyed);
+}
+
+/* Ready to hash; the least recently used one makes room. */
+static EVP_MAC_CTX *keyed_context(const uint8_t key[32])
+{
+    struct keyed *keyed = pthread_getspecific(keyed_key), found;
+    unsigned i = 0;
+
+    if (!keyed) {
+        keyed = calloc(KEYED, sizeof(*keyed));
+        CHECK(keyed && pthread_setspecific(keyed_key, keyed) == 0);
+    }
+    while (i < KEYED - 1 && keyed[i].context && memcmp(keyed[i].key, key, 32) != 0)
+        i++;
+    found = keyed[i];
+    if (!found.context)
+        found.context = EVP_MAC_CTX_dup(hmac_template);
+    else if (memcmp(found.key, key, 32) == 0)
+        key = NULL;
+    CHECK(found.context && EVP_MAC_init(found.context, key, key ? 32 : 0, NULL) == 1);
+    if (key)
+        memcpy(found.key, key, 32);
+    memmove(keyed + 1, keyed, i * sizeof(*keyed));
+    keyed[0] = found;
+    return found.context;
+}
+
 void mac2(const uint8_t key[32], const void *a, size_t a_size, const void *b, size_t b_size,
           uint8_t ret_mac[32])
 {
     size_t written = 0;
 
     fetch_once();
-    EVP_MAC_CTX *context = EVP_MAC_CTX_dup(hmac_template);
-    CHECK(context && EVP_MAC_init(context, key, 32, NULL) == 1);
+    EVP_MAC_CTX *context = keyed_context(key);
     CHECK(a_size == 0 || EVP_MAC_update(context, a, a_size) == 1);
     CHECK(b_size == 0 || EVP_MAC_update(context, b, b_size) == 1);
     CHECK(EVP_MAC_final(context, ret_mac, &written, 32) == 1 && written == 32);
-    EVP_MAC_CTX_free(context);
 }
 
 /* ---- AES-256-GCM ---- */

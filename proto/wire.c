@@ -43,12 +43,14 @@ static const struct rule RULES[] = {
     {"TendedRow", "key", EXACT(32), .empty = true},
     {NULL, "key", EXACT(32)},
     {NULL, "wrapped_key", EXACT(32)},
+    {"Assign", "key_in", EXACT(32), .empty = true}, /* see "recipe" */
     {NULL, "key_in", EXACT(32)},
     {NULL, "key_out", EXACT(32)},
     {"Show", "job_key", EXACT(32), .empty = true},
     {NULL, "job_key", EXACT(32)},
     {NULL, "submitter", EXACT(32), .empty = true},
     {NULL, "ticket", EXACT(32)},
+    {"Assign", "pass", .max = PASS_BYTES, .empty = true},
     {NULL, "pass", .min = 1, .max = PASS_BYTES},
     {NULL, "refs", EXACT(32), .count = LIMIT_REFS_BLOCKS},
     {NULL, "missing", EXACT(32), .count = LIMIT_MISSING_IDS},
@@ -56,6 +58,7 @@ static const struct rule RULES[] = {
     {NULL, "sealed_bytes", .max = LIMIT_SEALED_BYTES},
     {NULL, "body_bytes", .max = LIMIT_BLOCK_BYTES},
     {NULL, "inline_sealed", INLINE(LIMIT_LOG_SEGMENT_BYTES)}, /* less where the referrer says so */
+    {"Assign", "recipe", INLINE(LIMIT_RECIPE_INLINE_BYTES)},  /* wire_next has it */
     {"Edit", "recipe", INLINE(LIMIT_RECIPE_INLINE_BYTES)},    /* only with spaces */
     {NULL, "recipe", .min = 1, INLINE(LIMIT_RECIPE_INLINE_BYTES)},
     {"Root", "manifest", .count = LIMIT_LEAVES},

@@ -50,8 +50,10 @@ struct wire_inbox {
     zmq_msg_t message;
     struct wire_each each;
     bool has_message;
+    const void *assign; /* the last of the message that came with a recipe: its bytes */
+    size_t assign_size;
 };
-/* The next envelope, of the message at hand or of the next one: 0; LINK_E_AGAIN, LINK_E_FRAMES (one was
+/* The next envelope, of the message at hand or of the next one; an Assign has its recipe: 0; LINK_E_AGAIN, LINK_E_FRAMES (one was
  * dropped); -EPROTO with `*ret_why`; -errno. `ret_key` and `ret_route` as for link_receive. */
 int wire_next(struct wire_inbox *inbox, void *socket, struct link_key *ret_key,
               struct link_route *ret_route, Wl__Envelope **ret_envelope, const char **ret_why);

@@ -187,6 +187,33 @@ void wire_inbox_deinit(struct wire_inbox *inbox)
     *inbox = (struct wire_inbox){0};
 }
 
+/* An envelope of its own, with what it shares with the one before it. */
+static int assign_whole(const struct wire_inbox *inbox, Wl__Envelope **envelope,
+                        const char **ret_why)
+{
+    _cleanup_(wire_freep) Wl__Envelope *lean = *envelope, *before = NULL;
+    _cleanup_(wire_packet_deinit) struct wire_packet packet = {0};
+    int r = inbox->assign ? wire_unpack(inbox->assign, inbox->assign_size, &before, ret_why)
+                          : WIRE_E_FORM;
+
+    *envelope = NULL;
+    if (r == 0 && memcmp(before->assign->lease->job.data, lean->assign->lease->job.data,
+                         before->assign->lease->job.len) != 0)
+        r = WIRE_E_FORM;
+    if (r != 0) {
+        *ret_why = "Assign: its recipe is not there";
+        return r;
+    }
+    lean->assign->recipe = before->assign->recipe;
+    lean->assign->key_in = before->assign->key_in;
+    r = wire_packet_add(&packet, lean);
+    if (r == 0)
+        r = wire_unpack(packet.data + packet.bare, packet.size - packet.bare, envelope, ret_why);
+    lean->assign->recipe = NULL;
+    lean->assign->key_in = (ProtobufCBinaryData){0};
+    return r;
+}
+
 int wire_next(struct wire_inbox *inbox, void *socket, struct link_key *ret_key,
               struct link_route *ret_route, Wl__Envelope **ret_envelope, const char **ret_why)
 {
@@ -205,5 +232,13 @@ int wire_next(struct wire_inbox *inbox, void *socket, struct link_key *ret_key,
     }
     if (r == 0)
         r = wire_unpack(data, size, ret_envelope, ret_why);
+    if (r == 0 && (*ret_envelope)->body_case == WL__ENVELOPE__BODY_ASSIGN) {
+        if (!(*ret_envelope)->assign->recipe) {
+            r = assign_whole(inbox, ret_envelope, ret_why);
+        } else {
+            inbox->assign = data;
+            inbox->assign_size = size;
+        }
+    }
     return r > 0 ? -EPROTO : r;
 }

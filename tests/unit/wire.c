@@ -164,7 +164,7 @@ static const struct limit {
     {&wl__assign__descriptor, "key_in", MIN, 32},
     {&wl__assign__descriptor, "key_out", MAX, 32},
     {&wl__assign__descriptor, "pass", MAX, PASS_BYTES},
-    {&wl__assign__descriptor, "pass", MIN, 1},
+    {&wl__pass__descriptor, "pass", MIN, 1},
     {&wl__committed__descriptor, "missing", COUNT, LIMIT_MISSING_IDS},
     {&wl__have__descriptor, "ids", MAX, LIMIT_HAVE_IDS * 32},
     {&wl__have__descriptor, "ids", UNIT, 32},
