@@ -9,18 +9,13 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <broker/store/attempts.h>
 #include <broker/store/checksum.h>
 #include <broker/store/recover.h>
 #include <broker/store/wal.h>
 
 #define NEXT_RESTORE "westlight-broker restore brings back a backup"
 #define FINDINGS_MAX "100" /* of one kind; who has more has lost the file */
-
-/* What is brought home, as the reader's list of results has it. */
-static const char RESULTS[] =
-    "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts AS a WHERE class = 0"
-    " AND NOT EXISTS (SELECT 1 FROM attempts AS b WHERE b.job = a.job AND b.step = a.step"
-    " AND b.task = a.task AND b.floor > a.floor AND b.class = 0) ORDER BY sequence";
 
 struct look {
     const struct store_checker *with;
@@ -85,7 +80,7 @@ static void on_bad(void *user, const char *why)
 static int on_row(void *user, const struct record *record)
 {
     static const char *const tables[] = {
-        [RECORD_JOB] = "jobs",         [RECORD_ATTEMPT] = "attempts",
+        [RECORD_JOB] = "jobs",         [RECORD_ATTEMPT] = "results or reports",
         [RECORD_CHANGE] = "changes",   [RECORD_EDIT] = "edits",
         [RECORD_NOTE] = "notes",       [RECORD_REQUEST] = "requests",
         [RECORD_TEND] = "tends",       [RECORD_DELIVERED] = "delivered",
@@ -106,25 +101,17 @@ static int on_row(void *user, const struct record *record)
     return 0;
 }
 
+static void on_home(void *user, const struct record *record)
+{
+    const struct look *look = user;
+
+    look->with->result(look->with->user, record);
+}
+
 static void give_results(struct look *look)
 {
-    sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(look->database.handle, RESULTS, -1, &statement, NULL);
-
-    while (code == SQLITE_OK || code == SQLITE_ROW) {
-        struct record record;
-        code = sqlite3_step(statement);
-        if (code != SQLITE_ROW)
-            break;
-        database_attempt(statement, &record);
-        if (database_verify(&look->database, statement, "attempts", &record) == 0)
-            look->with->result(look->with->user, &record);
-    }
-    if (code != SQLITE_DONE) {
-        (void)database_error(&look->database, code, "state.db: the results");
+    if (attempts_home(&look->database, on_home, look) != 0)
         found_why(look, look->database.why);
-    }
-    sqlite3_finalize(statement);
 }
 
 static void check_open(struct look *look, const char *folder)
@@ -209,7 +196,8 @@ static int mark_copy(sqlite3 *copy)
         copy,
         "INSERT OR REPLACE INTO meta SELECT 'backup_sequence', n, ~n FROM (SELECT 1 + max("
         " coalesce((SELECT max(sequence) FROM jobs), 0),"
-        " coalesce((SELECT max(sequence) FROM attempts), 0),"
+        " coalesce((SELECT max(sequence) FROM results), 0) + 65536," /* PACK_SPAN, and more */
+        " coalesce((SELECT max(sequence) FROM reports), 0),"
         " coalesce((SELECT max(sequence) FROM changes), 0),"
         " coalesce((SELECT max(sequence) FROM edits), 0),"
         " coalesce((SELECT max(sequence) FROM notes), 0),"

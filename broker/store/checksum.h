@@ -12,6 +12,13 @@
 
 #include <broker/store/store.h>
 
-int64_t checksum_record(const struct record *record);
+struct pack;
+
+/* `number` is the job's, where the row has it; 0. */
+int64_t checksum_record(const struct record *record, int64_t number);
 int64_t checksum_key(const struct key_row *row, int64_t added_wall_s);
 int64_t checksum_studio(uint32_t id, const char *name, uint32_t weight, uint64_t quota_bytes);
+int64_t checksum_pack(const struct pack *pack);
+/* 56 bits of one result, so that those of a row of table done can be added up, by the database as
+ * well, whatever their order. */
+uint64_t checksum_task(int64_t number, uint32_t step, uint32_t floor, uint64_t task);

@@ -37,19 +37,40 @@ static const char *const schema_steps[] = {
     " submitted INTEGER NOT NULL, first_priority INTEGER NOT NULL, priority INTEGER NOT NULL, "
     "state INTEGER NOT NULL,"
     " reason INTEGER NOT NULL, blob BLOB NOT NULL, checksum INTEGER NOT NULL);"
-    "CREATE TABLE attempts(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
-    " job BLOB NOT NULL, step INTEGER NOT NULL, task INTEGER NOT NULL, floor INTEGER NOT NULL,"
-    " epoch INTEGER NOT NULL, attempt INTEGER NOT NULL, worker BLOB NOT NULL,"
-    " class INTEGER NOT NULL, wall_ns INTEGER NOT NULL, cpu_ns INTEGER NOT NULL,"
-    " memory_bytes INTEGER NOT NULL, bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL,"
-    " card_ns INTEGER NOT NULL, blob BLOB NOT NULL, warned INTEGER NOT NULL,"
-    " checksum INTEGER NOT NULL);"
-    /* The promise "one current result per floor", kept by the database itself. */
-    "CREATE UNIQUE INDEX one_result ON attempts(job, step, task, floor) WHERE class = 0;"
-    "CREATE INDEX results_of_job ON attempts(job) WHERE class = 0;"
-    "CREATE INDEX attempts_of_task ON attempts(job, step, task);"
-    "CREATE INDEX failures_of_job ON attempts(job) WHERE class <> 0;"
-    "CREATE INDEX warnings_of_job ON attempts(job) WHERE warned <> 0;"
+    /* Plain results, many a row (pack.h); `number` is the sequence of the job's row, which is small
+     * and grows, as its id is not: what is written side by side lies side by side. */
+    "CREATE TABLE results(sequence INTEGER PRIMARY KEY, last INTEGER NOT NULL,"
+    " wall_s INTEGER NOT NULL, number INTEGER NOT NULL, job BLOB NOT NULL, step INTEGER NOT NULL,"
+    " floor INTEGER NOT NULL, epoch INTEGER NOT NULL, page INTEGER NOT NULL,"
+    " low INTEGER NOT NULL, high INTEGER NOT NULL, workers BLOB NOT NULL, members TEXT NOT NULL,"
+    " blobs BLOB NOT NULL, checksum INTEGER NOT NULL);"
+    "CREATE INDEX results_of_job ON results(number, sequence, last);"
+    "CREATE INDEX results_of_tasks ON results(number, step, page, low, high);"
+    /* Attempts that failed, and results that have something to say. */
+    "CREATE TABLE reports(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
+    " number INTEGER NOT NULL, job BLOB NOT NULL, step INTEGER NOT NULL, task INTEGER NOT NULL,"
+    " floor INTEGER NOT NULL, epoch INTEGER NOT NULL, attempt INTEGER NOT NULL,"
+    " worker BLOB NOT NULL, class INTEGER NOT NULL, wall_ns INTEGER NOT NULL,"
+    " cpu_ns INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, bytes_in INTEGER NOT NULL,"
+    " bytes_out INTEGER NOT NULL, card_ns INTEGER NOT NULL, blob BLOB NOT NULL,"
+    " warned INTEGER NOT NULL, checksum INTEGER NOT NULL);"
+    "CREATE INDEX reports_of_task ON reports(number, step, task);"
+    "CREATE INDEX failures_of_job ON reports(number) WHERE class <> 0;"
+    "CREATE INDEX warnings_of_job ON reports(number) WHERE class = 0;"
+    /* The promise "one result per floor", kept by the database itself: bit i is task 64 * page + i,
+     * and one that is set twice becomes NULL, which is refused. */
+    "CREATE TABLE done(number INTEGER NOT NULL, step INTEGER NOT NULL, page INTEGER NOT NULL,"
+    " floor INTEGER NOT NULL, tasks INTEGER NOT NULL, checksum INTEGER NOT NULL,"
+    " PRIMARY KEY(number, step, page, floor)) WITHOUT ROWID;"
+    /* For people: every attempt as a row. */
+    "CREATE VIEW attempts AS SELECT sequence, wall_s, job, step, task, floor, epoch, attempt,"
+    " worker, class, wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns, blob, warned"
+    " FROM reports UNION ALL SELECT r.sequence + (m.value ->> 0), r.wall_s, r.job, r.step,"
+    " m.value ->> 1, r.floor, r.epoch, m.value ->> 2,"
+    " substr(r.workers, 1 + 32 * (m.value ->> 3), 32), 0, m.value ->> 4, m.value ->> 5,"
+    " m.value ->> 6, m.value ->> 7, m.value ->> 8, m.value ->> 9,"
+    " substr(r.blobs, 1 + (m.value ->> 10), m.value ->> 11), 0"
+    " FROM results AS r, json_each(r.members) AS m;"
     "CREATE TABLE changes(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL, kind INTEGER NOT NULL, step INTEGER NOT NULL, first INTEGER NOT NULL,"
     " last INTEGER NOT NULL, floor INTEGER NOT NULL, state INTEGER NOT NULL,"
@@ -75,7 +96,7 @@ static const char *const schema_steps[] = {
      * alone; 2: nothing, and the row is the newest of its kind, so that sequences go on from it. */
     "CREATE TABLE forgotten(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " job BLOB NOT NULL UNIQUE, studio INTEGER NOT NULL, stage INTEGER NOT NULL,"
-    " checksum INTEGER NOT NULL);"
+    " number INTEGER NOT NULL, checksum INTEGER NOT NULL);"
     "CREATE INDEX forgotten_with_rows ON forgotten(sequence) WHERE stage = 0;"
     "CREATE TABLE clocks(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " ahead_s INTEGER NOT NULL, checksum INTEGER NOT NULL);"
@@ -385,6 +406,10 @@ int database_bind(sqlite3_stmt *statement, const char *format, ...)
             const void *data = va_arg(arguments, const void *);
             size_t size = va_arg(arguments, size_t);
             code = sqlite3_bind_blob64(statement, i, data ? data : "", size, SQLITE_STATIC);
+        } else if (*format == 'T') {
+            const char *text = va_arg(arguments, const char *);
+            size_t size = va_arg(arguments, size_t);
+            code = sqlite3_bind_text64(statement, i, text, size, SQLITE_STATIC, SQLITE_UTF8);
         } else {
             CHECK(*format == 't');
             const char *text = va_arg(arguments, const char *);
@@ -440,13 +465,21 @@ void database_attempt(sqlite3_stmt *statement, struct record *ret_record)
     *ret_record = record;
 }
 
+int64_t database_number(sqlite3_stmt *statement)
+{
+    return sqlite3_column_int64(statement, sqlite3_column_count(statement) - 2);
+}
+
 int database_verify(struct database *database, sqlite3_stmt *statement, const char *table,
                     const struct record *record)
 {
     char job[2 * sizeof record->job.bytes + 1];
+    bool numbered = record->kind == RECORD_ATTEMPT || record->kind == RECORD_FORGET ||
+                    record->kind == RECORD_UNASK;
+    int64_t number = numbered ? database_number(statement) : 0;
 
     if (sqlite3_column_int64(statement, sqlite3_column_count(statement) - 1) ==
-        checksum_record(record))
+        checksum_record(record, number))
         return 0;
     hex_encode(record->job.bytes, sizeof record->job.bytes, job);
     snprintf(database->why, sizeof database->why,

@@ -38,18 +38,20 @@ int database_error(struct database *database, int code, const char *what);
 int database_prepare(struct database *database, const char *const *texts, size_t n_texts);
 int database_run_text(struct database *database, const char *text);
 
-/* Binds by format: i an int64_t, b a pointer and a size_t, t a text. The data must live until the
+/* Binds by format: i an int64_t, b a pointer and a size_t, t a text, T a text and its size_t. The data must live until the
  * statement was reset. Returns SQLite's code. */
 int database_bind(sqlite3_stmt *statement, const char *format, ...);
 /* Steps a statement that returns no rows, and resets it. Returns SQLite's code, SQLITE_OK if done.
  */
 int database_finish(sqlite3_stmt *statement);
 
-/* Columns of an attempt in the order that database_attempt reads them, from column `first`. */
+/* Columns of table reports in the order that database_attempt reads them. */
 #define DATABASE_ATTEMPT_COLUMNS                                                                   \
     "sequence, wall_s, job, step, task, floor, epoch, attempt, worker, class, wall_ns, cpu_ns, "   \
-    "memory_bytes, bytes_in, bytes_out, card_ns, blob, warned, checksum"
+    "memory_bytes, bytes_in, bytes_out, card_ns, blob, warned, number, checksum"
 void database_attempt(sqlite3_stmt *statement, struct record *ret_record);
+/* The last column but one, where a row names its job by a number. */
+int64_t database_number(sqlite3_stmt *statement);
 /* 0, or STORE_E_CORRUPT where the last column is not the checksum of the record that was read. */
 int database_verify(struct database *database, sqlite3_stmt *statement, const char *table,
                     const struct record *record);

@@ -1,4 +1,4 @@
-/* reader.c - reads of what was committed, and the registry of keys.
+/* reader.c - a reading connection, and the registry of keys.
  *
  * A reader is a connection of its own, so that no list holds up a commit; every query is bounded in
  * rows by its caller and in time by a progress handler.
@@ -8,28 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <broker/store/checksum.h>
-#include <broker/store/database.h>
+#include <broker/store/reader.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
-
-/* A longer read would hold the log back from starting over; a page takes milliseconds. */
-#define READ_NS   (1 * NS_PER_S)
-#define READ_STEP 4096 /* virtual machine steps between two looks at the clock */
-
-enum statement {
-    RESULTS,
-    HISTORY,
-    STEP_RESULTS,
-    ATTEMPTS,
-    FAILURES,
-    WARNINGS,
-    KEY,
-    KEYS,
-    STUDIO,
-    STUDIOS,
-    QUOTAS,
-    STATEMENTS
-};
 
 #define KEY_ROWS                                                                                   \
     "SELECT k.public, k.role, k.studio, coalesce(s.name, ''), k.name, coalesce(s.weight, 1),"      \
@@ -40,47 +21,14 @@ enum statement {
 #define STUDIO_ROWS(keys)                                                                          \
     "SELECT s.id, s.name, s.weight, s.quota, s.checksum, " keys " FROM studios s"
 
-static const char *const texts[STATEMENTS] = {
-    /* What a retry has made anew is not brought home. */
-    [RESULTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts AS a"
-                " WHERE job = ? AND class = 0 AND sequence > ?"
-                " AND NOT EXISTS (SELECT 1 FROM attempts AS b WHERE b.job = a.job"
-                " AND b.step = a.step AND b.task = a.task AND b.floor > a.floor AND b.class = 0)"
-                " ORDER BY sequence LIMIT ?",
-    /* Each half by its own index, in order. */
-    [HISTORY] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
-                " WHERE job = ?1 AND class = 0 AND sequence > ?2 UNION ALL"
-                " SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
-                " WHERE job = ?1 AND class <> 0 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
-    /* With max() SQLite takes the other columns from the row that holds the maximum. */
-    [STEP_RESULTS] =
-        "SELECT max(sequence), wall_s, job, step, task, floor, epoch, attempt, worker,"
-        " class, wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns, blob,"
-        " warned, checksum FROM attempts WHERE job = ? AND step = ? AND task BETWEEN ? AND ?"
-        " AND class = 0 GROUP BY task ORDER BY task LIMIT ?",
-    [ATTEMPTS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
-                 " WHERE job = ? AND step = ? AND task = ? AND sequence > ?"
-                 " ORDER BY sequence LIMIT ?",
-    [FAILURES] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts"
-                 " WHERE job = ? AND class <> 0 AND class <> ? AND sequence < ?"
-                 " ORDER BY sequence DESC LIMIT ?",
-    /* A later floor's result has taken the place of an earlier one's. */
-    [WARNINGS] = "SELECT " DATABASE_ATTEMPT_COLUMNS " FROM attempts AS a"
-                 " WHERE job = ? AND warned <> 0 AND sequence < ? AND NOT EXISTS"
-                 " (SELECT 1 FROM attempts AS b WHERE b.job = a.job AND b.step = a.step"
-                 " AND b.task = a.task AND b.class = 0 AND b.floor > a.floor)"
-                 " ORDER BY sequence DESC LIMIT ?",
+static const char *const texts[READER_STATEMENTS] = {
+    ATTEMPTS_TEXTS,
     [KEY] = KEY_ROWS " WHERE k.public = ?",
     [KEYS] = KEY_ROWS " ORDER BY k.added, k.public",
     [STUDIO] = STUDIO_ROWS("0") " WHERE s.id = ?",
     [STUDIOS] =
         STUDIO_ROWS("(SELECT count(*) FROM keys k WHERE k.studio = s.id)") " ORDER BY s.name",
     [QUOTAS] = STUDIO_ROWS("0") " WHERE s.quota > 0",
-};
-
-struct store_reader {
-    struct database database;
-    int64_t until_ns;
 };
 
 static int out_of_time(void *user)
@@ -98,10 +46,10 @@ int store_reader_new(const char *folder, struct store_reader **ret_reader)
         return -ENOMEM;
     int r = database_open(&reader->database, folder, DATABASE_READ);
     if (r == 0)
-        r = database_prepare(&reader->database, texts, STATEMENTS);
+        r = database_prepare(&reader->database, texts, READER_STATEMENTS);
     if (r)
         return r;
-    sqlite3_progress_handler(reader->database.handle, READ_STEP, out_of_time, reader);
+    sqlite3_progress_handler(reader->database.handle, READER_STEP, out_of_time, reader);
     *ret_reader = TAKE_PTR(reader);
     return 0;
 }
@@ -117,96 +65,6 @@ void store_reader_free(struct store_reader *reader)
 const char *store_reader_why(const struct store_reader *reader)
 {
     return reader->database.why;
-}
-
-/* ---- attempts ---- */
-
-static int64_t row_limit(size_t limit)
-{
-    return limit > INT32_MAX ? INT32_MAX : (int64_t)limit;
-}
-
-/* Gives the rows of a bound statement; a negative answer of `each` is forwarded, a positive one
- * ends the list. */
-static int give_attempts(struct store_reader *reader, sqlite3_stmt *statement, int code,
-                         store_row *each, void *user)
-{
-    int r = 0, damaged = 0;
-
-    reader->until_ns = clock_monotonic_ns() + READ_NS;
-    while (code == SQLITE_OK || code == SQLITE_ROW) {
-        code = sqlite3_step(statement);
-        if (code != SQLITE_ROW)
-            break;
-        struct attempt_row row;
-        database_attempt(statement, &row.record);
-        row.sequence = row.record.sequence;
-        damaged = database_verify(&reader->database, statement, "attempts", &row.record);
-        r = damaged ? 0 : each(user, &row);
-        if (damaged || r)
-            break;
-    }
-    if (code != SQLITE_ROW && code != SQLITE_DONE)
-        r = database_error(&reader->database, code, "state.db: a list of attempts");
-    sqlite3_reset(statement);
-    return damaged ? damaged : r > 0 && code == SQLITE_ROW ? 0 : r;
-}
-
-int store_results(struct store_reader *reader, const struct job_id *job, uint64_t after,
-                  size_t limit, store_row *each, void *user)
-{
-    sqlite3_stmt *statement = reader->database.statements[RESULTS];
-    int code = database_bind(statement, "bii", job->bytes, sizeof job->bytes, (int64_t)after,
-                             row_limit(limit));
-    return give_attempts(reader, statement, code, each, user);
-}
-
-int store_history(struct store_reader *reader, const struct job_id *job, uint64_t after,
-                  size_t limit, store_row *each, void *user)
-{
-    sqlite3_stmt *statement = reader->database.statements[HISTORY];
-    int code = database_bind(statement, "bii", job->bytes, sizeof job->bytes, (int64_t)after,
-                             row_limit(limit));
-    return give_attempts(reader, statement, code, each, user);
-}
-
-int store_step_results(struct store_reader *reader, const struct job_id *job, uint32_t step,
-                       uint64_t first, uint64_t last, size_t limit, store_row *each, void *user)
-{
-    sqlite3_stmt *statement = reader->database.statements[STEP_RESULTS];
-    int64_t last_task = last > INT64_MAX ? INT64_MAX : (int64_t)last;
-    int code = database_bind(statement, "biiii", job->bytes, sizeof job->bytes, (int64_t)step,
-                             (int64_t)first, last_task, row_limit(limit));
-    return give_attempts(reader, statement, code, each, user);
-}
-
-int store_attempts(struct store_reader *reader, const struct job_id *job, struct task_id task,
-                   uint64_t after, size_t limit, store_row *each, void *user)
-{
-    sqlite3_stmt *statement = reader->database.statements[ATTEMPTS];
-    int code = database_bind(statement, "biiii", job->bytes, sizeof job->bytes, (int64_t)task.step,
-                             (int64_t)task.index, (int64_t)after, row_limit(limit));
-    return give_attempts(reader, statement, code, each, user);
-}
-
-int store_failures(struct store_reader *reader, const struct job_id *job, uint64_t before,
-                   size_t limit, store_row *each, void *user)
-{
-    sqlite3_stmt *statement = reader->database.statements[FAILURES];
-    int64_t below = before && before < INT64_MAX ? (int64_t)before : INT64_MAX;
-    int code = database_bind(statement, "biii", job->bytes, sizeof job->bytes,
-                             (int64_t)CLASS_CANCELLED, below, row_limit(limit));
-    return give_attempts(reader, statement, code, each, user);
-}
-
-int store_warnings(struct store_reader *reader, const struct job_id *job, uint64_t before,
-                   size_t limit, store_row *each, void *user)
-{
-    sqlite3_stmt *statement = reader->database.statements[WARNINGS];
-    int64_t below = before && before < INT64_MAX ? (int64_t)before : INT64_MAX;
-    int code =
-        database_bind(statement, "bii", job->bytes, sizeof job->bytes, below, row_limit(limit));
-    return give_attempts(reader, statement, code, each, user);
 }
 
 /* ---- keys: reading ---- */
@@ -248,7 +106,7 @@ int store_key(struct store_reader *reader, const struct worker_key *key, struct 
     sqlite3_stmt *statement = reader->database.statements[KEY];
     int r = 0;
 
-    reader->until_ns = clock_monotonic_ns() + READ_NS;
+    reader->until_ns = clock_monotonic_ns() + READER_NS;
     int code = database_bind(statement, "b", key->bytes, sizeof key->bytes);
     if (code == SQLITE_OK)
         code = sqlite3_step(statement);
@@ -266,7 +124,7 @@ int store_keys(struct store_reader *reader, store_key_each *each, void *user)
     sqlite3_stmt *statement = reader->database.statements[KEYS];
     int code, r = 0, damaged = 0;
 
-    reader->until_ns = clock_monotonic_ns() + READ_NS;
+    reader->until_ns = clock_monotonic_ns() + READER_NS;
     while ((code = sqlite3_step(statement)) == SQLITE_ROW && r == 0) {
         struct key_row row;
         damaged = read_key(&reader->database, statement, &row);
@@ -308,7 +166,7 @@ static int give_studios(struct store_reader *reader, sqlite3_stmt *statement, in
 {
     int r = STORE_E_NONE;
 
-    reader->until_ns = clock_monotonic_ns() + READ_NS;
+    reader->until_ns = clock_monotonic_ns() + READER_NS;
     while (code == SQLITE_OK && (code = sqlite3_step(statement)) == SQLITE_ROW) {
         struct studio_row row;
         r = read_studio(&reader->database, statement, &row);

@@ -46,6 +46,7 @@ struct store {
     int event_fd;
     struct epoch epoch;
     struct database writing, checkpointing;
+    struct writer rows;
     pthread_t writer, checkpointer;
     bool writer_runs, checkpointer_runs;
 
@@ -150,7 +151,7 @@ static int open_database(struct store *store)
     if (r == 0)
         r = epoch_raise(&store->writing, &store->epoch);
     if (r == 0)
-        r = writer_prepare(&store->writing);
+        r = writer_init(&store->rows, &store->writing, store->epoch.number);
     if (r) {
         memcpy(open_why, store->writing.why, sizeof open_why);
         return r;
@@ -274,7 +275,7 @@ static int commit(struct store *store, const struct batch *batches)
     int r;
 
     do {
-        r = writer_commit(&store->writing, store->epoch.number, batches);
+        r = writer_commit(&store->rows, batches);
     } while (r == STORE_E_FULL && wait_for_space(store));
     return r;
 }
@@ -318,7 +319,7 @@ static void trim(struct store *store)
 
     store->busy = true;
     pthread_mutex_unlock(&store->lock);
-    int r = writer_trim(&store->writing, store->epoch.number, &more);
+    int r = writer_trim(&store->rows, &more);
     pthread_mutex_lock(&store->lock);
     store->trimming = (r == 0 && more) || r == STORE_E_FULL;
     written_some(store, r == STORE_E_FULL ? 0 : r, r == 0, before);
@@ -536,6 +537,7 @@ void store_close(struct store *store)
     if (store->checkpointer_runs)
         pthread_join(store->checkpointer, NULL);
     database_close(&store->checkpointing);
+    writer_deinit(&store->rows);
     database_close(&store->writing);
     free_batches(store->first);
     closep(&store->event_fd);

@@ -1,27 +1,29 @@
-/* writer.h - records to rows: copies of batches, and one transaction for several of them; private
- * to broker/store.
+/* writer.h - records to rows: one transaction for several batches; private to broker/store.
  *
- * Owns:    a batch is one allocation with all that its records point to; free it with free().
- * Errors:  batch_new gives NULL without memory. writer_commit: 0; STORE_E_FULL, after which the
- *          database is as before; anything else is fatal (`why` of the database says what).
+ * Errors:  writer_commit: 0; STORE_E_FULL, after which the database is as before; anything else is
+ *          fatal (`why` of the database says what).
  */
 #pragma once
 
+#include <broker/store/batch.h>
 #include <broker/store/database.h>
+#include <broker/store/noted.h>
 
-struct batch {
-    struct batch *next;
-    uint64_t number;
-    size_t bytes;
-    size_t n_records;
-    struct record records[];
+struct packer;
+
+struct writer {
+    struct database *database;
+    uint32_t epoch;
+    struct packer *packer; /* plain results of the transaction, that are not rows yet */
+    struct job_id job;     /* the one whose number was asked for last */
+    int64_t number;
+    struct noted noted;
 };
 
-struct batch *batch_new(uint64_t number, const struct record *records, size_t n_records);
-
-int writer_prepare(struct database *database);
+int writer_init(struct writer *writer, struct database *database, uint32_t epoch);
+void writer_deinit(struct writer *writer);
 /* Every record of every batch from `first` on in one transaction, synced; asserts the epoch. */
-int writer_commit(struct database *database, uint32_t epoch, const struct batch *first);
+int writer_commit(struct writer *writer, const struct batch *first);
 /* Deletes a slice of what is left of a job that is gone, likewise; *ret_more: it found one. */
-enum { WRITER_SLICE = 256 }; /* rows of a table: some milliseconds */
-int writer_trim(struct database *database, uint32_t epoch, bool *ret_more);
+enum { WRITER_SLICE = 256, WRITER_SLICE_BYTES = 1 << 20 }; /* of a table: some milliseconds */
+int writer_trim(struct writer *writer, bool *ret_more);

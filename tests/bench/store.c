@@ -125,8 +125,8 @@ static void result_fill(struct bench *bench, uint64_t number, uint8_t *blob, str
         .job = record->job, .task.index = number % round / jobs, .epoch = 1, .attempt = number + 1};
     memset(record->attempt.worker.bytes, (int)(number * 7 % WORKERS) + 1, 32);
     record->attempt.class = CLASS_OK;
-    record->attempt.usage = (struct usage){1500000 + number, 900000 + number % 1000,
-                                           25000000, 0, 5000, 0};
+    record->attempt.usage =
+        (struct usage){1500000 + number, 900000 + number % 1000, 25000000, 0, 5000, 0};
     memcpy(blob, &number, sizeof(number));
     record->attempt.blob = blob;
     record->attempt.blob_size = BLOB;
@@ -169,9 +169,52 @@ static struct figure store_end(struct bench *bench, struct watch began, long n)
     return figure;
 }
 
+/* A submission is two records, and as many as the journal has at hand are one batch. */
+static void jobs_write(struct bench *bench, uint64_t jobs)
+{
+    static const uint8_t blob[JOB_BLOB] = {1};
+    struct job_spec *specs = calloc((size_t)bench->batch, sizeof(*specs));
+
+    CHECK(specs);
+    for (uint64_t number = 0; number < jobs;) {
+        size_t n = 0;
+
+        for (; n < (size_t)bench->batch / 2 && number < jobs; n++, number++) {
+            struct record *record = &bench->records[2 * n];
+            struct job_id job = job_numbered(number), request = job_numbered(~number);
+
+            specs[n] = (struct job_spec){
+                .job = job, .studio = {1}, .name = "shot", .blob = blob, .blob_size = sizeof(blob)};
+            record[0] = record[1] = (struct record){.wall_s = 1700000000, .job = job};
+            record[0].sequence = ++bench->sequence;
+            record[0].kind = RECORD_JOB;
+            record[0].submit.spec = &specs[n];
+            record[1].sequence = ++bench->sequence;
+            record[1].kind = RECORD_REQUEST;
+            record[1].request.studio.value = 1;
+            record[1].request.tasks = 10;
+            memcpy(record[1].request.request.bytes, request.bytes, sizeof(request.bytes));
+        }
+        store_batch(bench, 2 * n);
+    }
+    store_wait(bench, 0);
+    free(specs);
+}
+
+static struct figure jobs_through_store(struct bench *bench)
+{
+    store_begin(bench);
+    struct watch began = watch_start();
+
+    jobs_write(bench, (uint64_t)bench->submissions);
+    return store_end(bench, began, bench->submissions);
+}
+
 static struct figure results_through_store(struct bench *bench)
 {
     store_begin(bench);
+    uint64_t round = (uint64_t)bench->jobs * (uint64_t)bench->tasks;
+    jobs_write(bench, ((uint64_t)bench->results + round - 1) / round * (uint64_t)bench->jobs);
     struct watch began = watch_start();
 
     for (long number = 0; number < bench->results;) {
@@ -182,44 +225,6 @@ static struct figure results_through_store(struct bench *bench)
         store_batch(bench, n);
     }
     return store_end(bench, began, bench->results);
-}
-
-/* A submission is two records, and as many as the journal has at hand are one batch. */
-static struct figure jobs_through_store(struct bench *bench)
-{
-    static uint8_t blob[JOB_BLOB] = {1};
-    struct job_spec *specs = calloc((size_t)bench->batch, sizeof(*specs));
-
-    CHECK(specs);
-    store_begin(bench);
-    struct watch began = watch_start();
-    for (long number = 0; number < bench->submissions;) {
-        size_t n = 0;
-
-        for (; n < (size_t)bench->batch / 2 && number < bench->submissions; n++, number++) {
-            struct job_id job = job_numbered((uint64_t)number + 1);
-
-            specs[n] = (struct job_spec){.job = job, .studio = {1}, .name = "shot",
-                                         .blob = blob, .blob_size = sizeof(blob)};
-            bench->records[2 * n] = (struct record){.kind = RECORD_JOB,
-                                                    .sequence = ++bench->sequence,
-                                                    .wall_s = 1700000000,
-                                                    .job = job,
-                                                    .submit.spec = &specs[n]};
-            bench->records[2 * n + 1] = (struct record){.kind = RECORD_REQUEST,
-                                                        .sequence = ++bench->sequence,
-                                                        .wall_s = 1700000000,
-                                                        .job = job,
-                                                        .request.studio = {1},
-                                                        .request.tasks = 10};
-            struct job_id request = job_numbered(~(uint64_t)number);
-            memcpy(bench->records[2 * n + 1].request.request.bytes, request.bytes, 16);
-        }
-        store_batch(bench, 2 * n);
-    }
-    struct figure figure = store_end(bench, began, bench->submissions);
-    free(specs);
-    return figure;
 }
 
 /* ---- bare SQLite ---- */
@@ -255,8 +260,9 @@ static sqlite3 *bare_open(const char *path)
     CHECK(sqlite3_open_v2(path, &handle,
                           SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                           NULL) == SQLITE_OK);
-    CHECK(sqlite3_exec(handle, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                               "PRAGMA wal_autocheckpoint = 0",
+    CHECK(sqlite3_exec(handle,
+                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                       "PRAGMA wal_autocheckpoint = 0",
                        NULL, NULL, NULL) == SQLITE_OK);
     return handle;
 }

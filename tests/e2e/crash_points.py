@@ -207,7 +207,7 @@ def broker_afterwards(belt):
             until(lambda: died_there(farm.broker.popen), lambda: "it dies of what comes after a job\n" + farm.logs())
             belt.died()
             begin_broker(belt)
-    until(lambda: not any(farm.rows("SELECT 1 FROM " + table) for table in ("jobs", "attempts", "delivered")), "no job's row is left")
+    until(lambda: not any(farm.rows("SELECT 1 FROM " + table) for table in ("jobs", "results", "reports", "done", "delivered")), "no job's row is left")
     until(lambda: not any(names for _, _, names in os.walk(os.path.join(farm.state, "vault"))), "no block is left")
     belt.jobs = []
 

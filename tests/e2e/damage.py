@@ -195,7 +195,7 @@ def damages(state, row):
         return lambda: flip(path, read(path).index(needle) + offset)
     yield "its magic", in_file(database, b"SQLite format 3")
     yield "its header's format", lambda: flip(database, 18, 2)
-    yield "a table's description", in_file(database, b"CREATE TABLE attempts", 13)
+    yield "a table's description", in_file(database, b"CREATE TABLE results", 13)
     yield "a page", lambda: flip(database, read(database).index(row) // 4096 * 4096 + 4)
     yield "a row", in_file(database, row)
     yield "its end", lambda: os.truncate(database, os.path.getsize(database) // 2 // 4096 * 4096)

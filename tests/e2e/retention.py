@@ -41,7 +41,7 @@ def gone(person, job):
 
 def rows_of(farm, job):
     return sum(farm.rows("SELECT count(*) FROM %s WHERE job = ?" % table, bytes.fromhex(job))[0][0]
-               for table in ("jobs", "attempts", "changes", "edits", "notes", "delivered"))
+               for table in ("jobs", "results", "reports", "changes", "edits", "notes", "delivered"))
 
 
 @scenario
