@@ -193,6 +193,7 @@ def a_broker_killed_in_mid_job_goes_on_and_what_was_committed_or_runs_is_not_run
         shot.open(running[0])  # it ends while nobody is there to be told
         farm.start_broker()
         ann.wait_counts(job, done=5)
+        until(lambda: running_on(ann, job, "box2"), "box2 has said Hello as well")
         equal(running_on(ann, job, "box2"), running[1], "what runs on box2, then and now")
         farm.broker.kill()  # and once more, with leases that nobody has noted
         farm.start_broker()

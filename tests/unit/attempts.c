@@ -110,7 +110,7 @@ static void commit_history(void)
     for (uint64_t i = 0; i < RECORDS; i++)
         make_record(JOBS + 1 + i, &history[i]);
     for (size_t at = 0; at < RECORDS;) {
-        size_t n = any(3) ? 1 + any(600) : any(2) ? 1 : 1 + any(6000);
+        size_t n = at == 0 ? 5500 : any(3) ? 1 + any(600) : any(2) ? 1 : 1 + any(6000);
 
         n = n > RECORDS - at ? RECORDS - at : n;
         assert_int_equal(store_submit(store, ++batch, history + at, n), 0);
