@@ -6,6 +6,7 @@
 int bench_bulk(int argc, char **argv);
 int bench_core(int argc, char **argv);
 int bench_dispatch(int argc, char **argv);
+int bench_scale(int argc, char **argv);
 int bench_recover(int argc, char **argv);
 int bench_store(int argc, char **argv);
 int bench_latency(int argc, char **argv);

@@ -17,6 +17,7 @@ int main(int argc, char **argv)
         {"dispatch", bench_dispatch, "frames a second through a broker, against a bare CURVE echo"},
         {"latency", bench_latency, "submit to task start on an idle farm"},
         {"recover", bench_recover, "how long a broker with a long history is away"},
+        {"scale", bench_scale, "what changes with the frames, the jobs, the workers"},
         {"store", bench_store, "results a second through the store, beside bare SQLite"},
     };
 
