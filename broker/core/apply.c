@@ -35,18 +35,19 @@ static void apply_failed(struct core *core, struct step *step, const struct reco
 {
     const struct lease_id *lease = &record->attempt.lease;
     struct task *task = task_make(step, lease->task.index);
+    struct past *past = task_past(task);
 
-    task->recent[task->n_recent % TASK_RECENT].epoch = lease->epoch;
-    task->recent[task->n_recent % TASK_RECENT].attempt = lease->attempt;
-    task->n_recent++;
-    task->last_class = record->attempt.class;
-    task->noted = false;
+    past->recent[past->n_recent % TASK_RECENT].epoch = lease->epoch;
+    past->recent[past->n_recent % TASK_RECENT].attempt = lease->attempt;
+    past->n_recent++;
+    past->last_class = record->attempt.class;
+    past->noted = false;
     if (record->attempt.class == CLASS_LICENCE)
-        task->licence_failures++;
+        past->licence_failures++;
     if (!counts(record->attempt.class))
         return;
-    task->failures++;
-    keep_in_mind(task->failed_on, &task->n_failed_on, worker);
+    past->failures++;
+    keep_in_mind(past->failed_on, &past->n_failed_on, worker);
     aside_failed(core, worker, task, record->attempt.class);
     step->job->attempts_failed++;
     /* A lost node says little about the job. */
@@ -134,6 +135,8 @@ static void apply_edit(struct core *core, const struct record *record)
     job_touch(job);
     if (what & EDIT_PRIORITY)
         job->priority = record->edit.priority;
+    for (uint32_t i = 0; i < job->n_steps; i++)
+        job->steps[i].priority = job->priority;
     if (what & EDIT_MAX_WORKERS)
         job->max_workers = record->edit.max_workers;
     if (what & EDIT_ARCHIVED)
@@ -182,11 +185,13 @@ static void apply_note(struct core *core, const struct record *record)
     CHECK(step);
     struct task *task = task_make(step, record->note.lease.task.index);
 
-    task->noted = true;
-    task->note.lease = record->note.lease;
-    task->note.worker = worker_of(&core->fleet, &record->note.worker);
-    task->note.gpu_mask = record->note.gpu_mask;
-    CHECK(task->note.worker);
+    struct past *past = task_past(task);
+
+    past->noted = true;
+    past->note.lease = record->note.lease;
+    past->note.worker = worker_of(&core->fleet, &record->note.worker);
+    past->note.gpu_mask = record->note.gpu_mask;
+    CHECK(past->note.worker);
 }
 
 static void apply_tend(struct core *core, const struct record *record)

@@ -41,11 +41,13 @@ void aside_failed(struct core *core, struct worker *worker, struct task *task,
         return;
     if (worker->aside_times > 0)
         suspect(core, worker); /* it has had its chance, with whatever task */
-    for (uint32_t i = 0; i < task->n_failed_on; i++) {
-        if (task->failed_on[i] == worker && task->failed_in[i] == streak->number)
+    struct past *past = task_past(task);
+
+    for (uint32_t i = 0; i < past->n_failed_on; i++) {
+        if (past->failed_on[i] == worker && past->failed_in[i] == streak->number)
             return; /* the same one once more */
-        if (task->failed_on[i] == worker)
-            task->failed_in[i] = streak->number;
+        if (past->failed_on[i] == worker)
+            past->failed_in[i] = streak->number;
     }
     if (streak->tasks++ == 0)
         streak->job = job;
@@ -56,10 +58,12 @@ void aside_failed(struct core *core, struct worker *worker, struct task *task,
 void aside_succeeded(struct core *core, struct worker *worker, const struct task *task)
 {
     streak_end(worker);
-    for (uint32_t i = 0; task && i < task->n_failed_on; i++) {
-        struct worker *other = task->failed_on[i];
+    const struct past *past = task ? task->past : NULL;
 
-        if (task->failed_in[i] != other->streak.number)
+    for (uint32_t i = 0; past && i < past->n_failed_on; i++) {
+        struct worker *other = past->failed_on[i];
+
+        if (past->failed_in[i] != other->streak.number)
             continue;
         other->streak.elsewhere++;
         if (other->aside_times == 0) /* else it has been judged for this */

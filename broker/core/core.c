@@ -51,6 +51,7 @@ struct core *core_new(const struct core_config *config)
     own->forget_every_s = own->forget_every_s ? own->forget_every_s : LIMIT_FORGET_EVERY_S;
     own->clock_slack_s = own->clock_slack_s ? own->clock_slack_s : LIMIT_CLOCK_SLACK_S;
     pool_init(&core->task_pool, sizeof(struct task));
+    pool_init(&core->past_pool, sizeof(struct past));
     pool_init(&core->lease_pool, sizeof(struct lease));
     pool_init(&core->request_pool, sizeof(struct request));
     pool_init(&core->asked_pool, sizeof(struct asked));
@@ -80,6 +81,7 @@ void core_free(struct core *core)
     table_deinit(&core->requests);
     table_deinit(&core->asked);
     pool_deinit(&core->task_pool);
+    pool_deinit(&core->past_pool);
     pool_deinit(&core->lease_pool);
     pool_deinit(&core->request_pool);
     pool_deinit(&core->asked_pool);
@@ -186,10 +188,10 @@ void core_apply(struct core *core, const struct record *record)
 /* A noted lease is held for its worker: running, on somebody who is expected back. */
 static void hold_noted(struct core *core, struct task *task)
 {
-    const struct note *note = &task->note;
+    const struct note *note = &task->past->note;
     struct worker *worker = note->worker;
 
-    if (!task->noted || note->lease.floor != step_floor(task->step, task->index))
+    if (!task->past->noted || note->lease.floor != step_floor(task->step, task->index))
         return;
     struct lease *lease = lease_new(core, &note->lease, task->step, worker);
 

@@ -18,16 +18,18 @@ static uint64_t digest_task(const struct task *task)
 {
     uint64_t hash = hash_number(hash_number(11, task->step->number), task->index);
 
-    hash = hash_number(hash_number(hash, task->failures), task->licence_failures);
-    hash = digest_workers(hash, task->failed_on, task->n_failed_on);
-    for (uint32_t i = 0; i < task->n_failed_on; i++)
+    const struct past *past = task->past;
+
+    hash = hash_number(hash_number(hash, past->failures), past->licence_failures);
+    hash = digest_workers(hash, past->failed_on, past->n_failed_on);
+    for (uint32_t i = 0; i < past->n_failed_on; i++)
         /* Which streak it was does not matter once that is over. */
-        hash = hash_number(hash, task->failed_in[i] == task->failed_on[i]->streak.number);
-    for (uint32_t i = 0; i < TASK_RECENT && i < task->n_recent; i++)
-        hash = hash_number(hash_number(hash, task->recent[i].epoch), task->recent[i].attempt);
-    if (task->noted)
-        hash = hash_number(digest_lease(hash, &task->note.lease), task->note.gpu_mask);
-    return task->n_recent || task->noted ? hash : 0;
+        hash = hash_number(hash, past->failed_in[i] == past->failed_on[i]->streak.number);
+    for (uint32_t i = 0; i < TASK_RECENT && i < past->n_recent; i++)
+        hash = hash_number(hash_number(hash, past->recent[i].epoch), past->recent[i].attempt);
+    if (past->noted)
+        hash = hash_number(digest_lease(hash, &past->note.lease), past->note.gpu_mask);
+    return past->n_recent || past->noted ? hash : 0;
 }
 
 static uint64_t digest_step(uint64_t hash, const struct step *step)

@@ -244,7 +244,7 @@ void step_wake(struct step *step, uint64_t first, uint64_t last)
 
 static uint64_t task_hash(const struct step *step, uint64_t index)
 {
-    return hash_number(hash_number(step->job->sequence, step->number), index);
+    return hash_near(hash_number(step->job->sequence, step->number), index);
 }
 
 static bool task_is(const void *value, const void *key)
@@ -252,6 +252,22 @@ static bool task_is(const void *value, const void *key)
     const struct task *task = value, *wanted = key;
 
     return task->index == wanted->index && task->step == wanted->step;
+}
+
+static const struct past nothing;
+
+struct past *task_past(struct task *task)
+{
+    if (task->past == &nothing)
+        task->past = pool_take(&task->step->job->core->past_pool);
+    return (struct past *)task->past;
+}
+
+static void past_drop(struct core *core, struct task *task)
+{
+    if (task->past != &nothing)
+        pool_give(&core->past_pool, (struct past *)task->past);
+    task->past = &nothing;
 }
 
 struct task *task_find(const struct step *step, uint64_t index)
@@ -271,6 +287,7 @@ struct task *task_make(struct step *step, uint64_t index)
     task = pool_take(&core->task_pool);
     task->step = step;
     task->index = index;
+    task->past = &nothing;
     task->delay_position = HEAP_NONE;
     link_init(&task->leases);
     link_init(&task->delayed);
@@ -283,9 +300,10 @@ void task_drop_if_ordinary(struct task *task)
 {
     struct core *core = task->step->job->core;
 
-    if (!link_alone(&task->leases) || task->n_recent || task->noted || task->delay || task->avoid ||
-        task->n_full)
+    if (!link_alone(&task->leases) || task->past->n_recent || task->past->noted || task->delay ||
+        task->avoid || task->past->n_full)
         return;
+    past_drop(core, task);
     link_remove(&task->of_job);
     table_remove(&core->tasks, task_hash(task->step, task->index), task);
     pool_give(&core->task_pool, task);
@@ -294,9 +312,7 @@ void task_drop_if_ordinary(struct task *task)
 void task_forget(struct task *task)
 {
     task_undelay(task);
-    task->failures = task->licence_failures = 0;
-    task->n_failed_on = task->n_recent = task->n_full = 0;
-    task->noted = false;
+    past_drop(task->step->job->core, task);
     task->avoid = NULL;
     task_drop_if_ordinary(task);
 }
@@ -332,8 +348,8 @@ void task_undelay(struct task *task)
 
 bool task_avoids(const struct task *task, const struct worker *worker)
 {
-    for (uint32_t i = 0; i < task->n_failed_on; i++)
-        if (task->failed_on[i] == worker)
+    for (uint32_t i = 0; i < task->past->n_failed_on; i++)
+        if (task->past->failed_on[i] == worker)
             return true;
     return task->avoid == worker;
 }
@@ -344,8 +360,12 @@ static void step_init(struct job *job, uint32_t number, struct step_spec *spec)
 {
     struct step *step = &job->steps[number];
 
-    *step = (struct step){
-        .job = job, .number = number, .space = *spec->space, .n_tasks = space_size(spec->space)};
+    *step = (struct step){.job = job,
+                          .sequence = job->sequence,
+                          .priority = job->priority,
+                          .number = number,
+                          .space = *spec->space,
+                          .n_tasks = space_size(spec->space)};
     space_init(spec->space); /* moved: the spec keeps an empty one */
     step->queue_position = HEAP_NONE;
     step->demand = demand_of(&job->core->fleet, spec);

@@ -5,7 +5,8 @@
  * ordinary (leased, noted, failed before, delayed) has a struct task, found by hash and dropped
  * when it is ordinary again.
  *
- * Shape:   one bit a task and state that the step has seen; < 1 byte a queued task.
+ * Shape:   one bit a task and state that the step has seen; < 1 byte a queued task. A job with one
+ *          step of at most 64 tasks is two allocations and a space.
  * Owns:    a job owns its steps, their spaces and bitmaps; tasks lie in the core's pool.
  * States:  step_move is the only function that changes a task's state, by one table in job.c.
  * Source:  README.md "The core", "Identity, leases and results".
@@ -27,14 +28,17 @@ struct edge {
 }; /* per 0: the whole step */
 
 struct step {
-    struct job *job;
+    /* By what its queue is in order; the job's two are copies, so that it is one line of the cache. */
+    uint64_t sequence;
+    int32_t priority;
     uint32_t number, depth; /* of the longest chain of steps that it needs */
-    uint64_t n_tasks;
-    struct space space;
+    bool unfinished;        /* uses its class */
+    size_t queue_position;
+    struct job *job;
     struct demand *demand;
     struct queue *queue;
-    size_t queue_position;
-    bool unfinished; /* uses its class */
+    uint64_t n_tasks;
+    struct space space;
     /* One set a state. WAITING is the absence of all others; its own set marks those tasks that
      * wait for a moment or for another worker (struct task.delay), not for other tasks. */
     struct bitmap bits[TASK_STATES_COUNT];
@@ -94,11 +98,8 @@ enum delay { DELAY_NONE, DELAY_BACK_OFF, DELAY_OTHER_WORKER };
 /* More than it takes to park a task; so only licence failures, after a restart, push one out. */
 enum { TASK_RECENT = 12 };
 
-/* A task out of the ordinary. */
-struct task {
-    struct step *step;
-    uint64_t index;
-    struct link of_job, leases;
+/* What befell a task. Apart from it, because most that are leased are done with no more ado. */
+struct past {
     /* durable, by records, at the current floor */
     uint32_t failures, licence_failures;
     struct worker *failed_on[FAILED_ON]; /* distinct */
@@ -113,9 +114,18 @@ struct task {
     bool noted;
     struct note note;
     /* not durable */
-    struct worker *avoid; /* handed it back unasked */
     struct worker *full_on[FULL_FREELY]; /* whose disk was full when it ended there */
     uint32_t n_full;
+};
+
+/* A task out of the ordinary. */
+struct task {
+    struct step *step;
+    uint64_t index;
+    struct link of_job, leases;
+    const struct past *past; /* one that is empty and nobody's, until task_past */
+    /* not durable */
+    struct worker *avoid; /* handed it back unasked */
     enum delay delay;
     int64_t delay_until_ns;
     size_t delay_position; /* in core.delays */
@@ -157,6 +167,7 @@ uint64_t step_count(const struct step *step, uint64_t first, uint64_t last, enum
 
 struct task *task_find(const struct step *step, uint64_t index);
 struct task *task_make(struct step *step, uint64_t index);
+struct past *task_past(struct task *task); /* to be written */
 void task_drop_if_ordinary(struct task *task);
 /* Forgets what was recorded of it: its floor has been raised. */
 void task_forget(struct task *task);

@@ -5,7 +5,7 @@
 
 static uint64_t lease_hash(const struct lease_id *id)
 {
-    return hash_number(hash_number(5, id->epoch), id->attempt);
+    return hash_near(5 + (uint64_t)id->epoch, id->attempt);
 }
 
 static bool lease_is(const void *value, const void *key)
@@ -328,11 +328,11 @@ static bool task_parks(struct core *core, const struct task *task)
 {
     uint32_t limit = core->config.attempts_failed;
 
-    if (task->failures < limit)
+    if (task->past->failures < limit)
         return false;
-    return task->n_failed_on >= limit || task->n_failed_on >= FAILED_ON ||
-           task->failures >= ATTEMPTS_FACTOR * limit ||
-           !fleet_able_exceeds(&core->fleet, task->step->demand, task->n_failed_on, true);
+    return task->past->n_failed_on >= limit || task->past->n_failed_on >= FAILED_ON ||
+           task->past->failures >= ATTEMPTS_FACTOR * limit ||
+           !fleet_able_exceeds(&core->fleet, task->step->demand, task->past->n_failed_on, true);
 }
 
 /* Others that are connected and have not failed it go first. */
@@ -341,9 +341,9 @@ static bool task_has_others(struct core *core, const struct task *task)
     uint32_t avoided = 0;
     bool avoid_counted = false;
 
-    for (uint32_t i = 0; i < task->n_failed_on; i++) {
-        avoided += worker_able(task->failed_on[i], task->step->demand);
-        avoid_counted |= task->failed_on[i] == task->avoid;
+    for (uint32_t i = 0; i < task->past->n_failed_on; i++) {
+        avoided += worker_able(task->past->failed_on[i], task->step->demand);
+        avoid_counted |= task->past->failed_on[i] == task->avoid;
     }
     if (task->avoid && !avoid_counted)
         avoided += worker_able(task->avoid, task->step->demand);
@@ -366,7 +366,7 @@ static int64_t back_off(const struct core *core, const struct task *task)
 {
     int64_t wait_ns = core->config.licence_ns;
 
-    for (uint32_t i = 1; i < task->licence_failures && wait_ns < BACK_OFF_MAX_NS; i++)
+    for (uint32_t i = 1; i < task->past->licence_failures && wait_ns < BACK_OFF_MAX_NS; i++)
         wait_ns *= 2;
     return wait_ns < BACK_OFF_MAX_NS ? wait_ns : BACK_OFF_MAX_NS;
 }
@@ -385,7 +385,8 @@ void task_settle(struct core *core, struct task *task)
     }
     if (state == TASK_DONE || state == TASK_FAILED || state == TASK_CANCELLED ||
         state == TASK_LEFT_OUT) {
-        task->n_full = 0;
+        if (task->past->n_full > 0)
+            task_past(task)->n_full = 0;
         task_drop_if_ordinary(task);
         return;
     }
@@ -402,14 +403,14 @@ void task_settle(struct core *core, struct task *task)
         return;
     }
     uint64_t index = task->index;
-    bool licence = task->n_recent > 0 && task->last_class == CLASS_LICENCE;
+    bool licence = task->past->n_recent > 0 && task->past->last_class == CLASS_LICENCE;
 
     step_move_one(step, index, TASK_WAITING);
     if (licence)
         task_delay(task, DELAY_BACK_OFF, core->now_ns + back_off(core, task));
-    else if ((task->n_failed_on || task->avoid) && task_has_others(core, task))
+    else if ((task->past->n_failed_on || task->avoid) && task_has_others(core, task))
         task_delay(task, DELAY_OTHER_WORKER,
-                   core->now_ns + (task->failures ? OTHER_WORKER_NS : HANDED_BACK_NS));
+                   core->now_ns + (task->past->failures ? OTHER_WORKER_NS : HANDED_BACK_NS));
     else if (task->avoid)
         task_delay(task, DELAY_BACK_OFF, core->now_ns + HANDED_BACK_NS);
     else

@@ -111,6 +111,13 @@ static inline uint64_t hash_number(uint64_t seed, uint64_t value)
     return x ^ (x >> 29);
 }
 
+/* Numbers that are given out one after another, and looked for likewise, lie side by side: four slots
+ * of a table are a line of the cache. */
+static inline uint64_t hash_near(uint64_t seed, uint64_t number)
+{
+    return (hash_number(seed, number / 4) & ~3ULL) | (number & 3);
+}
+
 /* ---- heaps: the least on top; an element holds its position at `offset` ---- */
 
 #define HEAP_NONE SIZE_MAX

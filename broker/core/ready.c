@@ -10,7 +10,8 @@ void bitmap_init(struct bitmap *bitmap, uint64_t n_bits)
 
 void bitmap_deinit(struct bitmap *bitmap)
 {
-    free(bitmap->words);
+    if (bitmap->n_bits > 64)
+        free(bitmap->words);
     bitmap->words = NULL;
 }
 
@@ -33,9 +34,9 @@ void bitmap_set(struct bitmap *bitmap, uint64_t word, uint64_t mask)
     CHECK(word < n);
     if (mask == 0)
         return;
-    if (!bitmap->words)
+    if (!bitmap_levels(bitmap))
         bitmap_allocate(bitmap);
-    for (uint64_t *level = bitmap->words;; level += n, n = bitmap_words(n)) {
+    for (uint64_t *level = bitmap_levels(bitmap);; level += n, n = bitmap_words(n)) {
         uint64_t before = level[word];
 
         level[word] |= mask;
@@ -51,9 +52,9 @@ void bitmap_clear(struct bitmap *bitmap, uint64_t word, uint64_t mask)
     uint64_t n = bitmap_words(bitmap->n_bits);
 
     CHECK(word < n);
-    if (!bitmap->words || mask == 0)
+    if (!bitmap_levels(bitmap) || mask == 0)
         return;
-    for (uint64_t *level = bitmap->words;; level += n, n = bitmap_words(n)) {
+    for (uint64_t *level = bitmap_levels(bitmap);; level += n, n = bitmap_words(n)) {
         level[word] &= ~mask;
         if (level[word] || n == 1)
             return;
@@ -68,8 +69,8 @@ void bitmap_grow(struct bitmap *bitmap, uint64_t n_bits)
 
     CHECK(n_bits >= old.n_bits);
     bitmap_init(bitmap, n_bits);
-    for (uint64_t word = 0; old.words && word < bitmap_words(old.n_bits); word++)
-        bitmap_set(bitmap, word, old.words[word]);
+    for (uint64_t word = 0; bitmap_levels(&old) && word < bitmap_words(old.n_bits); word++)
+        bitmap_set(bitmap, word, bitmap_word(&old, word));
     bitmap_deinit(&old);
 }
 
@@ -80,9 +81,9 @@ uint64_t bitmap_next(const struct bitmap *bitmap, uint64_t from)
     unsigned level = 0;
     uint64_t n = bitmap_words(bitmap->n_bits), at = from;
 
-    if (!bitmap->words || from >= bitmap->n_bits)
+    if (!bitmap_levels(bitmap) || from >= bitmap->n_bits)
         return BITMAP_NONE;
-    for (levels[0] = bitmap->words;; n = bitmap_words(n)) {
+    for (levels[0] = bitmap_levels(bitmap);; n = bitmap_words(n)) {
         uint64_t rest = at / 64 < n ? levels[level][at / 64] & UINT64_MAX << (at % 64) : 0;
 
         if (rest) {

@@ -15,7 +15,10 @@
 #define BITMAP_NONE UINT64_MAX
 
 struct bitmap {
-    uint64_t *words;
+    union {
+        uint64_t *words; /* NULL: never touched */
+        uint64_t word;   /* of a set of at most 64, which is most jobs' */
+    };
     uint64_t n_bits;
 };
 
@@ -28,9 +31,16 @@ void bitmap_clear(struct bitmap *bitmap, uint64_t word, uint64_t mask);
 uint64_t bitmap_next(const struct bitmap *bitmap, uint64_t from);     /* BITMAP_NONE: no more */
 uint64_t bitmap_run_end(const struct bitmap *bitmap, uint64_t first); /* last of the run of ones */
 
+static inline uint64_t *bitmap_levels(const struct bitmap *bitmap)
+{
+    return bitmap->n_bits > 64 ? bitmap->words : (uint64_t *)&bitmap->word;
+}
+
 static inline uint64_t bitmap_word(const struct bitmap *bitmap, uint64_t word)
 {
-    return bitmap->words ? bitmap->words[word] : 0;
+    const uint64_t *levels = bitmap_levels(bitmap);
+
+    return levels ? levels[word] : 0;
 }
 
 static inline bool bitmap_test(const struct bitmap *bitmap, uint64_t index)

@@ -67,8 +67,10 @@ static void end_lease(struct core *core, struct lease *lease)
 
 bool attempt_recorded(const struct task *task, const struct lease_id *id)
 {
-    for (uint32_t i = 0; task && i < TASK_RECENT && i < task->n_recent; i++)
-        if (task->recent[i].attempt == id->attempt && task->recent[i].epoch == id->epoch)
+    const struct past *past = task ? task->past : NULL;
+
+    for (uint32_t i = 0; past && i < TASK_RECENT && i < past->n_recent; i++)
+        if (past->recent[i].attempt == id->attempt && past->recent[i].epoch == id->epoch)
             return true;
     return false;
 }
@@ -130,12 +132,14 @@ static bool says_nothing(const struct lease *lease, bool no_room)
 
     if (!no_room || !task)
         return no_room;
-    for (uint32_t i = 0; i < task->n_full; i++)
-        if (task->full_on[i] == lease->worker)
+    for (uint32_t i = 0; i < task->past->n_full; i++)
+        if (task->past->full_on[i] == lease->worker)
             return true;
-    if (task->n_full == FULL_FREELY)
+    if (task->past->n_full == FULL_FREELY)
         return false;
-    task->full_on[task->n_full++] = lease->worker;
+    struct past *past = task_past(task);
+
+    past->full_on[past->n_full++] = lease->worker;
     return true;
 }
 

@@ -14,10 +14,10 @@ static bool step_before(const void *a, const void *b)
 {
     const struct step *x = a, *y = b;
 
-    if (x->job->priority != y->job->priority)
-        return x->job->priority > y->job->priority;
-    if (x->job->sequence != y->job->sequence)
-        return x->job->sequence < y->job->sequence;
+    if (x->priority != y->priority)
+        return x->priority > y->priority;
+    if (x->sequence != y->sequence)
+        return x->sequence < y->sequence;
     if (x->depth != y->depth)
         return x->depth > y->depth;
     return x->number < y->number;

@@ -183,8 +183,8 @@ static bool licence_missing(const struct step *step)
 
         if (looked_at++ == TASKS_LOOKED_AT)
             break;
-        if (task->step == step && task->delay == DELAY_BACK_OFF && task->n_recent > 0 &&
-            task->last_class == CLASS_LICENCE)
+        if (task->step == step && task->delay == DELAY_BACK_OFF && task->past->n_recent > 0 &&
+            task->past->last_class == CLASS_LICENCE)
             return true;
     }
     return false;

@@ -120,6 +120,13 @@ static void region(enum kind kind, void *memory, size_t size)
         regions[n_regions++] = (struct region){kind, memory, size};
 }
 
+/* A small one lies in its step. */
+static void region_of_bits(const struct bitmap *bits)
+{
+    if (bits->n_bits > 64)
+        region(WORDS, bits->words, bitmap_words(bits->n_bits) * 8);
+}
+
 static void regions_of_job(struct job *job)
 {
     region(JOB, job, sizeof(*job));
@@ -128,9 +135,9 @@ static void regions_of_job(struct job *job)
 
         region(STEP, step, sizeof(*step));
         for (unsigned state = 0; state < TASK_STATES_COUNT; state++)
-            region(WORDS, step->bits[state].words, bitmap_words(step->n_tasks) * 8);
-        region(WORDS, step->left.words, bitmap_words(step->n_tasks) * 8);
-        region(WORDS, step->delivered.words, bitmap_words(step->n_tasks) * 8);
+            region_of_bits(&step->bits[state]);
+        region_of_bits(&step->left);
+        region_of_bits(&step->delivered);
         region(WORDS, step->floors.runs, step->floors.n * sizeof(*step->floors.runs));
     }
     list_each(link, &job->tasks)

@@ -509,8 +509,8 @@ TEST(clearing_a_worker_leaves_the_marks_of_its_tasks)
     const struct task *task =
         task_find(job_step(farm.core, &lease.job, lease.task), lease.task.index);
 
-    assert_int_equal(task->n_failed_on, 1);
-    assert_ptr_equal(task->failed_on[0], core_worker_at(farm.core, worker_numbered(&farm, 1)));
+    assert_int_equal(task->past->n_failed_on, 1);
+    assert_ptr_equal(task->past->failed_on[0], core_worker_at(farm.core, worker_numbered(&farm, 1)));
     farm_free(&farm);
 }
 
