@@ -108,6 +108,7 @@ struct gateway {
     } *quotas;     /* by id */
     size_t n_quotas, n_held;
     int64_t quotas_ns; /* when they were looked at; 0: never */
+    uint64_t quotas_version; /* of the registry, when they were read */
     void *scratch; /* freed after each message */
     struct counters counters;
 };

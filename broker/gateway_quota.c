@@ -66,6 +66,10 @@ static int on_quota(void *user, const struct studio_row *row)
 /* What cannot be read stays as it was. */
 static void read_quotas(struct gateway *gateway)
 {
+    uint64_t version = roster_version(&gateway->roster, gateway->now_ns, LOOK_NS);
+
+    if (gateway->n_quotas && gateway->quotas_version == version)
+        return;
     if (store_quotas(gateway->with.registry, on_quota, gateway) != 0) {
         log_limited(LOG_ERROR, "registry", "why=\"%s\"", store_reader_why(gateway->with.registry));
         return;
@@ -73,6 +77,7 @@ static void read_quotas(struct gateway *gateway)
     for (size_t id = 0; id < gateway->n_quotas; id++)
         if (gateway->quotas[id].read_ns != gateway->quotas_ns)
             gateway->quotas[id].bytes = 0; /* it has none any more */
+    gateway->quotas_version = version;
 }
 
 static void look_at(struct gateway *gateway, uint32_t id)

@@ -77,16 +77,29 @@ static int registry_row(struct roster *roster, const struct link_key *key, struc
     return store_key(roster->registry, &name, ret_row);
 }
 
+uint64_t roster_version(struct roster *roster, int64_t now_ns, int64_t older_than_ns)
+{
+    uint64_t version = 0;
+
+    if (roster->version_ns && now_ns - roster->version_ns < older_than_ns)
+        return roster->version;
+    roster->version_ns = now_ns;
+    if (store_registry(roster->registry, &version) != 0)
+        version = (roster->version + 1) | 1ULL << 63; /* none that the registry gives */
+    return roster->version = version;
+}
+
 int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns, bool again,
                struct peer **ret_peer)
 {
     uint64_t hash = map_hash(&roster->by_key, key, sizeof *key);
     struct map_node *node = map_find(&roster->by_key, hash, key_match, key);
     struct peer *peer = node ? map_entry(node, struct peer, node) : NULL;
+    uint64_t version = roster_version(roster, now_ns, ROSTER_BELIEVE_NS);
     struct key_row row;
     int r;
 
-    if (peer && !again && now_ns - peer->read_ns < ROSTER_BELIEVE_NS) {
+    if (peer && !again && peer->version == version) {
         *ret_peer = peer;
         return peer->enrolled ? 0 : ROSTER_E_UNKNOWN;
     }
@@ -97,7 +110,7 @@ int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns
     if (r > 0) {
         if (peer) {
             peer->enrolled = false;
-            peer->read_ns = now_ns;
+            peer->version = version;
             drop_connections(roster, peer);
         }
         *ret_peer = peer;
@@ -115,7 +128,7 @@ int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns
         drop_connections(roster, peer);
     peer->row = row;
     peer->enrolled = true;
-    peer->read_ns = now_ns;
+    peer->version = version;
     *ret_peer = peer;
     return 0;
 }

@@ -1,7 +1,8 @@
 /* roster.h - who is there: a peer is its CURVE key, and reaches the broker over connections.
  *
- * What a key may do is read from the registry and believed for ROSTER_BELIEVE_NS, so that a key
- * that was forbidden is refused on its next message a second later at most. Its connections are
+ * What a key may do is read from the registry and believed until that has changed, which is looked
+ * at every ROSTER_BELIEVE_NS, so that a key that was forbidden is refused on its next message a
+ * second later at most, and ten thousand workers that beat cost one read a second. Its connections are
  * forgotten then, and what they watched with them; so are those of a key whose role or studio
  * changed: it says Hello again. A routing token says only where an answer goes.
  *
@@ -27,8 +28,8 @@ struct peer {
     struct map_node node;
     struct link_key key;
     struct key_row row;
-    bool enrolled; /* as of read_ns */
-    int64_t read_ns;
+    bool enrolled;    /* as of the registry's */
+    uint64_t version; /* when it was read */
     struct list connections; /* the longest unused first */
     size_t n_connections;
 
@@ -55,6 +56,8 @@ typedef void roster_forget(void *user, struct connection *connection);
 struct roster {
     struct map by_key, by_route;
     struct store_reader *registry; /* borrowed */
+    uint64_t version;              /* of the registry, as of: */
+    int64_t version_ns;            /* 0: not looked at yet */
     struct peer **by_worker;       /* index: worker_id */
     size_t by_worker_capacity;
     roster_forget *forget; /* told before a connection goes */
@@ -65,6 +68,9 @@ int roster_init(struct roster *roster, struct store_reader *registry, roster_for
                 void *user);
 void roster_deinit(struct roster *roster);
 
+/* The registry's version, looked at where what is known is older than that. Where it cannot be read
+ * it is taken for changed. */
+uint64_t roster_version(struct roster *roster, int64_t now_ns, int64_t older_than_ns);
 /* The peer of a key, its row read again where that is old or `again`; its connections are forgotten
  * where it may no longer do what it might. ROSTER_E_UNKNOWN where the registry lacks it; *ret_peer
  * is then the peer it was, or NULL. */

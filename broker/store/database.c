@@ -22,14 +22,23 @@
  * late. Rows are checked as they are read in any case; what is left for --check is the indexes. */
 #define CHECK_BYTES (64LL * 1024 * 1024)
 
+/* So that whoever believes what it has read of the registry learns by one number that it has
+ * changed, whichever program did that. */
+#define REGISTRY_CHANGES(table, event)                                                             \
+    "CREATE TRIGGER " table "_" event " AFTER " event " ON " table " BEGIN UPDATE meta SET"        \
+    " value = value + 1, inverse = ~(value + 1) WHERE name = 'registry'; END;"
+
 static const char *const schema_steps[] = {
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL,"
     " inverse INTEGER NOT NULL) WITHOUT ROWID;" /* ~value: the checksum of these */
-    "INSERT INTO meta VALUES('epoch', 0, ~0);"
+    "INSERT INTO meta VALUES('epoch', 0, ~0), ('registry', 0, ~0);"
     "CREATE TABLE studios(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
     " weight INTEGER NOT NULL, quota INTEGER NOT NULL, checksum INTEGER NOT NULL);"
     "CREATE TABLE keys(public BLOB PRIMARY KEY, role INTEGER NOT NULL, studio INTEGER NOT NULL,"
-    " name TEXT NOT NULL, added INTEGER NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;"
+    " name TEXT NOT NULL, added INTEGER NOT NULL, checksum INTEGER NOT NULL) WITHOUT "
+    "ROWID;" REGISTRY_CHANGES("studios", "INSERT") REGISTRY_CHANGES("studios", "UPDATE")
+        REGISTRY_CHANGES("studios", "DELETE") REGISTRY_CHANGES("keys", "INSERT")
+            REGISTRY_CHANGES("keys", "UPDATE") REGISTRY_CHANGES("keys", "DELETE")
     /* first_name and first_priority are what was submitted, for recovery; name, priority, state and
      * reason are current. */
     "CREATE TABLE jobs(sequence INTEGER PRIMARY KEY, job BLOB NOT NULL UNIQUE,"
@@ -238,7 +247,8 @@ int database_check_meta(struct database *database)
     int code = sqlite3_prepare_v2(
         database->handle,
         "SELECT 1 FROM (SELECT sum(name = 'epoch') AS epochs, count(*) AS n, sum(value = ~inverse"
-        " AND name IN ('epoch', 'fence', 'sequence', 'backup_sequence')) AS whole FROM meta)"
+        " AND name IN ('epoch', 'fence', 'sequence', 'backup_sequence', 'registry')) AS whole FROM "
+        "meta)"
         " WHERE epochs = 1 AND whole = n",
         -1, &statement, NULL);
     if (code == SQLITE_OK)

@@ -29,6 +29,7 @@ static const char *const texts[READER_STATEMENTS] = {
     [STUDIOS] =
         STUDIO_ROWS("(SELECT count(*) FROM keys k WHERE k.studio = s.id)") " ORDER BY s.name",
     [QUOTAS] = STUDIO_ROWS("0") " WHERE s.quota > 0",
+    [REGISTRY] = "SELECT value FROM meta WHERE name = 'registry' AND inverse = ~value",
 };
 
 static int out_of_time(void *user)
@@ -115,6 +116,22 @@ int store_key(struct store_reader *reader, const struct worker_key *key, struct 
     else
         r = code == SQLITE_DONE ? STORE_E_NONE
                                 : database_error(&reader->database, code, "state.db: a key");
+    sqlite3_reset(statement);
+    return r;
+}
+
+int store_registry(struct store_reader *reader, uint64_t *ret_version)
+{
+    sqlite3_stmt *statement = reader->database.statements[REGISTRY];
+    int r = 0;
+
+    reader->until_ns = clock_monotonic_ns() + READ_NS;
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW)
+        *ret_version = (uint64_t)sqlite3_column_int64(statement, 0);
+    else
+        r = code == SQLITE_DONE ? STORE_E_CORRUPT
+                                : database_error(&reader->database, code, "state.db: table meta");
     sqlite3_reset(statement);
     return r;
 }

@@ -15,6 +15,7 @@ enum reader_statement {
     STUDIO,
     STUDIOS,
     QUOTAS,
+    REGISTRY,
     READER_STATEMENTS
 };
 

@@ -121,6 +121,8 @@ struct key_row {
 };
 int store_key(struct store_reader *reader, const struct worker_key *key,
               struct key_row *ret_row); /* STORE_E_NONE */
+/* A number that is another whenever any key or studio has changed since. */
+int store_registry(struct store_reader *reader, uint64_t *ret_version);
 typedef int store_key_each(void *user, const struct key_row *row);
 int store_keys(struct store_reader *reader, store_key_each *each, void *user);
 /* Opens the database by itself; all or none; makes the studio where it is new. A key that is there with

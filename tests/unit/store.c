@@ -786,6 +786,38 @@ static void keys_are_allowed_changed_and_forbidden(void **state)
     store_close(store);
 }
 
+static uint64_t registry_of(struct store_reader *reader)
+{
+    uint64_t version = 0;
+
+    assert_int_equal(store_registry(reader, &version), 0);
+    return version;
+}
+
+static void the_registry_has_another_number_after_each_change_and_after_nothing_else(void **state)
+{
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+    struct key_row ada = key_of(1, ROLE_STUDIO, "north", "ada");
+    struct store *store = open_store();
+    struct store_reader *reader = NULL;
+    uint64_t quota = 1 << 30, before, now;
+
+    assert_int_equal(store_reader_new(folder, &reader), 0);
+    before = registry_of(reader);
+    assert_int_equal(store_allow(folder, &ada, &why), 0);
+    assert_true((now = registry_of(reader)) != before);
+    before = now;
+    assert_int_equal(store_studio_set(folder, "north", NULL, &quota, &why), 0);
+    assert_true((now = registry_of(reader)) != before);
+    before = now;
+    assert_int_equal(store_forbid(folder, &ada.key, &why), 0);
+    assert_true((now = registry_of(reader)) != before);
+    store_close(store);
+    store_close(open_store()); /* a life of a broker is none */
+    assert_true(registry_of(reader) == now);
+    store_reader_free(reader);
+}
+
 static void a_key_that_makes_no_sense_is_refused_with_the_reason(void **state)
 {
     static const struct {
@@ -945,6 +977,7 @@ int main(void)
         T(a_job_that_is_gone_is_not_recovered_and_its_rows_go_by_and_by),
         T(readers_page_through_results_and_attempts),
         T(keys_are_allowed_changed_and_forbidden),
+        T(the_registry_has_another_number_after_each_change_and_after_nothing_else),
         T(a_key_that_makes_no_sense_is_refused_with_the_reason),
         T(a_reader_that_stays_does_not_hold_up_commits),
     };
