@@ -804,7 +804,7 @@ static void the_registry_has_another_number_after_each_change_and_after_nothing_
 
     assert_int_equal(store_reader_new(folder, &reader), 0);
     before = registry_of(reader);
-    assert_int_equal(store_allow(folder, &ada, &why), 0);
+    assert_int_equal(store_allow(folder, &ada, 1, &why), 0);
     assert_true((now = registry_of(reader)) != before);
     before = now;
     assert_int_equal(store_studio_set(folder, "north", NULL, &quota, &why), 0);
