@@ -461,6 +461,11 @@ const char *local_folder(const struct local *local)
     return local->folder;
 }
 
+pid_t local_broker(const struct local *local)
+{
+    return local->broker;
+}
+
 bool local_alive(struct local *local)
 {
     if (waitpid(local->broker, NULL, WNOHANG) == local->broker) {

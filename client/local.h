@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <sys/types.h>
 #include <client/options.h>
 
 struct local;
@@ -19,6 +20,7 @@ int local_workers(struct local *local, unsigned slots);
 void local_stop(struct local *local);
 const struct westlight_farm *local_farm(const struct local *local);
 const char *local_folder(const struct local *local);
+pid_t local_broker(const struct local *local);
 /* The job this command made before in this farm; false where there is none. */
 bool local_run_job(const struct local *local, char ret_id[WESTLIGHT_ID_TEXT]);
 void local_run_remember(const struct local *local, const char *id);

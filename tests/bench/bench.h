@@ -10,3 +10,4 @@ int bench_scale(int argc, char **argv);
 int bench_recover(int argc, char **argv);
 int bench_store(int argc, char **argv);
 int bench_latency(int argc, char **argv);
+int bench_spawn(int argc, char **argv);

@@ -18,6 +18,7 @@ int main(int argc, char **argv)
         {"latency", bench_latency, "submit to task start on an idle farm"},
         {"recover", bench_recover, "how long a broker with a long history is away"},
         {"scale", bench_scale, "what changes with the frames, the jobs, the workers"},
+        {"spawn", bench_spawn, "real processes through a real worker, against a bare loop"},
         {"store", bench_store, "results a second through the store, beside bare SQLite"},
     };
 
