@@ -1,9 +1,10 @@
-/* warden.c - after the fork only system calls: the worker has threads, so malloc may be locked. */
-#include <worker/warden.h>
+/* warden.c - see warden.h: the worker's side. Wardens that have nothing to keep wait for the next
+ * action. */
+#include <worker/warden_inner.h>
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -11,225 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Where the warden holds what it keeps open; 0, 1 and 2 are /dev/null. */
-enum { WARDEN_LINK = 3, WARDEN_OUTPUT = 4, WARDEN_SIGNALS = 5 };
-
-#define WARDEN_SPARE_FD      64 /* above the three, for moving them */
-#define WARDEN_KILL_AGAIN_MS 20 /* between two sweeps while something is left */
-#define WARDEN_OOM_SCORE     "500" /* the kernel takes a renderer before the worker */
-#define WARDEN_PIDS_MAX      4096 /* processes of one action that are counted */
+#define WARDEN_PIDS_MAX 4096 /* processes of one action that are counted */
+#define WARDEN_IDLE_MAX 64   /* that are kept for later */
 
 static struct rlimit files_before; /* warden_raise_files has not been called: 0 */
-
-void warden_raise_files(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= limit.rlim_max)
-        return;
-    files_before = limit;
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-        files_before = (struct rlimit){0};
-}
-
-/* ---- in the action's process, before exec; it shares the warden's memory ---- */
-
-static void action_signals(void)
-{
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    sigset_t none;
-
-    for (int i = 1; i < NSIG; i++)
-        sigaction(i, &action, NULL); /* KILL, STOP and the C library's own refuse; fine */
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-static void action_limits(void)
-{
-    const struct rlimit no_core = {0, 0};
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-    /* Neither is worth refusing the action for. */
-    if (fd >= 0 && write(fd, WARDEN_OOM_SCORE, strlen(WARDEN_OOM_SCORE)) < 0)
-        errno = 0;
-    setrlimit(RLIMIT_CORE, &no_core);
-    if (files_before.rlim_max)
-        setrlimit(RLIMIT_NOFILE, &files_before);
-    umask(022);
-}
-
-static _noreturn_ void action_exec(const struct warden_action *action, volatile int *ret_error)
-{
-    setsid();
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    action_limits();
-    dup2(WARDEN_OUTPUT, STDOUT_FILENO);
-    dup2(WARDEN_OUTPUT, STDERR_FILENO);
-    close_range(3, ~0u, 0);
-    action_signals();
-    if (chdir(action->folder) == 0)
-        execve(action->path, action->arguments, action->environment);
-    *ret_error = errno;
-    _exit(127);
-}
-
-static __attribute__((noinline)) pid_t action_start(const struct warden_action *action,
-                                                    volatile int *ret_error)
-{
-    pid_t pid = vfork();
-
-    if (pid == 0)
-        action_exec(action, ret_error);
-    return pid;
-}
-
-/* ---- in the warden ---- */
-
-static void report(enum warden_event event, int value)
-{
-    struct warden_report message = {.event = event, .value = value};
-    struct rusage usage, own;
-
-    if (getrusage(RUSAGE_CHILDREN, &usage) == 0 && getrusage(RUSAGE_SELF, &own) == 0) {
-        /* An action starts in our memory, a copy of the worker's, and the kernel counts that as a
-         * peak of its own; a peak no larger than ours says nothing. */
-        if (usage.ru_maxrss <= own.ru_maxrss)
-            usage.ru_maxrss = 0;
-        message.cpu_ns = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000u +
-                         (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000u;
-        message.memory_bytes = (uint64_t)usage.ru_maxrss * 1024u;
-    }
-    /* A worker that is gone is noticed by the read. */
-    if (send(WARDEN_LINK, &message, sizeof(message), MSG_NOSIGNAL) < 0)
-        errno = 0;
-}
-
-static void kill_children(pid_t action)
-{
-    char text[4096];
-    int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
-    ssize_t size;
-    pid_t pid = 0;
-
-    if (action > 0)
-        kill(-action, SIGKILL);
-    if (fd < 0)
-        return;
-    while ((size = read(fd, text, sizeof(text))) > 0)
-        for (ssize_t i = 0; i < size; i++) {
-            if (text[i] >= '0' && text[i] <= '9') {
-                pid = pid * 10 + (text[i] - '0');
-                continue;
-            }
-            if (pid > 1)
-                kill(pid, SIGKILL);
-            pid = 0;
-        }
-    close(fd);
-}
-
-/* Reaps whatever ended; ends the warden when nothing is left. */
-static void reap(pid_t *action)
-{
-    int status;
-    pid_t pid;
-
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-        if (pid == *action) {
-            *action = 0;
-            report(WARDEN_EXITED, status);
-        }
-    if (pid < 0 && errno == ECHILD) {
-        report(WARDEN_GONE, 0);
-        _exit(0);
-    }
-}
-
-/* True when everything is to end: told so, or the worker is gone. */
-static bool command(pid_t action)
-{
-    char letter;
-    ssize_t size;
-
-    while ((size = recv(WARDEN_LINK, &letter, 1, MSG_DONTWAIT)) > 0) {
-        if (letter == 'K')
-            return true;
-        if (letter == 'T' && action > 0)
-            kill(-action, SIGTERM);
-    }
-    return size == 0 || (errno != EAGAIN && errno != EINTR);
-}
-
-static _noreturn_ void watch(pid_t action)
-{
-    struct pollfd polls[] = {{.fd = WARDEN_SIGNALS, .events = POLLIN},
-                             {.fd = WARDEN_LINK, .events = POLLIN}};
-    bool killing = false;
-
-    for (;;) {
-        struct signalfd_siginfo info;
-
-        /* Once killing, the link is not asked again: a closed one is always readable. */
-        if (poll(polls, killing ? 1 : 2, killing ? WARDEN_KILL_AGAIN_MS : -1) < 0 && errno != EINTR)
-            killing = true;
-        while (read(WARDEN_SIGNALS, &info, sizeof(info)) > 0)
-            ;
-        reap(&action);
-        killing = killing || command(action);
-        if (killing)
-            kill_children(action);
-    }
-}
-
-static bool warden_files(int link, int output)
-{
-    sigset_t child;
-    int null = open("/dev/null", O_RDWR);
-
-    link = fcntl(link, F_DUPFD_CLOEXEC, WARDEN_SPARE_FD);
-    output = fcntl(output, F_DUPFD_CLOEXEC, WARDEN_SPARE_FD);
-    null = fcntl(null, F_DUPFD_CLOEXEC, WARDEN_SPARE_FD);
-    sigemptyset(&child);
-    sigaddset(&child, SIGCHLD);
-    return link >= 0 && output >= 0 && null >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 &&
-           dup2(null, 2) == 2 && dup3(link, WARDEN_LINK, O_CLOEXEC) >= 0 &&
-           dup3(output, WARDEN_OUTPUT, O_CLOEXEC) >= 0 && close_range(5, ~0u, 0) == 0 &&
-           signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK) == WARDEN_SIGNALS;
-}
-
-static _noreturn_ void warden_main(const struct warden_action *action, int link)
-{
-    volatile int error = 0;
-    pid_t pid;
-
-    signal(SIGCHLD, SIG_DFL); /* an ignored SIGCHLD would reap without telling us */
-    setsid();
-    /* Not by prctl(): a sanitizer's takes a lock there, which another thread may have held over the
-     * fork. */
-    syscall(SYS_prctl, PR_SET_NAME, "westlight-task", 0, 0, 0);
-    if (!warden_files(link, action->output) || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
-        _exit(126);
-
-    pid = action_start(action, &error);
-    /* The copy of the worker's memory is nobody's to read. After the vfork, since a process that
-     * cannot be dumped may not set its oom score. */
-    prctl(PR_SET_DUMPABLE, 0);
-    close(WARDEN_OUTPUT);
-    if (pid < 0)
-        error = errno;
-    report(error ? WARDEN_REFUSED : WARDEN_STARTED, error);
-    watch(pid);
-}
 
 /* ---- in the worker ---- */
 
@@ -326,7 +116,67 @@ static size_t orphans_kill(void)
     return found;
 }
 
-int warden_new(const struct warden_action *action, struct warden *ret_warden)
+/* ---- those that wait ---- */
+
+static pthread_mutex_t idle_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct warden idle[WARDEN_IDLE_MAX];
+static size_t n_idle;
+static pid_t idle_owner; /* a fork of the worker has wardens of its own */
+
+static void idle_own(void)
+{
+    if (idle_owner == getpid())
+        return;
+    for (size_t i = 0; i < n_idle; i++)
+        close(idle[i].link);
+    n_idle = 0;
+    idle_owner = getpid();
+}
+
+static bool idle_take(struct warden *ret_warden)
+{
+    bool taken;
+
+    pthread_mutex_lock(&idle_lock);
+    idle_own();
+    taken = n_idle > 0;
+    if (taken)
+        *ret_warden = idle[--n_idle];
+    pthread_mutex_unlock(&idle_lock);
+    return taken;
+}
+
+static bool idle_put(const struct warden *warden)
+{
+    bool put;
+
+    pthread_mutex_lock(&idle_lock);
+    idle_own();
+    put = n_idle < WARDEN_IDLE_MAX;
+    if (put)
+        idle[n_idle++] = *warden;
+    pthread_mutex_unlock(&idle_lock);
+    return put;
+}
+
+void warden_raise_files(void)
+{
+    struct rlimit limit;
+    struct warden warden;
+
+    while (idle_take(&warden)) { /* their limit is another */
+        warden.free = false;
+        warden_close(&warden);
+    }
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= limit.rlim_max)
+        return;
+    files_before = limit;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        files_before = (struct rlimit){0};
+}
+
+static int warden_fork(struct warden *ret_warden)
 {
     sigset_t all, before;
     int link[2], r;
@@ -344,7 +194,7 @@ int warden_new(const struct warden_action *action, struct warden *ret_warden)
         pthread_sigmask(SIG_SETMASK, &all, &before);
         pid = fork();
         if (pid == 0)
-            warden_main(action, link[1]);
+            warden_main(link[1], &files_before);
         if (pid < 0)
             r = -errno;
         else
@@ -358,8 +208,99 @@ int warden_new(const struct warden_action *action, struct warden *ret_warden)
         return r;
     }
 
-    *ret_warden = (struct warden){.pid = pid, .link = link[0]};
+    *ret_warden = (struct warden){.pid = pid, .link = link[0], .free = true};
     return 0;
+}
+
+int warden_prepare(unsigned n)
+{
+    for (unsigned i = 0; i < n && i < WARDEN_IDLE_MAX; i++) {
+        struct warden warden;
+        int r = warden_fork(&warden);
+
+        if (r < 0)
+            return r;
+        warden_close(&warden);
+    }
+    return 0;
+}
+
+/* ---- an action ---- */
+
+static int strings_add(struct bytes *text, char *const *strings, uint32_t *ret_n)
+{
+    uint32_t n = 0;
+    int r = 0;
+
+    for (; r == 0 && strings[n]; n++)
+        r = bytes_append(text, strings[n], strlen(strings[n]) + 1);
+    *ret_n = n;
+    return r;
+}
+
+/* The first part with the head and the descriptor, then the rest. */
+static int parts_send(int link, const struct warden_request *request, const struct bytes *text,
+                      int output)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+                            .cmsg_type = SCM_RIGHTS}};
+    size_t size = text->size < WARDEN_PART_BYTES ? text->size : WARDEN_PART_BYTES;
+    struct iovec parts[] = {{.iov_base = (void *)(uintptr_t)request, .iov_len = sizeof(*request)},
+                            {.iov_base = text->data, .iov_len = size}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2, .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+
+    memcpy(CMSG_DATA(&control.header), &output, sizeof(output));
+    if (sendmsg(link, &message, MSG_NOSIGNAL) < 0)
+        return -errno;
+    for (size_t at = size; at < text->size; at += size) {
+        size = text->size - at < WARDEN_PART_BYTES ? text->size - at : WARDEN_PART_BYTES;
+        if (send(link, text->data + at, size, MSG_NOSIGNAL) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+static int request_send(const struct warden *warden, const struct warden_action *action)
+{
+    struct warden_request request = {.letter = 'A'};
+    _cleanup_(bytes_wipe_deinit) struct bytes text = {0};
+    int r = bytes_append(&text, action->path, strlen(action->path) + 1);
+
+    if (r == 0)
+        r = bytes_append(&text, action->folder, strlen(action->folder) + 1);
+    if (r == 0)
+        r = strings_add(&text, action->arguments, &request.n_arguments);
+    if (r == 0)
+        r = strings_add(&text, action->environment, &request.n_environment);
+    if (r == 0 && text.size > INT_MAX)
+        r = -E2BIG;
+    request.bytes = (uint32_t)text.size;
+    return r < 0 ? r : parts_send(warden->link, &request, &text, action->output);
+}
+
+int warden_new(const struct warden_action *action, struct warden *ret_warden)
+{
+    struct warden warden;
+    bool waited;
+    int r;
+
+    do { /* one that waited may have been killed */
+        waited = idle_take(&warden);
+        r = waited ? 0 : warden_fork(&warden);
+        if (r < 0)
+            return r;
+        warden.free = false;
+        r = request_send(&warden, action);
+        if (r < 0)
+            warden_close(&warden);
+    } while (r < 0 && waited);
+    if (r == 0)
+        *ret_warden = warden;
+    return r;
 }
 
 static void warden_command(const struct warden *warden, char letter)
@@ -394,6 +335,7 @@ int warden_read(struct warden *warden, struct warden_report *ret_report)
         warden->lost = true;
         return WARDEN_E_LOST;
     }
+    warden->free = message.event == WARDEN_GONE;
     *ret_report = message;
     return 0;
 }
@@ -402,6 +344,10 @@ void warden_close(struct warden *warden)
 {
     if (warden->link < 0)
         return;
+    if (warden->free && idle_put(warden)) {
+        warden->link = -1;
+        return;
+    }
     close(warden->link);
     warden->link = -1;
     /* It exits at once unless something it keeps sits in the kernel and cannot be killed; such a

@@ -8,7 +8,9 @@
  *
  * Shape:   worker -> warden -> action (its own session and process group, SIGKILL when the warden
  *          dies). One socket pair carries commands one way and reports the other.
- * Owns:    struct warden owns the socket; warden_close ends all that is left and reaps the warden.
+ *          A warden that has nothing left waits for the next action: to make one takes longer.
+ * Owns:    struct warden owns the socket; warden_close ends all that is left and reaps the warden, or
+ *          lets it wait.
  *          The process that makes wardens has no other children: any is taken for an orphan.
  * Errors:  -errno. warden_read: WARDEN_E_AGAIN, WARDEN_E_LOST.
  * Source:  prctl(2) PR_SET_CHILD_SUBREAPER; proc(5) /proc/PID/task/TID/children.
@@ -18,7 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <proto/base/err.h>
+#include <proto/base/bytes.h>
 
 enum {
     WARDEN_E_AGAIN = 1, /* no report yet */
@@ -29,6 +31,7 @@ struct warden {
     pid_t pid;
     int link;  /* readable when a report waits */
     bool lost; /* it was killed: what it kept is the worker's now, and ends in warden_close */
+    bool free; /* nothing is left: warden_close keeps it for the next action */
 };
 
 struct warden_action {
@@ -57,7 +60,9 @@ struct warden_report {
 /* As many open files as the hard limit allows, for the worker alone. Actions keep what it was started
  * with: a program that closes every possible file, or uses select(), is broken by a large one. */
 void warden_raise_files(void);
-/* Everything in `action` is used before or in the fork; it need not outlive the call. */
+/* So many wardens that wait: best while the worker is small, since each is a copy of it. */
+int warden_prepare(unsigned n);
+/* Everything in `action` is copied; it need not outlive the call. */
 int warden_new(const struct warden_action *action, struct warden *ret_warden);
 void warden_terminate(const struct warden *warden); /* SIGTERM to the action's process group */
 void warden_kill(const struct warden *warden);      /* SIGKILL to everything, until it is gone */
