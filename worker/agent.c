@@ -25,6 +25,7 @@
 #include <proto/wire.h>
 #include <worker/leases.h>
 #include <worker/room.h>
+#include <worker/warden.h>
 
 #define BULK_PORT        "7421"
 #define WAIT_FIRST_NS    (100 * NS_PER_MS)
@@ -616,8 +617,10 @@ static void agent_deinit(struct agent *agent)
 int agent_run(const struct agent_config *config)
 {
     struct agent agent = {.config = config};
-    int r = board_init(&agent);
+    int r;
 
+    (void)warden_prepare(config->offer->slots); /* else when they are needed */
+    r = board_init(&agent);
     if (r == 0)
         r = link_context_new(1, &agent.context);
     if (r == 0)

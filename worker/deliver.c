@@ -69,7 +69,7 @@ static enum task_acknowledged wait_acknowledged(struct task *task)
     task->deliverable = true;
     task_board_poke(board);
     while (task->acknowledged == ACK_NONE && !task->drop && !atomic_load(&board->closing))
-        pthread_cond_wait(&board->changed, &board->lock);
+        pthread_cond_wait(&task->wake, &board->lock);
     acknowledged = task->acknowledged;
     task->deliverable = false;
     pthread_mutex_unlock(&board->lock);

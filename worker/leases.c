@@ -63,6 +63,7 @@ int leases_new(struct task_board *board, struct leases **ret_leases)
 static void task_stop(struct task *task)
 {
     atomic_store(&task->stop, true);
+    task_wake(task);
     pthread_cond_broadcast(&task->board->changed);
 }
 
@@ -137,7 +138,7 @@ static void start_ready(struct leases *leases)
         }
         if (!waits) {
             task->go = true;
-            pthread_cond_broadcast(&leases->board->changed);
+            task_wake(task);
         }
     }
 }
@@ -229,7 +230,6 @@ static void take_verdict(struct leases *leases, const Wl__Verdict *verdict)
         leases->board->joined = true;
         list_for_each (node, &leases->tasks)
             list_entry(node, struct task, node)->may_send = true;
-        pthread_cond_broadcast(&leases->board->changed);
     }
     pthread_mutex_unlock(&leases->board->lock);
 }
@@ -268,7 +268,7 @@ static void take_committed(struct leases *leases, const Wl__Committed *committed
             task->acknowledged = ACK_REFUSED;
         }
         task->result_sent = false;
-        pthread_cond_broadcast(&leases->board->changed);
+        task_wake(task);
         log_debug("committed", "attempt=%llu code=\"%s\"", (unsigned long long)task->lease.attempt,
                   code_name(committed->code));
     }
@@ -291,7 +291,7 @@ static bool take_answer(struct leases *leases, Wl__Envelope **envelope)
         task->need_request = 0;
         task->need = NEED_NOTHING;
         taken = true;
-        pthread_cond_broadcast(&leases->board->changed);
+        task_wake(task);
     }
     pthread_mutex_unlock(&leases->board->lock);
     return taken;

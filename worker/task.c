@@ -31,6 +31,11 @@ void task_board_poke(struct task_board *board)
         log_limited(LOG_WARN, "poke", "why=\"%s\"", strerror(errno));
 }
 
+void task_wake(struct task *task)
+{
+    pthread_cond_signal(&task->wake);
+}
+
 static bool stopped(const struct task *task)
 {
     return atomic_load(&task->stop);
@@ -84,7 +89,7 @@ static int ask(struct task *task, enum task_need need, uint64_t after, Wl__Envel
     forget_answer(task);
     task_board_poke(board);
     while (!task->answer && !stopped(task))
-        pthread_cond_wait(&board->changed, &board->lock);
+        pthread_cond_wait(&task->wake, &board->lock);
     task->need = NEED_NOTHING;
     envelope = TAKE_PTR(task->answer);
     forget_answer(task);
@@ -298,7 +303,7 @@ static bool wait_go(struct task *task)
 
     pthread_mutex_lock(&board->lock);
     while (!task->go && !stopped(task))
-        pthread_cond_wait(&board->changed, &board->lock);
+        pthread_cond_wait(&task->wake, &board->lock);
     go = !stopped(task);
     if (go)
         task->phase = PHASE_STARTING; /* from here on it is not taken back */
@@ -461,6 +466,7 @@ static int start(struct task *task)
     int r;
 
     list_init(&task->node);
+    pthread_cond_init(&task->wake, NULL);
     r = pthread_create(&task->thread, NULL, task_main, task);
     task->has_thread = r == 0;
     return -r;

@@ -26,7 +26,7 @@
 
 struct task_board {
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* for the tasks */
+    pthread_cond_t changed; /* for tasks that wait for `bulk` */
     int wake_fd;            /* for the agent: an eventfd */
     atomic_bool closing;    /* the worker ends: no result is made any more */
     bool joined;            /* the broker is there and has our list */
@@ -70,6 +70,7 @@ struct task {
     Wl__Envelope *assign; /* NULL: from the spool */
     pthread_t thread;
     bool has_thread;
+    pthread_cond_t wake; /* of its own: there may be thousands of others */
 
     /* under the board's lock */
     enum task_phase phase;
@@ -100,6 +101,8 @@ struct task {
 int task_new(struct task_board *board, Wl__Envelope *assign, struct task **ret_task);
 /* Takes over the spool. */
 int task_new_held(struct task_board *board, struct spool *spool, struct task **ret_task);
+/* Its thread looks again at what it waits for; under the lock. */
+void task_wake(struct task *task);
 /* Joins the thread; it must be GONE, or stopped. */
 void task_free(struct task *task);
 
