@@ -605,6 +605,7 @@ static void agent_deinit(struct agent *agent)
     leases_free(agent->leases);
     link_context_free(agent->board.bulk_context);
     link_context_free(agent->context);
+    task_board_deinit(&agent->board);
     cache_free(agent->cache);
     if (agent->board.wake_fd >= 0)
         close(agent->board.wake_fd);

@@ -161,7 +161,7 @@ static const char *environment_get(char *const *environment, const char *name)
 }
 
 /* How often the kernel has killed for want of memory since boot. */
-static unsigned long long oom_kills(void)
+static unsigned long long oom_kills_now(void)
 {
     unsigned long long n = 0;
     char line[128];
@@ -174,6 +174,19 @@ static unsigned long long oom_kills(void)
             break;
     fclose(file);
     return n;
+}
+
+/* The same, as it was at most a second ago: many short actions need not read it for each. */
+static unsigned long long oom_kills_lately(int64_t now_ns)
+{
+    static atomic_llong seen_ns;
+    static atomic_ullong seen;
+
+    if (atomic_load(&seen_ns) == 0 || now_ns - atomic_load(&seen_ns) > NS_PER_S) {
+        atomic_store(&seen, oom_kills_now());
+        atomic_store(&seen_ns, now_ns);
+    }
+    return atomic_load(&seen);
 }
 
 /* ---- ending ---- */
@@ -267,7 +280,7 @@ static void run_exited(struct run *run, int status)
 
     run->exited = true;
     run->result.exit_status = number ? 128 + number : WEXITSTATUS(status);
-    if (number == SIGKILL && !run->killed && !run->ending && oom_kills() > run->oom_kills) {
+    if (number == SIGKILL && !run->killed && !run->ending && oom_kills_now() > run->oom_kills) {
         run->ending = true;
         run->reason = SPAWN_MEMORY;
     }
@@ -333,8 +346,9 @@ static void run_loop(struct run *run)
 int spawn_run(struct spawn_group *group, const struct spawn_config *config,
               struct spawn_result *ret_result)
 {
-    struct run run = {.group = group, .config = config, .started_ns = clock_monotonic_ns(),
-                      .oom_kills = oom_kills()};
+    int64_t now_ns = clock_monotonic_ns();
+    struct run run = {.group = group, .config = config, .started_ns = now_ns,
+                      .oom_kills = oom_kills_lately(now_ns)};
     char path[PATH_MAX];
     struct warden_action action = {.path = path, .arguments = config->arguments,
                                    .environment = config->environment, .folder = config->folder,
@@ -356,7 +370,7 @@ int spawn_run(struct spawn_group *group, const struct spawn_config *config,
     if (r)
         return r;
 
-    run.memory_ns = run.started_ns;
+    run.memory_ns = run.started_ns + SPAWN_TICK_NS; /* of what is shorter the kernel tells the peak */
     run.memory_pause_ns = SPAWN_TICK_NS;
     run_loop(&run);
     if (run.exited && !run.gone && !run.killed)

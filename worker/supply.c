@@ -32,7 +32,7 @@ enum {
 
 struct supply {
     struct supply_config config;
-    struct sealer *sealer;
+    struct sealer *sealer; /* NULL: nothing was opened yet */
     struct bytes pass;
     struct transfer *transfer;
     uint64_t bytes_in; /* of links closed since */
@@ -67,9 +67,7 @@ int supply_new(const struct supply_config *config, const void *pass, size_t pass
     if (!supply)
         return -ENOMEM;
     supply->config = *config;
-    r = sealer_new(&supply->sealer);
-    if (r == 0)
-        r = bytes_append(&supply->pass, pass, pass_size);
+    r = bytes_append(&supply->pass, pass, pass_size);
     if (r < 0)
         return r;
     *ret_supply = TAKE_PTR(supply);
@@ -309,6 +307,8 @@ int supply_open(void *user, const struct block_key *key, const struct bytes **re
     r = cache_get(supply->config.cache, &key->id, &sealed);
     if (r == CACHE_E_ABSENT)
         r = open_again(supply, key, &sealed);
+    if (r == 0 && !supply->sealer)
+        r = sealer_new(&supply->sealer);
     if (r == 0)
         r = open_block(supply->sealer, key, sealed.data, sealed.size, &supply->last);
     if (r != 0) {

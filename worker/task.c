@@ -31,6 +31,34 @@ void task_board_poke(struct task_board *board)
         log_limited(LOG_WARN, "poke", "why=\"%s\"", strerror(errno));
 }
 
+int task_board_sealer(struct task_board *board, struct sealer **ret_sealer)
+{
+    struct sealer *sealer;
+
+    pthread_mutex_lock(&board->lock);
+    sealer = board->n_sealers > 0 ? board->sealers[--board->n_sealers] : NULL;
+    pthread_mutex_unlock(&board->lock);
+    if (!sealer)
+        return sealer_new(ret_sealer);
+    *ret_sealer = sealer;
+    return 0;
+}
+
+void task_board_sealer_back(struct task_board *board, struct sealer *sealer)
+{
+    pthread_mutex_lock(&board->lock);
+    if (sealer && board->n_sealers < TASK_SEALERS)
+        board->sealers[board->n_sealers++] = TAKE_PTR(sealer);
+    pthread_mutex_unlock(&board->lock);
+    sealer_free(sealer);
+}
+
+void task_board_deinit(struct task_board *board)
+{
+    while (board->n_sealers > 0)
+        sealer_free(board->sealers[--board->n_sealers]);
+}
+
 void task_wake(struct task *task)
 {
     pthread_cond_signal(&task->wake);
@@ -437,13 +465,14 @@ static void *task_main(void *user)
 
     if (!held) {
         _cleanup_(supply_freep) struct supply *supply = NULL;
-        _cleanup_(sealer_freep) struct sealer *sealer = NULL;
+        struct sealer *sealer = NULL;
 
-        r = sealer_new(&sealer);
+        r = task_board_sealer(task->board, &sealer);
         if (r == 0)
             r = task_supply(task, &supply);
         if (r == 0)
             r = produce(task, sealer, supply);
+        task_board_sealer_back(task->board, sealer);
         held = r == 0 && task->spool.result;
         if (held)
             hold(task);

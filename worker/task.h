@@ -24,6 +24,8 @@
 #include <worker/probe.h>
 #include <worker/spool.h>
 
+#define TASK_SEALERS 64
+
 struct task_board {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* for tasks that wait for `bulk` */
@@ -42,9 +44,14 @@ struct task_board {
     struct link_key server;
     const struct link_keypair *keys;
     uint64_t spool_next, session_next;
+    struct sealer *sealers[TASK_SEALERS]; /* made, and not in use: to make one takes longer than a block */
+    size_t n_sealers;
 };
 
 void task_board_poke(struct task_board *board); /* the agent */
+int task_board_sealer(struct task_board *board, struct sealer **ret_sealer);
+void task_board_sealer_back(struct task_board *board, struct sealer *sealer); /* NULL is fine */
+void task_board_deinit(struct task_board *board); /* what it keeps for tasks */
 
 enum task_phase {
     PHASE_STAGING,

@@ -429,10 +429,12 @@ static int folder_make_one(const char *path, unsigned mode)
 
 int folder_make(const char *path, unsigned mode)
 {
-    _cleanup_(freep) char *part = strdup(path);
+    _cleanup_(freep) char *part = NULL;
+    int r = folder_make_one(path, mode), denied = 0;
 
-    int r, denied = 0;
-
+    if (r != -ENOENT) /* mostly its parents are there */
+        return r;
+    part = strdup(path);
     if (!part)
         return -ENOMEM;
     for (char *slash = part; *slash && (slash = strchr(slash + 1, '/'));) {
