@@ -125,7 +125,7 @@ int store_registry(struct store_reader *reader, uint64_t *ret_version)
     sqlite3_stmt *statement = reader->database.statements[REGISTRY];
     int r = 0;
 
-    reader->until_ns = clock_monotonic_ns() + READ_NS;
+    reader->until_ns = clock_monotonic_ns() + READER_NS;
     int code = sqlite3_step(statement);
     if (code == SQLITE_ROW)
         *ret_version = (uint64_t)sqlite3_column_int64(statement, 0);
