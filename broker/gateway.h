@@ -46,6 +46,7 @@ struct ask {
     uint64_t request;
     Wl__Envelope *envelope; /* a handler that keeps it takes it */
     const struct worker_key *workers; /* that a Tend names */
+    bool inlined; /* a result of which nothing lies in the vault */
 };
 
 /* What is still to be said to one worker of its inventory: one message holds what one step decides.
@@ -213,6 +214,9 @@ void gateway_pins_drop(struct gateway *gateway); /* at the end: what the vault g
 void gateway_submit_go(struct gateway *gateway, struct job_spec *spec);
 void gateway_edit_go(struct gateway *gateway);
 void gateway_result_go(struct gateway *gateway);
+/* Handled, where it is a result of the plain kind (wire_plain) that counts as it stands. */
+bool gateway_plain_result(struct gateway *gateway, const struct link_key *key,
+                          const struct link_route *route, const void *data, size_t size);
 void gateway_committed(struct gateway *gateway, const struct link_route *route,
                        const struct lease_id *lease, enum code code, const char *why,
                        const struct block_id *absent, size_t n_absent);

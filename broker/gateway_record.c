@@ -35,14 +35,11 @@ static void keep_refs(struct gateway *gateway, const struct catalogue_job *entry
 /* A failed attempt's too: its log is kept like a result. */
 static void follow_result(struct gateway *gateway, const struct record *record)
 {
-    const Wl__Envelope *asked = gateway->ask.envelope;
     struct block_id *refs = NULL;
     size_t n = 0;
 
-    if (!record->attempt.blob_size || !gateway->with.vault)
+    if (!record->attempt.blob_size || !gateway->with.vault || gateway->ask.inlined)
         return;
-    if (asked && asked->body_case == WL__ENVELOPE__BODY_RESULT && asked->result->n_refs == 0)
-        return; /* it is the one that just came */
     const struct catalogue_job *entry = catalogue_find(&gateway->catalogue, &record->job);
     if (!entry)
         return;

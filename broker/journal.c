@@ -26,6 +26,13 @@ struct parcel {
     size_t n_assigns, assigns_capacity;
 };
 
+/* What the records of the open batch point to, one after another. */
+struct chunk {
+    struct chunk *next;
+    size_t used, size;
+    max_align_t memory[];
+};
+
 struct journal {
     struct store *store;
     uint64_t open; /* the number the open batch will have */
@@ -34,8 +41,9 @@ struct journal {
     size_t n_records, records_capacity;
     struct kept *kept;
     size_t n_kept, kept_capacity;
-    struct list parcels; /* in order of their marks */
-    struct map newest;   /* of each route that has any */
+    struct chunk *chunks; /* the one that is filled first */
+    struct list parcels;  /* in order of their marks */
+    struct map newest;    /* of each route that has any */
     struct list spare;
     size_t n_spare;
     size_t n_said; /* messages in all parcels */
@@ -59,8 +67,22 @@ int journal_new(struct store *store, struct journal **ret_journal)
     return 0;
 }
 
+/* One stays, so that a batch like the last needs no other. */
+static void chunks_release(struct journal *journal, bool all)
+{
+    while (journal->chunks && (all || journal->chunks->next)) {
+        struct chunk *next = journal->chunks->next;
+
+        free(journal->chunks);
+        journal->chunks = next;
+    }
+    if (journal->chunks)
+        journal->chunks->used = 0;
+}
+
 static void release_kept(struct journal *journal)
 {
+    chunks_release(journal, false);
     for (size_t i = 0; i < journal->n_kept; i++)
         journal->kept[i].done(journal->kept[i].memory);
     journal->n_kept = 0;
@@ -78,6 +100,7 @@ void journal_free(struct journal *journal)
     if (!journal)
         return;
     release_kept(journal);
+    chunks_release(journal, true);
     list_for_each_safe (at, after, &journal->parcels)
         parcel_free(list_entry(at, struct parcel, node));
     list_for_each_safe (at, after, &journal->spare)
@@ -125,6 +148,26 @@ int journal_keep(struct journal *journal, void *memory, void (*done)(void *))
     journal->kept = array;
     journal->kept[journal->n_kept++] = (struct kept){memory, done};
     return 0;
+}
+
+void *journal_memory(struct journal *journal, size_t size)
+{
+    size_t rounded = (size + _Alignof(max_align_t) - 1) & ~(_Alignof(max_align_t) - 1);
+    struct chunk *chunk = journal->chunks;
+    void *memory;
+
+    if (!chunk || rounded > chunk->size - chunk->used) {
+        size_t larger = rounded > JOURNAL_CHUNK_BYTES ? rounded : JOURNAL_CHUNK_BYTES;
+
+        chunk = malloc(sizeof *chunk + larger);
+        if (!chunk)
+            return NULL;
+        *chunk = (struct chunk){.next = journal->chunks, .size = larger};
+        journal->chunks = chunk;
+    }
+    memory = (char *)chunk->memory + chunk->used;
+    chunk->used += rounded;
+    return memory;
 }
 
 int journal_submit(struct journal *journal)

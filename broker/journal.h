@@ -21,6 +21,7 @@ enum {
     JOURNAL_IN_FLIGHT = 2,
     JOURNAL_RECORDS_MAX = 16384,  /* in the open batch: about one sync's worth at 10^6 events/s */
     JOURNAL_MESSAGES_MAX = 16384, /* queued; the largest common one, an ASSIGN, is 17 KiB */
+    JOURNAL_CHUNK_BYTES = 256 * 1024,
     JOURNAL_SPARE = 64,           /* empty packets that are kept for what is said next */
 };
 
@@ -39,6 +40,8 @@ int journal_record(struct journal *journal, const struct record *record);
 /* Calls `done` on `memory` once the open batch was given to the store (now, if it has no records
  * by then). */
 int journal_keep(struct journal *journal, void *memory, void (*done)(void *));
+/* Memory that lives until the open batch was given to the store; NULL where there is none. */
+void *journal_memory(struct journal *journal, size_t size);
 /* Ends one pass of the loop: gives the open batch to the store where one more may be in flight. */
 int journal_submit(struct journal *journal);
 /* Takes completions; 0, STORE_E_FULL or negative. */

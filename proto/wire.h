@@ -59,6 +59,21 @@ int wire_next(struct wire_inbox *inbox, void *socket, struct link_key *ret_key,
               struct link_route *ret_route, Wl__Envelope **ret_envelope, const char **ret_why);
 void wire_inbox_deinit(struct wire_inbox *inbox); /* also before another socket's */
 
+/* A Result of the kind that nearly all are (class OK, its manifest inline, no refs, no log, nothing to
+ * say, no request number), read where it lies and within every limit; false: it is another. */
+struct wire_usage { uint64_t wall_ns, cpu_ns, memory_bytes, bytes_in, bytes_out, card_ns; };
+struct wire_plain {
+    uint64_t session;
+    struct lease lease;
+    const uint8_t *ticket; /* 32 bytes; this and what follows lies in the message */
+    struct wire_usage usage;
+    const uint8_t *lease_form, *rest; /* what the store keeps: all but session and ticket */
+    size_t lease_size, rest_size;
+};
+bool wire_plain(const void *data, size_t size, struct wire_plain *ret_plain);
+/* The Result without session and ticket, lease_size + rest_size bytes, as wl__result__pack writes it. */
+void wire_plain_stored(const struct wire_plain *plain, void *ret_stored);
+
 int wire_bulk_pack(const Wl__Bulk *bulk, zmq_msg_t *ret_message);
 int wire_bulk_unpack(const void *data, size_t size, Wl__Bulk **ret_bulk, const char **ret_why);
 /* Any message of the schema: the checks of wire.c's table; it also bounds the memory that unpacking

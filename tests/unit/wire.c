@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <proto/limits.h>
+#include <proto/state.h>
 #include <proto/wire.h>
 
 /* ---- a valid instance of any message: one entry in every list, every submessage there ---- */
@@ -456,6 +457,179 @@ static void what_is_no_packet_is_read_to_where_it_breaks(void **state)
     assert_int_equal(r, WIRE_E_FORM);
 }
 
+/* ---- the plain result ---- */
+
+struct plain_form {
+    Wl__Envelope envelope;
+    Wl__Result result;
+    Wl__Lease lease;
+    Wl__BlockRef block, *blocks[LIMIT_MANIFEST_BLOCKS + 1];
+    Wl__Usage usage;
+    uint8_t bytes[LIMIT_INLINE_BYTES + LIMIT_BLOCK_OVERHEAD_BYTES + 1];
+    ProtobufCBinaryData refs[1];
+};
+
+static void plain_make(struct plain_form *form)
+{
+    memset(form, 0, sizeof(*form));
+    memset(form->bytes, 7, sizeof(form->bytes));
+    wl__envelope__init(&form->envelope);
+    wl__result__init(&form->result);
+    wl__lease__init(&form->lease);
+    wl__block_ref__init(&form->block);
+    wl__usage__init(&form->usage);
+    form->lease.job = (ProtobufCBinaryData){16, form->bytes};
+    form->lease.step = 3;
+    form->lease.task = 1ULL << 40;
+    form->lease.floor = 5;
+    form->lease.epoch = 300;
+    form->lease.attempt = 77777;
+    form->block.id = form->block.wrapped_key = (ProtobufCBinaryData){32, form->bytes};
+    form->block.inline_sealed = (ProtobufCBinaryData){180, form->bytes};
+    form->block.sealed_bytes = 180;
+    for (size_t i = 0; i < ARRAY_SIZE(form->blocks); i++)
+        form->blocks[i] = &form->block;
+    form->refs[0] = (ProtobufCBinaryData){32, form->bytes};
+    form->usage.wall_ns = 1ULL << 60;
+    form->usage.memory_bytes = 12345;
+    form->result.session = 9;
+    form->result.lease = &form->lease;
+    form->result.ticket = (ProtobufCBinaryData){32, form->bytes};
+    form->result.n_manifest = 1;
+    form->result.manifest = form->blocks;
+    form->result.usage = &form->usage;
+    form->result.started_wall_s = 1800000000;
+    form->result.ended_wall_s = 1800000001;
+    form->result.output_files = 2;
+    form->envelope.body_case = WL__ENVELOPE__BODY_RESULT;
+    form->envelope.result = &form->result;
+}
+
+/* The bytes of it, which are good until the packet is used again. */
+static bool plain_read(struct wire_packet *packet, const struct plain_form *form,
+                       struct wire_plain *ret_plain)
+{
+    wire_packet_clear(packet);
+    if (wire_packet_add(packet, &form->envelope) != 0)
+        return false; /* too large for a message */
+    return wire_plain(packet->data + packet->bare, packet->size - packet->bare, ret_plain);
+}
+
+static void a_plain_result_says_the_same_read_where_it_lies(void **state)
+{
+    struct wire_packet packet = {0};
+    struct wire_plain plain;
+    struct plain_form form;
+    uint8_t stored[1024], packed[1024];
+
+    (void)state;
+    plain_make(&form);
+    for (size_t blocks = 1; blocks <= 3; blocks++) {
+        form.result.n_manifest = blocks;
+        form.result.usage = blocks == 2 ? NULL : &form.usage;
+        assert_true(plain_read(&packet, &form, &plain));
+        assert_int_equal(plain.session, 9);
+        assert_memory_equal(plain.lease.job, form.bytes, 16);
+        assert_int_equal(plain.lease.step, 3);
+        assert_int_equal(plain.lease.task, 1ULL << 40);
+        assert_int_equal(plain.lease.floor, 5);
+        assert_int_equal(plain.lease.epoch, 300);
+        assert_int_equal(plain.lease.attempt, 77777);
+        assert_memory_equal(plain.ticket, form.bytes, 32);
+        assert_int_equal(plain.usage.wall_ns, blocks == 2 ? 0 : 1ULL << 60);
+        assert_int_equal(plain.usage.memory_bytes, blocks == 2 ? 0 : 12345);
+
+        Wl__Result kept = form.result;
+        kept.session = 0;
+        kept.ticket = (ProtobufCBinaryData){0};
+        assert_int_equal(plain.lease_size + plain.rest_size, wl__result__pack(&kept, packed));
+        wire_plain_stored(&plain, stored);
+        assert_memory_equal(stored, packed, plain.lease_size + plain.rest_size);
+    }
+    wire_packet_deinit(&packet);
+}
+
+static void what_is_not_plain_goes_the_general_way(void **state)
+{
+    enum { CASES = 18 };
+    struct wire_packet packet = {0};
+    struct wire_plain plain;
+    struct plain_form form;
+    Wl__Beat beat = WL__BEAT__INIT;
+
+    (void)state;
+    for (int i = 0; i < CASES; i++) {
+        plain_make(&form);
+        switch (i) {
+        case 0:
+            form.envelope.request = 1;
+            break;
+        case 1:
+            form.result.class_ = CLASS_RENDERER;
+            break;
+        case 2:
+            form.result.exit_status = 1;
+            break;
+        case 3:
+            form.result.message = (char *)"warned";
+            break;
+        case 4:
+            form.result.n_manifest = 0;
+            break;
+        case 5:
+            form.result.n_manifest = LIMIT_MANIFEST_BLOCKS + 1;
+            break;
+        case 6:
+            form.result.n_refs = 1;
+            form.result.refs = form.refs;
+            break;
+        case 7:
+            form.result.n_log = 1;
+            form.result.log = form.blocks;
+            break;
+        case 8:
+            form.result.ticket.len = 31;
+            break;
+        case 9:
+            form.lease.job.len = 15;
+            break;
+        case 10:
+            form.block.id.len = 33;
+            break;
+        case 11:
+            form.block.wrapped_key.len = 31;
+            break;
+        case 12:
+            form.block.sealed_bytes = LIMIT_SEALED_BYTES + 1;
+            break;
+        case 13:
+            form.block.inline_sealed.len = sizeof(form.bytes);
+            break;
+        case 14:
+            form.block.inline_sealed.len = 0;
+            break; /* it lies in the vault */
+        case 15:
+            form.result.lease = NULL;
+            break;
+        case 16:
+            form.result.ticket.len = 0;
+            break;
+        case 17:
+            form.envelope.body_case = WL__ENVELOPE__BODY_BEAT;
+            form.envelope.beat = &beat;
+            break;
+        }
+        if (plain_read(&packet, &form, &plain))
+            fail_msg("case %d was taken for plain", i);
+    }
+    /* Cut short anywhere, or with something behind it. */
+    plain_make(&form);
+    assert_true(plain_read(&packet, &form, &plain));
+    for (size_t size = 0; size < packet.size - packet.bare; size++)
+        assert_false(wire_plain(packet.data + packet.bare, size, &plain));
+    wire_packet_deinit(&packet);
+}
+
 static void a_body_needs_nothing_of_the_bodies_beside_it(void **state)
 {
     Wl__Bulk bulk = WL__BULK__INIT, *again = NULL;
@@ -583,6 +757,8 @@ int main(void)
         cmocka_unit_test(one_alone_is_what_protobuf_makes_of_it),
         cmocka_unit_test(several_come_back_in_order_and_no_more_than_the_limit),
         cmocka_unit_test(what_is_no_packet_is_read_to_where_it_breaks),
+        cmocka_unit_test(a_plain_result_says_the_same_read_where_it_lies),
+        cmocka_unit_test(what_is_not_plain_goes_the_general_way),
         cmocka_unit_test(a_body_needs_nothing_of_the_bodies_beside_it),
         cmocka_unit_test(what_is_too_large_for_a_frame_is_neither_sent_nor_read),
         cmocka_unit_test(empty_entries_cannot_take_memory_without_bound),
