@@ -71,7 +71,7 @@ struct wire_plain {
     size_t lease_size, rest_size;
 };
 bool wire_plain(const void *data, size_t size, struct wire_plain *ret_plain);
-/* The Result without session and ticket, lease_size + rest_size bytes, as wl__result__pack writes it. */
+/* The Result without session and ticket, lease_size + rest_size bytes. */
 void wire_plain_stored(const struct wire_plain *plain, void *ret_stored);
 
 int wire_bulk_pack(const Wl__Bulk *bulk, zmq_msg_t *ret_message);

@@ -48,29 +48,31 @@ static size_t size_of(const struct at *at)
 
 enum { VARINT = 0, BYTES = 2 };
 
-/* A field's number, in growing order; a repeated one may come again. False at the end, too. */
-static bool field(struct at *at, unsigned *number, unsigned *ret_type)
+/* False where there is none, or one that came before; `again` are those that may. */
+static bool field(struct at *at, uint32_t *seen, uint32_t again, unsigned *ret_number,
+                  unsigned *ret_type)
 {
     uint64_t tag;
-    unsigned before = *number;
 
-    if (!varint(at, &tag) || tag >> 3 > 32)
+    if (!varint(at, &tag) || tag >> 3 > 31)
         return false;
-    *number = (unsigned)(tag >> 3);
+    *ret_number = (unsigned)(tag >> 3);
     *ret_type = (unsigned)(tag & 7);
-    return *number >= before && *number > 0;
+    if (*seen & ~again & 1u << *ret_number)
+        return false;
+    *seen |= 1u << *ret_number;
+    return true;
 }
 
 /* Numbers from 1 to `n`, each at most once, none of them bytes but the first where `first` is
  * given. */
 static bool numbers(struct at at, struct at *first, uint64_t *values, unsigned n)
 {
-    unsigned number = 0, type;
+    unsigned number, type;
+    uint32_t seen = 0;
 
     while (at.at < at.end) {
-        unsigned before = number;
-
-        if (!field(&at, &number, &type) || number == before || number > n)
+        if (!field(&at, &seen, 0, &number, &type) || number == 0 || number > n)
             return false;
         if (number == 1 && first) {
             if (type != BYTES || !part(&at, first))
@@ -117,14 +119,13 @@ static bool usage_read(struct at at, struct wire_usage *ret_usage)
 /* A block whose bytes are all here. */
 static bool block_inline(struct at at)
 {
-    unsigned number = 0, type;
+    unsigned number, type;
+    uint32_t seen = 0;
     struct at id = {0}, key = {0}, sealed = {0};
     uint64_t sealed_bytes = 0;
 
     while (at.at < at.end) {
-        unsigned before = number;
-
-        if (!field(&at, &number, &type) || number == before || number > 4)
+        if (!field(&at, &seen, 0, &number, &type) || number == 0 || number > 4)
             return false;
         if (number == 3 ? type != VARINT || !varint(&at, &sealed_bytes)
                         : type != BYTES || !part(&at, number == 1   ? &id
@@ -149,19 +150,21 @@ enum {
     SIZE = 14,
 };
 
-/* Each in order, so that what the store keeps is two pieces of it. */
+/* Session, lease and ticket come first, in this order, so that what the store keeps is two pieces.
+ */
 static bool result_read(struct at at, struct wire_plain *plain)
 {
-    unsigned number = 0, type;
+    unsigned number, type;
+    uint32_t seen = 0, blocks = 0;
     uint64_t value = 0;
-    size_t blocks = 0;
     struct at sub = {0};
 
     while (at.at < at.end) {
         const uint8_t *begin = at.at;
-        unsigned before = number;
+        uint32_t before = seen;
 
-        if (!field(&at, &number, &type) || (number == before && number != MANIFEST) ||
+        if (!field(&at, &seen, 1u << MANIFEST, &number, &type) ||
+            (number <= TICKET ? before >> number != 0 : !(before & 1u << TICKET)) ||
             !(type == VARINT ? varint(&at, &value) : type == BYTES && part(&at, &sub)))
             return false;
         bool bytes = number == LEASE || number == TICKET || number == MANIFEST || number == USAGE;
