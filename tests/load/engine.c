@@ -262,14 +262,16 @@ static bool all_accepted(void *user)
     return load->studio.accepted == load->config.jobs;
 }
 
-/* Or nothing has been for a while: who died after its last result never hears what became of it. */
-static bool all_settled(void *user)
+/* Not sure: a result that was dropped was mostly committed before, but not always. */
+static bool all_told(const struct load *load)
 {
-    const struct load *load = user;
+    return load->settled == load->total && load->counts.lapsed == 0;
+}
 
-    return load->settled == load->total ||
-           (load->studio.accepted == load->config.jobs && load->now_ns - load->moved_ns > QUIET_NS &&
-            load->now_ns - load->asked_ns > QUIET_NS);
+static bool quiet(const struct load *load)
+{
+    return load->studio.accepted == load->config.jobs &&
+           load->now_ns - load->moved_ns > QUIET_NS && load->now_ns - load->asked_ns > QUIET_NS;
 }
 
 int load_join(struct load *load)
@@ -282,18 +284,20 @@ int load_submit(struct load *load)
     return go_on(load, true, all_accepted, load);
 }
 
+/* Who died after its last result never hears what became of it: so the broker is asked when nothing
+ * has moved for a while. */
 int load_drain(struct load *load)
 {
     uint64_t lost = 1, duplicated;
     int r = 0;
 
     load->moved_ns = clock_monotonic_ns();
-    while (r == 0 && lost > 0 && load->settled < load->total) {
-        while (r == 0 && !all_settled(load))
-            r = load_turn(load, true);
+    while (r == 0 && lost > 0 && !all_told(load)) {
+        r = load_turn(load, true);
+        if (r != 0 || !quiet(load))
+            continue;
+        r = load_check(load, false, &lost, &duplicated);
         load->asked_ns = load->now_ns;
-        if (r == 0 && load->settled < load->total)
-            r = load_check(load, false, &lost, &duplicated);
     }
     return r;
 }

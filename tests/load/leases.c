@@ -203,11 +203,12 @@ static void settle(struct load *load, const struct held *held, bool told)
         return;
     if (told && bit_set(load->told, bit))
         load->counts.duplicated++;
-    load->moved_ns = load->now_ns;
+    if (told)
+        load->last_commit_ns = load->now_ns;
     if (bit_set(load->bits, bit))
         return;
     load->settled++;
-    load->last_commit_ns = load->now_ns;
+    load->moved_ns = load->now_ns;
 }
 
 static void refused(struct load *load, const struct hot_committed *committed)
@@ -239,6 +240,7 @@ void leases_committed(struct load *load, uint32_t worker, const struct hot_commi
         break;
     case CODE_ALREADY:
         load->counts.already++;
+        settle(load, held, false);
         break;
     case CODE_STALE:
     case CODE_UNKNOWN:

@@ -27,14 +27,14 @@ struct figure {
 struct run {
     struct load_config config;
     const char *broker_endpoint, *server_key, *keys_file, *public_role;
-    bool spawn, json, check_set, check_all;
+    bool spawn, json, progress, check_set, check_all;
     uint64_t task_ms, kill_after_s, kills;
     const char *expects[EXPECTS_MAX];
     size_t n_expects;
 
     struct private_broker broker;
     struct load *load;
-    int64_t rss_before, rss_joined, kill_ns, back_ns, looked_ns;
+    int64_t rss_before, rss_joined, kill_ns, back_ns, looked_ns, told_ns;
     uint32_t epoch_before;
     double reconnect_s; /* the longest */
     uint64_t killed, lost, duplicated;
@@ -71,10 +71,29 @@ static void back_look(struct run *run, int64_t now_ns)
         run->reconnect_s = s;
 }
 
+static void progress(struct run *run, int64_t now_ns)
+{
+    const struct load_counts *counts = load_counts(run->load);
+
+    if (now_ns - run->told_ns < NS_PER_S)
+        return;
+    run->told_ns = now_ns;
+    fprintf(stderr, "joined %u of %u, committed %llu, dropped %llu, already %llu of %llu, hellos %llu, refused hellos %llu\n",
+            load_joined(run->load, run->killed ? run->epoch_before + 1 : 0), run->config.workers,
+            (unsigned long long)counts->committed, (unsigned long long)counts->lapsed,
+            (unsigned long long)counts->already,
+            (unsigned long long)(run->config.jobs * run->config.frames),
+            (unsigned long long)counts->hellos, (unsigned long long)counts->errors);
+}
+
 static int turn(void *user, int64_t now_ns)
 {
     struct run *run = user;
     int64_t since_ns = load_first_lease_ns(run->load);
+
+    if (run->progress)
+        progress(run, now_ns);
+
 
     if (run->kill_ns && !run->back_ns)
         back_look(run, now_ns);
@@ -140,6 +159,7 @@ static void figures_make(struct run *run)
     figure(run, "results", (double)counts->results, 0);
     figure(run, "committed", (double)counts->committed, 0);
     figure(run, "already", (double)counts->already, 0);
+    figure(run, "dropped", (double)counts->lapsed, 0);
     figure(run, "stale", (double)counts->stale, 0);
     figure(run, "busy", (double)counts->busy, 0);
     figure(run, "left", (double)counts->left, 0);
@@ -347,6 +367,7 @@ enum {
     KEYS,
     PUBLIC,
     JSON,
+    PROGRESS,
     EXPECT,
 };
 
@@ -377,6 +398,7 @@ static const struct args_option options[] = {
     {KEYS, "keys", "FILE", "a secret of which all keys are made; made where it is not there"},
     {PUBLIC, "public", "worker|studio", "print the public keys for westlight-broker allow --from"},
     {JSON, "json", NULL, "the figures as one JSON object"},
+    {PROGRESS, "progress", NULL, "a line each second on standard error"},
     {EXPECT, "expect", "KEY>=N",
      "or KEY<=N, of any figure; may be repeated; exit code 1 and a line where it falls short"},
     {0},
@@ -495,6 +517,9 @@ static int take_option(void *user, int option, const char *value)
                    : wrong("public", value, "worker or studio");
     case JSON:
         run->json = true;
+        return 0;
+    case PROGRESS:
+        run->progress = true;
         return 0;
     case EXPECT:
         return take_expect(run, value);

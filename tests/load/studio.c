@@ -264,7 +264,9 @@ static int ask(struct load *load, Wl__Envelope *envelope, unsigned body, Wl__Env
         load->studio.request < ASK_REQUEST ? ASK_REQUEST : load->studio.request + 1;
     envelope->request = load->studio.request;
     while (r == 0 && !load->studio.answer && load->now_ns < until_ns) {
-        if (load->studio.greeted && load->now_ns >= again_ns) {
+        if (!load->studio.greeted)
+            again_ns = 0; /* it was not heard */
+        else if (load->now_ns >= again_ns) {
             r = load_say(load, load->config.workers, envelope);
             again_ns = load->now_ns + ANSWER_NS / 6;
         }

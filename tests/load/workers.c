@@ -234,7 +234,8 @@ static void take_welcome(struct load *load, uint32_t worker, const Wl__Welcome *
         load->beat_ns = (int64_t)welcome->beat_ns;
     self->state = PHASE_LISTING;
     self->say_list = true;
-    load->moved_ns = load->now_ns;
+    if (!load->first_lease_ns)
+        load->moved_ns = load->now_ns;
     worker_at(load, worker, load->now_ns + GREETING_NS);
     worker_dirty(load, worker);
 }
