@@ -80,7 +80,7 @@ static void follow_refs(struct gateway *gateway, const struct catalogue_job *ent
     const Wl__Submit *submit = entry->submit;
     struct block_id *refs = gateway_scratch(gateway, (submit->n_refs + 1) * sizeof *refs);
 
-    if (!gateway->with.vault)
+    if (!gateway->with.vault || submit->n_refs == 0)
         return; /* --check serves nobody */
     for (size_t i = 0; i < submit->n_refs; i++)
         if (submit->refs[i].len == sizeof refs[i])

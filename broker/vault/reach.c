@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <broker/vault/reach.h>
+#include <proto/base/bytes.h>
 #include <proto/base/check.h>
 #include <proto/block_set.h>
 
@@ -35,6 +36,7 @@ struct reach {
     pthread_mutex_t lock;
     struct job **buckets;
     size_t n_buckets, n_jobs;
+    uint64_t seed; /* so that nobody can choose ids that all fall into one bucket */
     struct list all, used;
     atomic_size_t n_ids;
     vault_history *history;
@@ -49,9 +51,11 @@ int reach_new(struct disk *disk, struct reach **ret_reach)
         return -ENOMEM;
     reach->n_buckets = 256;
     reach->buckets = calloc(reach->n_buckets, sizeof *reach->buckets);
-    if (!reach->buckets) {
+    int r = reach->buckets ? random_bytes(&reach->seed, sizeof reach->seed) : -ENOMEM;
+    if (r < 0) {
+        free(reach->buckets);
         free(reach);
-        return -ENOMEM;
+        return r;
     }
     reach->disk = disk;
     list_init(&reach->all);
@@ -87,35 +91,42 @@ void reach_free(struct reach *reach)
 
 /* ---- the table ---- */
 
-/* A job's id is random already. */
-static struct job **bucket_of(struct job **buckets, size_t n_buckets, const struct job_id *id)
+static uint64_t mix(uint64_t seed, uint64_t value)
 {
-    uint64_t hash;
-    memcpy(&hash, id->bytes, sizeof hash);
-    return &buckets[hash & (n_buckets - 1)];
+    uint64_t x = (seed ^ value) * 0x9e3779b97f4a7c15ULL;
+
+    return x ^ (x >> 32);
+}
+
+static struct job **bucket_of(const struct reach *reach, const struct job_id *id)
+{
+    uint64_t halves[2];
+    memcpy(halves, id->bytes, sizeof halves);
+    uint64_t hash = mix(mix(reach->seed, halves[0]), halves[1]);
+    return &reach->buckets[hash & (reach->n_buckets - 1)];
 }
 
 static void grow_table(struct reach *reach)
 {
-    size_t n = 2 * reach->n_buckets;
-    struct job **buckets = calloc(n, sizeof *buckets);
+    struct job **old = reach->buckets, **buckets = calloc(2 * reach->n_buckets, sizeof *buckets);
     if (!buckets)
         return; /* longer chains, then */
-    for (size_t i = 0; i < reach->n_buckets; i++)
-        for (struct job *job = reach->buckets[i], *next; job; job = next) {
-            struct job **bucket = bucket_of(buckets, n, &job->id);
+    size_t n_old = reach->n_buckets;
+    reach->buckets = buckets;
+    reach->n_buckets *= 2;
+    for (size_t i = 0; i < n_old; i++)
+        for (struct job *job = old[i], *next; job; job = next) {
+            struct job **bucket = bucket_of(reach, &job->id);
             next = job->next_in_bucket;
             job->next_in_bucket = *bucket;
             *bucket = job;
         }
-    free(reach->buckets);
-    reach->buckets = buckets;
-    reach->n_buckets = n;
+    free(old);
 }
 
 static struct job *find(struct reach *reach, struct studio_id studio, const struct job_id *id)
 {
-    struct job *job = *bucket_of(reach->buckets, reach->n_buckets, id);
+    struct job *job = *bucket_of(reach, id);
     while (job && (job->studio.value != studio.value || memcmp(&job->id, id, sizeof *id)))
         job = job->next_in_bucket;
     return job;
@@ -132,7 +143,7 @@ static struct job *find_or_make(struct reach *reach, struct studio_id studio,
         return NULL;
     if (reach->n_jobs >= reach->n_buckets)
         grow_table(reach);
-    struct job **bucket = bucket_of(reach->buckets, reach->n_buckets, id);
+    struct job **bucket = bucket_of(reach, id);
     job->studio = studio;
     job->id = *id;
     job->next_in_bucket = *bucket;
@@ -169,7 +180,7 @@ void reach_forget(struct reach *reach, struct studio_id studio, const struct job
     pthread_mutex_lock(&reach->lock);
     struct job *job = find(reach, studio, id);
     if (job) {
-        struct job **at = bucket_of(reach->buckets, reach->n_buckets, id);
+        struct job **at = bucket_of(reach, id);
         while (*at != job)
             at = &(*at)->next_in_bucket;
         *at = job->next_in_bucket;
