@@ -1,140 +1,111 @@
 /* scale.c - what does not stay the same as a farm grows: curves over the frames of one job, the
- * jobs that wait, and the workers.
+ * jobs that wait, and the workers; through the core alone, or through a broker (--broker).
  *
- * A point is a new core, filled and drained to the end: lease, result, commit. Its rate is that of
- * the processor's time, because others run on the same machine; of several runs the fastest counts,
- * and the points of a curve take turns, so that a slow minute falls on all of them. Memory is what
- * the allocator has given out.
+ * A point is a new farm, filled and drained to the end: lease, result, commit. Its rate is that of
+ * the broker's processor time, because others run on the same machine; of several runs the best
+ * counts, and the points of a curve take turns, so that a slow minute falls on all of them.
  */
 #include <tests/bench/bench.h>
 
 #include <getopt.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <client/options.h>
-#include <tests/bench/bare.h>
 #include <tests/bench/plot.h>
+#include <tests/bench/scale.h>
 
-enum { POINTS_MAX = 8, CURVES = 3, JOB_FRAMES = 10, RUNS = 3 };
-#define FRAMES_LEAST 500000 /* a point is repeated until it has drained so many */
-
-/* What one point is made of; one of them is what grows. */
-struct load {
-    uint64_t workers, slots, jobs, frames;
-};
+enum { POINTS_MAX = 8, CURVES = 3, JOB_FRAMES = 10, SLOTS = 2560 };
+#define CORE_FRAMES   500000 /* a point is repeated until it has drained so many */
+#define BROKER_FRAMES 100000
 
 struct sample {
     double n;
-    struct load load;
-    double ns_per_frame;
-    double queued_bytes;  /* of all the curve's things when they wait: frames, jobs or workers */
-    double drained_bytes; /* the most they took while they were drained */
+    struct scale_farm farm;
+    double frames; /* of all runs of the best round */
+    struct scale_figures best;
 };
 
 struct curve {
     const char *name, *axis;
     uint64_t first, last;
-    struct load (*load)(uint64_t n);
-    struct sample points[POINTS_MAX];
-    size_t n_points;
+    struct scale_farm (*farm)(uint64_t n, uint64_t frames_least);
+    struct sample samples[POINTS_MAX];
+    size_t n_samples;
 };
 
-static struct load of_frames(uint64_t n)
+struct way {
+    int (*run)(const struct scale_farm *farm, struct scale_figures *ret_figures);
+    uint64_t frames_least;
+    const char *title;
+};
+
+static struct scale_farm of_frames(uint64_t n, uint64_t frames_least)
 {
-    return (struct load){.workers = 16, .slots = 16, .jobs = 1, .frames = n};
+    (void)frames_least;
+    return (struct scale_farm){.workers = 16, .slots = 16, .prefetch = 2, .jobs = 1, .frames = n};
 }
 
-static struct load of_jobs(uint64_t n)
+static struct scale_farm of_jobs(uint64_t n, uint64_t frames_least)
 {
-    return (struct load){.workers = 16, .slots = 16, .jobs = n, .frames = JOB_FRAMES * n};
+    (void)frames_least;
+    return (struct scale_farm){
+        .workers = 16, .slots = 16, .prefetch = 2, .jobs = n, .frames = JOB_FRAMES * n};
 }
 
-static struct load of_workers(uint64_t n)
+/* As many slots, on more and more workers, while that can be: a broker is not to look faster or
+ * slower for having more at once in one message. */
+static struct scale_farm of_workers(uint64_t n, uint64_t frames_least)
 {
-    return (struct load){.workers = n, .slots = 1, .jobs = 1, .frames = FRAMES_LEAST + 20 * n};
+    return (struct scale_farm){.workers = n,
+                               .slots = n < SLOTS ? SLOTS / n : 1,
+                               .prefetch = 2,
+                               .jobs = 1,
+                               .frames = frames_least + 20 * n,
+                               .joined = true};
 }
 
-static double cpu_ns(void)
+static double ns_of(const struct sample *sample)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return 1e9 * (double)now.tv_sec + (double)now.tv_nsec;
+    return sample->best.drain_ns / sample->frames;
 }
 
-static double heap_bytes(void)
+static int sample_run(struct sample *sample, const struct way *way)
 {
-    struct mallinfo2 info = mallinfo2();
+    struct sample now = {.n = sample->n, .farm = sample->farm};
+    double ns = 0;
 
-    return (double)(info.uordblks + info.hblkhd);
-}
-
-/* Once; how long it took to drain. */
-static double drain(const struct load *load, struct sample *point, bool workers_grow)
-{
-    struct bare_config config = {
-        .workers = (uint32_t)load->workers, .slots = (uint32_t)load->slots, .prefetch = 2};
-    double before = heap_bytes(), after = 0, most = 0, begun_ns = 0;
-    struct bare bare;
-
-    bare_init(&bare, &config);
-    if (!workers_grow)
-        before = heap_bytes();
-    for (uint64_t i = 0; i < load->jobs; i++)
-        bare_submit(&bare, (uint32_t)i, load->frames / load->jobs);
-    after = heap_bytes();
-    begun_ns = cpu_ns();
-    bare_join(&bare);
-    if (workers_grow)
-        after = heap_bytes();
-    for (uint64_t round = 0; bare_round(&bare) > 0; round++) {
-        double now = round % 64 == 0 ? heap_bytes() : 0;
-
-        most = now > most ? now : most;
+    while (now.frames < (double)way->frames_least) {
+        if (way->run(&now.farm, &now.best) != 0)
+            return 1;
+        ns += now.best.drain_ns;
+        now.frames += (double)now.farm.frames;
     }
-    double ns = cpu_ns() - begun_ns;
-
-    point->queued_bytes = after - before;
-    point->drained_bytes = most - before;
-    if (bare.done != load->frames) {
-        fprintf(stderr, "westlight-bench scale: %llu of %llu frames were drained\n",
-                (unsigned long long)bare.done, (unsigned long long)load->frames);
-        exit(1);
-    }
-    bare_deinit(&bare);
-    return ns;
+    now.best.drain_ns = ns;
+    if (sample->frames == 0 || ns_of(&now) < ns_of(sample))
+        *sample = now;
+    return 0;
 }
 
-static void point_run(struct sample *point, bool workers_grow)
+static int curve_run(struct curve *curve, const struct way *way, int runs)
 {
-    double ns = 0, frames = 0;
+    int r = 0;
 
-    while (frames < FRAMES_LEAST) {
-        ns += drain(&point->load, point, workers_grow);
-        frames += (double)point->load.frames;
-    }
-    if (point->ns_per_frame == 0 || ns / frames < point->ns_per_frame)
-        point->ns_per_frame = ns / frames;
-}
-
-static void curve_run(struct curve *curve, int runs)
-{
     for (uint64_t n = curve->first; n <= curve->last; n *= 10)
-        curve->points[curve->n_points++] = (struct sample){.n = (double)n, .load = curve->load(n)};
+        curve->samples[curve->n_samples++] =
+            (struct sample){.n = (double)n, .farm = curve->farm(n, way->frames_least)};
     for (int run = 0; run < runs; run++)
-        for (size_t i = 0; i < curve->n_points; i++)
-            point_run(&curve->points[i], curve->load == of_workers);
+        for (size_t i = 0; i < curve->n_samples && r == 0; i++)
+            r = sample_run(&curve->samples[i], way);
+    return r;
 }
 
 static double curve_rate(const struct curve *curve, bool best)
 {
-    double ns = curve->points[0].ns_per_frame;
+    double ns = ns_of(&curve->samples[0]);
 
-    for (size_t i = 1; i < curve->n_points; i++) {
-        double own = curve->points[i].ns_per_frame;
+    for (size_t i = 1; i < curve->n_samples; i++) {
+        double own = ns_of(&curve->samples[i]);
 
         ns = (own < ns) == best ? own : ns;
     }
@@ -145,38 +116,49 @@ static void curve_print(const struct curve *curve)
 {
     printf("\"%s\": {\"ratio\": %.3f, \"points\": [", curve->name,
            curve_rate(curve, false) / curve_rate(curve, true));
-    for (size_t i = 0; i < curve->n_points; i++) {
-        const struct sample *point = &curve->points[i];
+    for (size_t i = 0; i < curve->n_samples; i++) {
+        const struct sample *sample = &curve->samples[i];
+        const struct scale_figures *best = &sample->best;
+        double jobs = (double)sample->farm.jobs;
 
         printf("%s{\"n\": %.0f, \"rate_per_s\": %.0f, \"cpu_us_per_frame\": %.3f, "
-               "\"queued_bytes_each\": %.2f, \"drained_bytes_each\": %.2f}",
-               i ? ", " : "", point->n, 1e9 / point->ns_per_frame, point->ns_per_frame / 1e3,
-               point->queued_bytes / point->n, point->drained_bytes / point->n);
+               "\"wall_rate_per_s\": %.0f, \"submit_cpu_us_per_job\": %.3f, "
+               "\"submit_rate_per_s\": %.0f, \"queued_bytes_per_job\": %.0f, "
+               "\"queued_bytes_per_frame\": %.2f, \"drained_bytes_per_frame\": %.2f, "
+               "\"bytes_per_worker\": %.0f}",
+               i ? ", " : "", sample->n, 1e9 / ns_of(sample), ns_of(sample) / 1e3,
+               1e9 * (double)sample->farm.frames / best->wall_ns, best->submit_ns / 1e3 / jobs,
+               1e9 * jobs / best->submit_wall_ns, best->queued_bytes / jobs,
+               best->queued_bytes / (double)sample->farm.frames,
+               best->drained_bytes / (double)sample->farm.frames,
+               best->workers_bytes / (double)sample->farm.workers);
     }
     printf("]}");
 }
 
-static int curves_plot(const struct curve *curves, size_t n_curves, const char *path)
+static int curves_plot(const struct curve *curves, size_t n_curves, const char *title,
+                       const char *path)
 {
     struct plot plots[CURVES];
     struct plot_point points[CURVES][POINTS_MAX];
 
     for (size_t i = 0; i < n_curves; i++) {
-        for (size_t j = 0; j < curves[i].n_points; j++)
+        for (size_t j = 0; j < curves[i].n_samples; j++)
             points[i][j] =
-                (struct plot_point){curves[i].points[j].n, 1e9 / curves[i].points[j].ns_per_frame};
-        plots[i] = (struct plot){curves[i].axis, points[i], curves[i].n_points};
+                (struct plot_point){curves[i].samples[j].n, 1e9 / ns_of(&curves[i].samples[j])};
+        plots[i] = (struct plot){curves[i].axis, points[i], curves[i].n_samples};
     }
-    return plot_write(path, "frames leased, done and committed in a second of one core", plots,
-                      n_curves);
+    return plot_write(path, title, plots, n_curves);
 }
 
-static int run(struct curve *curves, size_t n_curves, int runs, const char *svg)
+static int run(struct curve *curves, size_t n_curves, const struct way *way, int runs,
+               const char *svg)
 {
     double least = 0, most = 0, flat = 1;
 
     for (size_t i = 0; i < n_curves; i++) {
-        curve_run(&curves[i], runs);
+        if (curve_run(&curves[i], way, runs) != 0)
+            return 1;
         double low = curve_rate(&curves[i], false), high = curve_rate(&curves[i], true);
 
         least = i == 0 || low < least ? low : least;
@@ -190,25 +172,30 @@ static int run(struct curve *curves, size_t n_curves, int runs, const char *svg)
         curve_print(&curves[i]);
         printf(i + 1 < n_curves ? ", " : "}\n");
     }
-    int r = svg ? curves_plot(curves, n_curves, svg) : 0;
+    int r = svg ? curves_plot(curves, n_curves, way->title, svg) : 0;
 
     if (r < 0)
-        fprintf(stderr, "westlight-bench scale: %s: cannot be written\n", svg);
+        fprintf(stderr, "westlight-bench scale: %s: %s\n", svg, strerror(-r));
     return r < 0 ? 1 : 0;
 }
 
 int bench_scale(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"json", no_argument, NULL, 'j'},       {"runs", required_argument, NULL, 'r'},
-        {"most", required_argument, NULL, 'm'}, {"curve", required_argument, NULL, 'c'},
-        {"svg", required_argument, NULL, 's'},  {0}};
-    struct curve curves[CURVES] = {
-        {.name = "frames", .axis = "frames of one job", 10000, 10000000, of_frames},
-        {.name = "jobs", .axis = "jobs of 10 frames", 100, 100000, of_jobs},
-        {.name = "workers", .axis = "workers", 10, 10000, of_workers},
-    };
-    long runs = RUNS, most = 10000000;
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+                                            {"broker", no_argument, NULL, 'b'},
+                                            {"runs", required_argument, NULL, 'r'},
+                                            {"most", required_argument, NULL, 'm'},
+                                            {"curve", required_argument, NULL, 'c'},
+                                            {"svg", required_argument, NULL, 's'},
+                                            {0}};
+    static const struct way core = {scale_core, CORE_FRAMES,
+                                    "frames leased, done and committed in a second of one core, "
+                                    "by the scheduler alone"};
+    static const struct way broker = {scale_broker, BROKER_FRAMES,
+                                      "frames leased, done and committed in a second of one core, "
+                                      "by the whole broker"};
+    const struct way *way = &core;
+    long runs = 3, most = 10000000;
     const char *svg = NULL, *only = NULL;
     bool good = true;
 
@@ -222,17 +209,24 @@ int bench_scale(int argc, char **argv)
             only = optarg;
         else if (option == 's')
             svg = optarg;
+        else if (option == 'b')
+            way = &broker;
         else
             good &= option == 'j';
     }
-    if (!good) {
-        fprintf(stderr, "usage: westlight-bench scale [--json] [--runs N] [--most FRAMES] "
-                        "[--curve frames|jobs|workers] [--svg FILE]\n");
+    struct curve curves[CURVES] = {
+        {"frames", "frames of one job", 10000, (uint64_t)most, of_frames, .n_samples = 0},
+        {"jobs", "jobs of 10 frames", 100, (uint64_t)most / 100, of_jobs, .n_samples = 0},
+        {"workers", "workers", 10, (uint64_t)most / 1000, of_workers, .n_samples = 0},
+    };
+
+    for (size_t i = 0; good && only && i < CURVES; i++)
+        if (strcmp(curves[i].name, only) == 0)
+            return run(&curves[i], 1, way, (int)runs, svg);
+    if (!good || only) {
+        fprintf(stderr, "usage: westlight-bench scale [--json] [--broker] [--runs N] "
+                        "[--most FRAMES] [--curve frames|jobs|workers] [--svg FILE]\n");
         return 2;
     }
-    curves[0].last = (uint64_t)most;
-    for (size_t i = 0; only && i < CURVES; i++)
-        if (strcmp(curves[i].name, only) == 0)
-            return run(&curves[i], 1, (int)runs, svg);
-    return run(curves, CURVES, (int)runs, svg);
+    return run(curves, CURVES, way, (int)runs, svg);
 }

@@ -1,0 +1,109 @@
+/* scale_broker.c - a real broker with all its durability, simulated workers and a studio over the
+ * real protocol: jobs are submitted while nobody is there, then workers join and drain them, or the
+ * other way round. Every count is read back and checked.
+ */
+#include <tests/bench/scale.h>
+
+#include <stdio.h>
+#include <string.h>
+#include <proto/base/bytes.h>
+#include <proto/base/clock.h>
+#include <tests/load/engine.h>
+#include <tests/load/private.h>
+
+/* What the broker has come to, and has come to since it was marked. */
+struct mark {
+    double cpu_ns, rss_bytes;
+    int64_t at_ns;
+};
+
+static struct mark mark_now(const struct private_broker *broker)
+{
+    return (struct mark){(double)private_cpu_ns(broker), (double)private_rss_bytes(broker),
+                         clock_monotonic_ns()};
+}
+
+static int join(const struct private_broker *broker, struct load *load,
+                struct scale_figures *figures)
+{
+    struct mark before = mark_now(broker);
+    int r = load_join(load);
+
+    figures->workers_bytes = mark_now(broker).rss_bytes - before.rss_bytes;
+    return r;
+}
+
+static int submit(const struct private_broker *broker, struct load *load,
+                  struct scale_figures *figures)
+{
+    struct mark before = mark_now(broker), after;
+    int r = load_submit(load);
+
+    after = mark_now(broker);
+    figures->submit_ns = after.cpu_ns - before.cpu_ns;
+    figures->submit_wall_ns = (double)(load_accepted_ns(load) - load_first_submit_ns(load));
+    figures->queued_bytes = after.rss_bytes - before.rss_bytes;
+    return r;
+}
+
+static int run(const struct private_broker *broker, struct load *load, bool joined,
+               struct scale_figures *ret_figures)
+{
+    struct scale_figures figures = {0};
+    struct mark empty, begun;
+    uint64_t lost = 0, duplicated = 0;
+    int r = joined ? join(broker, load, &figures) : 0;
+
+    empty = begun = mark_now(broker);
+    if (r == 0)
+        r = submit(broker, load, &figures);
+    if (!joined)
+        begun = mark_now(broker);
+    if (r == 0 && !joined)
+        r = join(broker, load, &figures);
+    if (r == 0)
+        r = load_drain(load);
+    figures.drain_ns = mark_now(broker).cpu_ns - begun.cpu_ns;
+    figures.wall_ns = (double)(load_last_commit_ns(load) - begun.at_ns);
+    figures.drained_bytes = mark_now(broker).rss_bytes - empty.rss_bytes;
+    if (r == 0)
+        r = load_check(load, false, &lost, &duplicated);
+    if (r == 0 && (lost || duplicated))
+        fprintf(stderr, "westlight-bench scale: frames are lost or twice there\n");
+    *ret_figures = figures;
+    return r || lost || duplicated;
+}
+
+int scale_broker(const struct scale_farm *farm, struct scale_figures *ret_figures)
+{
+    struct private_broker broker = {0};
+    struct load *load = NULL;
+    struct load_config config = {.workers = (uint32_t)farm->workers,
+                                 .slots = (uint32_t)farm->slots,
+                                 .prefetch = (uint32_t)farm->prefetch,
+                                 .jobs = farm->jobs,
+                                 .frames = farm->frames / farm->jobs,
+                                 .result_bytes = 150,
+                                 .recipe_bytes = 300,
+                                 .ramp = 2000,
+                                 .seed = 1,
+                                 .io_threads = 1,
+                                 .patience_ns = 60 * NS_PER_S};
+    int r = random_bytes(config.master, sizeof config.master);
+
+    if (r == 0)
+        r = private_start(&broker, config.master, config.workers);
+    config.endpoint = broker.endpoint;
+    config.server = broker.server;
+    if (r == 0)
+        r = load_new(&config, &load);
+    if (r == 0)
+        r = run(&broker, load, farm->joined, ret_figures);
+    private_stop(&broker);
+    load_free(load);
+    if (r != 0)
+        fprintf(stderr, "westlight-bench scale: %llu workers, %llu jobs, %llu frames: failed\n",
+                (unsigned long long)farm->workers, (unsigned long long)farm->jobs,
+                (unsigned long long)farm->frames);
+    return r ? 1 : 0;
+}
