@@ -569,11 +569,14 @@ static int board_init(struct agent *agent)
                                        .session_next = 1};
     agent->board.reserve_bytes =
         config->reserve_bytes ? config->reserve_bytes : volume_reserve_bytes(config->state);
+    r = reuse_new(&agent->board.sessions);
+    if (r == 0)
+        r = reuse_new(&agent->board.spools);
     pthread_mutex_init(&agent->board.lock, NULL);
     pthread_cond_init(&agent->board.changed, NULL);
     agent->board.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (agent->board.wake_fd < 0)
-        return -errno;
+    if (r < 0 || agent->board.wake_fd < 0)
+        return r < 0 ? r : -errno;
     if ((size_t)snprintf(path, sizeof(path), "%s/sessions", config->state) >= sizeof(path) - 64)
         return -ENAMETOOLONG;
     r = folder_remove(path); /* what a killed worker left */

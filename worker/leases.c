@@ -17,6 +17,7 @@
 #include <worker/report.h>
 
 #define BUSY_NS (2 * NS_PER_S) /* before a result is repeated to a busy broker */
+#define REST_NS (500 * NS_PER_MS) /* without a task, before the folders kept for others are removed */
 
 struct leases {
     struct task_board *board;
@@ -24,6 +25,10 @@ struct leases {
     struct sealer *sealer;
     uint64_t request; /* of needs; 0 is none */
     bool missed;
+    int64_t idle_ns;   /* since when there is no task; 0: there is one */
+    bool rested;       /* what was kept for the next ones is removed */
+    pthread_t resting; /* does so: a disk may be slow */
+    bool has_resting;
 };
 
 int leases_new(struct task_board *board, struct leases **ret_leases)
@@ -60,6 +65,38 @@ int leases_new(struct task_board *board, struct leases **ret_leases)
     return 0;
 }
 
+/* ---- when there is nothing to do ---- */
+
+static void *rest(void *user)
+{
+    struct task_board *board = user;
+
+    reuse_remove(board->sessions);
+    reuse_remove(board->spools);
+    return NULL;
+}
+
+static void rest_when_idle(struct leases *leases, int64_t now_ns, int64_t *deadline_ns)
+{
+    if (!list_empty(&leases->tasks)) {
+        leases->idle_ns = 0;
+        leases->rested = false;
+    } else if (leases->idle_ns == 0) {
+        leases->idle_ns = now_ns;
+    }
+    if (leases->idle_ns == 0 || leases->rested)
+        return;
+    if (now_ns < leases->idle_ns + REST_NS) {
+        if (*deadline_ns > leases->idle_ns + REST_NS)
+            *deadline_ns = leases->idle_ns + REST_NS;
+        return;
+    }
+    if (leases->has_resting)
+        pthread_join(leases->resting, NULL);
+    leases->has_resting = pthread_create(&leases->resting, NULL, rest, leases->board) == 0;
+    leases->rested = true;
+}
+
 static void task_stop(struct task *task)
 {
     atomic_store(&task->stop, true);
@@ -83,6 +120,9 @@ void leases_free(struct leases *leases)
     leases_stop(leases);
     while (!list_empty(&leases->tasks))
         task_free(list_entry(leases->tasks.next, struct task, node));
+    if (leases->has_resting)
+        pthread_join(leases->resting, NULL);
+    rest(leases->board);
     sealer_free(leases->sealer);
     free(leases);
 }
@@ -446,6 +486,7 @@ int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, lease
              node = node->next)
             r = report_task(&report, list_entry(node, struct task, node));
     pthread_mutex_unlock(&leases->board->lock);
+    rest_when_idle(leases, now_ns, &report.deadline_ns);
     if (r == 0)
         *ret_deadline_ns = report.deadline_ns;
     return r;

@@ -338,7 +338,8 @@ static int make_in_time(struct making *making, uint64_t number, struct outcome *
 
     for (;;) {
         r = making->spool.folder ? 0
-                                 : spool_new(making->task->board->state, number, &making->spool);
+                                 : spool_new(making->task->board->state, number,
+                                             making->task->board->spools, &making->spool);
         if (r == 0)
             r = make(making, outcome, collect, stage, log);
         if (!no_space(r) && (++tries > TRIES_MAX || !task_wait_for_more(making->task, r)))
@@ -397,7 +398,9 @@ int result_fail(struct task *task, enum attempt_class class, const char *message
 {
     Wl__Result result = WL__RESULT__INIT;
     Wl__Result *old = task->spool.result;
-    struct spool next = {.folder = task->spool.folder};
+    struct spool next = {.folder = task->spool.folder,
+                         .reuse = task->spool.reuse,
+                         .blocks = task->spool.blocks};
     char text[LIMIT_MESSAGE_BYTES];
     int r;
 

@@ -27,6 +27,7 @@
 #define SESSION_NOTIFY_S_MAX   600 /* Open Job Description's maximum */
 #define SESSION_PATH_DEFAULT   "/usr/local/bin:/usr/bin:/bin"
 #define SESSION_RULES          "path_mapping.json"
+#define SESSION_RULES_SYMBOL   "Session.PathMappingRulesFile"
 
 enum action_kind { ACTION_ENTER, ACTION_RUN, ACTION_EXIT };
 
@@ -48,12 +49,28 @@ int session_fail(struct session *session, enum attempt_class class, const char *
     return SESSION_FAILED;
 }
 
+/* Whoever reads the file was told of it. */
+static int rules_write(struct session *session)
+{
+    char path[PATH_MAX + 32];
+    int r;
+
+    if (session->rules)
+        return 0;
+    snprintf(path, sizeof(path), "%s/" SESSION_RULES, session->folder);
+    r = session_paths_write(session->config->maps, session->config->n_maps, path);
+    session->rules = r == 0;
+    return r;
+}
+
 /* Turns format's refusals into the task's failure. */
 static int session_resolve(struct session *session, const char *what, const char *text, char **ret_text)
 {
     char why[FORMAT_WHY_BYTES] = "";
-    int r = format_resolve(&session->symbols, text, ret_text, why);
+    int r = strstr(text, SESSION_RULES_SYMBOL) ? rules_write(session) : 0;
 
+    if (r == 0)
+        r = format_resolve(&session->symbols, text, ret_text, why);
     return r > 0 ? session_fail(session, CLASS_RENDERER, "%s: %s: correct the job and submit it again",
                                 what, why)
                  : r;
@@ -134,18 +151,17 @@ static int set_symbols(struct session *session)
 {
     const struct session_config *config = session->config;
     char rules[PATH_MAX + 32], vcpus[16];
-    int r;
+    int r = 0;
 
     snprintf(rules, sizeof(rules), "%s/" SESSION_RULES, session->folder);
     snprintf(vcpus, sizeof(vcpus), "%u", config->vcpus ? config->vcpus : cores_here());
     const char *const symbols[][2] = {
         {"Session.WorkingDirectory", session->folder},
         {"Session.HasPathMappingRules", config->n_maps ? "true" : "false"},
-        {"Session.PathMappingRulesFile", rules},
+        {SESSION_RULES_SYMBOL, rules},
         {"Lease.VCPUs", vcpus},
     };
 
-    r = session_paths_write(config->maps, config->n_maps, rules);
     for (size_t i = 0; !r && i < ARRAY_SIZE(symbols); i++)
         r = session_set(session, &session->symbols, "", symbols[i][0], symbols[i][1]);
     for (size_t i = 0; !r && i < config->recipe->n_parameters; i++) {

@@ -27,7 +27,7 @@ struct session {
     struct spawn_group *group;
     struct capture *capture;
     struct session_result *result;
-    bool failed, entering;
+    bool failed, entering, rules; /* the file of path mapping rules is written */
 };
 
 /* The first failure is the result's; SESSION_FAILED. */

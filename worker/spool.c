@@ -1,7 +1,6 @@
 /* spool.c - see spool.h.
  *
- * The result is written last and by rename, so its presence says that all else was written. Blocks
- * are not synced: a killed worker finds them all the same, and after a power cut one that is lost
+ * The result is written last, so that a whole one says that all else was written. Blocks are not synced: a killed worker finds them all the same, and after a power cut one that is lost
  * or damaged is seen by its name when it is sent, and the task is run again. */
 #include <worker/spool.h>
 
@@ -20,11 +19,17 @@
 #define RESULT_NAME  "result"
 #define PLAIN_SUFFIX ".refs"
 
-int spool_new(const char *state, uint64_t number, struct spool *ret_spool)
+static const uint8_t NO_JOB[REUSE_KEY_BYTES]; /* one folder is like another */
+
+int spool_new(const char *state, uint64_t number, struct reuse *reuse, struct spool *ret_spool)
 {
-    struct spool spool = {0};
+    struct spool spool = {.reuse = reuse};
     int r;
 
+    if (reuse && (spool.folder = reuse_take(reuse, NO_JOB))) {
+        *ret_spool = spool;
+        return 0;
+    }
     if (asprintf(&spool.folder, "%s/spool/%llu", state, (unsigned long long)number) < 0)
         return -ENOMEM;
     r = folder_make(spool.folder, 0700);
@@ -45,11 +50,32 @@ void spool_deinit(struct spool *spool)
     *spool = (struct spool){0};
 }
 
+/* A result that is over, where there is nothing else: it is made unreadable in its place. */
+static bool spool_leave(struct spool *spool)
+{
+    static const uint8_t nothing[SPOOL_HEAD_BYTES];
+    _cleanup_(closep) int fd = -1;
+    char path[LIMIT_PATH_BYTES];
+
+    if (!spool->reuse || spool->blocks ||
+        (size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) >= sizeof(path))
+        return false;
+    fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || pwrite(fd, nothing, sizeof(nothing), 0) != sizeof(nothing))
+        return false;
+    crash_point("spool.result.removed");
+    if (!reuse_give(spool->reuse, NO_JOB, spool->folder))
+        return false;
+    spool->folder = NULL;
+    crash_point("spool.removed");
+    return true;
+}
+
 void spool_remove(struct spool *spool)
 {
     char path[LIMIT_PATH_BYTES];
 
-    if (spool->folder) {
+    if (spool->folder && !spool_leave(spool)) {
         /* Without its result a folder counts as unfinished, should the rest of this be cut short.
          */
         if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) < sizeof(path))
@@ -61,22 +87,50 @@ void spool_remove(struct spool *spool)
     spool_deinit(spool);
 }
 
+/* The head says what the Result behind it must be. */
+static void head_make(const void *packed, size_t size, uint8_t head[SPOOL_HEAD_BYTES])
+{
+    struct block_id name;
+
+    digest(packed, size, &name);
+    memcpy(head, name.bytes, 32);
+    for (int i = 0; i < 4; i++)
+        head[32 + i] = (uint8_t)(size >> (8 * i));
+}
+
+static Wl__Result *result_read(const struct bytes *file)
+{
+    uint8_t head[SPOOL_HEAD_BYTES];
+    size_t size = 0;
+
+    if (file->size < sizeof(head))
+        return NULL;
+    for (int i = 0; i < 4; i++)
+        size |= (size_t)file->data[32 + i] << (8 * i);
+    if (size > file->size - sizeof(head))
+        return NULL;
+    head_make(file->data + sizeof(head), size, head);
+    if (memcmp(head, file->data, sizeof(head)) != 0)
+        return NULL;
+    return wl__result__unpack(NULL, size, file->data + sizeof(head));
+}
+
 int spool_open(const char *folder, struct spool *ret_spool)
 {
-    _cleanup_(bytes_deinit) struct bytes packed = {0};
+    _cleanup_(bytes_deinit) struct bytes file = {0};
     _cleanup_(spool_deinit) struct spool spool = {0};
     char path[LIMIT_PATH_BYTES];
     int r;
 
     if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, folder) >= sizeof(path))
         return -ENAMETOOLONG;
-    r = file_read(path, LIMIT_CONTROL_BYTES, &packed);
+    r = file_read(path, SPOOL_HEAD_BYTES + LIMIT_CONTROL_BYTES, &file);
     if (r < 0)
         return r == -EFBIG ? SPOOL_E_FORM : r;
     spool.folder = strdup(folder);
     if (!spool.folder)
         return -ENOMEM;
-    spool.result = wl__result__unpack(NULL, packed.size, packed.data);
+    spool.result = result_read(&file);
     if (!spool.result || !spool.result->lease || spool.result->lease->job.len != 16)
         return SPOOL_E_FORM;
     *ret_spool = spool;
@@ -109,6 +163,7 @@ int spool_put(struct spool *spool, const struct block_id *id, const void *sealed
 
     if (r < 0)
         return r;
+    spool->blocks = true;
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
@@ -177,17 +232,31 @@ void spool_clear(struct spool *spool)
 
 /* ---- the result ---- */
 
+/* In one write, in place: to a file system that is less than to bring another file there. */
+static int result_write(const char *path, const struct bytes *file)
+{
+    _cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    return fd < 0 ? -errno : fd_write_all(fd, file->data, file->size);
+}
+
 int spool_save(struct spool *spool, const Wl__Result *result)
 {
-    _cleanup_(bytes_deinit) struct bytes packed = {0};
+    _cleanup_(bytes_deinit) struct bytes file = {0};
+    size_t size = wl__result__get_packed_size(result);
     char path[LIMIT_PATH_BYTES];
+    uint8_t *packed;
     Wl__Result *copy;
-    int r = bytes_reserve(&packed, wl__result__get_packed_size(result) + 1);
+    bool sync = result->usage && result->usage->wall_ns >= SPOOL_SYNC_NS;
+    int r = bytes_reserve(&file, SPOOL_HEAD_BYTES + size);
 
     if (r < 0)
         return r;
-    packed.size = wl__result__pack(result, packed.data);
-    copy = wl__result__unpack(NULL, packed.size, packed.data);
+    packed = file.data + SPOOL_HEAD_BYTES;
+    wl__result__pack(result, packed);
+    head_make(packed, size, file.data);
+    file.size = SPOOL_HEAD_BYTES + size;
+    copy = wl__result__unpack(NULL, size, packed);
     if (!copy)
         return -ENOMEM;
     if (spool->result)
@@ -198,7 +267,7 @@ int spool_save(struct spool *spool, const Wl__Result *result)
     if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) >= sizeof(path))
         return -ENAMETOOLONG;
     crash_point("spool.result");
-    r = file_write(path, packed.data, packed.size, 0600);
+    r = sync ? file_write(path, file.data, file.size, 0600) : result_write(path, &file);
     crash_point("spool.result.written");
     return r;
 }

@@ -1,8 +1,11 @@
 /* spool.h - finished results on disk until the broker has committed them.
  *
  * Shape:   <state>/spool/<number>/ holds the sealed blocks ("<hex>", refs blocks "<hex>.refs") and,
- *          written last, "result": the packed Result. A folder without one was never finished and
- *          is removed at start.
+ *          written last, "result": SPOOL_HEAD_BYTES with a digest and the size, the packed Result,
+ *          perhaps what an earlier one left. A folder without a whole one was never finished and is
+ *          removed at start.
+ * Syncs:   the result of an attempt that took SPOOL_SYNC_NS or longer. What is shorter survives a
+ *          killed worker; after a power cut it is run again, which is cheaper than to sync each.
  * Owns:    struct spool owns its path and its result; the files stay until spool_remove.
  * Errors:  -errno; SPOOL_E_FORM for a result that cannot be read back.
  */
@@ -10,15 +13,22 @@
 
 #include <proto/seal.h>
 #include <proto/westlight.pb-c.h>
+#include <worker/reuse.h>
 
 enum { SPOOL_E_FORM = 1 };
 
+#define SPOOL_HEAD_BYTES 36
+#define SPOOL_SYNC_NS    (1000 * 1000 * 1000ULL)
+
 struct spool {
     char *folder;
+    struct reuse *reuse; /* NULL, or where the folder goes when all it has is a result that is over */
+    bool blocks;
     Wl__Result *result; /* NULL until spool_save */
 };
 
-int spool_new(const char *state, uint64_t number, struct spool *ret_spool);
+/* A folder of that number, or one of `reuse`. */
+int spool_new(const char *state, uint64_t number, struct reuse *reuse, struct spool *ret_spool);
 int spool_open(const char *folder, struct spool *ret_spool);
 void spool_deinit(struct spool *spool);
 void spool_remove(struct spool *spool); /* from disk, too */

@@ -17,6 +17,7 @@
 #include <proto/manifest.h>
 #include <proto/wire.h>
 #include <worker/laid.h>
+#include <worker/stage_clean.h>
 #include <worker/stage_maps.h>
 #include <worker/wants.h>
 
@@ -475,7 +476,9 @@ int stage_run(const struct stage_config *config, struct stage *ret_stage)
     struct stage *stage = ret_stage;
     int r;
 
-    *stage = (struct stage){0};
+    *stage = (struct stage){.reuse = config->reuse};
+    if (config->reuse)
+        memcpy(stage->reuse_key, config->reuse_key, REUSE_KEY_BYTES);
     space_init(&stage->space);
     stage->folder = strdup(config->folder);
     if (!stage->folder || asprintf(&stage->work, "%s/work", config->folder) < 0)
@@ -497,12 +500,24 @@ int stage_run(const struct stage_config *config, struct stage *ret_stage)
     return r;
 }
 
-void stage_deinit(struct stage *stage)
+static void folder_leave(struct stage *stage)
 {
-    int r = stage->folder ? folder_remove(stage->folder) : 0;
+    int r;
 
+    if (stage->reuse && stage_clean(stage) == 0 &&
+        reuse_give(stage->reuse, stage->reuse_key, stage->folder)) {
+        stage->folder = NULL;
+        return;
+    }
+    r = folder_remove(stage->folder);
     if (r < 0 && r != -ENOENT)
         log_warn("session-folder", "path=%s why=\"%s\"", stage->folder, strerror(-r));
+}
+
+void stage_deinit(struct stage *stage)
+{
+    if (stage->folder)
+        folder_leave(stage);
     if (stage->recipe)
         wl__recipe__free_unpacked(stage->recipe, NULL);
     for (size_t i = 0; i < stage->n_outputs; i++)

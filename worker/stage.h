@@ -4,11 +4,13 @@
  * Shape:   <folder>/files/<path at the studio> for the recipe's roots and declared outputs,
  *          <folder>/work for the renderer. Patterns of the step's inputs narrow what is fetched, by
  *          the frames of the task.
- * Owns:    struct stage owns all it points to; stage_deinit also removes the folder.
+ * Owns:    struct stage owns all it points to; stage_deinit also removes the folder, or leaves it
+ *          clean for another task of the same step.
  * Errors:  0, -ECANCELED when stopped, -ENOMEM; 1 where the task cannot be run: class and why.
  */
 #pragma once
 
+#include <worker/reuse.h>
 #include <worker/session.h>
 #include <worker/supply.h>
 
@@ -18,6 +20,8 @@ typedef int stage_dependencies(void *user, uint64_t after, Wl__Envelope **ret_en
 
 struct stage_config {
     const char *folder; /* made by the stage */
+    struct reuse *reuse; /* NULL, or where the folder goes when it is clean again, under `reuse_key` */
+    const uint8_t *reuse_key;
     Wl__BlockRef *recipe;
     const uint8_t *key_in;
     uint32_t step;
@@ -31,6 +35,8 @@ struct stage_config {
 
 struct stage {
     char *folder, *work;
+    struct reuse *reuse;
+    uint8_t reuse_key[REUSE_KEY_BYTES];
     Wl__Recipe *recipe;
     const Wl__StepRecipe *step; /* of the recipe */
     struct space space;

@@ -55,6 +55,8 @@ void task_board_sealer_back(struct task_board *board, struct sealer *sealer)
 
 void task_board_deinit(struct task_board *board)
 {
+    reuse_free(board->sessions);
+    reuse_free(board->spools);
     while (board->n_sealers > 0)
         sealer_free(board->sealers[--board->n_sealers]);
 }
@@ -344,16 +346,24 @@ static int stage_task(struct task *task, struct sealer *sealer, struct supply *s
 {
     struct task_board *board = task->board;
     const Wl__Assign *assign = task->assign->assign;
-    char folder[LIMIT_PATH_BYTES];
+    uint8_t key[REUSE_KEY_BYTES];
+    _cleanup_(freep) char *folder = NULL;
     uint64_t number;
 
+    memcpy(key, task->lease.job, sizeof(task->lease.job));
+    memcpy(key + sizeof(task->lease.job), &task->lease.step, sizeof(task->lease.step));
+    folder = reuse_take(board->sessions, key);
     pthread_mutex_lock(&board->lock);
     number = board->session_next++;
     pthread_mutex_unlock(&board->lock);
-    if ((size_t)snprintf(folder, sizeof(folder), "%s/sessions/%llu", board->state,
-                         (unsigned long long)number) >= sizeof(folder))
+    if (!folder && asprintf(&folder, "%s/sessions/%llu", board->state,
+                            (unsigned long long)number) < 0)
+        return -ENOMEM;
+    if (strlen(folder) >= LIMIT_PATH_BYTES)
         return -ENAMETOOLONG;
     return stage_run(&(struct stage_config){.folder = folder,
+                                            .reuse = board->sessions,
+                                            .reuse_key = key,
                                             .recipe = assign->recipe,
                                             .key_in = assign->key_in.data,
                                             .step = task->lease.step,

@@ -44,6 +44,7 @@ struct task_board {
     struct link_key server;
     const struct link_keypair *keys;
     uint64_t spool_next, session_next;
+    struct reuse *sessions, *spools; /* folders; NULL: none is used again */
     struct sealer *sealers[TASK_SEALERS]; /* made, and not in use: to make one takes longer than a block */
     size_t n_sealers;
 };

@@ -51,7 +51,7 @@ static void a_saved_result_is_found_with_its_blocks(void **state)
 
     digest("aaa", 3, &a);
     digest("refs", 4, &b);
-    assert_int_equal(spool_new(base, 3, &spool), 0);
+    assert_int_equal(spool_new(base, 3, NULL, &spool), 0);
     assert_int_equal(spool_put(&spool, &a, "aaa", 3, false), 0);
     assert_int_equal(spool_put(&spool, &b, "refs", 4, true), 0);
     assert_int_equal(save(&spool, "done"), 0);
@@ -82,7 +82,7 @@ static void an_unfinished_one_is_removed_at_start(void **state)
     uint64_t next;
     size_t n;
 
-    assert_int_equal(spool_new(base, 1, &spool), 0);
+    assert_int_equal(spool_new(base, 1, NULL, &spool), 0);
     assert_int_equal(spool_put(&spool, &a, "aaa", 3, false), 0);
     snprintf(path, sizeof(path), "%s", spool.folder);
     spool_deinit(&spool);
@@ -100,7 +100,7 @@ static void an_unreadable_result_is_removed_at_start(void **state)
     size_t n;
     int fd;
 
-    assert_int_equal(spool_new(base, 1, &spool), 0);
+    assert_int_equal(spool_new(base, 1, NULL, &spool), 0);
     assert_int_equal(save(&spool, "done"), 0);
     snprintf(path, sizeof(path), "%s/result", spool.folder);
     spool_deinit(&spool);
@@ -119,7 +119,7 @@ static void one_that_cannot_be_read_now_is_kept(void **state)
     uint64_t next;
     size_t n;
 
-    assert_int_equal(spool_new(base, 1, &spool), 0);
+    assert_int_equal(spool_new(base, 1, NULL, &spool), 0);
     assert_int_equal(save(&spool, "done"), 0);
     snprintf(path, sizeof(path), "%s/result", spool.folder);
     snprintf(aside, sizeof(aside), "%s/aside", spool.folder);
@@ -142,7 +142,7 @@ static void a_removed_one_leaves_nothing(void **state)
     struct spool spool;
     char path[128];
 
-    assert_int_equal(spool_new(base, 9, &spool), 0);
+    assert_int_equal(spool_new(base, 9, NULL, &spool), 0);
     assert_int_equal(save(&spool, "done"), 0);
     snprintf(path, sizeof(path), "%s", spool.folder);
     spool_remove(&spool);
@@ -156,7 +156,7 @@ static void a_later_result_replaces_the_first(void **state)
     _cleanup_(freep) struct block_id *ids = NULL;
     size_t n;
 
-    assert_int_equal(spool_new(base, 1, &spool), 0);
+    assert_int_equal(spool_new(base, 1, NULL, &spool), 0);
     assert_int_equal(spool_put(&spool, &a, "aaa", 3, false), 0);
     assert_int_equal(save(&spool, "first"), 0);
     spool_clear(&spool);

@@ -1,0 +1,90 @@
+/* reuse.c - a short list; the newest goes first, which the kernel still has in mind. */
+#include <worker/reuse.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <proto/base/bytes.h>
+#include <proto/base/log.h>
+
+struct reuse {
+    pthread_mutex_t lock;
+    struct {
+        uint8_t key[REUSE_KEY_BYTES];
+        char *path;
+    } items[REUSE_MAX];
+    size_t n;
+};
+
+int reuse_new(struct reuse **ret_reuse)
+{
+    struct reuse *reuse = calloc(1, sizeof(*reuse));
+
+    if (!reuse)
+        return -ENOMEM;
+    pthread_mutex_init(&reuse->lock, NULL);
+    *ret_reuse = reuse;
+    return 0;
+}
+
+void reuse_free(struct reuse *reuse)
+{
+    if (!reuse)
+        return;
+    for (size_t i = 0; i < reuse->n; i++)
+        free(reuse->items[i].path);
+    pthread_mutex_destroy(&reuse->lock);
+    free(reuse);
+}
+
+char *reuse_take(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES])
+{
+    char *path = NULL;
+
+    pthread_mutex_lock(&reuse->lock);
+    for (size_t i = reuse->n; !path && i-- > 0;)
+        if (memcmp(reuse->items[i].key, key, REUSE_KEY_BYTES) == 0) {
+            path = reuse->items[i].path;
+            reuse->items[i] = reuse->items[--reuse->n];
+        }
+    pthread_mutex_unlock(&reuse->lock);
+    return path;
+}
+
+bool reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *path)
+{
+    bool given;
+
+    pthread_mutex_lock(&reuse->lock);
+    given = reuse->n < REUSE_MAX;
+    if (given) {
+        memcpy(reuse->items[reuse->n].key, key, REUSE_KEY_BYTES);
+        reuse->items[reuse->n++].path = path;
+    }
+    pthread_mutex_unlock(&reuse->lock);
+    return given;
+}
+
+static char *any(struct reuse *reuse)
+{
+    char *path;
+
+    pthread_mutex_lock(&reuse->lock);
+    path = reuse->n > 0 ? reuse->items[--reuse->n].path : NULL;
+    pthread_mutex_unlock(&reuse->lock);
+    return path;
+}
+
+void reuse_remove(struct reuse *reuse)
+{
+    char *path;
+
+    while ((path = any(reuse))) {
+        int r = folder_remove(path);
+
+        if (r < 0 && r != -ENOENT)
+            log_warn("folder", "path=%s why=\"%s\"", path, strerror(-r));
+        free(path);
+    }
+}

@@ -1,0 +1,25 @@
+/* reuse.h - folders that are empty again and wait for their next use. To make and remove one takes
+ * longer than a short task does, on many a file system.
+ *
+ * Shape:   at most REUSE_MAX; each under a key, whose owner knows what it looks like inside.
+ * Threads: any.
+ * Owns:    the paths it was given; the folders stay until reuse_remove.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <proto/base/err.h>
+
+#define REUSE_MAX       64
+#define REUSE_KEY_BYTES 20
+
+struct reuse;
+int reuse_new(struct reuse **ret_reuse);
+void reuse_free(struct reuse *reuse);
+/* One of that key, which is the caller's; NULL: there is none. */
+char *reuse_take(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES]);
+/* Takes over `path`, unless it has enough: then false. */
+bool reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *path);
+/* Also from disk. */
+void reuse_remove(struct reuse *reuse);
