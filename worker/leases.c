@@ -21,7 +21,6 @@
 
 struct leases {
     struct task_board *board;
-    struct list tasks;
     struct sealer *sealer;
     uint64_t request; /* of needs; 0 is none */
     bool missed;
@@ -30,6 +29,14 @@ struct leases {
     pthread_t resting; /* does so: a disk may be slow */
     bool has_resting;
 };
+
+/* Tasks look at each other, under the lock. */
+static void tasks_push(struct leases *leases, struct task *task)
+{
+    pthread_mutex_lock(&leases->board->lock);
+    list_push(&leases->board->tasks, &task->node);
+    pthread_mutex_unlock(&leases->board->lock);
+}
 
 int leases_new(struct task_board *board, struct leases **ret_leases)
 {
@@ -41,7 +48,7 @@ int leases_new(struct task_board *board, struct leases **ret_leases)
     if (!leases)
         return -ENOMEM;
     leases->board = board;
-    list_init(&leases->tasks);
+    list_init(&leases->board->tasks);
     r = sealer_new(&leases->sealer);
     if (r == 0)
         r = spool_load(board->state, &spools, &n, &board->spool_next);
@@ -54,7 +61,7 @@ int leases_new(struct task_board *board, struct leases **ret_leases)
 
         r = task_new_held(board, &spools[i], &task);
         if (r == 0)
-            list_push(&leases->tasks, &task->node);
+            tasks_push(leases, task);
         else
             log_error("spool", "folder=%s why=\"%s\"", spools[i].folder, strerror(-r));
         spool_deinit(&spools[i]);
@@ -78,7 +85,7 @@ static void *rest(void *user)
 
 static void rest_when_idle(struct leases *leases, int64_t now_ns, int64_t *deadline_ns)
 {
-    if (!list_empty(&leases->tasks)) {
+    if (!list_empty(&leases->board->tasks)) {
         leases->idle_ns = 0;
         leases->rested = false;
     } else if (leases->idle_ns == 0) {
@@ -108,7 +115,7 @@ void leases_stop(struct leases *leases)
 {
     pthread_mutex_lock(&leases->board->lock);
     atomic_store(&leases->board->closing, true);
-    list_for_each (node, &leases->tasks)
+    list_for_each (node, &leases->board->tasks)
         task_stop(list_entry(node, struct task, node));
     pthread_mutex_unlock(&leases->board->lock);
 }
@@ -118,8 +125,8 @@ void leases_free(struct leases *leases)
     if (!leases)
         return;
     leases_stop(leases);
-    while (!list_empty(&leases->tasks))
-        task_free(list_entry(leases->tasks.next, struct task, node));
+    while (!list_empty(&leases->board->tasks))
+        task_free(list_entry(leases->board->tasks.next, struct task, node));
     if (leases->has_resting)
         pthread_join(leases->resting, NULL);
     rest(leases->board);
@@ -131,7 +138,7 @@ size_t leases_count(const struct leases *leases)
 {
     size_t n = 0;
 
-    list_for_each (node, &leases->tasks)
+    list_for_each (node, &leases->board->tasks)
         n++;
     return n;
 }
@@ -144,7 +151,7 @@ static struct task *find(struct leases *leases, const Wl__Lease *message)
 
     if (!message || wire_lease(message, &lease) != 0)
         return NULL;
-    list_for_each (node, &leases->tasks) {
+    list_for_each (node, &leases->board->tasks) {
         struct task *task = list_entry(node, struct task, node);
 
         if (task->lease.attempt == lease.attempt && task->lease.epoch == lease.epoch &&
@@ -156,25 +163,19 @@ static struct task *find(struct leases *leases, const Wl__Lease *message)
     return NULL;
 }
 
-static bool follows(const struct task *task, const struct task *other)
-{
-    return task->behind != 0 && task->behind == other->lease.attempt &&
-           task->behind_epoch == other->lease.epoch;
-}
-
 /* A task starts when the one it is behind no longer runs, whatever became of it. */
 static void start_ready(struct leases *leases)
 {
-    list_for_each (node, &leases->tasks) {
+    list_for_each (node, &leases->board->tasks) {
         struct task *task = list_entry(node, struct task, node);
         bool waits = false;
 
         if (task->go || task->phase != PHASE_STAGING)
             continue;
-        list_for_each (other, &leases->tasks) {
+        list_for_each (other, &leases->board->tasks) {
             const struct task *before = list_entry(other, struct task, node);
 
-            waits = waits || (follows(task, before) && before->phase < PHASE_COLLECTING);
+            waits = waits || (task_follows(task, before) && before->phase < PHASE_COLLECTING);
         }
         if (!waits) {
             task->go = true;
@@ -186,10 +187,10 @@ static void start_ready(struct leases *leases)
 /* Whoever waited for an unstarted task that goes away now waits for what that one waited for. */
 static void hand_over_place(struct leases *leases, const struct task *gone)
 {
-    list_for_each (node, &leases->tasks) {
+    list_for_each (node, &leases->board->tasks) {
         struct task *task = list_entry(node, struct task, node);
 
-        if (follows(task, gone)) {
+        if (task_follows(task, gone)) {
             task->behind = gone->behind;
             task->behind_epoch = gone->behind_epoch;
         }
@@ -226,7 +227,7 @@ static void take_assign(struct leases *leases, Wl__Envelope **envelope)
     }
     crash_point("leases.assigned");
     *envelope = NULL;
-    list_push(&leases->tasks, &task->node);
+    tasks_push(leases, task);
     log_info("assigned", "step=%u task=%llu attempt=%llu behind=%llu cards=%x", task->lease.step,
              (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt,
              (unsigned long long)task->behind, task->gpu_mask);
@@ -268,7 +269,7 @@ static void take_verdict(struct leases *leases, const Wl__Verdict *verdict)
     }
     if (verdict->last) {
         leases->board->joined = true;
-        list_for_each (node, &leases->tasks)
+        list_for_each (node, &leases->board->tasks)
             list_entry(node, struct task, node)->may_send = true;
     }
     pthread_mutex_unlock(&leases->board->lock);
@@ -321,7 +322,7 @@ static bool take_answer(struct leases *leases, Wl__Envelope **envelope)
     bool taken = false;
 
     pthread_mutex_lock(&leases->board->lock);
-    list_for_each (node, &leases->tasks) {
+    list_for_each (node, &leases->board->tasks) {
         struct task *task = list_entry(node, struct task, node);
 
         if (!*envelope || (*envelope)->request == 0 || task->need_request != (*envelope)->request ||
@@ -377,7 +378,7 @@ void leases_offline(struct leases *leases)
 {
     pthread_mutex_lock(&leases->board->lock);
     leases->board->joined = false;
-    list_for_each (node, &leases->tasks) {
+    list_for_each (node, &leases->board->tasks) {
         struct task *task = list_entry(node, struct task, node);
 
         task->may_send = false;
@@ -410,7 +411,7 @@ int leases_inventory(struct leases *leases, uint64_t session, leases_send *send,
 {
     Wl__InventoryItem items[LIMIT_INVENTORY], *pointers[LIMIT_INVENTORY];
     Wl__Lease messages[LIMIT_INVENTORY];
-    struct list *node = leases->tasks.next;
+    struct list *node = leases->board->tasks.next;
     bool last = false;
     int r = 0;
 
@@ -420,7 +421,7 @@ int leases_inventory(struct leases *leases, uint64_t session, leases_send *send,
         size_t n = 0;
 
         pthread_mutex_lock(&leases->board->lock);
-        for (; node != &leases->tasks && n < LIMIT_INVENTORY; node = node->next) {
+        for (; node != &leases->board->tasks && n < LIMIT_INVENTORY; node = node->next) {
             struct task *task = list_entry(node, struct task, node);
 
             if (!listed(task))
@@ -436,7 +437,7 @@ int leases_inventory(struct leases *leases, uint64_t session, leases_send *send,
             n++;
         }
         pthread_mutex_unlock(&leases->board->lock);
-        last = node == &leases->tasks;
+        last = node == &leases->board->tasks;
         inventory.session = session;
         inventory.items = pointers;
         inventory.n_items = n;
@@ -453,7 +454,7 @@ int leases_inventory(struct leases *leases, uint64_t session, leases_send *send,
 /* Ends what is over and what was said to the end. */
 static void reap(struct leases *leases)
 {
-    list_for_each_safe (node, after, &leases->tasks) {
+    list_for_each_safe (node, after, &leases->board->tasks) {
         struct task *task = list_entry(node, struct task, node);
         bool over;
 
@@ -482,7 +483,7 @@ int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, lease
     pthread_mutex_lock(&leases->board->lock);
     start_ready(leases);
     if (leases->board->joined && !atomic_load(&leases->board->closing))
-        for (struct list *node = leases->tasks.next; r == 0 && node != &leases->tasks;
+        for (struct list *node = leases->board->tasks.next; r == 0 && node != &leases->board->tasks;
              node = node->next)
             r = report_task(&report, list_entry(node, struct task, node));
     pthread_mutex_unlock(&leases->board->lock);

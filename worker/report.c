@@ -185,7 +185,8 @@ int report_task(struct report *report, struct task *task)
         return 0;
     if (task->need != NEED_NOTHING && !task->answer && task->need_request == 0)
         r = say_need(report, task);
-    if (r == 0 && task->started && !task->started_sent)
+    /* The result says it, too. */
+    if (r == 0 && task->started && !task->started_sent && !(task->deliverable && task->may_send))
         r = say_started(report, task);
     if (r != 0 || !task->may_send)
         return r;

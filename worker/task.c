@@ -71,13 +71,39 @@ static bool stopped(const struct task *task)
     return atomic_load(&task->stop);
 }
 
+bool task_follows(const struct task *task, const struct task *other)
+{
+    return task->behind != 0 && task->behind == other->lease.attempt &&
+           task->behind_epoch == other->lease.epoch;
+}
+
+/* Who waited for this one's renderer to end starts, without the agent's help: it may be busy. */
+static void pass_on(struct task *task)
+{
+    list_for_each (node, &task->board->tasks) {
+        struct task *other = list_entry(node, struct task, node);
+
+        if (task_follows(other, task) && other->phase == PHASE_STAGING && !other->go) {
+            other->go = true;
+            task_wake(other);
+        }
+    }
+}
+
+/* The agent is poked where it has something to say or to do. */
 static void phase_set(struct task *task, enum task_phase phase)
 {
+    bool poke;
+
     pthread_mutex_lock(&task->board->lock);
     CHECK(phase > task->phase);
     task->phase = phase;
+    if (phase == PHASE_COLLECTING)
+        pass_on(task);
+    poke = phase != PHASE_COLLECTING && task->acknowledged != ACK_COMMITTED;
     pthread_mutex_unlock(&task->board->lock);
-    task_board_poke(task->board);
+    if (poke)
+        task_board_poke(task->board);
 }
 
 /* ---- asking the broker, through the agent ---- */
@@ -588,7 +614,9 @@ void task_free(struct task *task)
         return;
     if (task->has_thread)
         pthread_join(task->thread, NULL);
+    pthread_mutex_lock(&task->board->lock);
     list_unlink(&task->node);
+    pthread_mutex_unlock(&task->board->lock);
     if (task->assign)
         wire_free(task->assign);
     if (task->answer)

@@ -32,6 +32,7 @@ struct task_board {
     int wake_fd;            /* for the agent: an eventfd */
     atomic_bool closing;    /* the worker ends: no result is made any more */
     bool joined;            /* the broker is there and has our list */
+    struct list tasks;      /* the agent adds and removes them, under the lock */
     char bulk[256];         /* endpoint; "" until the broker said it */
 
     const char *state; /* folder */
@@ -109,6 +110,7 @@ struct task {
 int task_new(struct task_board *board, Wl__Envelope *assign, struct task **ret_task);
 /* Takes over the spool. */
 int task_new_held(struct task_board *board, struct spool *spool, struct task **ret_task);
+bool task_follows(const struct task *task, const struct task *other); /* is behind it */
 /* Its thread looks again at what it waits for; under the lock. */
 void task_wake(struct task *task);
 /* Joins the thread; it must be GONE, or stopped. */

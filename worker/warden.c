@@ -335,7 +335,7 @@ int warden_read(struct warden *warden, struct warden_report *ret_report)
         warden->lost = true;
         return WARDEN_E_LOST;
     }
-    warden->free = message.event == WARDEN_GONE;
+    warden->free = message.last;
     *ret_report = message;
     return 0;
 }

@@ -46,13 +46,14 @@ enum warden_event {
     WARDEN_STARTED, /* the program runs */
     WARDEN_REFUSED, /* it could not be run; `value` is the errno */
     WARDEN_EXITED,  /* the action's own process; `value` is as of wait(2) */
-    WARDEN_GONE,    /* nothing is left; the last report */
+    WARDEN_GONE,    /* nothing is left; the last report, where WARDEN_EXITED was not */
 };
 
 /* Usage is of everything reaped so far: user + system time, and the largest single process. */
 struct warden_report {
     enum warden_event event;
     int value;
+    bool last; /* nothing is left */
     uint64_t cpu_ns;
     uint64_t memory_bytes;
 };

@@ -79,7 +79,8 @@ static __attribute__((noinline)) pid_t action_start(const struct warden_action *
 
 static void report(const struct keeper *keeper, enum warden_event event, int value)
 {
-    struct warden_report message = {.event = event, .value = value, .cpu_ns = keeper->cpu_ns,
+    struct warden_report message = {.event = event, .value = value, .last = !keeper->busy,
+                                    .cpu_ns = keeper->cpu_ns,
                                     .memory_bytes = keeper->memory_bytes};
 
     /* A worker that is gone is noticed by the read. */
@@ -129,23 +130,28 @@ static void kill_children(pid_t action)
 static void reap(struct keeper *keeper)
 {
     struct rusage usage;
-    int status;
-    pid_t pid;
+    int status, exit_status = 0;
+    bool exited = false, was_busy = keeper->busy;
+    pid_t pid = 0;
 
     while (keeper->busy && (pid = wait4(-1, &status, WNOHANG, &usage)) != 0) {
         if (pid > 0) {
             usage_add(keeper, &usage);
             if (pid == keeper->action) {
                 keeper->action = 0;
-                report(keeper, WARDEN_EXITED, status);
+                exited = true;
+                exit_status = status;
             }
         } else if (errno == ECHILD) {
-            report(keeper, WARDEN_GONE, 0);
             keeper->busy = keeper->killing = false;
         } else if (errno != EINTR) {
-            return;
+            break;
         }
     }
+    if (exited)
+        report(keeper, WARDEN_EXITED, exit_status);
+    else if (was_busy && !keeper->busy)
+        report(keeper, WARDEN_GONE, 0);
 }
 
 /* ---- what is commanded ---- */
