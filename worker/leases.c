@@ -49,6 +49,7 @@ int leases_new(struct task_board *board, struct leases **ret_leases)
         return -ENOMEM;
     leases->board = board;
     list_init(&leases->board->tasks);
+    list_init(&leases->board->runners);
     r = sealer_new(&leases->sealer);
     if (r == 0)
         r = spool_load(board->state, &spools, &n, &board->spool_next);
@@ -80,6 +81,7 @@ static void *rest(void *user)
 
     reuse_remove(board->sessions);
     reuse_remove(board->spools);
+    task_board_rest(board, false);
     return NULL;
 }
 
@@ -129,6 +131,7 @@ void leases_free(struct leases *leases)
         task_free(list_entry(leases->board->tasks.next, struct task, node));
     if (leases->has_resting)
         pthread_join(leases->resting, NULL);
+    task_board_rest(leases->board, true);
     rest(leases->board);
     sealer_free(leases->sealer);
     free(leases);

@@ -63,7 +63,7 @@ void task_board_deinit(struct task_board *board)
 
 void task_wake(struct task *task)
 {
-    pthread_cond_signal(&task->wake);
+    pthread_cond_broadcast(&task->wake); /* its thread, and who waits for its end */
 }
 
 static bool stopped(const struct task *task)
@@ -93,17 +93,20 @@ static void pass_on(struct task *task)
 /* The agent is poked where it has something to say or to do. */
 static void phase_set(struct task *task, enum task_phase phase)
 {
+    struct task_board *board = task->board; /* one that is gone may be freed at once */
     bool poke;
 
-    pthread_mutex_lock(&task->board->lock);
+    pthread_mutex_lock(&board->lock);
     CHECK(phase > task->phase);
     task->phase = phase;
     if (phase == PHASE_COLLECTING)
         pass_on(task);
+    if (phase == PHASE_GONE)
+        task_wake(task);
     poke = phase != PHASE_COLLECTING && task->acknowledged != ACK_COMMITTED;
-    pthread_mutex_unlock(&task->board->lock);
+    pthread_mutex_unlock(&board->lock);
     if (poke)
-        task_board_poke(task->board);
+        task_board_poke(board);
 }
 
 /* ---- asking the broker, through the agent ---- */
@@ -493,9 +496,8 @@ static void hand_back(struct task *task, const char *why)
     pthread_mutex_unlock(&board->lock);
 }
 
-static void *task_main(void *user)
+static void task_main(struct task *task)
 {
-    struct task *task = user;
     bool held = task->spool.result != NULL;
     int r = 0;
 
@@ -521,20 +523,118 @@ static void *task_main(void *user)
     else if (!deliver_result(task))
         hand_back(task, "its result could not be delivered");
     phase_set(task, PHASE_GONE);
+}
+
+/* ---- its thread ---- */
+
+struct runner {
+    struct list node; /* of those without a task */
+    struct task_board *board;
+    struct task *task;
+    bool over;
+    pthread_t thread;
+    pthread_cond_t wake;
+};
+
+static void *runner_main(void *user)
+{
+    struct runner *runner = user;
+    struct task_board *board = runner->board;
+
+    pthread_mutex_lock(&board->lock);
+    while (!runner->over) {
+        if (!runner->task) {
+            pthread_cond_wait(&runner->wake, &board->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&board->lock);
+        task_main(runner->task);
+        pthread_mutex_lock(&board->lock);
+        runner->task = NULL;
+        list_push(&board->runners, &runner->node);
+        pthread_cond_broadcast(&board->changed);
+    }
+    pthread_mutex_unlock(&board->lock);
     return NULL;
+}
+
+static struct runner *runner_idle(struct task_board *board)
+{
+    struct list *node = board->runners.previous; /* the last that came */
+
+    if (list_empty(&board->runners))
+        return NULL;
+    list_unlink(node);
+    return list_entry(node, struct runner, node);
+}
+
+static void runner_free(struct runner *runner)
+{
+    pthread_cond_destroy(&runner->wake);
+    free(runner);
+}
+
+static int runner_new(struct task *task)
+{
+    struct runner *runner = calloc(1, sizeof(*runner));
+    int r;
+
+    if (!runner)
+        return -ENOMEM;
+    runner->board = task->board;
+    runner->task = task;
+    list_init(&runner->node);
+    pthread_cond_init(&runner->wake, NULL);
+    r = pthread_create(&runner->thread, NULL, runner_main, runner);
+    if (r)
+        runner_free(runner);
+    else
+        task->board->n_runners++;
+    return -r;
+}
+
+void task_board_rest(struct task_board *board, bool all)
+{
+    struct runner *runner;
+
+    pthread_mutex_lock(&board->lock);
+    for (;;) {
+        while (all && list_empty(&board->runners) && board->n_runners > 0)
+            pthread_cond_wait(&board->changed, &board->lock);
+        runner = runner_idle(board);
+        if (!runner)
+            break;
+        board->n_runners--;
+        runner->over = true;
+        pthread_cond_signal(&runner->wake);
+        pthread_mutex_unlock(&board->lock);
+        pthread_join(runner->thread, NULL);
+        runner_free(runner);
+        pthread_mutex_lock(&board->lock);
+    }
+    pthread_mutex_unlock(&board->lock);
 }
 
 /* ---- making and ending one ---- */
 
 static int start(struct task *task)
 {
-    int r;
+    struct task_board *board = task->board;
+    struct runner *runner;
+    int r = 0;
 
     list_init(&task->node);
     pthread_cond_init(&task->wake, NULL);
-    r = pthread_create(&task->thread, NULL, task_main, task);
-    task->has_thread = r == 0;
-    return -r;
+    pthread_mutex_lock(&board->lock);
+    runner = runner_idle(board);
+    if (runner) {
+        runner->task = task;
+        pthread_cond_signal(&runner->wake);
+    } else {
+        r = runner_new(task);
+    }
+    pthread_mutex_unlock(&board->lock);
+    return r;
 }
 
 static int set_ticket(struct task *task, const ProtobufCBinaryData *ticket)
@@ -612,15 +712,16 @@ void task_free(struct task *task)
 {
     if (!task)
         return;
-    if (task->has_thread)
-        pthread_join(task->thread, NULL);
     pthread_mutex_lock(&task->board->lock);
+    while (task->phase != PHASE_GONE)
+        pthread_cond_wait(&task->wake, &task->board->lock);
     list_unlink(&task->node);
     pthread_mutex_unlock(&task->board->lock);
     if (task->assign)
         wire_free(task->assign);
     if (task->answer)
         wire_free(task->answer);
+    pthread_cond_destroy(&task->wake);
     spool_deinit(&task->spool);
     bytes_wipe_deinit(&task->text);
     wipe(task->key_out, sizeof(task->key_out));

@@ -7,7 +7,7 @@
  *
  * A task that ends without a committed result is handed back: the broker never waits for nothing.
  *
- * Threads: each task has one, which does the work and blocks; the agent has another, which alone
+ * Threads: each task has one, which does the work and blocks, and then waits for another; the agent has another, which alone
  *          talks to the broker. They meet in struct task, under the board's lock: a task says what
  *          it has (started, progress, text, a need, a result) and pokes the agent; the agent sets
  *          what it was told (go, stop, answer, acknowledgement) and wakes the tasks. Nothing is
@@ -45,6 +45,8 @@ struct task_board {
     struct link_key server;
     const struct link_keypair *keys;
     uint64_t spool_next, session_next;
+    struct list runners; /* threads without a task */
+    size_t n_runners;    /* with those that have one */
     struct reuse *sessions, *spools; /* folders; NULL: none is used again */
     struct sealer *sealers[TASK_SEALERS]; /* made, and not in use: to make one takes longer than a block */
     size_t n_sealers;
@@ -53,6 +55,8 @@ struct task_board {
 void task_board_poke(struct task_board *board); /* the agent */
 int task_board_sealer(struct task_board *board, struct sealer **ret_sealer);
 void task_board_sealer_back(struct task_board *board, struct sealer *sealer); /* NULL is fine */
+/* Ends the threads that wait for a task; with `all`, those that are about to, too. */
+void task_board_rest(struct task_board *board, bool all);
 void task_board_deinit(struct task_board *board); /* what it keeps for tasks */
 
 enum task_phase {
@@ -77,8 +81,6 @@ struct task {
     uint32_t gpu_mask;
     uint8_t key_out[32];
     Wl__Envelope *assign; /* NULL: from the spool */
-    pthread_t thread;
-    bool has_thread;
     pthread_cond_t wake; /* of its own: there may be thousands of others */
 
     /* under the board's lock */
@@ -113,7 +115,7 @@ int task_new_held(struct task_board *board, struct spool *spool, struct task **r
 bool task_follows(const struct task *task, const struct task *other); /* is behind it */
 /* Its thread looks again at what it waits for; under the lock. */
 void task_wake(struct task *task);
-/* Joins the thread; it must be GONE, or stopped. */
+/* Waits until it is GONE: it is, or it was stopped. */
 void task_free(struct task *task);
 
 /* ---- for result.c and deliver.c, on the task's thread ---- */
