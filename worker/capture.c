@@ -14,6 +14,7 @@
 
 #define CAPTURE_GAP_BYTES  128 /* the line that says what was left out */
 #define CAPTURE_TAIL_BYTES (LIMIT_LOG_BYTES - CAPTURE_HEAD_BYTES - CAPTURE_GAP_BYTES)
+#define CAPTURE_FIRST_BYTES (16 * 1024)
 #define CAPTURE_SEEK_BYTES 4096 /* how far into the tail a line's start is looked for */
 
 /* How much a line tells; the first line of the highest rank is kept. */
@@ -37,7 +38,8 @@ struct capture {
     size_t line_size;
     bool line_cut; /* what follows belongs to a line whose first piece was matched */
 
-    uint8_t *log; /* LIMIT_LOG_BYTES: the head, then a ring */
+    uint8_t *log; /* at most LIMIT_LOG_BYTES: the head, then a ring */
+    size_t log_capacity;
     uint64_t log_bytes; /* ever fed */
 };
 
@@ -46,10 +48,6 @@ int capture_new(const struct capture_config *config, struct capture **ret_captur
     _cleanup_(capture_freep) struct capture *capture = calloc(1, sizeof(*capture));
 
     if (!capture)
-        return -ENOMEM;
-    /* Pages that are never written cost nothing. */
-    capture->log = malloc(CAPTURE_HEAD_BYTES + CAPTURE_TAIL_BYTES);
-    if (!capture->log)
         return -ENOMEM;
     capture->config = *config;
     capture_begin(capture, false);
@@ -86,8 +84,30 @@ const struct capture_findings *capture_findings(const struct capture *capture)
 
 /* ---- the log ---- */
 
+/* It grows with the log, since most are short. Where there is no memory for more, what is past that
+ * is not kept. */
+static bool log_grow(struct capture *capture, size_t size)
+{
+    size_t most = CAPTURE_HEAD_BYTES + CAPTURE_TAIL_BYTES, capacity = capture->log_capacity;
+    uint8_t *log;
+
+    while (capacity < most && capacity < capture->log_bytes + size)
+        capacity = capacity ? 4 * capacity : CAPTURE_FIRST_BYTES;
+    capacity = capacity < most ? capacity : most;
+    if (capacity == capture->log_capacity)
+        return true;
+    log = realloc(capture->log, capacity);
+    if (!log)
+        return false;
+    capture->log = log;
+    capture->log_capacity = capacity;
+    return true;
+}
+
 static void log_feed(struct capture *capture, const uint8_t *data, size_t size)
 {
+    if (!log_grow(capture, size))
+        return;
     while (size > 0) {
         uint64_t at = capture->log_bytes;
         size_t room, n;
@@ -118,7 +138,7 @@ static size_t tail_skip(const struct capture *capture, size_t start)
 int capture_log(const struct capture *capture, struct bytes *ret_log)
 {
     _cleanup_(bytes_deinit) struct bytes log = {0};
-    const uint8_t *tail = capture->log + CAPTURE_HEAD_BYTES;
+    const uint8_t *tail = capture->log ? capture->log + CAPTURE_HEAD_BYTES : NULL;
     uint64_t past = capture->log_bytes > CAPTURE_HEAD_BYTES ? capture->log_bytes - CAPTURE_HEAD_BYTES
                                                             : 0;
     int r = bytes_append(&log, capture->log, capture->log_bytes - past);

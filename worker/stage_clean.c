@@ -33,48 +33,43 @@ static bool made_by_stage(const struct stage *stage, const char *path)
 
 static int clean(const struct stage *stage, const char *path);
 
-static int clean_entry(const struct stage *stage, int fd, const char *folder, const char *name)
+static int clean_entry(const struct stage *stage, int fd, const char *folder,
+                       const struct dirent64 *entry)
 {
     char path[LIMIT_PATH_BYTES];
 
-    if (unlinkat(fd, name, 0) == 0 || errno == ENOENT)
+    if (entry->d_type != DT_DIR && (unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT))
         return 0;
-    if ((errno != EISDIR && errno != EPERM) ||
-        (size_t)snprintf(path, sizeof(path), "%s/%s", folder, name) >= sizeof(path))
-        return -errno;
+    if ((entry->d_type != DT_DIR && errno != EISDIR && errno != EPERM) ||
+        (size_t)snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name) >= sizeof(path))
+        return -EEXIST;
     return made_by_stage(stage, path) ? clean(stage, path) : folder_remove(path);
 }
 
-static int clean_folder(const struct stage *stage, DIR *dir, const char *path)
+/* Not by readdir(): it takes three calls more for each of these folders, which are mostly empty. */
+static int clean(const struct stage *stage, const char *path)
 {
-    struct dirent *entry;
+    _cleanup_(closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    _Alignas(struct dirent64) char entries[2048];
     struct stat status;
-    int r = 0;
+    ssize_t n;
 
-    if (fstat(dirfd(dir), &status) < 0)
+    if (fd < 0 || fstat(fd, &status) < 0)
         return -errno;
     if ((status.st_mode & 07777) != 0700 || status.st_uid != geteuid())
         return -EEXIST;
-    while (r == 0 && (errno = 0, entry = readdir(dir)))
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            r = clean_entry(stage, dirfd(dir), path, entry->d_name);
-    return r == 0 && errno ? -errno : r;
-}
+    while ((n = getdents64(fd, entries, sizeof(entries))) > 0)
+        for (ssize_t at = 0; at < n;) {
+            const struct dirent64 *entry = (const void *)(entries + at);
+            int r = 0;
 
-static int clean(const struct stage *stage, const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), r;
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-
-    if (!dir) {
-        r = -errno;
-        if (fd >= 0)
-            close(fd);
-        return r;
-    }
-    r = clean_folder(stage, dir, path);
-    closedir(dir);
-    return r;
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+                r = clean_entry(stage, fd, path, entry);
+            if (r < 0)
+                return r;
+            at += entry->d_reclen;
+        }
+    return n < 0 ? -errno : 0;
 }
 
 int stage_clean(const struct stage *stage)
