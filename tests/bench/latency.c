@@ -1,9 +1,16 @@
-/* latency.c - from the call of westlight_submit to the first instruction of the task's program.
+/* latency.c - how long an idle farm takes to begin, and a busy one between two tasks.
  *
  * A private farm of real processes: broker, worker, CURVE, the sync of ACCEPTED included. The task
- * is westlight-stamp, which sends the monotonic time at which it began to a datagram socket. Beside
- * the whole, `accept` is the part until ACCEPTED (one sync), and `spawn_floor_ms` what a bare
- * posix_spawn of the same program takes on this machine in the same run.
+ * is westlight-stamp, which sends the monotonic time at which it began to a datagram socket.
+ *
+ * p50_ms, p99_ms: from the call of westlight_submit to the first instruction of the task's program;
+ * `accept` is the part until ACCEPTED (one sync), and `spawn_floor_ms` what a bare posix_spawn of the
+ * same program takes on this machine in the same run.
+ *
+ * next: on one slot that has leases ahead, from the last instruction of one program to the first of
+ * the next, less what the same takes in a bare loop of posix_spawn and waitpid: so it is what the
+ * worker adds until the next lease is in hand and begun. next_far: the same with a relay between
+ * worker and broker that holds all for --delay milliseconds, each way.
  */
 #include <tests/bench/bench.h>
 
@@ -18,21 +25,25 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <client/local.h>
 #include <proto/base/bytes.h>
 #include <proto/base/clock.h>
+#include <tests/bench/farm.h>
 
 #define RUNS_MAX  100000
 #define WARM_UP   5
 #define ANSWER_MS 20000
+#define NEXT_MS   "10"
+#define PREFETCH  8 /* of 10 ms each: more than there and back at 16 ms takes */
 
 extern char **environ;
 
 struct latency {
-    char folder[128], socket_path[192], stamp[1100];
+    struct farm farm;
+    char socket_path[192], stamp[1100];
     int socket;
-    long runs;
+    long runs, next, delay_ms;
     double *start_ms, *accept_ms, *spawn_ms;
+    double *next_ms[3]; /* bare, near, far */
 };
 
 static void address(const char *path, struct sockaddr_un *ret_address)
@@ -67,38 +78,27 @@ static int spawn_once(const struct latency *latency, double *ret_ms)
     return 0;
 }
 
-static struct westlight_job *job_make(const struct latency *latency)
+static struct westlight_job *job_make(const struct latency *latency, long tasks)
 {
     struct westlight_job *job = westlight_job_new("latency");
     struct westlight_step *step = westlight_job_step(job, "stamp");
+    const char *arguments[] = {latency->socket_path, NEXT_MS};
+    struct westlight_range range = {1, tasks, 1};
 
-    westlight_step_run(step, latency->stamp, (const char *const[]){latency->socket_path}, 1, 60);
+    if (tasks > 0)
+        westlight_step_ints(step, "Frame", &range, 1, 1);
+    westlight_step_run(step, latency->stamp, arguments, tasks > 0 ? 2 : 1, 60);
     westlight_step_output(step, "/nothing");
     westlight_step_output_optional(step);
     return job;
 }
 
-/* Waits until the job is finished, so that the next finds the farm idle. */
-static int job_finish(struct westlight *westlight, const char *id)
+static int measure(struct latency *latency)
 {
-    const struct westlight_notice *notice;
-    int r = westlight_watch(westlight, id);
+    struct westlight *westlight = latency->farm.westlight;
 
-    while (r == 0) {
-        r = westlight_next(westlight, ANSWER_MS, &notice);
-        if (r == 0 && notice->row.finished) {
-            r = notice->row.counts.done == notice->row.counts.tasks ? 0 : -EIO;
-            westlight_unwatch(westlight, id);
-            return r;
-        }
-    }
-    return r;
-}
-
-static int measure(struct latency *latency, struct westlight *westlight)
-{
     for (long i = -WARM_UP; i < latency->runs; i++) {
-        struct westlight_job *job = job_make(latency);
+        struct westlight_job *job = job_make(latency, 0);
         char id[WESTLIGHT_ID_TEXT];
         int64_t began_ns = clock_monotonic_ns(), accepted_ns, started_ns;
         double spawn_ms;
@@ -106,7 +106,7 @@ static int measure(struct latency *latency, struct westlight *westlight)
 
         accepted_ns = clock_monotonic_ns();
         westlight_job_free(job);
-        if (r || stamp_wait(latency, &started_ns) || job_finish(westlight, id) ||
+        if (r || stamp_wait(latency, &started_ns) || farm_finish(&latency->farm, id) ||
             spawn_once(latency, &spawn_ms)) {
             fprintf(stderr, "westlight-bench latency: run %ld: %s\n", i, westlight_why(westlight));
             return 1;
@@ -119,6 +119,75 @@ static int measure(struct latency *latency, struct westlight *westlight)
     }
     return 0;
 }
+
+/* ---- from one task to the next ---- */
+
+static int gaps(struct latency *latency, double *ret_ms)
+{
+    int64_t began_ns, ended_ns = 0;
+
+    for (long i = -1; i < latency->next; i++) {
+        if (stamp_wait(latency, &began_ns))
+            return -ETIMEDOUT;
+        if (i >= 0)
+            ret_ms[i] = (double)(began_ns - ended_ns) / NS_PER_MS;
+        if (stamp_wait(latency, &ended_ns))
+            return -ETIMEDOUT;
+    }
+    return 0;
+}
+
+/* One process after another, by a process of its own: this one reads the stamps. */
+static int next_bare(struct latency *latency)
+{
+    char ms[] = NEXT_MS;
+    char *argv[] = {latency->stamp, latency->socket_path, ms, NULL};
+    pid_t loop = fork(), pid;
+    int r;
+
+    for (long i = 0; loop == 0 && i <= latency->next; i++)
+        if (posix_spawn(&pid, latency->stamp, NULL, NULL, argv, environ) ||
+            waitpid(pid, NULL, 0) < 0)
+            break;
+    if (loop == 0)
+        _exit(0);
+    r = gaps(latency, latency->next_ms[0]);
+    waitpid(loop, NULL, 0);
+    return r;
+}
+
+static int next_farm(struct latency *latency, long delay_ms, double *ret_ms)
+{
+    struct farm *farm = &latency->farm;
+    struct westlight_job *job = job_make(latency, latency->next + 1);
+    char id[WESTLIGHT_ID_TEXT];
+    int r;
+
+    farm_worker_stop(farm);
+    r = farm_worker(farm, 1, PREFETCH, delay_ms);
+    if (r == 0)
+        r = westlight_submit(farm->westlight, job, NULL, NULL, NULL, id);
+    westlight_job_free(job);
+    if (r == 0)
+        r = gaps(latency, ret_ms);
+    return r == 0 ? farm_finish(farm, id) : r;
+}
+
+static int measure_next(struct latency *latency)
+{
+    int r = next_bare(latency);
+
+    if (r == 0)
+        r = next_farm(latency, 0, latency->next_ms[1]);
+    if (r == 0)
+        r = next_farm(latency, latency->delay_ms, latency->next_ms[2]);
+    if (r)
+        fprintf(stderr, "westlight-bench latency: the next task: %s\n",
+                r < 0 ? strerror(-r) : westlight_why(latency->farm.westlight));
+    return r ? 1 : 0;
+}
+
+/* ---- what comes out ---- */
 
 static int by_value(const void *a, const void *b)
 {
@@ -135,35 +204,45 @@ static double percentile(double *values, long n, double p)
 
 static void report(struct latency *latency)
 {
+    static const char *const names[] = {"next", "next_far"};
     long n = latency->runs;
+    double floor_ms = percentile(latency->next_ms[0], latency->next, 50);
 
     printf("{\"bench\": \"latency\", \"runs\": %ld, \"p50_ms\": %.3f, \"p99_ms\": %.3f, "
            "\"accept_p50_ms\": %.3f, "
-           "\"accept_p99_ms\": %.3f, \"spawn_floor_ms\": %.3f}\n",
+           "\"accept_p99_ms\": %.3f, \"spawn_floor_ms\": %.3f, \"next_floor_ms\": %.3f, "
+           "\"delay_ms\": %ld",
            n, percentile(latency->start_ms, n, 50), percentile(latency->start_ms, n, 99),
            percentile(latency->accept_ms, n, 50), percentile(latency->accept_ms, n, 99),
-           percentile(latency->spawn_ms, n, 50));
+           percentile(latency->spawn_ms, n, 50), floor_ms, latency->delay_ms);
+    for (int i = 0; i < 2; i++)
+        printf(", \"%s_p50_ms\": %.3f, \"%s_p99_ms\": %.3f", names[i],
+               percentile(latency->next_ms[i + 1], latency->next, 50) - floor_ms, names[i],
+               percentile(latency->next_ms[i + 1], latency->next, 99) - floor_ms);
+    printf("}\n");
 }
 
 static int farm_run(struct latency *latency)
 {
-    struct local *local = NULL;
-    struct westlight *westlight = NULL;
-    char why[512] = "";
-    int r = local_start(1, "latency", &local);
+    int r = farm_start(&latency->farm);
 
-    if (r)
-        return r;
-    r = local_workers(local, 1);
-    if (r == 0 &&
-        (r = westlight_open(local_farm(local), 10000, &westlight, why, sizeof(why))) != 0)
-        fprintf(stderr, "westlight-bench latency: %s\n", why);
+    if (r == 0) {
+        struct sockaddr_un here;
+
+        snprintf(latency->socket_path, sizeof(latency->socket_path), "%s/socket",
+                 latency->farm.folder);
+        address(latency->socket_path, &here);
+        r = bind(latency->socket, (struct sockaddr *)&here, sizeof(here)) < 0 ? 1 : 0;
+    }
     if (r == 0)
-        r = measure(latency, westlight);
+        r = farm_worker(&latency->farm, 1, 1, 0);
+    if (r == 0)
+        r = measure(latency);
+    if (r == 0)
+        r = measure_next(latency);
     if (r == 0)
         report(latency);
-    westlight_close(westlight);
-    local_stop(local);
+    farm_stop(&latency->farm);
     return r ? 1 : 0;
 }
 
@@ -171,51 +250,52 @@ static int options_read(struct latency *latency, int argc, char **argv)
 {
     static const struct option options[] = {{"json", no_argument, NULL, 'j'},
                                             {"runs", required_argument, NULL, 'n'},
+                                            {"next", required_argument, NULL, 'x'},
+                                            {"delay", required_argument, NULL, 'd'},
                                             {NULL, 0, NULL, 0}};
+    bool good = true;
     int option;
 
-    latency->runs = 200;
+    latency->runs = latency->next = 200;
+    latency->delay_ms = 16;
     optind = 0;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
-        if (option == '?' ||
-            (option == 'n' && !options_number(optarg, 1, RUNS_MAX, &latency->runs)))
-            return 2;
-    return 0;
+    while (good && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'n')
+            good = options_number(optarg, 1, RUNS_MAX, &latency->runs);
+        else if (option == 'x')
+            good = options_number(optarg, 1, RUNS_MAX, &latency->next);
+        else if (option == 'd')
+            good = options_number(optarg, 1, 1000, &latency->delay_ms);
+        else
+            good = option == 'j';
+    }
+    return good && optind == argc ? 0 : 2;
 }
 
 int bench_latency(int argc, char **argv)
 {
-    struct latency latency = {.folder = "/tmp/westlight-bench-XXXXXX"};
-    struct sockaddr_un here;
-    char self[1024] = "", *slash;
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    struct latency latency = {0};
+    size_t runs, next;
     int r = options_read(&latency, argc, argv);
 
-    if (r || n <= 0 || !mkdtemp(latency.folder)) {
-        fprintf(stderr, "usage: westlight-bench latency [--json] [--runs N]\n");
+    if (r) {
+        fprintf(stderr,
+                "usage: westlight-bench latency [--json] [--runs N] [--next N] [--delay MS]\n");
         return 2;
     }
-    slash = strrchr(self, '/');
-    snprintf(latency.stamp, sizeof(latency.stamp), "%.*s/westlight-stamp", (int)(slash - self),
-             self);
-    setenv("WESTLIGHT_LOCAL", latency.folder, 1);
-    setenv("XDG_STATE_HOME", latency.folder, 1);
-    snprintf(latency.socket_path, sizeof(latency.socket_path), "%s/socket", latency.folder);
+    runs = (size_t)latency.runs;
+    next = (size_t)latency.next;
+    farm_program("", "westlight-stamp", latency.stamp, sizeof(latency.stamp));
     latency.socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    address(latency.socket_path, &here);
-    latency.start_ms = calloc((size_t)latency.runs, sizeof(double));
-    latency.accept_ms = calloc((size_t)latency.runs, sizeof(double));
-    latency.spawn_ms = calloc((size_t)latency.runs, sizeof(double));
-    if (bind(latency.socket, (struct sockaddr *)&here, sizeof(here)) == 0 && latency.start_ms &&
-        latency.accept_ms && latency.spawn_ms)
-        r = farm_run(&latency);
-    else
-        r = 1;
-
+    latency.start_ms = calloc(3 * (runs + next), sizeof(double));
+    if (latency.socket < 0 || !latency.start_ms)
+        return 1;
+    latency.accept_ms = latency.start_ms + runs;
+    latency.spawn_ms = latency.accept_ms + runs;
+    for (int i = 0; i < 3; i++)
+        latency.next_ms[i] = latency.spawn_ms + runs + (size_t)i * next;
+    r = farm_run(&latency);
     close(latency.socket);
-    folder_remove(latency.folder);
     free(latency.start_ms);
-    free(latency.accept_ms);
-    free(latency.spawn_ms);
     return r;
 }
