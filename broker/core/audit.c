@@ -108,6 +108,16 @@ static void audit_job(const struct core *core, const struct job *job)
 
 /* ---- leases ---- */
 
+static void audit_chain(const struct lease *head)
+{
+    const struct lease *tail = head;
+    uint32_t n = 1;
+
+    for (; tail->behind && n < head->chain->n; tail = tail->behind)
+        n++;
+    CHECK(n == head->chain->n && tail == head->chain->tail && !tail->behind);
+}
+
 static void audit_lease(const struct core *core, const struct lease *lease)
 {
     const struct worker *worker = lease->worker;
@@ -116,9 +126,11 @@ static void audit_lease(const struct core *core, const struct lease *lease)
     CHECK(lease->stopping == !lease->task);
     CHECK(!lease->behind || lease->behind->before == lease);
     CHECK(!lease->before || lease->before->behind == lease);
-    CHECK((lease->place == 0) == !lease->before);
+    CHECK((lease->chain == NULL) == (!lease->before && !lease->behind));
     CHECK(!lease->before ||
-          (lease->place == lease->before->place + 1 && lease->before->worker == worker));
+          (lease->chain == lease->before->chain && lease->before->worker == worker));
+    if (lease->chain && !lease->before)
+        audit_chain(lease);
     CHECK(!lease->before || lease->before->step->demand == lease->step->demand);
     CHECK(!lease->before || !lease->plan); /* the queued hold nothing */
     CHECK(!lease->lapsed || !lease->plan);
@@ -128,15 +140,15 @@ static void audit_lease(const struct core *core, const struct lease *lease)
     CHECK(link_alone(&lease->running) || (lease_active(lease) && lease->started && !lease->noted));
     CHECK(link_alone(&lease->hungry) ||
           (lease_active(lease) && !lease->behind && worker_available(&core->fleet, worker) &&
-           lease->step->demand->hungry_mask >> lease->place & 1));
+           lease->step->demand->hungry_mask >> lease_ahead(lease) & 1));
     CHECK(link_alone(&lease->queued) ||
           (lease_active(lease) && !lease->started && lease->before && !lease->behind));
-    CHECK(lease->place == 0 || lease->place <= worker->shape->prefetch ||
+    CHECK(!lease->chain || lease_ahead(lease) <= worker->shape->prefetch ||
           !worker_available(&core->fleet, worker));
     CHECK(!lease->claimed_for || lease->asked_back);
     /* Of a studio that is held nothing waits at a worker but to go back. */
-    CHECK(!lease->step->job->studio->held || lease->place == 0 || lease->started ||
-          lease->stopping || lease->asked_back);
+    CHECK(!lease->step->job->studio->held || !lease->before || lease->started || lease->stopping ||
+          lease->asked_back);
 }
 
 static void audit_worker(const struct core *core, const struct worker *worker)
@@ -306,7 +318,8 @@ static void audit_demand(const struct core *core, const struct demand *demand)
         const struct link *list = &demand->hungry[__builtin_ctzll(rest)];
 
         CHECK(!link_alone(list)); /* and who is in one has its bit: audit_lease */
-        CHECK(container_of(list->next, struct lease, hungry)->place == list - demand->hungry);
+        CHECK(lease_ahead(container_of(list->next, struct lease, hungry)) ==
+              (uint32_t)(list - demand->hungry));
     }
     CHECK(link_alone(&demand->queued) == link_alone(&demand->stealable));
     CHECK(link_alone(&demand->delayed) == link_alone(&demand->wanting));

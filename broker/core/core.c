@@ -53,6 +53,7 @@ struct core *core_new(const struct core_config *config)
     pool_init(&core->task_pool, sizeof(struct task));
     pool_init(&core->past_pool, sizeof(struct past));
     pool_init(&core->lease_pool, sizeof(struct lease));
+    pool_init(&core->chain_pool, sizeof(struct chain));
     pool_init(&core->request_pool, sizeof(struct request));
     pool_init(&core->asked_pool, sizeof(struct asked));
     link_init(&core->touched);
@@ -83,6 +84,7 @@ void core_free(struct core *core)
     pool_deinit(&core->task_pool);
     pool_deinit(&core->past_pool);
     pool_deinit(&core->lease_pool);
+    pool_deinit(&core->chain_pool);
     pool_deinit(&core->request_pool);
     pool_deinit(&core->asked_pool);
     heap_deinit(&core->deadlines);

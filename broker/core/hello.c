@@ -174,7 +174,7 @@ static void inventory_done(struct core *core, struct worker *worker)
     {
         struct lease *lease = container_of(link, struct lease, of_worker);
 
-        if (!lease->lapsed && lease->place == 0 && !lease->rendered)
+        if (!lease->lapsed && !lease->before && !lease->rendered)
             lease_take(core, lease, lease->gpu_mask);
     }
     worker_regroup(&core->fleet, worker);

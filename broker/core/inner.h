@@ -47,7 +47,7 @@ struct core {
     struct job **jobs;
     size_t n_jobs, jobs_capacity; /* by sequence */
     struct table jobs_by_id, tasks, leases, requests, asked;
-    struct pool task_pool, past_pool, lease_pool, request_pool, asked_pool;
+    struct pool task_pool, past_pool, lease_pool, chain_pool, request_pool, asked_pool;
     uint64_t n_tasks;
     struct link touched;
 

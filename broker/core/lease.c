@@ -88,15 +88,15 @@ static void lease_inherit(struct core *core, struct lease *from, struct lease *t
 
 static bool lease_followable(const struct core *core, const struct lease *lease)
 {
-    return lease_active(lease) && !lease->behind && (lease->plan || lease->place > 0) &&
+    return lease_active(lease) && !lease->behind && (lease->plan || lease->before) &&
            !lease->asked_back && worker_available(&core->fleet, lease->worker) &&
-           lease->place < lease->worker->shape->prefetch &&
+           lease_ahead(lease) < lease->worker->shape->prefetch &&
            demand_plan(lease->step->demand, lease->worker->shape)->possible;
 }
 
 static bool lease_returnable(const struct core *core, const struct lease *lease)
 {
-    return lease_active(lease) && !lease->behind && lease->place > 0 && !lease->started &&
+    return lease_active(lease) && !lease->behind && lease->before && !lease->started &&
            !lease->asked_back && worker_available(&core->fleet, lease->worker);
 }
 
@@ -112,8 +112,8 @@ void lease_refresh(struct core *core, struct lease *lease)
             demand->hungry_mask &= ~(1ULL << (neighbour - demand->hungry));
     }
     if (lease_followable(core, lease)) {
-        link_last(&demand->hungry[lease->place], &lease->hungry);
-        demand->hungry_mask |= 1ULL << lease->place;
+        link_last(&demand->hungry[lease_ahead(lease)], &lease->hungry);
+        demand->hungry_mask |= 1ULL << lease_ahead(lease);
         sched_demand_dirty(core, demand);
     }
     if (lease_returnable(core, lease) && link_alone(&lease->queued))
@@ -126,22 +126,33 @@ void lease_refresh(struct core *core, struct lease *lease)
         link_last(&core->stealable, &demand->stealable);
 }
 
-static void chain_place(struct core *core, struct lease *from, uint32_t place)
+/* So many have left it. */
+static void chain_shorten(struct core *core, struct chain *chain, uint32_t by)
 {
-    for (struct lease *lease = from; lease; lease = lease->behind, place++) {
-        lease->place = place;
-        lease_refresh(core, lease);
+    struct lease *tail = chain->tail;
+
+    chain->n -= by;
+    if (chain->n == 1) {
+        tail->chain = NULL;
+        pool_give(&core->chain_pool, chain);
     }
+    lease_refresh(core, tail);
 }
 
 void lease_queue(struct lease *tail, struct lease *lease)
 {
     struct core *core = tail->step->job->core;
 
-    CHECK(!tail->behind && !lease->before && !lease->plan);
+    CHECK(!tail->behind && !lease->before && !lease->chain && !lease->plan);
+    if (!tail->chain) {
+        tail->chain = pool_take(&core->chain_pool);
+        tail->chain->n = 1;
+    }
+    lease->chain = tail->chain;
+    lease->chain->tail = lease;
+    lease->chain->n++;
     tail->behind = lease;
     lease->before = tail;
-    lease->place = tail->place + 1;
     lease->gpu_mask = tail->gpu_mask; /* the cards go down the chain with the room */
     lease_refresh(core, tail);
     lease_refresh(core, lease);
@@ -151,19 +162,23 @@ void lease_queue(struct lease *tail, struct lease *lease)
 static void chain_leave(struct core *core, struct lease *lease)
 {
     struct lease *before = lease->before, *behind = lease->behind;
+    struct chain *chain = lease->chain;
 
+    if (!chain)
+        return;
     lease->before = lease->behind = NULL;
+    lease->chain = NULL;
     if (before)
         before->behind = behind;
-    if (behind) {
+    if (behind)
         behind->before = before;
-        if (!before)
-            lease_inherit(core, lease, behind);
-        chain_place(core, behind, before ? before->place + 1 : 0);
+    else
+        chain->tail = before;
+    if (!before) {
+        lease_inherit(core, lease, behind);
+        lease_refresh(core, behind);
     }
-    if (before)
-        lease_refresh(core, before);
-    lease->place = 0;
+    chain_shorten(core, chain, 1);
 }
 
 /* It runs, so those ahead of it are done rendering: the room of the first is its own, and nobody
@@ -171,18 +186,19 @@ static void chain_leave(struct core *core, struct lease *lease)
 static void chain_lead(struct core *core, struct lease *lease)
 {
     struct lease *ahead = lease->before;
+    uint32_t left = 0;
 
     lease->before = NULL;
-    for (struct lease *next = NULL; ahead; ahead = next) {
+    for (struct lease *next = NULL; ahead; ahead = next, left++) {
         next = ahead->before;
         ahead->before = ahead->behind = NULL;
-        ahead->place = 0;
+        ahead->chain = NULL;
         ahead->rendered = ahead->started;
         lease_inherit(core, ahead, lease);
         lease_refresh(core, ahead);
     }
-    if (lease->place > 0)
-        chain_place(core, lease, 0);
+    if (left > 0)
+        chain_shorten(core, lease->chain, left);
 }
 
 /* ---- life ---- */
@@ -280,7 +296,7 @@ void lease_revive(struct core *core, struct lease *lease)
     CHECK(lease->lapsed);
     sched_job_leases(lease->step->job, 1);
     lease->lapsed = false;
-    if (lease->place == 0 && !lease->rendered)
+    if (!lease->before && !lease->rendered)
         lease_take(core, lease, lease->gpu_mask);
     lease_refresh(core, lease);
     if (lease->stopping) {

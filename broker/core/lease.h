@@ -19,6 +19,12 @@
 #include <broker/core/fleet.h>
 #include <broker/core/job.h>
 
+/* Of two leases or more. Who leaves one changes nothing but its length, however long it is. */
+struct chain {
+    struct lease *tail;
+    uint32_t n;
+};
+
 struct lease {
     struct lease_id id;
     struct step *step;
@@ -31,7 +37,7 @@ struct lease {
     bool rendered; /* its result is on its way: started, and needs no room any more */
     bool listed; /* by the inventory that is coming in */
     uint16_t permille;
-    uint32_t place; /* 0: head of its chain */
+    struct chain *chain; /* NULL: alone */
     int64_t started_ns, started_wall_s;
     struct lease *before, *behind;
     struct worker *claimed_for;
@@ -39,6 +45,12 @@ struct lease {
     struct link running; /* in core.running, oldest first, until noted */
     struct link hungry, queued;
 };
+
+/* How many a chain's last lease has ahead of it. */
+static inline uint32_t lease_ahead(const struct lease *tail)
+{
+    return tail->chain ? tail->chain->n - 1 : 0;
+}
 
 struct lease *lease_find(const struct core *core, const struct lease_id *id);
 static inline bool lease_active(const struct lease *lease)

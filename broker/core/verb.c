@@ -44,7 +44,7 @@ void job_take_back(struct core *core, struct job *job)
     {
         struct lease *lease = container_of(link, struct lease, of_job);
 
-        if (lease->stopping || lease->started || lease->place == 0 || lease->asked_back)
+        if (lease->stopping || lease->started || !lease->before || lease->asked_back)
             continue;
         lease_ask_back(core, lease);
     }

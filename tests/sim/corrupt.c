@@ -36,6 +36,7 @@ enum kind {
     STEP,
     TASK,
     LEASE,
+    CHAIN,
     WORKER,
     SHAPE,
     GROUP,
@@ -143,7 +144,13 @@ static void regions_of_job(struct job *job)
     list_each(link, &job->tasks)
         region(TASK, container_of(link, struct task, of_job), sizeof(struct task));
     list_each(link, &job->leases)
-        region(LEASE, container_of(link, struct lease, of_job), sizeof(struct lease));
+    {
+        struct lease *lease = container_of(link, struct lease, of_job);
+
+        region(LEASE, lease, sizeof(struct lease));
+        if (lease->chain && !lease->before)
+            region(CHAIN, lease->chain, sizeof(struct chain));
+    }
 }
 
 static void regions_of_fleet(struct fleet *fleet)
