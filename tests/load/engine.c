@@ -101,7 +101,7 @@ static int memory_make(struct load *load)
 int load_new(const struct load_config *config, struct load **ret_load)
 {
     struct load *load = calloc(1, sizeof(*load));
-    int spread_ms = (int)(config->workers * 500ull / config->ramp);
+    int spread_ms = (int)(config->workers * 1000ull / config->ramp);
     int r;
 
     if (!load)

@@ -16,7 +16,7 @@
 #include <proto/link.h>
 
 struct net;
-/* `spread_ms`: links that are lost together come back over so long. */
+/* `spread_ms`: links that are lost together come back evenly over so long, after as long a pause. */
 int net_new(const char *endpoint, const struct link_key *server, uint32_t links_max, int io_threads,
             int spread_ms, struct net **ret_net);
 void net_free(struct net *net);

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <proto/base/log.h>
 
-#define GREETING_NS   (20 * NS_PER_S)
+#define GREETING_NS   (30 * NS_PER_S)
 #define SILENCE_BEATS 6
 #define AWAY_NS       (3 * NS_PER_S) /* at most */
 #define FAREWELL_NS   (10 * NS_PER_S)
@@ -194,9 +194,7 @@ static void tend(struct load *load, uint32_t worker)
         if (self->leaving) {
             leave(load, worker, self->n_held == 0);
         } else if (load->now_ns - self->heard_ns > SILENCE_BEATS * load->beat_ns) {
-            if (net_cut(load->net, worker))
-                self->open = false;
-            worker_greet(load, worker);
+            worker_greet(load, worker); /* libzmq is at it: all at once would be worse */
         } else {
             self->say_beat = true;
             worker_at(load, worker, load->now_ns + load->beat_ns);
