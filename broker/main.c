@@ -118,7 +118,8 @@ static const struct args_command COMMANDS[] = {
      "      --name node1 'WORKER-KEY'\n"
      "  westlight-broker allow --state /srv/westlight --role studio \\\n"
      "      --studio Aurora --name Ada 'ARTIST-KEY'\n"
-     "  westlight-broker allow --state /srv/westlight --role worker --from keys.txt\n"},
+     "  westlight-broker allow --state /srv/westlight --role worker \\\n"
+     "      --from keys.txt\n"},
     {"forbid", command_forbid, "KEY", "shut a key out, also while the broker runs",
      command_state_options, COMMAND_KEY_TEXT " What it does is stopped within about a second.",
      "  westlight-broker forbid --state /srv/westlight 'KEY'\n"},

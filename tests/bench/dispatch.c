@@ -1,11 +1,11 @@
 /* dispatch.c - frames a second through a real broker, beside what libzmq does at all.
  *
  * Simulated workers (tests/load) run tasks that take no time; each frame is leased, its result made
- * durable and acknowledged. The ceiling, in the same run, is a bare libzmq CURVE echo between as many
- * DEALERs in this process and a ROUTER in another: a message of the mean size of a Result there, one
- * of the mean size of a Committed with an Assign back, each connection with as many under way as a
- * worker has leases. What the broker can do better than an echo is to say several things in one
- * message.
+ * durable and acknowledged. The ceiling, in the same run, is a bare libzmq CURVE echo between as
+ * many DEALERs in this process and a ROUTER in another: a message of the mean size of a Result
+ * there, one of the mean size of a Committed with an Assign back, each connection with as many
+ * under way as a worker has leases. What the broker can do better than an echo is to say several
+ * things in one message.
  */
 #include <tests/bench/bench.h>
 
@@ -222,8 +222,7 @@ static int measure(const struct private_broker *broker, struct load *load, uint6
         return r;
     figures->cpu_us = (double)(private_cpu_ns(broker) - cpu_ns) / NS_PER_US / (double)frames;
     figures->own_cpu_us = (double)(own_cpu_ns() - own_ns) / NS_PER_US / (double)frames;
-    figures->seconds =
-        (double)(load_last_commit_ns(load) - load_first_submit_ns(load)) / NS_PER_S;
+    figures->seconds = (double)(load_last_commit_ns(load) - load_first_submit_ns(load)) / NS_PER_S;
     figures->rss_bytes = private_rss_bytes(broker);
     return load_check(load, false, &figures->lost, &figures->duplicated);
 }

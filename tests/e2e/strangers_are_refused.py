@@ -30,6 +30,23 @@ def an_unknown_key_is_refused_within_5_seconds_with_code_3_and_its_public_key_na
 
 
 @scenario
+def many_keys_are_let_in_at_once_or_none():
+    with Farm() as farm:
+        farm.start_broker()
+        people = [farm.person(name, known=False) for name in ("ann", "bob", "eve")]
+        allow = (BROKER, "allow", "--state", farm.state, "--role", "studio", "--studio", "Aurora", "--from")
+        text = "%s ann\n\n%s\n" % (people[0].public, people[1].public)
+        answer = farm.run(*allow, write(farm.path("keys"), text + "no key at all\n"), code=1)
+        check("line 4" in answer.stderr and "nothing was changed" in answer.stderr, answer.stderr)
+        people[0].ask("jobs", code=3)
+        check("2 keys" in farm.run(*allow, write(farm.path("keys"), text)).stdout, "how many are said")
+        for person, code in zip(people, (0, 0, 3)):
+            person.ask("jobs", code=code)
+        equal(farm.rows("SELECT name FROM keys ORDER BY name"), [("",), ("ann",)], "names")
+        farm.run(*allow, farm.path("keys"), people[2].public, code=2)
+
+
+@scenario
 def a_worker_with_an_unknown_key_gets_no_work_and_says_so():
     with Farm() as farm:
         farm.start_broker()

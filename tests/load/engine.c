@@ -38,7 +38,8 @@ int load_keys(const uint8_t master[32], uint32_t index, struct link_keypair *ret
     return 0;
 }
 
-/* What all results share: a manifest of so many bytes that nobody opens, what it used, and one file.
+/* What all results share: a manifest of so many bytes that nobody opens, what it used, and one
+ * file.
  */
 static int fixed_make(struct load *load)
 {
@@ -270,8 +271,8 @@ static bool all_told(const struct load *load)
 
 static bool quiet(const struct load *load)
 {
-    return load->studio.accepted == load->config.jobs &&
-           load->now_ns - load->moved_ns > QUIET_NS && load->now_ns - load->asked_ns > QUIET_NS;
+    return load->studio.accepted == load->config.jobs && load->now_ns - load->moved_ns > QUIET_NS &&
+           load->now_ns - load->asked_ns > QUIET_NS;
 }
 
 int load_join(struct load *load)

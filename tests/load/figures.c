@@ -20,8 +20,7 @@ static double ns_of(unsigned slot)
 
     if (top <= 1)
         return slot;
-    return ((double)(slot % HISTOGRAM_STEPS + HISTOGRAM_STEPS) + 0.5) *
-           (double)(1ull << (top - 1));
+    return ((double)(slot % HISTOGRAM_STEPS + HISTOGRAM_STEPS) + 0.5) * (double)(1ull << (top - 1));
 }
 
 void histogram_add(struct histogram *histogram, int64_t ns)

@@ -1,5 +1,5 @@
-/* held.c - the leases of all workers in one pool: found by attempt, listed by worker, queued by what
- * they wait for.
+/* held.c - the leases of all workers in one pool: found by attempt, listed by worker, queued by
+ * what they wait for.
  */
 #include <tests/load/inner.h>
 

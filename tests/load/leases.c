@@ -1,7 +1,7 @@
 /* leases.c - what becomes of a lease at its worker.
  *
- * As in the real one, a task begins when the one it is behind has ended, and what there is to say is
- * read from the leases: a list of those of which something is to be said, never of messages.
+ * As in the real one, a task begins when the one it is behind has ended, and what there is to say
+ * is read from the leases: a list of those of which something is to be said, never of messages.
  */
 #include <tests/load/inner.h>
 
@@ -41,7 +41,8 @@ static void say_nothing(struct load *load, struct worker *worker)
 static void slot_ends(struct load *load, struct worker *worker)
 {
     if (worker->n_free < load->config.slots)
-        worker->free_ns[(worker->free_first + worker->n_free++) % load->config.slots] = load->now_ns;
+        worker->free_ns[(worker->free_first + worker->n_free++) % load->config.slots] =
+            load->now_ns;
 }
 
 static void slot_begins(struct load *load, struct worker *worker)
@@ -356,10 +357,9 @@ static Wl__LeaseState list_state(struct held *held)
 {
     if (held->state == HELD_RUNS)
         held->started_said = true; /* the list says it */
-    return held->state == HELD_READY && held->class_ == CLASS_OK ? WL__LEASE_STATE__LEASE_HELD
-           : held->state == HELD_RUNS || held->state == HELD_READY
-               ? WL__LEASE_STATE__LEASE_RUNNING
-               : WL__LEASE_STATE__LEASE_QUEUED;
+    return held->state == HELD_READY && held->class_ == CLASS_OK   ? WL__LEASE_STATE__LEASE_HELD
+           : held->state == HELD_RUNS || held->state == HELD_READY ? WL__LEASE_STATE__LEASE_RUNNING
+                                                                   : WL__LEASE_STATE__LEASE_QUEUED;
 }
 
 int leases_list(struct load *load, uint32_t worker)

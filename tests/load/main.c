@@ -78,7 +78,9 @@ static void progress(struct run *run, int64_t now_ns)
     if (now_ns - run->told_ns < NS_PER_S)
         return;
     run->told_ns = now_ns;
-    fprintf(stderr, "joined %u of %u, committed %llu, dropped %llu, already %llu of %llu, hellos %llu, refused hellos %llu\n",
+    fprintf(stderr,
+            "joined %u of %u, committed %llu, dropped %llu, already %llu of %llu, hellos %llu, "
+            "refused hellos %llu\n",
             load_joined(run->load, run->killed ? run->epoch_before + 1 : 0), run->config.workers,
             (unsigned long long)counts->committed, (unsigned long long)counts->lapsed,
             (unsigned long long)counts->already,
@@ -94,7 +96,6 @@ static int turn(void *user, int64_t now_ns)
     if (run->progress)
         progress(run, now_ns);
 
-
     if (run->kill_ns && !run->back_ns)
         back_look(run, now_ns);
     if (run->spawn && !private_alive(&run->broker)) {
@@ -105,7 +106,8 @@ static int turn(void *user, int64_t now_ns)
         return 0;
     if (run->killed)
         since_ns = run->back_ns;
-    return now_ns - since_ns >= (int64_t)run->kill_after_s * NS_PER_S ? broker_kill(run, now_ns) : 0;
+    return now_ns - since_ns >= (int64_t)run->kill_after_s * NS_PER_S ? broker_kill(run, now_ns)
+                                                                      : 0;
 }
 
 static bool all_back(void *user)
@@ -249,10 +251,9 @@ static int counts_check(const struct run *run)
 
 static int failed(const struct run *run, int r)
 {
-    const char *why = r < 0 ? strerror(-r)
-                      : r == LOAD_E_STUCK
-                          ? "nothing moves any more"
-                          : "it ended early: the reason is above";
+    const char *why = r < 0               ? strerror(-r)
+                      : r == LOAD_E_STUCK ? "nothing moves any more"
+                                          : "it ended early: the reason is above";
     uint64_t settled = run->load ? load_counts(run->load)->committed : 0;
 
     fprintf(stderr, "westlight-load: FAILED after %llu results (seed %llu): %s\n",
@@ -262,8 +263,7 @@ static int failed(const struct run *run, int r)
 
 static int measure(struct run *run)
 {
-    bool all = run->check_set ? run->check_all
-                              : run->config.jobs * run->config.frames <= CHECK_ALL;
+    bool all = run->check_set ? run->check_all : run->config.jobs * run->config.frames <= CHECK_ALL;
     int64_t cpu_ns;
     int r;
 
@@ -381,7 +381,8 @@ static const struct args_option options[] = {
     {RESULT_BYTES, "result-bytes", "N", "of a result's sealed manifest (200)"},
     {CHURN, "churn", "PERCENT",
      "of the workers that leave and come back each minute: a third die and forget what they had, a "
-     "third lose their link, a third say that they take nothing more and go when they are done (0)"},
+     "third lose their link, a third say that they take nothing more and go when they are done "
+     "(0)"},
     {RAMP, "ramp", "N", "connections begun each second (1000)"},
     {SEED, "seed", "N", "of who leaves when (1)"},
     {IO_THREADS, "io-threads", "N", "of libzmq, in this process (1)"},
@@ -538,7 +539,8 @@ static int command_run(int argc, char **argv);
 
 static const struct args_command COMMANDS[] = {
     {"", command_run, "", "drive a broker with simulated workers and a simulated studio", options,
-     "One studio submits, the workers run, and all is read back: each frame has exactly one result, "
+     "One studio submits, the workers run, and all is read back: each frame has exactly one "
+     "result, "
      "or the exit code is 1. Broker and links are real, with real keys; frames are spans of time.\n"
      "\n"
      "The dispatch latency (p50_ms, p99_ms, p999_ms) is from the end of a frame to the moment when "

@@ -8,8 +8,8 @@
 #include <proto/limits.h>
 
 enum {
-    ROUTE_BYTES = 7,      /* 'L', the link, how often it was connected */
-    QUEUE = 512,          /* messages of a link, as everywhere on control */
+    ROUTE_BYTES = 7, /* 'L', the link, how often it was connected */
+    QUEUE = 512,     /* messages of a link, as everywhere on control */
 };
 
 struct way {
@@ -47,7 +47,8 @@ static int options_set(struct net *net, const struct link_key *server, int sprea
 
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(options); i++)
         r = option(net->socket, options[i].name, options[i].value);
-    if (r == 0 && zmq_setsockopt(net->socket, ZMQ_CURVE_SERVERKEY, server->bytes, LINK_KEY_BYTES) < 0)
+    if (r == 0 &&
+        zmq_setsockopt(net->socket, ZMQ_CURVE_SERVERKEY, server->bytes, LINK_KEY_BYTES) < 0)
         r = -errno;
     return r;
 }
@@ -87,7 +88,8 @@ void net_free(struct net *net)
     free(net);
 }
 
-/* libzmq knows a connection by the text it was asked for; a source address makes it the link's own. */
+/* libzmq knows a connection by the text it was asked for; a source address makes it the link's own.
+ */
 static void name_of(const struct net *net, uint32_t link, char text[192])
 {
     if (net->loopback)
@@ -112,8 +114,10 @@ int net_open(struct net *net, uint32_t link, const struct link_keypair *keys)
     net->ways[link].times++;
     route_of(net, link, route);
     name_of(net, link, name);
-    if (zmq_setsockopt(net->socket, ZMQ_CURVE_PUBLICKEY, keys->public_key.bytes, LINK_KEY_BYTES) < 0 ||
-        zmq_setsockopt(net->socket, ZMQ_CURVE_SECRETKEY, keys->secret_key.bytes, LINK_KEY_BYTES) < 0 ||
+    if (zmq_setsockopt(net->socket, ZMQ_CURVE_PUBLICKEY, keys->public_key.bytes, LINK_KEY_BYTES) <
+            0 ||
+        zmq_setsockopt(net->socket, ZMQ_CURVE_SECRETKEY, keys->secret_key.bytes, LINK_KEY_BYTES) <
+            0 ||
         zmq_setsockopt(net->socket, ZMQ_CONNECT_ROUTING_ID, route, ROUTE_BYTES) < 0 ||
         zmq_connect(net->socket, name) < 0)
         return -errno;

@@ -132,7 +132,8 @@ static int ready_read(struct private_broker *broker, int fd)
     size_t used = 0;
 
     while (!strchr(text, '\n')) {
-        ssize_t n = poll(&wait, 1, READY_MS) == 1 ? read(fd, text + used, sizeof(text) - 1 - used) : 0;
+        ssize_t n =
+            poll(&wait, 1, READY_MS) == 1 ? read(fd, text + used, sizeof(text) - 1 - used) : 0;
 
         if (n <= 0)
             return failed(broker, "run");

@@ -278,7 +278,8 @@ static int ask(struct load *load, Wl__Envelope *envelope, unsigned body, Wl__Env
     *ret_answer = TAKE_PTR(load->studio.answer);
     if (*ret_answer && (*ret_answer)->body_case == body)
         return 0;
-    log_error("check", "why=\"%s\"", *ret_answer ? "not the answer that was asked for" : "no answer");
+    log_error("check", "why=\"%s\"",
+              *ret_answer ? "not the answer that was asked for" : "no answer");
     if (*ret_answer)
         wire_free(TAKE_PTR(*ret_answer));
     return LOAD_E_STUCK;

@@ -47,7 +47,8 @@ void worker_at(struct load *load, uint32_t worker, int64_t at_ns)
     for (;;) {
         uint32_t least = place;
 
-        for (uint32_t child = 2 * place + 1; child <= 2 * place + 2 && child < load->n_heap; child++)
+        for (uint32_t child = 2 * place + 1; child <= 2 * place + 2 && child < load->n_heap;
+             child++)
             if (heap_at(load, child) < heap_at(load, least))
                 least = child;
         if (least == place)
@@ -150,7 +151,8 @@ static void leave(struct load *load, uint32_t worker, bool dies)
     worker_at(load, worker, load->now_ns + (int64_t)(load_random(load) % AWAY_NS));
 }
 
-/* One leaves: at once, or at once and comes back with all it had, or when it has done what it has. */
+/* One leaves: at once, or at once and comes back with all it had, or when it has done what it has.
+ */
 static void churn(struct load *load)
 {
     double each_ns = 60.0 * NS_PER_S / (load->config.workers * load->config.churn / 100);
@@ -278,7 +280,8 @@ static void take_other(struct load *load, uint32_t worker, const uint8_t *data, 
             leases_verdict(load, worker, envelope->verdict);
             if (self->state == PHASE_JOINED)
                 worker_at(load, worker,
-                          load->now_ns + 1 + (int64_t)(load_random(load) % (uint64_t)load->beat_ns));
+                          load->now_ns + 1 +
+                              (int64_t)(load_random(load) % (uint64_t)load->beat_ns));
         }
         break;
     case WL__ENVELOPE__BODY_REVOKE:

@@ -46,8 +46,9 @@ static void same(const struct lease *a, const struct lease *b)
 static void same_lease(const struct hot_lease *hot, const struct lease *lease)
 {
     assert_memory_equal(hot->job, lease->job, sizeof(lease->job));
-    assert_true(hot->step == lease->step && hot->task == lease->task && hot->floor == lease->floor &&
-                hot->epoch == lease->epoch && hot->attempt == lease->attempt);
+    assert_true(hot->step == lease->step && hot->task == lease->task &&
+                hot->floor == lease->floor && hot->epoch == lease->epoch &&
+                hot->attempt == lease->attempt);
 }
 
 static size_t packed(const Wl__Envelope *envelope, uint8_t *out)
@@ -55,7 +56,8 @@ static size_t packed(const Wl__Envelope *envelope, uint8_t *out)
     return wl__envelope__pack(envelope, out);
 }
 
-static size_t assign_any(struct lease *lease, uint8_t ticket[32], uint64_t *ret_behind, uint8_t *out)
+static size_t assign_any(struct lease *lease, uint8_t ticket[32], uint64_t *ret_behind,
+                         uint8_t *out)
 {
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Assign assign = WL__ASSIGN__INIT;
@@ -216,8 +218,7 @@ TEST(a_started_and_a_released_are_written_as_protobuf_reads_them)
     struct lease lease = lease_any(), back;
     uint8_t lease_text[64], out[HOT_ABOUT_BYTES];
     struct hot_about about = about_any(&lease, lease_text, ticket);
-    Wl__Envelope *started =
-        unpacked(out, hot_about_put(out, WL__ENVELOPE__BODY_STARTED, &about));
+    Wl__Envelope *started = unpacked(out, hot_about_put(out, WL__ENVELOPE__BODY_STARTED, &about));
 
     assert_int_equal(started->body_case, WL__ENVELOPE__BODY_STARTED);
     assert_int_equal(wire_lease(started->started->lease, &back), 0);
@@ -225,8 +226,7 @@ TEST(a_started_and_a_released_are_written_as_protobuf_reads_them)
     assert_memory_equal(started->started->ticket.data, ticket, sizeof(ticket));
     wire_free(started);
 
-    Wl__Envelope *released =
-        unpacked(out, hot_about_put(out, WL__ENVELOPE__BODY_RELEASED, &about));
+    Wl__Envelope *released = unpacked(out, hot_about_put(out, WL__ENVELOPE__BODY_RELEASED, &about));
     assert_int_equal(released->body_case, WL__ENVELOPE__BODY_RELEASED);
     assert_true(released->released->session == about.session);
     wire_free(released);

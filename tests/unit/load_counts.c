@@ -1,5 +1,5 @@
-/* The load test's counts can go wrong: a broker that breaks its word is caught. Nobody listens where
- * the links go; what a broker would say is said here.
+/* The load test's counts can go wrong: a broker that breaks its word is caught. Nobody listens
+ * where the links go; what a broker would say is said here.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -153,9 +153,8 @@ TEST(frames_that_are_committed_once_are_right)
         run_one(farm, i % WORKERS, i);
     assert_int_equal(farm->load->settled, FRAMES);
     assert_int_equal(farm->load->counts.committed, FRAMES);
-    assert_int_equal(farm->load->counts.duplicated + farm->load->counts.rerun +
-                         farm->load->counts.foreign,
-                     0);
+    assert_int_equal(
+        farm->load->counts.duplicated + farm->load->counts.rerun + farm->load->counts.foreign, 0);
 }
 
 TEST(a_frame_that_is_committed_twice_is_seen)
