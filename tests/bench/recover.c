@@ -115,6 +115,18 @@ static int last_sequence(void *user, const struct record *record)
     return 0;
 }
 
+static int batches_wait(struct store *store, uint64_t batch, uint64_t *durable)
+{
+    int r = 0;
+
+    while (r == 0 && *durable < batch) {
+        struct pollfd ready = {.fd = store_fd(store), .events = POLLIN};
+
+        r = poll(&ready, 1, -1) < 0 ? -errno : store_completed(store, durable);
+    }
+    return r;
+}
+
 static int results_write(struct history *history, const char *state)
 {
     struct store *store = NULL;
@@ -132,15 +144,10 @@ static int results_write(struct history *history, const char *state)
         for (; n < BATCH && number < all; n++, number++)
             record_fill(history, number, blobs[n], &records[n]);
         r = store_submit(store, ++batch, records, n);
+        if (r == 0)
+            r = batches_wait(store, batch - 1, &durable); /* two are on their way, as a broker's */
     }
-    while (r == 0 && durable < batch) {
-        struct pollfd ready = {.fd = store_fd(store), .events = POLLIN};
-
-        if (poll(&ready, 1, -1) < 0)
-            r = -errno;
-        else
-            r = store_completed(store, &durable);
-    }
+    r = r ? r : batches_wait(store, batch, &durable);
     if (r)
         fprintf(stderr, "westlight-bench recover: %s\n", store_why(store));
     store_close(store);
