@@ -8,9 +8,10 @@
 #include <proto/wire.h>
 #include <broker/catalogue.h>
 
-void catalogue_init(struct catalogue *catalogue, const struct identity_signer *signer)
+int catalogue_init(struct catalogue *catalogue, const struct identity_signer *signer)
 {
     *catalogue = (struct catalogue){.signer = signer};
+    return map_init(&catalogue->by_id);
 }
 
 static void frames_free(struct catalogue_job *entry)
@@ -49,6 +50,7 @@ void catalogue_deinit(struct catalogue *catalogue)
             entry = right;
         }
     }
+    map_deinit(&catalogue->by_id);
     catalogue->root = NULL;
     catalogue->n_jobs = 0;
 }
@@ -133,6 +135,7 @@ int catalogue_add(struct catalogue *catalogue, const struct job_id *job, struct 
     entry->job = *job;
     entry->studio = studio;
     catalogue->root = insert(catalogue->root, entry);
+    map_insert(&catalogue->by_id, map_hash(&catalogue->by_id, job, sizeof *job), &entry->node);
     catalogue->n_jobs++;
     *ret_entry = entry;
     return 0;
@@ -160,6 +163,7 @@ void catalogue_remove(struct catalogue *catalogue, const struct job_id *job)
         at = order < 0 ? &(*at)->left : &(*at)->right;
     entry = *at;
     *at = merge(entry->left, entry->right);
+    map_remove(&catalogue->by_id, &entry->node);
     catalogue->n_jobs--;
     entry_free(entry);
 }
@@ -224,18 +228,18 @@ int catalogue_edit(struct catalogue_job *entry, Wl__Edit *edit)
     return add_refs(submit, edit);
 }
 
+static bool id_match(const struct map_node *node, const void *key)
+{
+    return memcmp(&map_entry(node, const struct catalogue_job, node)->job, key,
+                  sizeof(struct job_id)) == 0;
+}
+
 struct catalogue_job *catalogue_find(const struct catalogue *catalogue, const struct job_id *job)
 {
-    struct catalogue_job *at = catalogue->root;
+    struct map_node *node =
+        map_find(&catalogue->by_id, map_hash(&catalogue->by_id, job, sizeof *job), id_match, job);
 
-    while (at) {
-        int order = memcmp(job, &at->job, sizeof *job);
-
-        if (order == 0)
-            return at;
-        at = order < 0 ? at->left : at->right;
-    }
-    return NULL;
+    return node ? map_entry(node, struct catalogue_job, node) : NULL;
 }
 
 /* Compares the first digits only. */

@@ -5,7 +5,7 @@
  * passes, live and in recovery by the same call. The submission is stored as it came, but for its
  * job key, which is wrapped (see identity.h).
  *
- * Shape:   one entry a job, found by id or by the first digits of one, in logarithmic time.
+ * Shape:   one entry a job, found by id at once, by the first digits of one in logarithmic time.
  * Owns:    entries, until catalogue_deinit; they are borrowed by everyone else.
  * Errors:  -errno; -EBADMSG for a stored submission that is not one. catalogue_spec gives a
  *          sentence for a submission that contradicts itself (CATALOGUE_E_INVALID).
@@ -13,12 +13,14 @@
 #pragma once
 
 #include <broker/core/core.h>
+#include <broker/map.h>
 #include <proto/identity.h>
 #include <proto/westlight.pb-c.h>
 
 enum { CATALOGUE_E_INVALID = 1 };
 
 struct catalogue_job {
+    struct map_node node; /* by id */
     struct catalogue_job *left, *right;
     uint64_t rank; /* random: keeps the tree level whatever ids peers choose */
     struct job_id job;
@@ -31,12 +33,13 @@ struct catalogue_job {
 };
 
 struct catalogue {
+    struct map by_id; /* a lease asks for its job: as many steps down a tree are as many misses */
     struct catalogue_job *root;
     size_t n_jobs;
     const struct identity_signer *signer; /* borrowed */
 };
 
-void catalogue_init(struct catalogue *catalogue, const struct identity_signer *signer);
+int catalogue_init(struct catalogue *catalogue, const struct identity_signer *signer);
 void catalogue_deinit(struct catalogue *catalogue); /* wipes keys */
 
 /* A submission as the store keeps it; *ret_blob is the caller's to free. */

@@ -60,8 +60,9 @@ int gateway_init(struct gateway *gateway, const struct gateway_config *config)
     *gateway = (struct gateway){.with = *config};
     outbox_init(&gateway->outbox);
     list_init(&gateway->forgotten);
-    catalogue_init(&gateway->catalogue, config->signer);
-    r = roster_init(&gateway->roster, config->registry, on_forget, gateway);
+    r = catalogue_init(&gateway->catalogue, config->signer);
+    if (r == 0)
+        r = roster_init(&gateway->roster, config->registry, on_forget, gateway);
     if (r == 0)
         r = live_init(&gateway->live);
     if (r == 0)

@@ -223,6 +223,7 @@ static void apply_tend(struct core *core, const struct record *record)
         return;
     case TEND_ASIDE:
         worker->aside_times++;
+        core->streaks = true;
         worker->aside_until_wall_s = record->tend.until_wall_s;
         return;
     }

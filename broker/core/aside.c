@@ -25,8 +25,11 @@ static void suspect(struct core *core, struct worker *worker)
         link_last(&core->suspects, &worker->suspected);
 }
 
+/* What has no failure has no task that names it, and may be left as it is. */
 static void streak_end(struct worker *worker)
 {
+    if (worker->streak.tasks == 0 && worker->aside_times == 0)
+        return;
     worker->streak = (struct streak){.number = worker->streak.number + 1};
     worker->aside_times = 0;
 }
@@ -49,6 +52,7 @@ void aside_failed(struct core *core, struct worker *worker, struct task *task,
         if (past->failed_on[i] == worker)
             past->failed_in[i] = streak->number;
     }
+    core->streaks = true;
     if (streak->tasks++ == 0)
         streak->job = job;
     streak->several_jobs |= streak->job != job;
@@ -81,8 +85,9 @@ void aside_forget(struct worker *worker)
  * same: nobody is blamed for what can no longer be read. */
 void asides_pardon(struct core *core)
 {
-    for (size_t i = 0; i < core->fleet.n_workers; i++)
+    for (size_t i = 0; core->streaks && i < core->fleet.n_workers; i++)
         streak_end(core->fleet.workers[i]);
+    core->streaks = false;
 }
 
 static bool guilty(const struct worker *worker)

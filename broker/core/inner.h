@@ -65,6 +65,7 @@ struct core {
     struct heap delays;    /* tasks */
     struct heap asides;    /* workers set aside, by the wall clock: it outlives a restart */
     struct link suspects;  /* workers whose streak of failures has changed */
+    bool streaks;          /* some worker may have one: a job that goes ends them all */
     struct link running;   /* leases started and not noted, oldest first */
 
     struct table studios;

@@ -19,7 +19,7 @@ static int setup(void **state)
 
     (void)state;
     identity_signer_init(&signer, master);
-    catalogue_init(&catalogue, &signer);
+    assert_int_equal(catalogue_init(&catalogue, &signer), 0);
     return 0;
 }
 

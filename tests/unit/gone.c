@@ -120,7 +120,7 @@ static void submit(const struct identity_signer *signer)
     submission.n_steps = 1;
     submission.refs = names;
     submission.n_refs = 1;
-    catalogue_init(&catalogue, signer);
+    assert_int_equal(catalogue_init(&catalogue, signer), 0);
     assert_int_equal(catalogue_pack(&catalogue, north, &submission, &blob, &size), 0);
     struct job_spec spec = {
         .job = job, .studio = north, .name = "shot", .blob = blob, .blob_size = size};
