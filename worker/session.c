@@ -517,6 +517,9 @@ static int session_go(struct session *session)
         r = set_task_parameters(session, &capture.frames);
     if (!r)
         r = capture_new(&capture, &session->capture);
+    if (!r && session->config->on_ready)
+        r = session->refused = session->config->on_ready(session->config->user);
+    session->began_ns = clock_monotonic_ns();
     if (!r)
         r = spawn_group_new(&session->group);
     if (r)
@@ -555,8 +558,7 @@ static int session_end(struct session *session, int r)
 int session_run(const struct session_config *config, struct session_result *ret_result)
 {
     struct session_result result = {.class = CLASS_OK};
-    struct session session = {.config = config, .result = &result};
-    int64_t started_ns = clock_monotonic_ns();
+    struct session session = {.config = config, .result = &result, .began_ns = clock_monotonic_ns()};
     int r;
 
     if (config->step >= config->recipe->n_steps)
@@ -566,7 +568,8 @@ int session_run(const struct session_config *config, struct session_result *ret_
         return -errno;
     r = session_end(&session, session_go(&session));
     session_deinit(&session);
-    result.wall_ns = (uint64_t)(clock_monotonic_ns() - started_ns);
+    r = session.refused ? session.refused : r;
+    result.wall_ns = (uint64_t)(clock_monotonic_ns() - session.began_ns);
     if (r) {
         session_result_deinit(&result);
         return r;

@@ -40,6 +40,8 @@ struct session_config {
     size_t n_software;
     const char *cards;           /* CUDA_VISIBLE_DEVICES, "" hides all */
     const atomic_bool *stop;     /* becomes true: SIGTERM, then SIGKILL after the notify period */
+    /* All is prepared: returns when it may begin. Other than 0 ends the session with that; NULL: 0. */
+    int (*on_ready)(void *user);
     void (*on_started)(void *user);                 /* the action's process runs */
     void (*on_text)(void *user, const char *text, size_t size); /* output as it comes */
     void (*on_progress)(void *user, uint32_t permille, const char *status);
@@ -54,6 +56,7 @@ struct session_result {
     struct bytes log;            /* head and tail, at most LIMIT_LOG_BYTES, the gap said */
 };
 
+/* Other than 0 is what on_ready said, or negative. */
 int session_run(const struct session_config *config, struct session_result *ret_result);
 void session_result_deinit(struct session_result *result);
 /* Where a studio's path lies here; false (and nothing written) where no map matches. */

@@ -27,6 +27,8 @@ struct session {
     struct spawn_group *group;
     struct capture *capture;
     struct session_result *result;
+    int64_t began_ns;
+    int refused; /* by on_ready */
     bool failed, entering, rules; /* the file of path mapping rules is written */
 };
 

@@ -21,6 +21,8 @@
 #include <worker/room.h>
 #include <worker/stage.h>
 
+enum { TASK_E_STOPPED = 1, TASK_E_ROOM = 2 }; /* it may not begin */
+
 #define TEXT_BYTES_MAX (256 * 1024) /* live output kept while the broker is away */
 
 void task_board_poke(struct task_board *board)
@@ -307,8 +309,34 @@ static void cards_text(const struct task *task, struct bytes *ret_text, unsigned
     }
 }
 
-static void run_session(struct task *task, const struct stage *stage, struct outcome *outcome,
-                        struct bytes *log)
+/* TASK_E_STOPPED where the task was stopped first. */
+static int wait_go(struct task *task)
+{
+    struct task_board *board = task->board;
+    bool go;
+
+    pthread_mutex_lock(&board->lock);
+    while (!task->go && !stopped(task))
+        pthread_cond_wait(&task->wake, &board->lock);
+    go = !stopped(task);
+    if (go)
+        task->phase = PHASE_STARTING; /* from here on it is not taken back */
+    pthread_mutex_unlock(&board->lock);
+    return go ? 0 : TASK_E_STOPPED;
+}
+
+static int on_ready(void *user)
+{
+    struct task *task = user;
+    int r = wait_go(task);
+
+    task->started_wall_s = clock_wall_ns() / NS_PER_S;
+    return r == 0 && room_short(task->board) ? TASK_E_ROOM : r;
+}
+
+/* 0, or what on_ready said. */
+static int run_session(struct task *task, const struct stage *stage, struct outcome *outcome,
+                       struct bytes *log)
 {
     const Wl__Assign *assign = task->assign->assign;
     _cleanup_(bytes_deinit) struct bytes cards = {0};
@@ -317,7 +345,6 @@ static void run_session(struct task *task, const struct stage *stage, struct out
     int r;
 
     cards_text(task, &cards, &n_cards);
-    outcome->started_wall_s = clock_wall_ns() / NS_PER_S;
     r = session_run(&(struct session_config){.recipe = stage->recipe,
                                              .step = task->lease.step,
                                              .space = &stage->space,
@@ -331,17 +358,21 @@ static void run_session(struct task *task, const struct stage *stage, struct out
                                              .n_software = task->board->probe->n_software,
                                              .cards = cards.data ? (const char *)cards.data : "",
                                              .stop = &task->stop,
+                                             .on_ready = on_ready,
                                              .on_started = on_started,
                                              .on_text = on_text,
                                              .on_progress = on_progress,
                                              .user = task},
                     &result);
+    if (r > 0)
+        return r;
+    outcome->started_wall_s = task->started_wall_s ? task->started_wall_s : outcome->started_wall_s;
     outcome->ended_wall_s = clock_wall_ns() / NS_PER_S;
     if (r < 0) {
         outcome->class = CLASS_TRANSFER;
         snprintf(outcome->message, sizeof(outcome->message), "the session could not be made: %s",
                  strerror(-r));
-        return;
+        return 0;
     }
     outcome->class = result.class;
     outcome->exit_status = result.exit_status;
@@ -352,22 +383,7 @@ static void run_session(struct task *task, const struct stage *stage, struct out
     outcome->card_ns = result.wall_ns * n_cards;
     (void)bytes_append(log, result.log.data, result.log.size);
     session_result_deinit(&result);
-}
-
-/* False where the task was stopped first. */
-static bool wait_go(struct task *task)
-{
-    struct task_board *board = task->board;
-    bool go;
-
-    pthread_mutex_lock(&board->lock);
-    while (!task->go && !stopped(task))
-        pthread_cond_wait(&task->wake, &board->lock);
-    go = !stopped(task);
-    if (go)
-        task->phase = PHASE_STARTING; /* from here on it is not taken back */
-    pthread_mutex_unlock(&board->lock);
-    return go;
+    return 0;
 }
 
 static int stage_task(struct task *task, struct sealer *sealer, struct supply *supply,
@@ -440,12 +456,10 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
     if (r > 0) {
         outcome.class = stage.class;
         snprintf(outcome.message, sizeof(outcome.message), "%s", stage.why);
-    } else if (r == 0 && wait_go(task)) {
-        if (room_short(task->board))
-            return -ENOSPC;
+    } else if (r == 0) {
         r = collect_new((const char *const *)stage.outputs, stage.n_outputs, &collect, &why);
-        if (r == 0)
-            run_session(task, &stage, &outcome, &log);
+        if (r == 0 && run_session(task, &stage, &outcome, &log) == TASK_E_ROOM)
+            return -ENOSPC;
     }
     if (r != 0 && outcome.class == CLASS_OK) {
         outcome.class = CLASS_TRANSFER;

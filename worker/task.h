@@ -81,6 +81,7 @@ struct task {
     uint32_t gpu_mask;
     uint8_t key_out[32];
     Wl__Envelope *assign; /* NULL: from the spool */
+    int64_t started_wall_s; /* its thread's; 0: it did not begin */
     pthread_cond_t wake; /* of its own: there may be thousands of others */
 
     /* under the board's lock */
