@@ -23,6 +23,7 @@
 #include <proto/wire.h>
 #include <worker/agent.h>
 #include <worker/session.h>
+#include <worker/spool.h>
 
 #define PATIENCE_NS (20 * NS_PER_S)
 
@@ -33,8 +34,11 @@ static atomic_uint running, finish; /* bit i: task i runs; task i may end */
 int session_run(const struct session_config *config, struct session_result *ret_result)
 {
     unsigned bit = 1u << config->task;
+    int r = config->on_ready(config->user);
 
-    *ret_result = (struct session_result){.class = CLASS_OK, .wall_ns = 5};
+    if (r != 0)
+        return r;
+    *ret_result = (struct session_result){.class = CLASS_OK, .wall_ns = SPOOL_SYNC_NS};
     config->on_started(config->user);
     config->on_text(config->user, "hello\n", 6);
     config->on_progress(config->user, 500, "half");
@@ -93,6 +97,12 @@ int fsync(int fd)
 {
     disk();
     return (int)syscall(SYS_fsync, fd);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at)
+{
+    disk();
+    return (ssize_t)syscall(SYS_pwrite64, fd, data, size, at);
 }
 
 int rmdir(const char *path)
