@@ -457,6 +457,7 @@ static void *bulk_main(void *user)
 {
     struct bulk *bulk = user;
 
+    pthread_setname_np(pthread_self(), "bulk");
     while (!atomic_load(&bulk->stopping)) {
         wait_for_work(bulk);
         bulk->now_ns = clock_monotonic_ns();

@@ -358,6 +358,7 @@ static void *query_main(void *user)
     struct query *query = user;
     uint64_t one = 1;
 
+    pthread_setname_np(pthread_self(), "query");
     pthread_mutex_lock(&query->lock);
     for (;;) {
         struct query_request *request;

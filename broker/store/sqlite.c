@@ -334,6 +334,7 @@ static void *writer_main(void *user)
 {
     struct store *store = user;
 
+    pthread_setname_np(pthread_self(), "store");
     pthread_mutex_lock(&store->lock);
     for (;;) {
         while (!store->first && !store->stopping && !store->trimming)
@@ -421,6 +422,7 @@ static void *checkpointer_main(void *user)
     struct store *store = user;
     int moved_pages = 0;
 
+    pthread_setname_np(pthread_self(), "checkpoint");
     pthread_mutex_lock(&store->lock);
     while (!store->stopping) {
         uint64_t commits = store->commits;

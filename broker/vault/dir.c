@@ -412,6 +412,7 @@ static void *worker_main(void *user)
     struct vault *vault = worker->vault;
     struct vault_request *requests[BATCH_PUTS];
 
+    pthread_setname_np(pthread_self(), "vault");
     pthread_mutex_lock(&vault->lock);
     for (;;) {
         size_t n = take(worker, requests);

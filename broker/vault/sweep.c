@@ -354,6 +354,7 @@ static void *sweep_main(void *user)
     struct sweep *sweep = user;
     int64_t every_ns = sweep->grace_ns / 4;
 
+    pthread_setname_np(pthread_self(), "sweep");
     every_ns = every_ns < ROUND_NS_MIN ? ROUND_NS_MIN : every_ns;
     every_ns = every_ns > ROUND_NS_MAX ? ROUND_NS_MAX : every_ns;
     sweep->working_since_ns = clock_monotonic_ns();
