@@ -170,7 +170,7 @@ static void reply(struct gateway *gateway, const struct effect *effect)
 
 /* ---- to workers ---- */
 
-void gateway_verdicts_say(struct gateway *gateway, bool last)
+static void verdicts_say(struct gateway *gateway, bool last)
 {
     struct verdicts *verdicts = &gateway->verdicts;
     struct link_route route = worker_route(gateway, verdicts->worker, NULL);
@@ -179,8 +179,6 @@ void gateway_verdicts_say(struct gateway *gateway, bool last)
     Wl__LeaseVerdict *list[LIMIT_INVENTORY], shapes[LIMIT_INVENTORY];
     Wl__Lease leases[LIMIT_INVENTORY];
 
-    if (verdicts->n == 0 && !last)
-        return;
     for (size_t i = 0; i < verdicts->n; i++) {
         wire_lease_set(&leases[i], &verdicts->leases[i]);
         wl__lease_verdict__init(&shapes[i]);
@@ -195,6 +193,12 @@ void gateway_verdicts_say(struct gateway *gateway, bool last)
     envelope.verdict = &message;
     verdicts->n = 0;
     CHECK(gateway_say(gateway, &route, &envelope, NULL) == 0);
+}
+
+void gateway_verdicts_say(struct gateway *gateway, bool last)
+{
+    if (gateway->verdicts.n > 0 || last)
+        verdicts_say(gateway, last);
 }
 
 static void verdicts_of(struct gateway *gateway, struct worker_id worker)
@@ -335,7 +339,8 @@ void gateway_committed(struct gateway *gateway, const struct link_route *route,
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Committed message = WL__COMMITTED__INIT;
     struct lease plain = gateway_lease(lease);
-    ProtobufCBinaryData *missing = gateway_scratch(gateway, (n_absent + 1) * sizeof *missing);
+    ProtobufCBinaryData *missing =
+        n_absent > 0 ? gateway_scratch(gateway, n_absent * sizeof *missing) : NULL;
     Wl__Lease shape;
 
     for (size_t i = 0; i < n_absent; i++)

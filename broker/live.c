@@ -151,7 +151,7 @@ int live_note(struct live *live, const struct lease_id *lease, const Wl__Progres
 
 void live_end(struct live *live, const struct lease_id *lease)
 {
-    struct live_task *task = live_find(live, &lease->job, lease->task);
+    struct live_task *task = live->tasks.n_nodes ? live_find(live, &lease->job, lease->task) : NULL;
 
     if (task && !newer(&task->lease, lease))
         task_free(live, task);
