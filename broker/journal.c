@@ -44,6 +44,7 @@ struct journal {
     struct chunk *chunks; /* the one that is filled first */
     struct list parcels;  /* in order of their marks */
     struct map newest;    /* of each route that has any */
+    struct parcel *last;  /* what was said last went into it; NULL: it is closed */
     struct list spare;
     size_t n_spare;
     size_t n_said; /* messages in all parcels */
@@ -230,6 +231,8 @@ static void parcel_close(struct journal *journal, struct parcel *parcel)
 {
     if (list_empty(&parcel->newest.node))
         return;
+    if (journal->last == parcel)
+        journal->last = NULL;
     map_remove(&journal->newest, &parcel->newest);
 }
 
@@ -248,7 +251,7 @@ static void parcel_done(struct journal *journal, struct parcel *parcel)
 }
 
 static struct parcel *parcel_new(struct journal *journal, uint64_t mark,
-                                 const struct link_route *route, uint64_t hash)
+                                 const struct link_route *route)
 {
     struct parcel *parcel;
 
@@ -264,7 +267,8 @@ static struct parcel *parcel_new(struct journal *journal, uint64_t mark,
     parcel->mark = mark;
     parcel->route = *route;
     list_push(&journal->parcels, &parcel->node);
-    map_insert(&journal->newest, hash, &parcel->newest);
+    map_insert(&journal->newest, map_hash(&journal->newest, route->bytes, route->size),
+               &parcel->newest);
     return parcel;
 }
 
@@ -282,41 +286,44 @@ static int parcel_add(struct parcel *parcel, const Wl__Envelope *envelope,
     return r;
 }
 
-static struct parcel *parcel_find(struct journal *journal, const struct link_route *route,
-                                  uint64_t hash)
+static struct parcel *parcel_find(struct journal *journal, const struct link_route *route)
 {
-    struct map_node *node = map_find(&journal->newest, hash, is_route, route);
+    struct map_node *node;
 
+    if (journal->last && is_route(&journal->last->newest, route))
+        return journal->last;
+    node = map_find(&journal->newest, map_hash(&journal->newest, route->bytes, route->size),
+                    is_route, route);
     return node ? map_entry(node, struct parcel, newest) : NULL;
 }
 
 int journal_say(struct journal *journal, uint64_t mark, const struct link_route *route,
                 const Wl__Envelope *envelope, const struct journal_assign *assign)
 {
-    uint64_t hash = map_hash(&journal->newest, route->bytes, route->size);
-    struct parcel *parcel = parcel_find(journal, route, hash);
+    struct parcel *parcel = parcel_find(journal, route);
     int r = parcel && parcel->mark == mark ? parcel_add(parcel, envelope, assign) : -EMSGSIZE;
 
     if (r == -EMSGSIZE) { /* another one */
         if (parcel)
             parcel_close(journal, parcel);
-        parcel = parcel_new(journal, mark, route, hash);
+        parcel = parcel_new(journal, mark, route);
         if (!parcel)
             return -ENOMEM;
         r = parcel_add(parcel, envelope, assign);
         if (r != 0)
             parcel_done(journal, parcel);
     }
-    if (r == 0)
+    if (r == 0) {
         journal->n_said++;
+        journal->last = parcel;
+    }
     return r;
 }
 
 int journal_say_more(struct journal *journal, uint64_t mark, const struct link_route *route,
                      const Wl__Envelope *envelope, const struct journal_assign *assign)
 {
-    uint64_t hash = map_hash(&journal->newest, route->bytes, route->size);
-    struct parcel *parcel = parcel_find(journal, route, hash);
+    struct parcel *parcel = parcel_find(journal, route);
     int r;
 
     if (!parcel || parcel->mark != mark || parcel->n_assigns == 0 ||
