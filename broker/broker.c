@@ -547,7 +547,8 @@ int broker_run(const struct broker_config *config)
         r = tell_ready(broker, &why);
     if (r == 0) {
         r = loop(broker);
-        log_info("ended", "messages=%llu refused=%llu dropped=%llu unsent=%llu forged=%llu",
+        log_info("ended", "batches=%llu messages=%llu refused=%llu dropped=%llu unsent=%llu forged=%llu",
+                 (unsigned long long)journal_batches(broker->journal),
                  (unsigned long long)broker->gateway.counters.messages,
                  (unsigned long long)broker->gateway.counters.refused,
                  (unsigned long long)broker->gateway.counters.dropped,

@@ -205,6 +205,11 @@ int journal_completed(struct journal *journal)
     return 0;
 }
 
+uint64_t journal_batches(const struct journal *journal)
+{
+    return journal->durable;
+}
+
 uint64_t journal_mark(const struct journal *journal)
 {
     return journal->n_records > 0 ? journal->open : journal->open - 1;

@@ -48,6 +48,8 @@ int journal_submit(struct journal *journal);
 int journal_completed(struct journal *journal);
 
 bool journal_durable(const struct journal *journal, uint64_t mark);
+/* How many are durable: so many syncs at most. */
+uint64_t journal_batches(const struct journal *journal);
 /* The batch that is to be durable before something said now may leave. */
 uint64_t journal_mark(const struct journal *journal);
 /* Packs it behind what else waits for that peer, so that all of it leaves as one message. `assign`

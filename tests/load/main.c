@@ -37,8 +37,8 @@ struct run {
     int64_t rss_before, rss_joined, kill_ns, back_ns, looked_ns, told_ns;
     uint32_t epoch_before;
     double reconnect_s; /* the longest */
-    uint64_t killed, lost, duplicated;
-    int64_t cpu_ns;
+    uint64_t killed, lost, duplicated, batches;
+    int64_t cpu_ns, rss_bytes;
     struct figure figures[FIGURES_MAX];
     size_t n_figures;
 };
@@ -148,16 +148,16 @@ static void figures_make(struct run *run)
            (double)(load_first_lease_ns(run->load) - begun_ns) / NS_PER_MS, 3);
     figure(run, "submits_per_s", (double)config->jobs / submit_s, 0);
     if (run->spawn) {
-        int64_t rss = private_rss_bytes(&run->broker);
-
         figure(run, "cpu_us_per_frame", (double)run->cpu_ns / NS_PER_US / frames, 3);
-        figure(run, "rss_bytes", (double)rss, 0);
+        figure(run, "rss_bytes", (double)run->rss_bytes, 0);
         figure(run, "rss_bytes_per_worker",
                (double)(run->rss_joined - run->rss_before) / config->workers, 0);
     }
     figure(run, "messages_per_frame", (double)(counts->messages_in + counts->messages_out) / frames,
            3);
     figure(run, "bytes_per_frame", (double)(counts->bytes_in + counts->bytes_out) / frames, 1);
+    if (run->spawn && run->killed == 0)
+        figure(run, "syncs_per_frame", (double)run->batches / frames, 5);
     figure(run, "results", (double)counts->results, 0);
     figure(run, "committed", (double)counts->committed, 0);
     figure(run, "already", (double)counts->already, 0);
@@ -278,7 +278,12 @@ static int measure(struct run *run)
         run->cpu_ns = private_cpu_ns(&run->broker) - cpu_ns;
     if (r == 0)
         r = load_until(run->load, all_back, run);
-    return r == 0 ? load_check(run->load, all, &run->lost, &run->duplicated) : r;
+    run->rss_bytes = run->spawn ? private_rss_bytes(&run->broker) : 0;
+    if (r == 0)
+        r = load_check(run->load, all, &run->lost, &run->duplicated);
+    if (r == 0 && run->spawn)
+        r = private_end(&run->broker, &run->batches);
+    return r;
 }
 
 static int connect_to(struct run *run)

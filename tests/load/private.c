@@ -17,7 +17,8 @@
 #include <proto/identity.h>
 #include <tests/load/engine.h>
 
-#define READY_MS 60000
+#define READY_MS  60000
+#define LOG_BYTES (256u << 20)
 
 /* Beside this program in the build tree, or in $PATH. */
 static void program_find(char path[1100])
@@ -68,7 +69,7 @@ static int failed(const struct private_broker *broker, const char *what)
 
     snprintf(path, sizeof(path), "%s/broker.log", broker->folder);
     fprintf(stderr, "westlight-broker %s failed\n", what);
-    if (file_read(path, 64 << 20, &log) == 0)
+    if (file_read(path, LOG_BYTES, &log) == 0)
         fprintf(stderr, "%.*s", (int)(log.size > 4000 ? 4000 : log.size),
                 (const char *)log.data + (log.size > 4000 ? log.size - 4000 : 0));
     return 1;
@@ -158,7 +159,7 @@ static int launch(struct private_broker *broker)
                     (char[]){"--bulk"},
                     (char[]){"tcp://127.0.0.1:*"},
                     (char[]){"--log"},
-                    (char[]){"warn"},
+                    (char[]){"info"},
                     (char[]){"--ready-fd"},
                     number,
                     NULL};
@@ -227,6 +228,29 @@ bool private_alive(struct private_broker *broker)
     broker->pid = 0;
     (void)failed(broker, "run");
     return false;
+}
+
+int private_end(struct private_broker *broker, uint64_t *ret_batches)
+{
+    _cleanup_(bytes_deinit) struct bytes log = {0};
+    char path[160];
+    unsigned long long batches;
+    const char *ended;
+    int r;
+
+    broker->cpu_before_ns = private_cpu_ns(broker);
+    if (broker->pid <= 0 || kill(broker->pid, SIGTERM) < 0 || waitpid(broker->pid, NULL, 0) < 0)
+        return -errno;
+    broker->pid = 0;
+    snprintf(path, sizeof(path), "%s/broker.log", broker->folder);
+    r = file_read(path, LOG_BYTES, &log);
+    if (r < 0)
+        return r;
+    ended = strstr((const char *)log.data, " ended batches=");
+    if (!ended || sscanf(ended, " ended batches=%llu", &batches) != 1)
+        return failed(broker, "run");
+    *ret_batches = batches;
+    return 0;
 }
 
 void private_stop(struct private_broker *broker)

@@ -22,6 +22,8 @@ int private_start(struct private_broker *broker, const uint8_t master[32], uint3
 int private_kill(struct private_broker *broker); /* SIGKILL */
 int private_again(struct private_broker *broker); /* at the same address */
 void private_stop(struct private_broker *broker);
+/* Ends it in good order; how many batches it made durable, which is the most that it can have synced. */
+int private_end(struct private_broker *broker, uint64_t *ret_batches);
 bool private_alive(struct private_broker *broker); /* false once it has ended by itself: says so */
 
 int64_t private_cpu_ns(const struct private_broker *broker); /* all its threads */
