@@ -50,38 +50,34 @@ void spool_deinit(struct spool *spool)
     *spool = (struct spool){0};
 }
 
-/* A result that is over, where there is nothing else: it is made unreadable in its place. */
-static bool spool_leave(struct spool *spool)
+/* Without its result a folder counts as unfinished, should the rest of it stay. True where all it
+ * has is a result that was made unreadable in its place: then it can be used again. */
+static bool result_forget(const struct spool *spool)
 {
     static const uint8_t nothing[SPOOL_HEAD_BYTES];
     _cleanup_(closep) int fd = -1;
     char path[LIMIT_PATH_BYTES];
 
-    if (!spool->reuse || spool->blocks ||
-        (size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) >= sizeof(path))
+    if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) >= sizeof(path))
         return false;
-    fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 || pwrite(fd, nothing, sizeof(nothing), 0) != sizeof(nothing))
-        return false;
-    crash_point("spool.result.removed");
-    if (!reuse_give(spool->reuse, NO_JOB, spool->folder))
-        return false;
-    spool->folder = NULL;
-    crash_point("spool.removed");
-    return true;
+    if (spool->reuse && !spool->blocks)
+        fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && pwrite(fd, nothing, sizeof(nothing), 0) == sizeof(nothing))
+        return true;
+    (void)unlink(path);
+    return false;
 }
 
 void spool_remove(struct spool *spool)
 {
-    char path[LIMIT_PATH_BYTES];
+    if (spool->folder) {
+        bool again = result_forget(spool);
 
-    if (spool->folder && !spool_leave(spool)) {
-        /* Without its result a folder counts as unfinished, should the rest of this be cut short.
-         */
-        if ((size_t)snprintf(path, sizeof(path), "%s/" RESULT_NAME, spool->folder) < sizeof(path))
-            (void)unlink(path);
         crash_point("spool.result.removed");
-        (void)folder_remove(spool->folder);
+        if (again && reuse_give(spool->reuse, NO_JOB, spool->folder))
+            spool->folder = NULL;
+        else
+            (void)folder_remove(spool->folder);
         crash_point("spool.removed");
     }
     spool_deinit(spool);

@@ -146,6 +146,69 @@ static void a_killed_warden_takes_no_other_with_it(void **state)
     assert_true(alive(pid));
 }
 
+/* The process id of the warden that ran it. */
+static int warden_of_one(void **state)
+{
+    struct spawn_config config = shell(SHELL("echo $PPID"));
+    struct spawn_result result;
+    int pid;
+
+    output.size = 0;
+    assert_int_equal(spawn_run(*state, &config, &result), 0);
+    assert_int_equal(result.end, SPAWN_EXITED);
+    assert_int_equal(sscanf(output_text(), "%d", &pid), 1);
+    return pid;
+}
+
+static void a_warden_runs_one_action_after_another_which_see_nothing_of_each_other(void **state)
+{
+    struct spawn_config config = shell(SHELL("trap '' TERM; cd /; umask 0; ulimit -n 64; exec 9>&1"));
+    struct spawn_config look =
+        shell(SHELL("umask; pwd; trap; ls /proc/self/fd | wc -l; echo $PPID"));
+    struct spawn_result result;
+    int first, second, n;
+    unsigned mask;
+
+    first = warden_of_one(state);
+    assert_int_equal(spawn_run(*state, &config, &result), 0);
+    output.size = 0;
+    assert_int_equal(spawn_run(*state, &look, &result), 0);
+    assert_int_equal(sscanf(output_text(), "%o /tmp %d %d", &mask, &n, &second), 3);
+    assert_int_equal(mask, 022);
+    assert_int_equal(n, 4); /* its three, and the folder that is listed */
+    assert_int_equal(first, second);
+}
+
+static void a_warden_that_was_killed_while_it_waited_is_replaced(void **state)
+{
+    int first = warden_of_one(state), second;
+
+    assert_int_equal(kill(first, SIGKILL), 0);
+    gone_soon(first);
+    second = warden_of_one(state);
+    assert_int_not_equal(first, second);
+}
+
+static void arguments_larger_than_a_message_arrive_whole(void **state)
+{
+    char *big = malloc(120001), *bigger[] = {environment[0], NULL, NULL, NULL};
+    struct spawn_config config = shell(SHELL("echo ${#A} ${#B}"));
+    struct spawn_result result;
+
+    assert_non_null(big);
+    memset(big, 'b', 120000);
+    big[120000] = 0;
+    memcpy(big, "A=", 2);
+    bigger[1] = strdup(big);
+    memcpy(big, "B=", 2);
+    bigger[2] = big;
+    config.environment = bigger;
+    assert_int_equal(spawn_run(*state, &config, &result), 0);
+    assert_string_equal(output_text(), "119998 119998\n");
+    free(bigger[1]);
+    free(big);
+}
+
 static void a_signal_is_128_and_its_number(void **state)
 {
     struct spawn_config config = shell(SHELL("kill -SEGV $$"));
@@ -347,6 +410,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(nothing_outlives_a_killed_warden, setup, teardown),
         cmocka_unit_test_setup_teardown(a_killed_warden_takes_no_other_with_it, setup, teardown),
         cmocka_unit_test_setup_teardown(it_sees_only_what_it_was_given, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            a_warden_runs_one_action_after_another_which_see_nothing_of_each_other, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_warden_that_was_killed_while_it_waited_is_replaced, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(arguments_larger_than_a_message_arrive_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(a_command_that_is_nowhere_is_said_so, setup, teardown),
         cmocka_unit_test_setup_teardown(a_timeout_ends_even_what_ignores_sigterm_and_hides, setup,
                                         teardown),

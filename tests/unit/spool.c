@@ -149,6 +149,65 @@ static void a_removed_one_leaves_nothing(void **state)
     assert_int_not_equal(access(path, F_OK), 0);
 }
 
+static size_t found_after_a_restart(char *ret_message, size_t size)
+{
+    struct spool *found;
+    uint64_t next;
+    size_t n;
+
+    assert_int_equal(spool_load(base, &found, &n, &next), 0);
+    if (n > 0)
+        snprintf(ret_message, size, "%s", found[0].result->message);
+    for (size_t i = 0; i < n; i++)
+        spool_deinit(&found[i]);
+    free(found);
+    return n;
+}
+
+static void a_folder_is_used_again_and_what_is_over_is_not_found(void **state)
+{
+    struct reuse *reuse;
+    struct spool spool;
+    char path[128], message[64];
+
+    assert_int_equal(reuse_new(&reuse), 0);
+    assert_int_equal(spool_new(base, 4, reuse, &spool), 0);
+    assert_int_equal(save(&spool, "a long message, of which something is left behind the next"), 0);
+    snprintf(path, sizeof(path), "%s", spool.folder);
+    spool_remove(&spool);
+    assert_int_equal(spool_new(base, 5, reuse, &spool), 0);
+    assert_string_equal(spool.folder, path);
+    assert_int_equal(save(&spool, "short"), 0);
+    assert_int_equal(found_after_a_restart(message, sizeof(message)), 1);
+    assert_string_equal(message, "short");
+    spool_remove(&spool);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(found_after_a_restart(message, sizeof(message)), 0);
+    reuse_remove(reuse);
+    assert_int_not_equal(access(path, F_OK), 0);
+    reuse_free(reuse);
+}
+
+static void a_result_with_any_byte_changed_is_none(void **state)
+{
+    struct spool spool;
+    _cleanup_(bytes_deinit) struct bytes file = {0};
+    char path[128], message[64];
+
+    for (size_t i = 0; i == 0 || i < file.size; i++) {
+        assert_int_equal(spool_new(base, 1, NULL, &spool), 0);
+        assert_int_equal(save(&spool, "done"), 0);
+        snprintf(path, sizeof(path), "%s/result", spool.folder);
+        bytes_deinit(&file);
+        file = (struct bytes){0};
+        assert_int_equal(file_read(path, 4096, &file), 0);
+        file.data[i] ^= 1;
+        assert_int_equal(file_write(path, file.data, file.size, 0600), 0);
+        assert_int_equal(found_after_a_restart(message, sizeof(message)), 0);
+        spool_deinit(&spool);
+    }
+}
+
 static void a_later_result_replaces_the_first(void **state)
 {
     struct spool spool;
@@ -177,6 +236,8 @@ int main(void)
         CASE(an_unreadable_result_is_removed_at_start),
         CASE(one_that_cannot_be_read_now_is_kept),
         CASE(a_removed_one_leaves_nothing),
+        CASE(a_folder_is_used_again_and_what_is_over_is_not_found),
+        CASE(a_result_with_any_byte_changed_is_none),
         CASE(a_later_result_replaces_the_first),
     };
 

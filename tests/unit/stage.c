@@ -77,6 +77,7 @@ struct job {
     struct block_key recipe, *file; /* of the vault's */
     bool in_message;                /* the recipe comes with the lease */
     const atomic_bool *stop;
+    struct reuse *reuse;
 };
 
 static void pack_recipe(struct job *job)
@@ -139,6 +140,8 @@ static int run(struct job *job, const uint8_t key_in[32], struct stage *ret_stag
                                             .recipe = &ref,
                                             .key_in = key_in,
                                             .sealer = vault.sealer,
+                                            .reuse = job->reuse,
+                                            .reuse_key = (const uint8_t[REUSE_KEY_BYTES]){1},
                                             .stop = job->stop},
                      ret_stage);
 }
@@ -237,6 +240,60 @@ static void what_the_vault_lost_is_a_missing_input_also_when_a_file_is_written(v
     manifest_sealed_deinit(&job.list);
 }
 
+static void leave(const struct stage *stage, const char *what)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command), "cd %s && %s", stage->folder, what);
+    assert_int_equal(system(command), 0);
+}
+
+static void what_a_task_left_is_gone_before_its_folder_is_used_again(void **state)
+{
+    static const struct {
+        const char *left;
+        bool again;
+    } cases[] = {
+        {"true", true},
+        {"touch work/file work/tmp/file file; mkdir -p work/deep/er files/scene/new files/other; "
+         "ln -s / work/link; ln -s /etc files/scene/link",
+         true},
+        {"mkdir work/shut; touch work/shut/file; chmod 0 work/shut", true},
+        {"rm -r files", true},
+        {"rm -r files/scene; ln -s /etc files/scene", true},
+        {"chmod 755 work", false},
+        {"chmod 3700 files/scene", false},
+    };
+    struct job job = job_make();
+
+    (void)state;
+    assert_int_equal(reuse_new(&job.reuse), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct stage stage;
+        char list[256], folder[96];
+        char *path;
+
+        assert_int_equal(run(&job, KEY, &stage), 0);
+        leave(&stage, "mkdir -m 700 -p work/tmp");
+        snprintf(folder, sizeof(folder), "%s", stage.folder);
+        snprintf(list, sizeof(list), "test -z \"$(find %s ! -type d; find %s -name deep -o -name new "
+                 "-o -name other -o -name shut)\"", stage.folder, stage.folder);
+        leave(&stage, cases[i].left);
+        stage_deinit(&stage);
+        path = reuse_take(job.reuse, (const uint8_t[REUSE_KEY_BYTES]){1});
+        if ((path != NULL) != cases[i].again)
+            fail_msg("after \"%s\"", cases[i].left);
+        if (path)
+            assert_int_equal(system(list), 0);
+        else
+            assert_int_not_equal(access(folder, F_OK), 0);
+        free(path);
+    }
+    assert_int_equal(access("/etc/passwd", F_OK), 0);
+    reuse_free(job.reuse);
+    manifest_sealed_deinit(&job.list);
+}
+
 static void a_recipe_that_is_named_wrongly_loses_no_input(void **state)
 {
     struct job job = job_make();
@@ -283,6 +340,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(a_key_that_opens_nothing_is_told_as_that_and_loses_no_input),
         CASE(what_the_vault_lost_is_a_missing_input_also_when_a_file_is_written),
+        CASE(what_a_task_left_is_gone_before_its_folder_is_used_again),
         CASE(a_recipe_that_is_named_wrongly_loses_no_input),
         CASE(who_is_stopped_reads_no_list_of_files),
     };
