@@ -3,7 +3,8 @@
  *
  * The operator's word, and what lies in the vault, are looked at ten times a second, since a farm
  * fills a quota fast. Whatever grants a lease comes by here first, so that nothing is leased by a
- * word that is older.
+ * word that is older. After a start nobody knows yet what a studio has: one with a quota waits
+ * until the vault is counted, because what it would render meanwhile may have no room.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -37,6 +38,9 @@ const char *gateway_quota_why(struct gateway *gateway, struct studio_id studio)
 {
     uint64_t quota = studio.value < gateway->n_quotas ? gateway->quotas[studio.value].bytes : 0;
 
+    if (!vault_counted(gateway->with.vault))
+        return "what the studio has of its quota is being counted, as after each start of the "
+               "broker";
     return quota_why(vault_used_bytes(gateway->with.vault, studio), quota,
                      gateway_scratch(gateway, QUOTA_WHY_BYTES));
 }
@@ -85,14 +89,17 @@ static void look_at(struct gateway *gateway, uint32_t id)
     struct studio_quota *quota = &gateway->quotas[id];
     struct event event = {.kind = EVENT_QUOTA, .quota.studio = {id}};
     uint64_t used = vault_used_bytes(gateway->with.vault, event.quota.studio);
-    bool held = quota_exceeded(used, quota->bytes, QUOTA_LEASES);
+    bool counted = vault_counted(gateway->with.vault);
+    bool held = quota->bytes > 0 && (!counted || quota_exceeded(used, quota->bytes, QUOTA_LEASES));
     char why[QUOTA_WHY_BYTES];
 
     if (held == quota->held)
         return;
     quota->held = event.quota.used_up = held;
     gateway->n_held += held ? 1 : (size_t)-1;
-    if (held)
+    if (held && !counted)
+        log_info("quota", "studio=%u state=counting", id);
+    else if (held)
         log_limited(LOG_WARN, "quota",
                     "studio=%u state=used_up why=\"%s\" next=\"nothing of it is leased until "
                     "there is room: westlight-broker studio\"",

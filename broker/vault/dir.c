@@ -474,6 +474,11 @@ uint64_t vault_used_bytes(struct vault *vault, struct studio_id studio)
     return stock_bytes(&vault->disk.stock, studio);
 }
 
+bool vault_counted(struct vault *vault)
+{
+    return atomic_load(&vault->disk.stock.counted);
+}
+
 int vault_sweep(struct vault *vault, int64_t grace_ns, int64_t passed_s)
 {
     return sweep_start(vault->sweep, grace_ns, passed_s);

@@ -232,7 +232,7 @@ static int each_in_folder(struct disk *disk, struct studio_id studio, unsigned b
     snprintf(path, sizeof path, "%u/%02x", studio.value, byte);
     DIR *folder = open_folder(disk->root, path);
     if (!folder)
-        return 0;
+        return errno == ENOENT ? 0 : -errno;
     for (struct dirent *entry; r == 0 && (entry = readdir(folder));) {
         struct block_id id;
 
@@ -307,10 +307,11 @@ static int count_folder(const struct walk *walk, struct studio_id studio, unsign
     struct sum sum = {.disk = walk->disk};
 
     pthread_mutex_lock(&walk->disk->stock.lock);
-    (void)each_in_folder(walk->disk, studio, byte, sum_block, &sum);
-    stock_set(&walk->disk->stock, studio, (uint8_t)byte, sum.bytes);
+    int r = each_in_folder(walk->disk, studio, byte, sum_block, &sum);
+    if (r == 0)
+        stock_set(&walk->disk->stock, studio, (uint8_t)byte, sum.bytes);
     pthread_mutex_unlock(&walk->disk->stock.lock);
-    return walk->rest(walk->user);
+    return r != 0 ? r : walk->rest(walk->user);
 }
 
 int disk_count(struct disk *disk, int (*rest)(void *user), void *user)

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <broker/core/core.h>
 
 struct stock_studio;
@@ -18,6 +19,7 @@ struct stock {
     pthread_mutex_t lock, numbers; /* the second is held for no longer than it takes to add */
     struct stock_studio **studios; /* in the order of their ids */
     size_t n_studios;
+    atomic_bool counted; /* every folder, once */
 };
 
 void stock_init(struct stock *stock);

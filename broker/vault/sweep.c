@@ -17,13 +17,14 @@
 #include <proto/base/log.h>
 
 /* Ten million blocks are kept by mistake one in two hundred, a hundred million two in three. */
-#define FILTER_BITS  (1ULL << 27)
-#define PROBES       4
-#define BATCH        16 /* removals in one hold of the lock: others wait for some microseconds */
-#define WORK_NS      (5 * NS_PER_MS)
-#define REST         4
-#define ROUND_NS_MIN (NS_PER_S / 4)
-#define ROUND_NS_MAX (6 * 3600 * NS_PER_S)
+#define FILTER_BITS    (1ULL << 27)
+#define PROBES         4
+#define BATCH          16 /* removals in one hold of the lock: others wait for some microseconds */
+#define WORK_NS        (5 * NS_PER_MS)
+#define REST           4
+#define COUNT_AGAIN_NS NS_PER_S
+#define ROUND_NS_MIN   (NS_PER_S / 4)
+#define ROUND_NS_MAX   (6 * 3600 * NS_PER_S)
 
 struct candidate {
     struct studio_id studio;
@@ -349,6 +350,19 @@ int sweep_round(struct sweep *sweep, int64_t grace_ns, struct sweep_count *ret_c
 
 /* ---- life ---- */
 
+/* Studios with a quota wait for it. */
+static void count_all(struct sweep *sweep)
+{
+    int r;
+
+    while ((r = disk_count(sweep->disk, pace, sweep)) != 0 && !atomic_load(&sweep->stopping)) {
+        log_limited(LOG_ERROR, "not_counted", "why=\"%s\" next=\"see to the vault's disk\"",
+                    strerror(-r));
+        wait_ns(sweep, COUNT_AGAIN_NS);
+    }
+    atomic_store(&sweep->disk->stock.counted, r == 0);
+}
+
 static void *sweep_main(void *user)
 {
     struct sweep *sweep = user;
@@ -358,7 +372,7 @@ static void *sweep_main(void *user)
     every_ns = every_ns < ROUND_NS_MIN ? ROUND_NS_MIN : every_ns;
     every_ns = every_ns > ROUND_NS_MAX ? ROUND_NS_MAX : every_ns;
     sweep->working_since_ns = clock_monotonic_ns();
-    (void)disk_count(sweep->disk, pace, sweep);
+    count_all(sweep);
     /* The first comes soon: some brokers run for a few hours a day. */
     for (wait_ns(sweep, every_ns / 16); !atomic_load(&sweep->stopping); wait_ns(sweep, every_ns)) {
         struct sweep_count count = {0};

@@ -99,6 +99,8 @@ void vault_job_forget(struct vault *vault, struct studio_id studio, const struct
 /* What a studio's blocks take; soon after vault_sweep all are counted, before that those that came
  * since the start. Any thread. */
 uint64_t vault_used_bytes(struct vault *vault, struct studio_id studio);
+/* Not yet: it was opened, and what lies there is being counted since vault_sweep. */
+bool vault_counted(struct vault *vault);
 /* Once, when all jobs are told: from here on unreferenced blocks past their grace are removed.
  * `passed_s`: the time that had passed at the last record (core_passed_s); 0: there was none. */
 int vault_sweep(struct vault *vault, int64_t grace_ns, int64_t passed_s);
