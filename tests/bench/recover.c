@@ -1,8 +1,9 @@
 /* recover.c - how long a broker with a long history is away: from its start to its first word.
  *
- * The jobs are submitted to a real broker; their results are then written to its store as it would
- * have written them, each naming a refs block. What is timed is `westlight-broker run` on that
- * state, from the fork to the ready line, and what it says of its own recovery.
+ * A job is submitted to a real broker; as many more as are wanted, and the results of all, are then
+ * written to its store as it would have written them, each result naming a refs block. What is
+ * timed is `westlight-broker run` on that state, from the fork to the ready line, and what it says
+ * of its own recovery.
  */
 #include <tests/bench/bench.h>
 
@@ -33,17 +34,20 @@ struct history {
     long jobs, tasks; /* tasks of each */
     struct job_id *ids;
     uint64_t sequence;
+    struct bytes submit; /* of the job that was submitted, as the store has it */
+    struct studio_id studio;
+    struct identity_signer signer; /* the state's master key */
     double write_s;
 };
 
-static int jobs_submit(struct history *history, const struct westlight_farm *farm)
+static int job_submit(struct history *history, const struct westlight_farm *farm)
 {
     struct westlight *westlight = NULL;
     const struct westlight_range frames = {1, history->tasks, 1};
     char why[512] = "", id[WESTLIGHT_ID_TEXT];
     int r = westlight_open(farm, 10000, &westlight, why, sizeof(why));
 
-    for (long i = 0; r == 0 && i < history->jobs; i++) {
+    if (r == 0) {
         struct westlight_job *job = westlight_job_new("history");
         struct westlight_step *step = westlight_job_step(job, "render");
 
@@ -52,8 +56,6 @@ static int jobs_submit(struct history *history, const struct westlight_farm *far
         westlight_step_output(step, "/nothing");
         r = westlight_submit(westlight, job, NULL, NULL, NULL, id);
         westlight_job_free(job);
-        for (size_t j = 0; r == 0 && j < sizeof(struct job_id); j++)
-            sscanf(id + 2 * j, "%2hhx", &history->ids[i].bytes[j]);
     }
     if (r)
         fprintf(stderr, "westlight-bench recover: %s%s\n", why,
@@ -109,10 +111,18 @@ static void record_fill(const struct history *history, uint64_t number, uint8_t 
     record->attempt.blob_size = result_pack(number, blob);
 }
 
-static int last_sequence(void *user, const struct record *record)
+/* Of the one job that there is. */
+static int see_record(void *user, const struct record *record)
 {
-    *(uint64_t *)user = record->sequence;
-    return 0;
+    struct history *history = user;
+
+    history->sequence = record->sequence;
+    if (record->kind != RECORD_JOB)
+        return 0;
+    history->ids[0] = record->job;
+    history->studio = record->submit.spec->studio;
+    return bytes_append(&history->submit, record->submit.spec->blob,
+                        record->submit.spec->blob_size);
 }
 
 static int batches_wait(struct store *store, uint64_t batch, uint64_t *durable)
@@ -127,6 +137,61 @@ static int batches_wait(struct store *store, uint64_t batch, uint64_t *durable)
     return r;
 }
 
+static int signer_read(struct history *history, const char *state)
+{
+    char path[600];
+    uint8_t master[32];
+
+    snprintf(path, sizeof(path), "%s/master.key", state);
+    int r = identity_secret_load(path, master);
+    if (r == 0)
+        identity_signer_init(&history->signer, master);
+    return r;
+}
+
+/* The same again under another id. */
+static int job_write(struct history *history, struct store *store, long number, uint64_t batch)
+{
+    Wl__Submit *submit = wl__submit__unpack(NULL, history->submit.size, history->submit.data);
+    struct job_spec spec = {.studio = history->studio};
+    struct record records[2] = {{.kind = RECORD_JOB}, {.kind = RECORD_REQUEST}};
+    int r = submit && submit->job.len == sizeof(spec.job) && submit->request_id.len == 16
+                ? random_bytes(spec.job.bytes, sizeof(spec.job))
+                : -EBADMSG;
+
+    if (r == 0 && submit->job_key.len == WRAPPED_BYTES) {
+        uint8_t key[32] = {1};
+
+        r = job_key_wrap(&history->signer, spec.studio.value, spec.job.bytes, key,
+                         submit->job_key.data);
+    }
+    if (r == 0) {
+        memcpy(submit->job.data, &spec.job, sizeof(spec.job));
+        memcpy(submit->request_id.data, &spec.job, 16);
+        memcpy(records[1].request.request.bytes, &spec.job, 16);
+        records[1].request.studio = spec.studio;
+        records[1].request.tasks = (uint64_t)history->tasks;
+        spec.name = submit->name;
+        spec.blob_size = wl__submit__get_packed_size(submit);
+        spec.blob = malloc(spec.blob_size);
+        r = spec.blob ? 0 : -ENOMEM;
+    }
+    if (r == 0) {
+        wl__submit__pack(submit, (uint8_t *)spec.blob);
+        history->ids[number] = spec.job;
+        records[0].submit.spec = &spec;
+        for (size_t i = 0; i < 2; i++) {
+            records[i].job = spec.job;
+            records[i].sequence = ++history->sequence;
+            records[i].wall_s = 1700000000;
+        }
+        r = store_submit(store, batch, records, 2);
+    }
+    free((void *)spec.blob);
+    wl__submit__free_unpacked(submit, NULL);
+    return r;
+}
+
 static int results_write(struct history *history, const char *state)
 {
     struct store *store = NULL;
@@ -134,10 +199,15 @@ static int results_write(struct history *history, const char *state)
     uint8_t(*blobs)[512] = calloc(BATCH, sizeof(*blobs));
     uint64_t all = (uint64_t)(history->jobs * history->tasks), batch = 0, durable = 0;
     int64_t began_ns = clock_monotonic_ns();
-    int r = records && blobs ? store_open(state, &store) : -ENOMEM;
+    int r = records && blobs ? signer_read(history, state) : -ENOMEM;
 
     if (r == 0)
-        r = store_recover(store, last_sequence, &history->sequence);
+        r = store_open(state, &store);
+
+    if (r == 0)
+        r = store_recover(store, see_record, history);
+    for (long number = 1; r == 0 && number < history->jobs; number++)
+        r = job_write(history, store, number, ++batch);
     for (uint64_t number = 0; r == 0 && number < all;) {
         size_t n = 0;
 
@@ -202,7 +272,7 @@ static int history_make(struct history *history, char *ret_state, size_t size)
     if (r)
         return r;
     snprintf(ret_state, size, "%s/broker", local_folder(local));
-    r = jobs_submit(history, local_farm(local));
+    r = job_submit(history, local_farm(local));
     local_stop(local);
     return r ? r : results_write(history, ret_state);
 }
@@ -221,7 +291,8 @@ int bench_recover(int argc, char **argv)
 
     optind = 0;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
-        if (option == '?' || (option == 'n' && !options_number(optarg, 1, 10000, &history.jobs)) ||
+        if (option == '?' ||
+            (option == 'n' && !options_number(optarg, 1, 1000000, &history.jobs)) ||
             (option == 't' && !options_number(optarg, 1, 100000000, &history.tasks)))
             r = 2;
     history.tasks /= history.jobs;
@@ -242,6 +313,7 @@ int bench_recover(int argc, char **argv)
                history.jobs, history.jobs * history.tasks, seconds[0], seconds[1], seconds[2],
                (double)(history.jobs * history.tasks) / history.write_s);
     free(history.ids);
+    bytes_deinit(&history.submit);
     folder_remove(history.folder);
     return r ? 1 : 0;
 }
