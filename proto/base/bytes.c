@@ -427,30 +427,20 @@ static int folder_make_one(const char *path, unsigned mode)
     return S_ISDIR(status.st_mode) ? 0 : -ENOTDIR;
 }
 
+/* From its end, since mostly all but the last of it is there. */
 int folder_make(const char *path, unsigned mode)
 {
-    _cleanup_(freep) char *part = NULL;
-    int r = folder_make_one(path, mode), denied = 0;
+    _cleanup_(freep) char *parent = NULL;
+    const char *slash = strrchr(path, '/');
+    int r = folder_make_one(path, mode);
 
-    if (r != -ENOENT) /* mostly its parents are there */
+    if (r != -ENOENT || !slash || slash == path)
         return r;
-    part = strdup(path);
-    if (!part)
+    parent = strndup(path, (size_t)(slash - path));
+    if (!parent)
         return -ENOMEM;
-    for (char *slash = part; *slash && (slash = strchr(slash + 1, '/'));) {
-        *slash = '\0';
-        r = folder_make_one(part, mode);
-        *slash = '/';
-        /* A parent that we may not make but that is there is no obstacle. */
-        if (r == -EACCES || r == -EROFS)
-            denied = r;
-        else if (r < 0)
-            return r == -ENOENT && denied ? denied : r;
-        else
-            denied = 0;
-    }
-    r = folder_make_one(path, mode);
-    return r == -ENOENT && denied ? denied : r;
+    r = folder_make(parent, mode);
+    return r < 0 ? r : folder_make_one(path, mode);
 }
 
 /* ---- removing a tree ---- */

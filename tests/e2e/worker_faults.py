@@ -24,6 +24,22 @@ def a_list_of_files_longer_than_a_block_comes_home_and_is_read_by_the_next_step(
 
 
 @scenario
+def short_tasks_one_after_another_find_nothing_of_each_other():
+    with Farm() as farm:
+        farm.start_broker()
+        ann, out = farm.person("ann"), farm.path("out")
+        farm.worker("box1", "--slots", "2", "--cores", "2", "--prefetch", "4")
+        write(farm.path("shot", "input"), "x")
+        answer = ann.ask("render", farm.path("shot"), "--preset", "command", "-f", "1-60", "-o", out, "-p",
+                         'run=[ -z "$(ls -A "$TMPDIR" "$OUT" | grep -v ":$" | grep .; ls -A | grep -vx input)" ] || { ls -AR . "$TMPDIR" "$OUT"; exit 3; }; '
+                         'touch left "$TMPDIR/left"; mkdir "$OUT/sub"; echo $FRAME > "$OUT/sub/$FRAME"', code=0)
+        equal(tree(out), {"sub/%d" % i: b"%d\n" % i for i in range(1, 61)}, "files at home")
+        equal(farm.results(answer.id), {(0, i): 1 for i in range(60)}, "current results")
+        for name in ("sessions", "spool"):
+            until(lambda name=name: not os.listdir(farm.path("box1", name)), "nothing is kept in " + name)
+
+
+@scenario
 def what_a_renderer_started_ends_though_its_keeper_was_killed():
     with Farm() as farm:
         farm.start_broker()
