@@ -18,7 +18,9 @@
 enum { SPOOL_E_FORM = 1 };
 
 #define SPOOL_HEAD_BYTES 36
-#define SPOOL_SYNC_NS    (1000 * 1000 * 1000ULL)
+#ifndef SPOOL_SYNC_NS /* the program that dies at each point has it lower: tests take both ways soon */
+#define SPOOL_SYNC_NS (1000 * 1000 * 1000ULL)
+#endif
 
 struct spool {
     char *folder;
