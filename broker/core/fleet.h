@@ -56,6 +56,7 @@ struct demand {
     struct queue *of_studios;           /* all queues of it, linked by next_of_demand */
     struct heap queues;                 /* studios with ready tasks of it, by virtual time */
     struct link runnable;               /* in core.runnable while `queues` is not empty */
+    uint64_t barren; /* nobody had room for it at that core.spared; 0: somebody may have */
     struct link dirty;                  /* in core.dirty_demands */
     struct link delayed;                /* tasks that want another worker */
     struct link wanting;                /* in core.wanting while `delayed` is not empty */

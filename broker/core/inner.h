@@ -74,6 +74,7 @@ struct core {
     uint64_t clock;                           /* virtual time of the studio last served */
     struct link runnable, stealable, wanting; /* demands */
     struct link dirty_demands, dirty_workers;
+    uint64_t spared; /* how often room was left because there are LIMIT_LEASES */
 };
 
 /* outbox.c: the record is given its sequence, put out, and applied. */

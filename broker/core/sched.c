@@ -49,6 +49,7 @@ void sched_init(struct core *core)
     link_init(&core->wanting);
     link_init(&core->dirty_demands);
     link_init(&core->dirty_workers);
+    core->spared = 1;
 }
 
 void sched_deinit(struct core *core)
@@ -157,8 +158,10 @@ static void queue_closed(struct queue *queue)
 {
     link_remove(&queue->waiting);
     heap_remove(&queue->demand->queues, queue);
-    if (queue->demand->queues.n == 0)
-        link_remove(&queue->demand->runnable);
+    if (queue->demand->queues.n > 0)
+        return;
+    link_remove(&queue->demand->runnable);
+    queue->demand->barren = 0; /* nobody who comes to have room looks for it any more */
 }
 
 bool sched_job_open(const struct job *job)
@@ -296,8 +299,10 @@ static bool grant_top(struct core *core, struct queue *queue, struct worker *wor
 {
     struct step *step = heap_top(&queue->steps);
 
-    if (core->lease_pool.in_use >= LIMIT_LEASES)
+    if (core->lease_pool.in_use >= LIMIT_LEASES) {
+        core->spared++; /* there is room, and it stays */
         return false;
+    }
     grant(core, step, bitmap_next(&step->bits[TASK_READY], 0), worker, tail);
     return true;
 }
@@ -422,11 +427,16 @@ static void place(struct core *core, struct demand *demand)
 {
     if (!link_alone(&demand->delayed))
         place_delayed(core, demand);
-    while (demand->queues.n > 0 && core->lease_pool.in_use < LIMIT_LEASES) {
+    /* While it waits, whoever comes to have room looks for it (fill): so where nobody had any, nobody
+     * has, and the groups need not be walked again; there may be as many as workers. */
+    while (demand->queues.n > 0 && demand->barren != core->spared &&
+           core->lease_pool.in_use < LIMIT_LEASES) {
         struct group *group = fleet_room(&core->fleet, demand);
 
+        if (!group)
+            demand->barren = core->spared;
         /* One at a time: the emptiest worker is another one after each. */
-        if (!group || !fill_once(core, container_of(group->workers.next, struct worker, grouped)))
+        else if (!fill_once(core, container_of(group->workers.next, struct worker, grouped)))
             return;
     }
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <proto/base/check.h>
 
-enum { ROUND_NS = 1000000 };
+enum { ROUND_NS = 1000000, MEMORY_MIB = 1 << 17 };
 
 void bare_init(struct bare *bare, const struct bare_config *config)
 {
@@ -56,11 +56,13 @@ static void step(struct bare *bare, struct event *event)
 
 void bare_submit(struct bare *bare, uint32_t number, uint64_t tasks)
 {
-    static const struct amount cores[] = {{"amount.worker.vcpu", 1}, {"amount.worker.vcpu", 2}};
+    static const struct amount small[] = {{"amount.worker.vcpu", 1}, {"amount.worker.vcpu", 2}};
+    static const struct amount large = {"amount.worker.memory", MEMORY_MIB / 2};
+    const struct amount *asked = bare->config.mixed ? &large : &small[number % 2];
     struct event event = {.kind = EVENT_SUBMIT};
     struct space space;
     struct space_range range = {1, (int64_t)tasks, 1};
-    struct step_spec one = {.space = &space, .amounts = &cores[number % 2], .n_amounts = 1};
+    struct step_spec one = {.space = &space, .amounts = asked, .n_amounts = 1};
     struct job_spec spec = {.studio = {1 + number % BARE_STUDIOS}, .steps = &one, .n_steps = 1};
 
     spec.priority = (int32_t)(number % 5);
@@ -76,11 +78,13 @@ void bare_submit(struct bare *bare, uint32_t number, uint64_t tasks)
 
 static void node_join(struct bare *bare, uint32_t number)
 {
-    const struct amount cores = {"amount.worker.vcpu", 2 * bare->config.slots};
+    const struct amount amounts[] = {
+        {"amount.worker.vcpu", 2 * bare->config.slots},
+        {"amount.worker.memory", MEMORY_MIB + (bare->config.mixed ? number : 0)}};
     const struct offer offer = {.slots = bare->config.slots,
                                 .prefetch = bare->config.prefetch,
-                                .amounts = &cores,
-                                .n_amounts = 1};
+                                .amounts = amounts,
+                                .n_amounts = 2};
     struct event hello = {.kind = EVENT_HELLO}, inventory = {.kind = EVENT_INVENTORY};
 
     memcpy(hello.hello.key.bytes, &number, sizeof number);

@@ -15,7 +15,7 @@
 #include <tests/bench/plot.h>
 #include <tests/bench/scale.h>
 
-enum { POINTS_MAX = 8, CURVES = 3, JOB_FRAMES = 10, SLOTS = 2560 };
+enum { POINTS_MAX = 8, CURVES = 4, JOB_FRAMES = 10, SLOTS = 2560 };
 #define CORE_FRAMES   500000 /* a point is repeated until it has drained so many */
 #define BROKER_FRAMES 100000
 
@@ -63,6 +63,17 @@ static struct scale_farm of_workers(uint64_t n, uint64_t frames_least)
                                .jobs = 1,
                                .frames = frames_least + 20 * n,
                                .joined = true};
+}
+
+/* Every worker is a shape of its own, and has slots that nothing fits into. */
+static struct scale_farm of_mixed(uint64_t n, uint64_t frames_least)
+{
+    return (struct scale_farm){.workers = n,
+                               .slots = 4,
+                               .prefetch = 2,
+                               .jobs = 1,
+                               .frames = frames_least + 20 * n,
+                               .mixed = true};
 }
 
 static double ns_of(const struct sample *sample)
@@ -195,6 +206,7 @@ int bench_scale(int argc, char **argv)
                                       "frames leased, done and committed in a second of one core, "
                                       "by the whole broker"};
     const struct way *way = &core;
+    size_t n_curves = CURVES;
     long runs = 3, most = 10000000;
     const char *svg = NULL, *only = NULL;
     bool good = true;
@@ -210,7 +222,7 @@ int bench_scale(int argc, char **argv)
         else if (option == 's')
             svg = optarg;
         else if (option == 'b')
-            way = &broker;
+            way = &broker, n_curves = CURVES - 1;
         else
             good &= option == 'j';
     }
@@ -218,15 +230,16 @@ int bench_scale(int argc, char **argv)
         {"frames", "frames of one job", 10000, (uint64_t)most, of_frames, .n_samples = 0},
         {"jobs", "jobs of 10 frames", 100, (uint64_t)most / 100, of_jobs, .n_samples = 0},
         {"workers", "workers", 10, (uint64_t)most / 1000, of_workers, .n_samples = 0},
+        {"mixed", "workers, no two alike", 10, (uint64_t)most / 1000, of_mixed, .n_samples = 0},
     };
 
-    for (size_t i = 0; good && only && i < CURVES; i++)
+    for (size_t i = 0; good && only && i < n_curves; i++)
         if (strcmp(curves[i].name, only) == 0)
             return run(&curves[i], 1, way, (int)runs, svg);
     if (!good || only) {
         fprintf(stderr, "usage: westlight-bench scale [--json] [--broker] [--runs N] "
-                        "[--most FRAMES] [--curve frames|jobs|workers] [--svg FILE]\n");
+                        "[--most FRAMES] [--curve frames|jobs|workers|mixed] [--svg FILE]\n");
         return 2;
     }
-    return run(curves, CURVES, way, (int)runs, svg);
+    return run(curves, n_curves, way, (int)runs, svg);
 }

@@ -41,7 +41,8 @@ int scale_core(const struct scale_farm *farm, struct scale_figures *ret_figures)
 {
     struct bare_config config = {.workers = (uint32_t)farm->workers,
                                  .slots = (uint32_t)farm->slots,
-                                 .prefetch = (uint32_t)farm->prefetch};
+                                 .prefetch = (uint32_t)farm->prefetch,
+                                 .mixed = farm->mixed};
     struct bare bare;
 
     bare_init(&bare, &config);

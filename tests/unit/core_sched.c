@@ -153,6 +153,29 @@ TEST(workers_of_equal_room_are_one_group)
     farm_free(&farm);
 }
 
+TEST(where_nobody_had_room_whoever_comes_to_have_some_is_found)
+{
+    struct farm farm = farm_new();
+    struct lease_id first;
+
+    join(&farm, &(struct plan_worker){.number = 1, .slots = 4, .vcpus = 4});
+    submit(&farm, &(struct plan_job){1, 1, 0, {{.tasks = 4, .vcpus = 3}}});
+    first = assigned(&farm, 0);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1); /* its other slots lack vcpus */
+    submit(&farm, &(struct plan_job){2, 1, 0, {{.tasks = 1, .vcpus = 3}}});
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    join(&farm, &(struct plan_worker){.number = 2, .slots = 4, .vcpus = 4});
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1);
+    result(&farm, 1, first, CLASS_OK);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1);
+    for (unsigned i = 0; i < 3; i++) /* until nothing waits, and there is room that nobody looked at */
+        result(&farm, 1, assigned(&farm, 0), CLASS_OK);
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 0);
+    submit(&farm, &(struct plan_job){3, 1, 0, {{.tasks = 1, .vcpus = 3}}});
+    assert_int_equal(effects_of(&farm, EFFECT_ASSIGN), 1);
+    farm_free(&farm);
+}
+
 TEST(names_that_nobody_offers_any_more_are_forgotten)
 {
     struct farm farm = farm_new();
@@ -290,6 +313,7 @@ int main(void)
         cmocka_unit_test(work_without_cards_keeps_away_from_cards),
         cmocka_unit_test(a_waiting_step_says_why),
         cmocka_unit_test(workers_of_equal_room_are_one_group),
+        cmocka_unit_test(where_nobody_had_room_whoever_comes_to_have_some_is_found),
         cmocka_unit_test(names_that_nobody_offers_any_more_are_forgotten),
         cmocka_unit_test(classes_of_finished_work_are_free_again),
         cmocka_unit_test(a_studio_may_have_no_more_than_it_leaves_for_others),
