@@ -151,7 +151,8 @@ int live_note(struct live *live, const struct lease_id *lease, const Wl__Progres
 
 void live_end(struct live *live, const struct lease_id *lease)
 {
-    struct live_task *task = live->tasks.n_nodes ? live_find(live, &lease->job, lease->task) : NULL;
+    struct live_task *task =
+        live->tasks.n_nodes > 0 ? live_find(live, &lease->job, lease->task) : NULL;
 
     if (task && !newer(&task->lease, lease))
         task_free(live, task);
