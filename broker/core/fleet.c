@@ -58,6 +58,8 @@ static uint64_t key_hash(const struct fleet *fleet, const struct worker_key *key
 
 struct worker *worker_find(const struct fleet *fleet, const struct worker_key *key)
 {
+    if (fleet->at_hand && worker_is(fleet->at_hand, key))
+        return fleet->at_hand;
     return table_find(&fleet->workers_by_key, key_hash(fleet, key), worker_is, key);
 }
 

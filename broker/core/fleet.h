@@ -164,6 +164,7 @@ struct fleet {
     uint64_t serial;
     struct worker **workers;
     size_t n_workers, workers_capacity;
+    struct worker *at_hand; /* likely to be asked for by its key next; NULL: none */
     struct table shapes_by_offer;
     struct link shapes, held;
     /* Groups by free cards and free slots, so that the best is found without a walk over the rest;

@@ -147,7 +147,7 @@ enum code retry_ranges(struct core *core, struct job *job, const struct task_ran
                        size_t n_ranges, const uint64_t *fresh, uint64_t *ret_tasks);
 
 /* result.c: a failed attempt of a lease is recorded; the job pauses itself where that is due. */
-void attempt_record(struct core *core, const struct lease_id *id, const struct worker *worker,
+void attempt_record(struct core *core, const struct lease_id *id, struct worker *worker,
                     enum attempt_class class, const struct event *event);
 bool attempt_recorded(const struct task *task, const struct lease_id *id);
 /* The worker is lost with what it ran, which counts once however often it is lost. */

@@ -21,11 +21,12 @@ static enum code lease_standing(struct core *core, const struct lease_id *id,
     return state == TASK_DONE ? CODE_ALREADY : CODE_OK;
 }
 
-void attempt_record(struct core *core, const struct lease_id *id, const struct worker *worker,
+void attempt_record(struct core *core, const struct lease_id *id, struct worker *worker,
                     enum attempt_class class, const struct event *event)
 {
     struct record record = {.kind = RECORD_ATTEMPT, .job = id->job};
 
+    core->fleet.at_hand = worker;
     record.attempt.lease = *id;
     record.attempt.worker = worker->key;
     record.attempt.class = class;
