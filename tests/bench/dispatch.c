@@ -229,6 +229,11 @@ struct figures {
     uint64_t lost, duplicated, batches;
 };
 
+static int turn(void *user, int64_t now_ns _unused_)
+{
+    return private_interrupted() || !private_alive(user);
+}
+
 static int measure(const struct private_broker *broker, struct load *load, uint64_t frames,
                    struct figures *figures)
 {
@@ -289,7 +294,9 @@ static int farm_run(struct dispatch *dispatch)
                                  .ramp = 1000,
                                  .seed = 1,
                                  .io_threads = (int)dispatch->io_threads,
-                                 .patience_ns = 60 * NS_PER_S};
+                                 .patience_ns = 60 * NS_PER_S,
+                                 .turn = turn,
+                                 .user = &broker};
     int r = random_bytes(dispatch->master, sizeof(dispatch->master));
 
     memcpy(config.master, dispatch->master, sizeof(config.master));
@@ -310,7 +317,7 @@ static int farm_run(struct dispatch *dispatch)
         fprintf(stderr, "westlight-bench dispatch: %s\n",
                 r < 0               ? strerror(-r)
                 : r == LOAD_E_STUCK ? "nothing moves any more"
-                                    : "the broker refused");
+                                    : "it ended early");
     load_free(load);
     if (r == 0 && (figures.lost || figures.duplicated)) {
         fprintf(stderr, "westlight-bench dispatch: frames are lost or twice there\n");

@@ -98,6 +98,8 @@ static int turn(void *user, int64_t now_ns)
 
     if (run->kill_ns && !run->back_ns)
         back_look(run, now_ns);
+    if (run->spawn && private_interrupted())
+        return FAILED;
     if (run->spawn && !private_alive(&run->broker)) {
         fprintf(stderr, "westlight-load: the broker ended by itself\n");
         return FAILED;

@@ -179,6 +179,18 @@ static int launch(struct private_broker *broker)
     return r;
 }
 
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int signal _unused_)
+{
+    interrupted = 1;
+}
+
+bool private_interrupted(void)
+{
+    return interrupted;
+}
+
 int private_start(struct private_broker *broker, const uint8_t master[32], uint32_t workers)
 {
     const char *where = getenv("TMPDIR");
@@ -187,6 +199,8 @@ int private_start(struct private_broker *broker, const uint8_t master[32], uint3
     int r;
 
     *broker = (struct private_broker){0};
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
     snprintf(broker->folder, sizeof(broker->folder), "%s/westlight-load-XXXXXX",
              where && *where ? where : "/tmp");
     if (!mkdtemp(broker->folder))

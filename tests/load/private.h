@@ -24,6 +24,7 @@ int private_again(struct private_broker *broker); /* at the same address */
 void private_stop(struct private_broker *broker);
 /* Ends it in good order; how many batches it made durable, which is the most that it can have synced. */
 int private_end(struct private_broker *broker, uint64_t *ret_batches);
+bool private_interrupted(void); /* SIGINT or SIGTERM came since private_start: the folder is still to go */
 bool private_alive(struct private_broker *broker); /* false once it has ended by itself: says so */
 
 int64_t private_cpu_ns(const struct private_broker *broker); /* all its threads */
