@@ -15,13 +15,17 @@ enum { TURN_MESSAGES = 1024 };
 #define WAIT_MS  20               /* at most: `turn` is to be called */
 #define QUIET_NS NS_PER_S         /* before the broker is asked whether all is done */
 
-uint64_t load_random(struct load *load)
+/* splitmix64 */
+uint64_t load_mix(uint64_t x)
 {
-    uint64_t x = load->random += 0x9e3779b97f4a7c15ULL; /* splitmix64 */
-
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
     x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
     return x ^ x >> 31;
+}
+
+uint64_t load_random(struct load *load)
+{
+    return load_mix(load->random += 0x9e3779b97f4a7c15ULL);
 }
 
 int load_keys(const uint8_t master[32], uint32_t index, struct link_keypair *ret_keys)

@@ -67,7 +67,7 @@ struct load {
     struct net *net;
     struct link_keypair *keys; /* of all links; the last is the studio's */
     struct sealer *sealer;
-    uint8_t run[8]; /* the first half of all its jobs' ids */
+    uint64_t run; /* all its jobs' ids are made of it */
     int64_t now_ns, wall_offset_ns, beat_ns;
     uint64_t random;
     uint32_t epoch;
@@ -147,10 +147,12 @@ int studio_init(struct load *load);
 void studio_deinit(struct load *load);
 void studio_take(struct load *load, const void *data, size_t size);
 int studio_tend(struct load *load, bool submits);
+void load_job_id(const struct load *load, uint64_t job, uint8_t ret_id[16]);
 bool load_job_known(const struct load *load, const uint8_t *id, uint32_t *ret_job);
 
 /* engine.c */
 int load_turn(struct load *load, bool submits);
+uint64_t load_mix(uint64_t x);
 uint64_t load_random(struct load *load);
 int load_say(struct load *load, uint32_t link, const Wl__Envelope *envelope);
 int load_send(struct load *load, uint32_t link, const void *data, size_t size);

@@ -20,18 +20,21 @@ enum { WINDOW = 256 }; /* submissions in flight; their requests are 1 .. jobs */
 #define HELLO_REQUEST UINT64_MAX
 #define ASK_REQUEST   (1ULL << 40) /* and above: what load_check asks */
 
-static void job_id(const struct load *load, uint64_t job, uint8_t ret_id[16])
+/* As evenly spread as random ones, and made of the job's number. */
+void load_job_id(const struct load *load, uint64_t job, uint8_t ret_id[16])
 {
-    memcpy(ret_id, load->run, sizeof(load->run));
-    memcpy(ret_id + 8, &job, sizeof(job));
+    uint64_t halves[2] = {load_mix(load->run + job), load_mix(~load->run) ^ job};
+
+    memcpy(ret_id, halves, sizeof(halves));
 }
 
 bool load_job_known(const struct load *load, const uint8_t *id, uint32_t *ret_job)
 {
-    uint64_t job;
+    uint64_t halves[2], job;
 
-    memcpy(&job, id + 8, sizeof(job));
-    if (memcmp(id, load->run, sizeof(load->run)) != 0 || job >= load->config.jobs)
+    memcpy(halves, id, sizeof(halves));
+    job = halves[1] ^ load_mix(~load->run);
+    if (job >= load->config.jobs || halves[0] != load_mix(load->run + job))
         return false;
     *ret_job = (uint32_t)job;
     return true;
@@ -52,7 +55,7 @@ int studio_init(struct load *load)
     if (r == 0)
         r = random_bytes(load->studio.job_key, sizeof(load->studio.job_key));
     if (r == 0)
-        r = random_bytes(load->run, sizeof(load->run));
+        r = random_bytes(&load->run, sizeof(load->run));
     if (r != 0)
         return r;
     job_key_in(load->studio.job_key, key_in);
@@ -99,7 +102,7 @@ static int say_submit(struct load *load, uint64_t job)
     uint8_t id[16];
     char name[64];
 
-    job_id(load, job, id);
+    load_job_id(load, job, id);
     snprintf(name, sizeof(name), "load %llu", (unsigned long long)job + 1);
     range = (Wl__Range){range.base, 1, (int64_t)load->config.frames, 1};
     frame.name = (char[]){"Frame"};

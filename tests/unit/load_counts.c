@@ -81,7 +81,7 @@ static struct lease lease_of(struct farm *farm, uint64_t task)
 {
     struct lease lease = {.task = task, .floor = 1, .epoch = 1, .attempt = ++farm->attempt};
 
-    memcpy(lease.job, farm->load->run, sizeof(farm->load->run)); /* its first job */
+    load_job_id(farm->load, 0, lease.job);
     return lease;
 }
 
