@@ -125,57 +125,69 @@ static struct opened *copy(const struct pack *pack)
     return opened;
 }
 
-/* The row in hand, unless it is one to pass over. */
-static int open_row(struct unpack *unpack)
+/* Whether the row in hand, as *ret_pack, is one to give. */
+static int look_at_row(struct unpack *unpack, struct pack *ret_pack, bool *ret_wanted)
 {
-    struct pack pack;
-
-    pack_read(unpack->rows, &pack);
-    if (unpack->gone && unpack->gone(unpack->user, pack.number))
+    pack_read(unpack->rows, ret_pack);
+    *ret_wanted = !unpack->gone || !unpack->gone(unpack->user, ret_pack->number);
+    if (!*ret_wanted || pack_verify(unpack->database, ret_pack) == 0)
         return SQLITE_OK;
-    if (pack_verify(unpack->database, &pack)) {
-        if (unpack->bad)
-            unpack->bad(unpack->user, unpack->database->why);
-        unpack->damaged = !unpack->bad;
-        return unpack->bad ? SQLITE_OK : SQLITE_CORRUPT;
-    }
-    struct opened *opened = copy(&pack);
+    *ret_wanted = false;
+    unpack->damaged = !unpack->bad;
+    if (unpack->bad)
+        unpack->bad(unpack->user, unpack->database->why);
+    return unpack->bad ? SQLITE_OK : SQLITE_CORRUPT;
+}
+
+static int look_above(struct unpack *unpack, const struct pack *pack, uint64_t ret_above[PACK_DONE])
+{
+    if (!unpack->floors)
+        return SQLITE_OK;
+    int code = floors_above(unpack->database, unpack->floors, pack->number, pack->step, pack->floor,
+                            pack->page, ret_above);
+    unpack->damaged |= code == SQLITE_CORRUPT;
+    return code;
+}
+
+static int open_row(struct unpack *unpack, const struct pack *pack)
+{
+    struct opened *opened = copy(pack);
+
     if (!opened)
         return SQLITE_NOMEM;
-    int code = SQLITE_OK;
-    if (unpack->floors) {
-        code = floors_above(unpack->database, unpack->floors, pack.number, pack.step, pack.floor,
-                            pack.page, opened->above);
-        unpack->damaged = code == SQLITE_CORRUPT;
-    }
-    if (code == SQLITE_OK && pack_next(&opened->pack, &opened->at, &opened->record))
+    int code = look_above(unpack, pack, opened->above);
+    if (code == SQLITE_OK && !pack_next(&opened->pack, &opened->at, &opened->record))
+        code = SQLITE_CORRUPT;
+    if (code == SQLITE_OK)
         code = push(unpack, opened);
-    else
-        code = code == SQLITE_OK ? SQLITE_CORRUPT : code;
     if (code != SQLITE_OK)
         free(opened);
     return code;
 }
 
-/* Every row is open that begins before the record in hand. */
-static int open_rows(struct unpack *unpack)
+/* A row of one result, as a slow farm has them, is given as it lies there. */
+static int give_row(struct unpack *unpack, const struct pack *pack, struct record *ret_record,
+                    int64_t *ret_number, bool *ret_over)
 {
-    int code = SQLITE_OK;
+    uint64_t above[PACK_DONE];
+    const char *at = NULL;
+    int code = look_above(unpack, pack, above);
 
-    while (code == SQLITE_OK && unpack->coming != UINT64_MAX &&
-           (unpack->n == 0 || unpack->coming < unpack->heap[0]->record.sequence)) {
-        code = open_row(unpack);
-        if (code == SQLITE_OK)
-            code = advance(unpack);
-    }
-    return code;
+    if (code != SQLITE_OK)
+        return code;
+    if (!pack_next(pack, &at, ret_record))
+        return SQLITE_CORRUPT;
+    unpack->lent_row = true;
+    *ret_number = pack->number;
+    *ret_over = unpack->floors && floors_has(above, ret_record->attempt.lease.task.index);
+    return SQLITE_ROW;
 }
 
 int unpack_begin(struct unpack *unpack)
 {
     unpack->heap = NULL;
     unpack->n = unpack->capacity = 0;
-    unpack->damaged = unpack->lent = false;
+    unpack->damaged = unpack->lent = unpack->lent_row = false;
     return advance(unpack);
 }
 
@@ -207,12 +219,25 @@ static void leave(struct unpack *unpack)
 int unpack_next(struct unpack *unpack, struct record *ret_record, int64_t *ret_number,
                 bool *ret_over)
 {
-    int code = SQLITE_OK;
+    int code = unpack->lent_row ? advance(unpack) : SQLITE_OK;
 
     if (unpack->lent)
         leave(unpack);
-    unpack->lent = false;
-    code = open_rows(unpack);
+    unpack->lent = unpack->lent_row = false;
+    /* Every row is open that begins before the record in hand. */
+    while (code == SQLITE_OK && unpack->coming != UINT64_MAX &&
+           (unpack->n == 0 || unpack->coming < unpack->heap[0]->record.sequence)) {
+        struct pack pack;
+        bool wanted;
+
+        code = look_at_row(unpack, &pack, &wanted);
+        if (code == SQLITE_OK && wanted && pack.first == pack.last)
+            return give_row(unpack, &pack, ret_record, ret_number, ret_over);
+        if (code == SQLITE_OK && wanted)
+            code = open_row(unpack, &pack);
+        if (code == SQLITE_OK)
+            code = advance(unpack);
+    }
     if (code != SQLITE_OK)
         return code;
     if (unpack->n == 0)

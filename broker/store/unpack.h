@@ -38,7 +38,7 @@ struct unpack {
     size_t n, capacity;
     uint64_t coming; /* where the row in hand begins; UINT64_MAX: there is none */
     bool damaged;
-    bool lent; /* the record in hand was given */
+    bool lent, lent_row; /* the record in hand was given; the row was */
 };
 int unpack_begin(struct unpack *unpack); /* once the others are set and `rows` is bound */
 void unpack_end(struct unpack *unpack);

@@ -258,6 +258,43 @@ static void an_attempt_or_a_later_note_replaces_the_note(void **state)
     store_close(store);
 }
 
+static int count_notes(void *user, const struct record *record)
+{
+    *(int *)user += record->kind == RECORD_NOTE;
+    return 0;
+}
+
+/* Also where so many were noted that what is known of them has been read anew, and after a start. */
+static void no_note_of_many_outlives_its_attempt(void **state)
+{
+    enum { NOTES = 9000, AT_ONCE = 500 };
+    static struct record records[AT_ONCE];
+    struct store *store = open_with_job();
+    uint64_t batch = 0, sequence = 0;
+    int notes = 0;
+
+    for (uint64_t task = 0; task < NOTES; task += AT_ONCE) {
+        for (uint64_t i = 0; i < AT_ONCE; i++)
+            records[i] = note_record(++sequence, task + i);
+        assert_int_equal(store_submit(store, ++batch, records, AT_ONCE), 0);
+    }
+    wait_for(store, batch);
+    for (uint64_t task = 0; task < NOTES; task += AT_ONCE) {
+        if (task == NOTES / 2) {
+            wait_for(store, batch);
+            store_close(store);
+            store = open_store();
+        }
+        for (uint64_t i = 0; i < AT_ONCE; i++)
+            records[i] = attempt_record(++sequence, task + i, 0, i % 9 ? CLASS_OK : CLASS_RENDERER);
+        assert_int_equal(store_submit(store, ++batch, records, AT_ONCE), 0);
+    }
+    wait_for(store, batch);
+    assert_int_equal(store_recover(store, count_notes, &notes), 0);
+    assert_int_equal(notes, 0);
+    store_close(store);
+}
+
 static void each_open_raises_the_epoch(void **state)
 {
     struct store *store = open_store();
@@ -957,6 +994,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(every_kind_of_record_comes_back_in_order),
         T(an_attempt_or_a_later_note_replaces_the_note),
+        T(no_note_of_many_outlives_its_attempt),
         T(each_open_raises_the_epoch),
         T(an_older_epoch_is_fenced_off),
         T(a_second_broker_is_told_who_holds_the_folder),
