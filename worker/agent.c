@@ -519,8 +519,8 @@ static long timeout_ms(const struct agent *agent, int64_t now_ns)
     return at_ns <= now_ns ? 0 : (long)((at_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
-/* False: told to stop. */
-static bool wait_turn(struct agent *agent, bool busy)
+/* False: told to stop. What has nothing to say is not asked: most turns are a task's poke. */
+static bool wait_turn(struct agent *agent, bool busy, bool *ret_heard, bool *ret_changed)
 {
     zmq_pollitem_t items[4] = {
         {.fd = agent->config->stop_fd, .events = ZMQ_POLLIN},
@@ -530,24 +530,28 @@ static bool wait_turn(struct agent *agent, bool busy)
     };
     uint64_t pokes;
 
+    *ret_heard = *ret_changed = true;
     if (zmq_poll(items, agent->socket ? 4 : 2, busy ? 0 : timeout_ms(agent, clock_monotonic_ns())) <
         0)
         return errno == EINTR;
     if (items[1].revents && read(agent->board.wake_fd, &pokes, sizeof(pokes)) < 0 &&
         errno != EAGAIN)
         return false;
+    *ret_heard = busy || items[2].revents;
+    *ret_changed = items[3].revents;
     return !(items[0].revents & ZMQ_POLLIN);
 }
 
 static int run(struct agent *agent)
 {
-    bool busy = false;
+    bool busy = false, heard, changed;
 
-    while (wait_turn(agent, busy)) {
+    while (wait_turn(agent, busy, &heard, &changed)) {
         int64_t now_ns = clock_monotonic_ns();
 
-        busy = agent->socket ? receive(agent, now_ns) : false;
-        read_monitor(agent, now_ns);
+        busy = agent->socket && heard ? receive(agent, now_ns) : false;
+        if (changed)
+            read_monitor(agent, now_ns);
         tend(agent, now_ns);
     }
     log_info("stopping", "leases=%zu", leases_count(agent->leases));
