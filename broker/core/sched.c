@@ -258,7 +258,8 @@ static void studio_charge(struct core *core, struct studio *studio)
     {
         struct queue *queue = container_of(link, struct queue, waiting);
 
-        heap_moved(&queue->demand->queues, queue);
+        if (queue->demand->queues.n > 1)
+            heap_moved(&queue->demand->queues, queue);
     }
 }
 

@@ -58,7 +58,10 @@ void bare_submit(struct bare *bare, uint32_t number, uint64_t tasks)
 {
     static const struct amount small[] = {{"amount.worker.vcpu", 1}, {"amount.worker.vcpu", 2}};
     static const struct amount large = {"amount.worker.memory", MEMORY_MIB / 2};
-    const struct amount *asked = bare->config.mixed ? &large : &small[number % 2];
+    const struct amount own = {"amount.worker.memory", 1 + number};
+    const struct amount *asked = bare->config.mixed    ? &large
+                                 : bare->config.motley ? &own
+                                                       : &small[number % 2];
     struct event event = {.kind = EVENT_SUBMIT};
     struct space space;
     struct space_range range = {1, (int64_t)tasks, 1};

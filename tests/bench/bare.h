@@ -15,7 +15,8 @@ enum { BARE_STUDIOS = 20 };
 struct bare_config {
     uint32_t workers, slots, prefetch;
     bool mixed; /* no two have as much memory, and tasks want so much that slots stay free */
-    bool told;  /* each task is said to have started and to go on, and each worker beats */
+    bool motley; /* no two jobs ask for as much memory */
+    bool told;   /* each task is said to have started and to go on, and each worker beats */
 };
 
 struct bare_node {

@@ -15,7 +15,7 @@
 #include <tests/bench/plot.h>
 #include <tests/bench/scale.h>
 
-enum { POINTS_MAX = 8, CURVES = 4, JOB_FRAMES = 10, SLOTS = 2560 };
+enum { POINTS_MAX = 8, CURVES = 5, CORE_ONLY = 2, JOB_FRAMES = 10, SLOTS = 2560 };
 #define CORE_FRAMES   500000 /* a point is repeated until it has drained so many */
 #define BROKER_FRAMES 100000
 
@@ -74,6 +74,17 @@ static struct scale_farm of_mixed(uint64_t n, uint64_t frames_least)
                                .jobs = 1,
                                .frames = frames_least + 20 * n,
                                .mixed = true};
+}
+
+/* Every job is a class of its own. */
+static struct scale_farm of_classes(uint64_t n, uint64_t frames_least)
+{
+    return (struct scale_farm){.workers = 16,
+                               .slots = 16,
+                               .prefetch = 2,
+                               .jobs = n,
+                               .frames = frames_least / n * n,
+                               .motley = true};
 }
 
 static double ns_of(const struct sample *sample)
@@ -222,7 +233,7 @@ int bench_scale(int argc, char **argv)
         else if (option == 's')
             svg = optarg;
         else if (option == 'b')
-            way = &broker, n_curves = CURVES - 1;
+            way = &broker, n_curves = CURVES - CORE_ONLY;
         else
             good &= option == 'j';
     }
@@ -231,14 +242,16 @@ int bench_scale(int argc, char **argv)
         {"jobs", "jobs of 10 frames", 100, (uint64_t)most / 100, of_jobs, .n_samples = 0},
         {"workers", "workers", 10, (uint64_t)most / 1000, of_workers, .n_samples = 0},
         {"mixed", "workers, no two alike", 10, (uint64_t)most / 1000, of_mixed, .n_samples = 0},
+        {"classes", "jobs, no two alike", 1, (uint64_t)most / 10000, of_classes, .n_samples = 0},
     };
 
     for (size_t i = 0; good && only && i < n_curves; i++)
         if (strcmp(curves[i].name, only) == 0)
             return run(&curves[i], 1, way, (int)runs, svg);
     if (!good || only) {
-        fprintf(stderr, "usage: westlight-bench scale [--json] [--broker] [--runs N] "
-                        "[--most FRAMES] [--curve frames|jobs|workers|mixed] [--svg FILE]\n");
+        fprintf(stderr,
+                "usage: westlight-bench scale [--json] [--broker] [--runs N] "
+                "[--most FRAMES] [--curve frames|jobs|workers|mixed|classes] [--svg FILE]\n");
         return 2;
     }
     return run(curves, n_curves, way, (int)runs, svg);

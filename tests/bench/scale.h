@@ -8,7 +8,7 @@
 /* What a point is made of; one of them is what grows. */
 struct scale_farm {
     uint64_t workers, slots, prefetch, jobs, frames; /* frames in all */
-    bool mixed;  /* the core's alone: see bare.h */
+    bool mixed, motley; /* the core's alone: see bare.h */
     bool joined; /* the workers are there before the jobs, and their coming is not measured */
 };
 
