@@ -102,10 +102,11 @@ static const char *const texts[STATEMENTS] = {
     [CLOCK] = "INSERT INTO clocks(sequence, wall_s, ahead_s, checksum) VALUES(?, ?, ?, ?)",
     [GONE_NUMBER] = "SELECT number FROM forgotten WHERE job = ?",
     [TRIM_FIRST] = "SELECT job, number FROM forgotten WHERE stage = 0 ORDER BY sequence LIMIT 1",
-    /* Rows of very different sizes: as many as one slice may be, and one at least. */
+    /* Rows of very different sizes: as many as one slice may be, and one at least. What a row takes
+     * is guessed without reading it: 80 bytes of `members` for each task that may be in it. */
     [TRIM_RESULTS] = "DELETE FROM results WHERE sequence IN (SELECT sequence FROM (SELECT sequence,"
                      " sum(size) OVER (ORDER BY sequence) - size AS ahead FROM (SELECT sequence,"
-                     " length(members) + length(blobs) AS size FROM results WHERE number = ?1"
+                     " 80 * (high - low + 1) + length(blobs) AS size FROM results WHERE number = ?1"
                      " ORDER BY sequence LIMIT ?2)) WHERE ahead < ?3)",
     [TRIM_REPORTS] = "DELETE FROM reports WHERE sequence IN"
                      " (SELECT sequence FROM reports WHERE number = ? LIMIT ?)",
