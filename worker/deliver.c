@@ -67,7 +67,8 @@ static enum task_acknowledged wait_acknowledged(struct task *task)
     pthread_mutex_lock(&board->lock);
     task->acknowledged = ACK_NONE;
     task->deliverable = true;
-    task_board_poke(board);
+    if (!board->gathering)
+        task_board_poke(board);
     while (task->acknowledged == ACK_NONE && !task->drop && !atomic_load(&board->closing))
         pthread_cond_wait(&task->wake, &board->lock);
     acknowledged = task->acknowledged;

@@ -17,6 +17,8 @@
 #include <worker/report.h>
 
 #define BUSY_NS (2 * NS_PER_S) /* before a result is repeated to a busy broker */
+#define GATHER_NS  (5 * NS_PER_MS)
+#define GATHER_MAX 16
 #define REST_NS (500 * NS_PER_MS) /* without a task, before the folders kept for others are removed */
 
 struct leases {
@@ -24,6 +26,7 @@ struct leases {
     struct sealer *sealer;
     uint64_t request; /* of needs; 0 is none */
     bool missed;
+    int64_t gather_ns; /* until when results wait for others; 0: they do not */
     int64_t idle_ns;   /* since when there is no task; 0: there is one */
     bool rested;       /* what was kept for the next ones is removed */
     pthread_t resting; /* does so: a disk may be slow */
@@ -470,6 +473,35 @@ static void reap(struct leases *leases)
     }
 }
 
+/* With leases enough ahead, results wait a moment for others: one message and one sync carry them all.
+ * Where a slot might come to wait for its next lease, nothing waits. */
+static bool gather(struct leases *leases, int64_t now_ns, int64_t *deadline_ns)
+{
+    unsigned ahead = 0, active = 0, waiting = 0;
+
+    list_for_each (node, &leases->board->tasks) {
+        const struct task *task = list_entry(node, struct task, node);
+
+        ahead += task->phase == PHASE_STAGING && !task->drop;
+        active += task->phase == PHASE_STARTING || task->phase == PHASE_RUNNING;
+        waiting += task->deliverable && task->acknowledged == ACK_NONE && !task->result_sent &&
+                   now_ns >= task->result_due_ns;
+    }
+    if (waiting == 0 || waiting >= GATHER_MAX || ahead < 4 * active + 4) {
+        leases->gather_ns = 0;
+        return false;
+    }
+    if (leases->gather_ns == 0)
+        leases->gather_ns = now_ns + GATHER_NS;
+    if (now_ns >= leases->gather_ns) {
+        leases->gather_ns = 0;
+        return false;
+    }
+    if (leases->gather_ns < *deadline_ns)
+        *deadline_ns = leases->gather_ns;
+    return true;
+}
+
 int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, leases_send *send,
                   void *user, int64_t *ret_deadline_ns)
 {
@@ -485,6 +517,8 @@ int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, lease
     reap(leases);
     pthread_mutex_lock(&leases->board->lock);
     start_ready(leases);
+    leases->board->gathering = report.gathering =
+        leases->board->joined && gather(leases, now_ns, &report.deadline_ns);
     if (leases->board->joined && !atomic_load(&leases->board->closing))
         for (struct list *node = leases->board->tasks.next; r == 0 && node != &leases->board->tasks;
              node = node->next)

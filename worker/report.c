@@ -194,6 +194,8 @@ int report_task(struct report *report, struct task *task)
         r = report_progress(report, task);
     if (r != 0 || !task->deliverable || task->acknowledged != ACK_NONE)
         return r;
+    if (report->gathering)
+        return 0;
     if (report->now_ns < task->result_due_ns) {
         later(report, task->result_due_ns);
         return 0;

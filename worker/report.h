@@ -17,6 +17,7 @@ struct report {
     uint64_t session;
     int64_t now_ns;
     int64_t deadline_ns; /* lowered to when there is more to say */
+    bool gathering;      /* results wait for others */
     leases_send *send;
     void *user;
 };

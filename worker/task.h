@@ -33,6 +33,7 @@ struct task_board {
     atomic_bool closing;    /* the worker ends: no result is made any more */
     bool joined;            /* the broker is there and has our list */
     struct list tasks;      /* the agent adds and removes them, under the lock */
+    bool gathering;         /* the agent looks for results by itself, in a moment */
     char bulk[256];         /* endpoint; "" until the broker said it */
 
     const char *state; /* folder */
