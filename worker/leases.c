@@ -16,10 +16,11 @@
 #include <proto/state.h>
 #include <worker/report.h>
 
-#define BUSY_NS (2 * NS_PER_S) /* before a result is repeated to a busy broker */
+#define BUSY_NS    (2 * NS_PER_S) /* before a result is repeated to a busy broker */
 #define GATHER_NS  (5 * NS_PER_MS)
 #define GATHER_MAX 16
-#define REST_NS (500 * NS_PER_MS) /* without a task, before the folders kept for others are removed */
+#define REST_NS                                                                                    \
+    (500 * NS_PER_MS) /* without a task, before the folders kept for others are removed */
 
 struct leases {
     struct task_board *board;
@@ -473,8 +474,8 @@ static void reap(struct leases *leases)
     }
 }
 
-/* With leases enough ahead, results wait a moment for others: one message and one sync carry them all.
- * Where a slot might come to wait for its next lease, nothing waits. */
+/* With leases enough ahead, results wait a moment for others: one message and one sync carry them
+ * all. Where a slot might come to wait for its next lease, nothing waits. */
 static bool gather(struct leases *leases, int64_t now_ns, int64_t *deadline_ns)
 {
     unsigned ahead = 0, active = 0, waiting = 0;

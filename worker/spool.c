@@ -1,7 +1,8 @@
 /* spool.c - see spool.h.
  *
- * The result is written last, so that a whole one says that all else was written. Blocks are not synced: a killed worker finds them all the same, and after a power cut one that is lost
- * or damaged is seen by its name when it is sent, and the task is run again. */
+ * The result is written last, so that a whole one says that all else was written. Blocks are not
+ * synced: a killed worker finds them all the same, and after a power cut one that is lost or
+ * damaged is seen by its name when it is sent, and the task is run again. */
 #include <worker/spool.h>
 
 #include <dirent.h>

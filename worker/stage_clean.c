@@ -1,5 +1,5 @@
-/* stage_clean.c - see stage_clean.h. Nothing of the task runs any more: what is looked at here stays
- * as it is. Links are not followed. */
+/* stage_clean.c - see stage_clean.h. Nothing of the task runs any more: what is looked at here
+ * stays as it is. Links are not followed. */
 #include <worker/stage_clean.h>
 
 #include <dirent.h>

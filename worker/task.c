@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
 #include <proto/base/crash.h>
@@ -24,44 +22,6 @@
 enum { TASK_E_STOPPED = 1, TASK_E_ROOM = 2 }; /* it may not begin */
 
 #define TEXT_BYTES_MAX (256 * 1024) /* live output kept while the broker is away */
-
-void task_board_poke(struct task_board *board)
-{
-    uint64_t one = 1;
-
-    if (write(board->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
-        log_limited(LOG_WARN, "poke", "why=\"%s\"", strerror(errno));
-}
-
-int task_board_sealer(struct task_board *board, struct sealer **ret_sealer)
-{
-    struct sealer *sealer;
-
-    pthread_mutex_lock(&board->lock);
-    sealer = board->n_sealers > 0 ? board->sealers[--board->n_sealers] : NULL;
-    pthread_mutex_unlock(&board->lock);
-    if (!sealer)
-        return sealer_new(ret_sealer);
-    *ret_sealer = sealer;
-    return 0;
-}
-
-void task_board_sealer_back(struct task_board *board, struct sealer *sealer)
-{
-    pthread_mutex_lock(&board->lock);
-    if (sealer && board->n_sealers < TASK_SEALERS)
-        board->sealers[board->n_sealers++] = TAKE_PTR(sealer);
-    pthread_mutex_unlock(&board->lock);
-    sealer_free(sealer);
-}
-
-void task_board_deinit(struct task_board *board)
-{
-    reuse_free(board->sessions);
-    reuse_free(board->spools);
-    while (board->n_sealers > 0)
-        sealer_free(board->sealers[--board->n_sealers]);
-}
 
 void task_wake(struct task *task)
 {
@@ -401,8 +361,8 @@ static int stage_task(struct task *task, struct sealer *sealer, struct supply *s
     pthread_mutex_lock(&board->lock);
     number = board->session_next++;
     pthread_mutex_unlock(&board->lock);
-    if (!folder && asprintf(&folder, "%s/sessions/%llu", board->state,
-                            (unsigned long long)number) < 0)
+    if (!folder &&
+        asprintf(&folder, "%s/sessions/%llu", board->state, (unsigned long long)number) < 0)
         return -ENOMEM;
     if (strlen(folder) >= LIMIT_PATH_BYTES)
         return -ENAMETOOLONG;
@@ -539,116 +499,13 @@ static void task_main(struct task *task)
     phase_set(task, PHASE_GONE);
 }
 
-/* ---- its thread ---- */
-
-struct runner {
-    struct list node; /* of those without a task */
-    struct task_board *board;
-    struct task *task;
-    bool over;
-    pthread_t thread;
-    pthread_cond_t wake;
-};
-
-static void *runner_main(void *user)
-{
-    struct runner *runner = user;
-    struct task_board *board = runner->board;
-
-    pthread_mutex_lock(&board->lock);
-    while (!runner->over) {
-        if (!runner->task) {
-            pthread_cond_wait(&runner->wake, &board->lock);
-            continue;
-        }
-        pthread_mutex_unlock(&board->lock);
-        task_main(runner->task);
-        pthread_mutex_lock(&board->lock);
-        runner->task = NULL;
-        list_push(&board->runners, &runner->node);
-        pthread_cond_broadcast(&board->changed);
-    }
-    pthread_mutex_unlock(&board->lock);
-    return NULL;
-}
-
-static struct runner *runner_idle(struct task_board *board)
-{
-    struct list *node = board->runners.previous; /* the last that came */
-
-    if (list_empty(&board->runners))
-        return NULL;
-    list_unlink(node);
-    return list_entry(node, struct runner, node);
-}
-
-static void runner_free(struct runner *runner)
-{
-    pthread_cond_destroy(&runner->wake);
-    free(runner);
-}
-
-static int runner_new(struct task *task)
-{
-    struct runner *runner = calloc(1, sizeof(*runner));
-    int r;
-
-    if (!runner)
-        return -ENOMEM;
-    runner->board = task->board;
-    runner->task = task;
-    list_init(&runner->node);
-    pthread_cond_init(&runner->wake, NULL);
-    r = pthread_create(&runner->thread, NULL, runner_main, runner);
-    if (r)
-        runner_free(runner);
-    else
-        task->board->n_runners++;
-    return -r;
-}
-
-void task_board_rest(struct task_board *board, bool all)
-{
-    struct runner *runner;
-
-    pthread_mutex_lock(&board->lock);
-    for (;;) {
-        while (all && list_empty(&board->runners) && board->n_runners > 0)
-            pthread_cond_wait(&board->changed, &board->lock);
-        runner = runner_idle(board);
-        if (!runner)
-            break;
-        board->n_runners--;
-        runner->over = true;
-        pthread_cond_signal(&runner->wake);
-        pthread_mutex_unlock(&board->lock);
-        pthread_join(runner->thread, NULL);
-        runner_free(runner);
-        pthread_mutex_lock(&board->lock);
-    }
-    pthread_mutex_unlock(&board->lock);
-}
-
 /* ---- making and ending one ---- */
 
 static int start(struct task *task)
 {
-    struct task_board *board = task->board;
-    struct runner *runner;
-    int r = 0;
-
     list_init(&task->node);
     pthread_cond_init(&task->wake, NULL);
-    pthread_mutex_lock(&board->lock);
-    runner = runner_idle(board);
-    if (runner) {
-        runner->task = task;
-        pthread_cond_signal(&runner->wake);
-    } else {
-        r = runner_new(task);
-    }
-    pthread_mutex_unlock(&board->lock);
-    return r;
+    return task_board_run(task->board, task_main, task);
 }
 
 static int set_ticket(struct task *task, const ProtobufCBinaryData *ticket)

@@ -26,6 +26,8 @@
 
 #define TASK_SEALERS 64
 
+struct task;
+
 struct task_board {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* for tasks that wait for `bulk` */
@@ -56,6 +58,8 @@ struct task_board {
 void task_board_poke(struct task_board *board); /* the agent */
 int task_board_sealer(struct task_board *board, struct sealer **ret_sealer);
 void task_board_sealer_back(struct task_board *board, struct sealer *sealer); /* NULL is fine */
+/* On a thread of its own, which is used again; -EAGAIN, -ENOMEM. */
+int task_board_run(struct task_board *board, void (*run)(struct task *task), struct task *task);
 /* Ends the threads that wait for a task; with `all`, those that are about to, too. */
 void task_board_rest(struct task_board *board, bool all);
 void task_board_deinit(struct task_board *board); /* what it keeps for tasks */

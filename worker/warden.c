@@ -245,12 +245,15 @@ static int parts_send(int link, const struct warden_request *request, const stru
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                            .cmsg_level = SOL_SOCKET,
                             .cmsg_type = SCM_RIGHTS}};
     size_t size = text->size < WARDEN_PART_BYTES ? text->size : WARDEN_PART_BYTES;
     struct iovec parts[] = {{.iov_base = (void *)(uintptr_t)request, .iov_len = sizeof(*request)},
                             {.iov_base = text->data, .iov_len = size}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2, .msg_control = &control,
+    struct msghdr message = {.msg_iov = parts,
+                             .msg_iovlen = 2,
+                             .msg_control = &control,
                              .msg_controllen = sizeof(control)};
 
     memcpy(CMSG_DATA(&control.header), &output, sizeof(output));

@@ -1,9 +1,9 @@
-/* warden_main.c - what runs in the warden's process, and in the action's before its exec. After a fork
- * only system calls: the worker has threads, so malloc may be locked.
+/* warden_main.c - what runs in the warden's process, and in the action's before its exec. After a
+ * fork only system calls: the worker has threads, so malloc may be locked.
  *
- * A warden is made once and runs one action after another, since to copy a large process takes longer
- * than many a task. Commands come in order: a late "kill" is read before the next action is, and finds
- * nothing.
+ * A warden is made once and runs one action after another, since to copy a large process takes
+ * longer than many a task. Commands come in order: a late "kill" is read before the next action is,
+ * and finds nothing.
  */
 #include <worker/warden_inner.h>
 
@@ -25,13 +25,13 @@
 /* Where the warden holds what it keeps open; 0, 1 and 2 are /dev/null. */
 enum { WARDEN_LINK = 3, WARDEN_SIGNALS = 4 };
 
-#define WARDEN_SPARE_FD      64 /* above them, for moving them */
-#define WARDEN_KILL_AGAIN_MS 20 /* between two sweeps while something is left */
+#define WARDEN_SPARE_FD      64    /* above them, for moving them */
+#define WARDEN_KILL_AGAIN_MS 20    /* between two sweeps while something is left */
 #define WARDEN_OOM_SCORE     "500" /* the kernel takes a renderer before the worker */
 
 struct keeper {
-    pid_t action;          /* 0: it has ended */
-    bool busy;             /* something of it may be left */
+    pid_t action; /* 0: it has ended */
+    bool busy;    /* something of it may be left */
     bool killing, orphaned;
     uint64_t cpu_ns, memory_bytes; /* of what was reaped of this action */
 };
@@ -79,7 +79,9 @@ static __attribute__((noinline)) pid_t action_start(const struct warden_action *
 
 static void report(const struct keeper *keeper, enum warden_event event, int value)
 {
-    struct warden_report message = {.event = event, .value = value, .last = !keeper->busy,
+    struct warden_report message = {.event = event,
+                                    .value = value,
+                                    .last = !keeper->busy,
                                     .cpu_ns = keeper->cpu_ns,
                                     .memory_bytes = keeper->memory_bytes};
 
@@ -95,8 +97,8 @@ static void usage_add(struct keeper *keeper, const struct rusage *usage)
 
     keeper->cpu_ns += (uint64_t)(usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) * 1000000000u +
                       (uint64_t)(usage->ru_utime.tv_usec + usage->ru_stime.tv_usec) * 1000u;
-    /* An action starts in our memory, a copy of the worker's, and the kernel counts that as a peak of
-     * its own; a peak no larger than ours says nothing. */
+    /* An action starts in our memory, a copy of the worker's, and the kernel counts that as a peak
+     * of its own; a peak no larger than ours says nothing. */
     if (bytes > keeper->memory_bytes && getrusage(RUSAGE_SELF, &own) == 0 &&
         usage->ru_maxrss > own.ru_maxrss)
         keeper->memory_bytes = bytes;
@@ -241,7 +243,9 @@ static bool command(struct keeper *keeper)
         char bytes[CMSG_SPACE(sizeof(int))];
     } control;
     struct iovec part = {.iov_base = &in, .iov_len = sizeof(in)};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
                              .msg_controllen = sizeof(control)};
     ssize_t size = recvmsg(WARDEN_LINK, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     bool good;
@@ -292,7 +296,8 @@ static _noreturn_ void watch(void)
     }
 }
 
-/* What actions inherit from here on: signals as they are at first, no cores, the files of before. */
+/* What actions inherit from here on: signals as they are at first, no cores, the files of before.
+ */
 static void warden_defaults(const struct rlimit *files)
 {
     struct sigaction action = {.sa_handler = SIG_DFL};

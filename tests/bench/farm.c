@@ -116,12 +116,29 @@ static int relay_start(struct farm *farm, long delay_ms, struct westlight_farm *
 int farm_worker(struct farm *farm, unsigned slots, unsigned prefetch, long delay_ms)
 {
     struct westlight_farm at = *local_farm(farm->local);
-    char program[1100], slots_text[16], prefetch_text[16], cores[16], key[3200], state[3200], log[3200];
-    char *argv[] = {program, (char[]){"--broker"}, at.control, (char[]){"--bulk"}, at.bulk,
-                    (char[]){"--server-key"}, at.server_key, (char[]){"--key"}, key,
-                    (char[]){"--state"}, state, (char[]){"--name"}, (char[]){"bench"},
-                    (char[]){"--cores"}, cores, (char[]){"--slots"}, slots_text,
-                    (char[]){"--prefetch"}, prefetch_text, (char[]){"--no-probe"}, NULL};
+    char program[1100], slots_text[16], prefetch_text[16], cores[16], key[3200], state[3200],
+        log[3200];
+    char *argv[] = {program,
+                    (char[]){"--broker"},
+                    at.control,
+                    (char[]){"--bulk"},
+                    at.bulk,
+                    (char[]){"--server-key"},
+                    at.server_key,
+                    (char[]){"--key"},
+                    key,
+                    (char[]){"--state"},
+                    state,
+                    (char[]){"--name"},
+                    (char[]){"bench"},
+                    (char[]){"--cores"},
+                    cores,
+                    (char[]){"--slots"},
+                    slots_text,
+                    (char[]){"--prefetch"},
+                    prefetch_text,
+                    (char[]){"--no-probe"},
+                    NULL};
     int fd;
 
     if (delay_ms > 0 && relay_start(farm, delay_ms, &at))

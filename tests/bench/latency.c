@@ -4,8 +4,8 @@
  * is westlight-stamp, which sends the monotonic time at which it began to a datagram socket.
  *
  * p50_ms, p99_ms: from the call of westlight_submit to the first instruction of the task's program;
- * `accept` is the part until ACCEPTED (one sync), and `spawn_floor_ms` what a bare posix_spawn of the
- * same program takes on this machine in the same run.
+ * `accept` is the part until ACCEPTED (one sync), and `spawn_floor_ms` what a bare posix_spawn of
+ * the same program takes on this machine in the same run.
  *
  * next: on one slot that has leases ahead, from the last instruction of one program to the first of
  * the next, less what the same takes in a bare loop of posix_spawn and waitpid: so it is what the

@@ -136,17 +136,15 @@ static void report(struct spawn_bench *bench)
 
 static int options_read(struct spawn_bench *bench, int argc, char **argv)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                            {"tasks", required_argument, NULL, 't'},
-                                            {"slots", required_argument, NULL, 's'},
-                                            {"prefetch", required_argument, NULL, 'p'},
-                                            {"rounds", required_argument, NULL, 'r'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"json", no_argument, NULL, 'j'},         {"tasks", required_argument, NULL, 't'},
+        {"slots", required_argument, NULL, 's'},  {"prefetch", required_argument, NULL, 'p'},
+        {"rounds", required_argument, NULL, 'r'}, {NULL, 0, NULL, 0}};
     bool good = true;
     int option;
 
-    *bench = (struct spawn_bench){.tasks = 4000, .rounds = 3, .prefetch = 16,
-                                  .slots = sysconf(_SC_NPROCESSORS_ONLN)};
+    *bench = (struct spawn_bench){
+        .tasks = 4000, .rounds = 3, .prefetch = 16, .slots = sysconf(_SC_NPROCESSORS_ONLN)};
     optind = 0;
     while (good && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 't')

@@ -276,8 +276,10 @@ static void what_a_task_left_is_gone_before_its_folder_is_used_again(void **stat
         assert_int_equal(run(&job, KEY, &stage), 0);
         leave(&stage, "mkdir -m 700 -p work/tmp");
         snprintf(folder, sizeof(folder), "%s", stage.folder);
-        snprintf(list, sizeof(list), "test -z \"$(find %s ! -type d; find %s -name deep -o -name new "
-                 "-o -name other -o -name shut)\"", stage.folder, stage.folder);
+        snprintf(list, sizeof(list),
+                 "test -z \"$(find %s ! -type d; find %s -name deep -o -name new "
+                 "-o -name other -o -name shut)\"",
+                 stage.folder, stage.folder);
         leave(&stage, cases[i].left);
         stage_deinit(&stage);
         path = reuse_take(job.reuse, (const uint8_t[REUSE_KEY_BYTES]){1});
