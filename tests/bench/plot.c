@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-enum { WIDE = 260, HIGH = 170, LEFT = 64, TOP = 44, GAP = 24, BELOW = 46 };
+enum { WIDE = 260, HIGH = 170, LEFT = 64, TOP = 44, GAP = 24, BELOW = 46, IN_A_ROW = 3 };
 #define FLAT 0.8
 
 /* 1, 2 or 5 times a power of ten, so that at most six lines are drawn. */
@@ -81,7 +81,9 @@ static void curve(FILE *file, const struct plot *plot, double most)
 int plot_write(const char *path, const char *title, const struct plot *plots, size_t n_plots)
 {
     FILE *file = fopen(path, "we");
-    int width = LEFT + (int)n_plots * (WIDE + GAP), height = TOP + HIGH + BELOW;
+    int columns = n_plots < IN_A_ROW ? (int)n_plots : IN_A_ROW;
+    int rows = ((int)n_plots + IN_A_ROW - 1) / IN_A_ROW;
+    int width = LEFT + columns * (WIDE + GAP), height = TOP + rows * (HIGH + BELOW);
     double most = 0;
 
     if (!file)
@@ -95,8 +97,9 @@ int plot_write(const char *path, const char *title, const struct plot *plots, si
             "<text x='%d' y='22' font-size='14'>%s</text>\n",
             width, height, width, height, LEFT, title);
     for (size_t i = 0; i < n_plots && plots[i].n_points > 0; i++) {
-        fprintf(file, "<g transform='translate(%d %d)'>\n", LEFT + (int)i * (WIDE + GAP), TOP);
-        axis_up(file, most, i == 0);
+        fprintf(file, "<g transform='translate(%d %d)'>\n", LEFT + (int)i % IN_A_ROW * (WIDE + GAP),
+                TOP + (int)i / IN_A_ROW * (HIGH + BELOW));
+        axis_up(file, most, i % IN_A_ROW == 0);
         curve(file, &plots[i], most);
         fprintf(file, "</g>\n");
     }

@@ -1,4 +1,4 @@
-/* plot.h - a row of small plots as one SVG: a rate from zero up, over a logarithmic axis.
+/* plot.h - small plots as one SVG: a rate from zero up, over a logarithmic axis.
  *
  * All share the axis upward, so that they can be compared. The band is 20 % below the best of each:
  * a curve that stays in it is called flat.

@@ -104,6 +104,7 @@ static int sample_run(struct sample *sample, const struct way *way)
         now.frames += (double)now.farm.frames;
     }
     now.best.drain_ns = ns;
+    fprintf(stderr, "%12.0f  %.3f us\n", now.n, ns_of(&now) / 1e3);
     if (sample->frames == 0 || ns_of(&now) < ns_of(sample))
         *sample = now;
     return 0;
@@ -113,10 +114,11 @@ static int curve_run(struct curve *curve, const struct way *way, int runs)
 {
     int r = 0;
 
+    fprintf(stderr, "westlight-bench scale: %s\n", curve->axis);
     for (uint64_t n = curve->first; n <= curve->last; n *= 10)
         curve->samples[curve->n_samples++] =
             (struct sample){.n = (double)n, .farm = curve->farm(n, way->frames_least)};
-    for (int run = 0; run < runs; run++)
+    for (int run = 0; run < runs && r == 0; run++)
         for (size_t i = 0; i < curve->n_samples && r == 0; i++)
             r = sample_run(&curve->samples[i], way);
     return r;

@@ -85,10 +85,10 @@ int scale_broker(const struct scale_farm *farm, struct scale_figures *ret_figure
                                  .frames = farm->frames / farm->jobs,
                                  .result_bytes = 150,
                                  .recipe_bytes = 300,
-                                 .ramp = 2000,
+                                 .ramp = 1000,
                                  .seed = 1,
                                  .io_threads = 1,
-                                 .patience_ns = 60 * NS_PER_S};
+                                 .patience_ns = 120 * NS_PER_S};
     int r = random_bytes(config.master, sizeof config.master);
 
     if (r == 0)
