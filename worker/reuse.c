@@ -52,18 +52,29 @@ char *reuse_take(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES])
     return path;
 }
 
-bool reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *path)
+static void drop(char *path)
 {
-    bool given;
+    int r = folder_remove(path);
+
+    if (r < 0 && r != -ENOENT)
+        log_warn("folder", "path=%s why=\"%s\"", path, strerror(-r));
+    free(path);
+}
+
+void reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *path)
+{
+    char *oldest = NULL;
 
     pthread_mutex_lock(&reuse->lock);
-    given = reuse->n < REUSE_MAX;
-    if (given) {
-        memcpy(reuse->items[reuse->n].key, key, REUSE_KEY_BYTES);
-        reuse->items[reuse->n++].path = path;
+    if (reuse->n == REUSE_MAX) { /* of a job that is over, mostly */
+        oldest = reuse->items[0].path;
+        memmove(&reuse->items[0], &reuse->items[1], --reuse->n * sizeof(reuse->items[0]));
     }
+    memcpy(reuse->items[reuse->n].key, key, REUSE_KEY_BYTES);
+    reuse->items[reuse->n++].path = path;
     pthread_mutex_unlock(&reuse->lock);
-    return given;
+    if (oldest)
+        drop(oldest);
 }
 
 static char *any(struct reuse *reuse)
@@ -80,11 +91,6 @@ void reuse_remove(struct reuse *reuse)
 {
     char *path;
 
-    while ((path = any(reuse))) {
-        int r = folder_remove(path);
-
-        if (r < 0 && r != -ENOENT)
-            log_warn("folder", "path=%s why=\"%s\"", path, strerror(-r));
-        free(path);
-    }
+    while ((path = any(reuse)))
+        drop(path);
 }

@@ -19,7 +19,7 @@ int reuse_new(struct reuse **ret_reuse);
 void reuse_free(struct reuse *reuse);
 /* One of that key, which is the caller's; NULL: there is none. */
 char *reuse_take(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES]);
-/* Takes over `path`, unless it has enough: then false. */
-bool reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *path);
+/* Takes over `path`; where it has enough, the oldest is removed. */
+void reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *path);
 /* Also from disk. */
 void reuse_remove(struct reuse *reuse);

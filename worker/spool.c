@@ -75,8 +75,8 @@ void spool_remove(struct spool *spool)
         bool again = result_forget(spool);
 
         crash_point("spool.result.removed");
-        if (again && reuse_give(spool->reuse, NO_JOB, spool->folder))
-            spool->folder = NULL;
+        if (again)
+            reuse_give(spool->reuse, NO_JOB, TAKE_PTR(spool->folder));
         else
             (void)folder_remove(spool->folder);
         crash_point("spool.removed");

@@ -504,9 +504,8 @@ static void folder_leave(struct stage *stage)
 {
     int r;
 
-    if (stage->reuse && stage_clean(stage) == 0 &&
-        reuse_give(stage->reuse, stage->reuse_key, stage->folder)) {
-        stage->folder = NULL;
+    if (stage->reuse && stage_clean(stage) == 0) {
+        reuse_give(stage->reuse, stage->reuse_key, TAKE_PTR(stage->folder));
         return;
     }
     r = folder_remove(stage->folder);
