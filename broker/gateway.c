@@ -390,7 +390,9 @@ static void handle_all(struct gateway *gateway, const struct link_key *key,
 
 bool gateway_receive(struct gateway *gateway, size_t max)
 {
-    for (size_t i = 0; i < max; i++) {
+    uint64_t until = gateway->counters.messages + max;
+
+    for (size_t i = 0; i < max && gateway->counters.messages < until; i++) {
         struct link_key key;
         struct link_route route;
         zmq_msg_t message;

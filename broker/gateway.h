@@ -120,7 +120,7 @@ void gateway_deinit(struct gateway *gateway);
 /* Recovery: one record, in order. Live records take the same way through gateway_follow. */
 int gateway_recover(struct gateway *gateway, const struct record *record);
 vault_history gateway_history; /* `user` is a store_reader: what recovery did not read of results */
-/* Reads and handles at most `max` messages; true where more may wait. */
+/* Reads and handles `max` messages and what else came with the last; true where more may wait. */
 bool gateway_receive(struct gateway *gateway, size_t max);
 void gateway_pinned(struct gateway *gateway);   /* completions of the vault */
 void gateway_answered(struct gateway *gateway); /* completions of queries */
