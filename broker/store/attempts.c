@@ -129,23 +129,31 @@ static bool give(struct list_end *end, const struct record *record)
     return end->r != 0 || --end->left == 0;
 }
 
-/* What `code` makes of a list that has ended. */
+/* What `code` makes of a list that has ended, and the end of its snapshot, late or not. */
 static int answer(struct store_reader *reader, int code, bool damaged, const struct list_end *end)
 {
+    int r = end->r > 0 ? 0 : end->r;
+
     if (damaged)
-        return STORE_E_CORRUPT;
-    if (code != SQLITE_OK && code != SQLITE_ROW && code != SQLITE_DONE)
-        return database_error(&reader->database, code, "state.db: a list of attempts");
-    return end->r > 0 ? 0 : end->r;
+        r = STORE_E_CORRUPT;
+    else if (code != SQLITE_OK && code != SQLITE_ROW && code != SQLITE_DONE)
+        r = database_error(&reader->database, code, "state.db: a list of attempts");
+    reader->until_ns = INT64_MAX;
+    (void)database_finish(reader->database.statements[SNAPSHOT_END]);
+    return r;
 }
 
-/* SQLITE_DONE where no such job is there. */
+/* SQLITE_DONE where no such job is there. A list is of one snapshot, which `answer` ends: were both
+ * tables read at times of their own, a result that was committed between the two would lie behind
+ * what was given, and whoever goes on from there never sees it. */
 static int begin(struct store_reader *reader, const struct job_id *job, int64_t *ret_number)
 {
     sqlite3_stmt *statement = reader->database.statements[JOB_NUMBER];
     int code = database_bind(statement, "b", job->bytes, sizeof job->bytes);
 
     reader->until_ns = clock_monotonic_ns() + READER_NS;
+    if (code == SQLITE_OK)
+        code = database_finish(reader->database.statements[SNAPSHOT]);
     if (code == SQLITE_OK)
         code = sqlite3_step(statement);
     *ret_number = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
@@ -165,7 +173,7 @@ static int give_after(struct store_reader *reader, const struct job_id *job, uin
     int code = begin(reader, job, &number);
 
     if (end->left == 0 || code == SQLITE_DONE)
-        return 0;
+        return answer(reader, code, false, end);
     merged.unpack = (struct unpack){.database = &reader->database,
                                     .rows = statements[RESULTS_OF_JOB],
                                     .floors = current ? statements[ABOVE] : NULL};
@@ -353,11 +361,11 @@ int store_step_results(struct store_reader *reader, const struct job_id *job, ui
     for (uint64_t at = first; code == SQLITE_OK && !ended && at <= last; at = wanted.last + 1) {
         uint64_t page_last = at / PACK_TASKS * PACK_TASKS + PACK_TASKS - 1;
 
-        if (clock_monotonic_ns() > reader->until_ns)
-            return -ETIMEDOUT;
         wanted.first = at;
         wanted.last = page_last < last ? page_last : last;
-        code = give_page(reader, &wanted, &end, &ended, &damaged);
+        code = clock_monotonic_ns() > reader->until_ns
+                   ? SQLITE_INTERRUPT
+                   : give_page(reader, &wanted, &end, &ended, &damaged);
     }
     return answer(reader, code, damaged, &end);
 }

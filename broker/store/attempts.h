@@ -10,6 +10,8 @@
 #include <broker/store/unpack.h>
 
 enum attempts_statement {
+    SNAPSHOT,
+    SNAPSHOT_END,
     JOB_NUMBER,
     ABOVE,
     RESULTS_OF_JOB,
@@ -28,6 +30,8 @@ enum attempts_statement {
 
 /* clang-format off */
 #define ATTEMPTS_TEXTS                                                                             \
+    [SNAPSHOT] = "BEGIN",                                                                          \
+    [SNAPSHOT_END] = "COMMIT",                                                                     \
     [JOB_NUMBER] = "SELECT sequence FROM jobs WHERE job = ?",                                      \
     [ABOVE] = FLOORS_ABOVE,                                                                        \
     /* ?3 is where a row that reaches past ?2 begins at the earliest. */                           \

@@ -124,8 +124,10 @@ int database_error(struct database *database, int code, const char *what)
     int result;
     const char *next;
 
-    if ((extended & 0xff) != (code & 0xff))
+    if ((extended & 0xff) != (code & 0xff)) { /* it is not SQLite's own */
         extended = code;
+        reason = sqlite3_errstr(code);
+    }
     /* A failed sync is never taken for a full disk: what it lost cannot be told. */
     bool synced = extended != SQLITE_IOERR_FSYNC && extended != SQLITE_IOERR_DIR_FSYNC;
     bool full = (code & 0xff) == SQLITE_FULL ||

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <broker/store/store.h>
+#include <broker/store/reader.h>
 
 enum { JOBS = 4, TASKS = 2500, STEPS = 2, RECORDS = 12000, BLOB = 300, QUERIES = 400 };
 
@@ -397,6 +397,90 @@ static void a_second_result_of_a_floor_is_refused_wherever_the_first_lies(void *
     setup(unused);
 }
 
+/* ---- what is committed while a list is read ---- */
+
+struct meanwhile {
+    struct store *store;
+    bool done;
+    size_t n;
+    uint64_t seen[8];
+};
+
+static void make_one(struct record *record, uint64_t sequence, uint64_t task, bool warned)
+{
+    *record = (struct record){.kind = RECORD_ATTEMPT, .sequence = sequence, .job = job_of(1)};
+    record->attempt.lease = (struct lease_id){.job = job_of(1), .task = {0, task}, .epoch = 1};
+    record->attempt.warned = warned;
+}
+
+/* As the list turns to table reports: a plain result and, behind it, one with something to say. */
+static int on_statement(unsigned event, void *user, void *statement, void *text)
+{
+    struct meanwhile *meanwhile = user;
+    struct record records[2];
+
+    (void)event;
+    (void)text;
+    if (meanwhile->done || !strstr(sqlite3_sql(statement), "FROM reports"))
+        return 0;
+    meanwhile->done = true;
+    make_one(&records[0], 3, 7, false);
+    make_one(&records[1], 4, 7, true);
+    records[1].attempt.lease.floor = 1;
+    records[1].attempt.lease.task.index = 8;
+    assert_int_equal(store_submit(meanwhile->store, 3, records, 2), 0);
+    wait_for(meanwhile->store, 3);
+    return 0;
+}
+
+static int note_sequence(void *user, const struct attempt_row *row)
+{
+    struct meanwhile *meanwhile = user;
+
+    assert_true(meanwhile->n < 8);
+    meanwhile->seen[meanwhile->n++] = row->sequence;
+    return 0;
+}
+
+static void whoever_goes_on_from_what_was_given_misses_nothing_that_was_committed_meanwhile(
+    void **unused)
+{
+    for (size_t before = 0; before < 2; before++)
+        for (int history_too = 0; history_too < 2; history_too++) {
+            int (*list)(struct store_reader *, const struct job_id *, uint64_t, size_t, store_row *,
+                        void *) = history_too ? store_history : store_results;
+            struct job_spec spec = {.job = job_of(1), .name = "", .blob = ""};
+            struct record first[2] = {{.kind = RECORD_JOB, .sequence = 1, .job = job_of(1)}};
+            struct meanwhile meanwhile = {0};
+            struct store_reader *reader = NULL;
+
+            setup(unused);
+            first[0].submit.spec = &spec;
+            make_one(&first[1], 2, 6, false);
+            assert_int_equal(store_open(folder, &meanwhile.store), 0);
+            assert_int_equal(store_submit(meanwhile.store, 1, first, 1 + before), 0);
+            wait_for(meanwhile.store, 1);
+            assert_int_equal(store_reader_new(folder, &reader), 0);
+            sqlite3_trace_v2(reader->database.handle, SQLITE_TRACE_STMT, on_statement, &meanwhile);
+            for (uint64_t after = 0, n = SIZE_MAX; n != meanwhile.n;) {
+                n = meanwhile.n;
+                assert_int_equal(
+                    list(reader, &first[0].job, after, 10, note_sequence, &meanwhile), 0);
+                after = meanwhile.n ? meanwhile.seen[meanwhile.n - 1] : 0;
+                if (n == 0 && meanwhile.n == 0)
+                    n = SIZE_MAX; /* only now it is there */
+            }
+            assert_true(meanwhile.done);
+            assert_int_equal(meanwhile.n, before + 2);
+            for (size_t i = 0; i < meanwhile.n; i++)
+                assert_int_equal(meanwhile.seen[i], 3 - before + i);
+            store_reader_free(reader);
+            store_close(meanwhile.store);
+            teardown(unused);
+        }
+    setup(unused);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -406,6 +490,7 @@ int main(void)
         T(recovery_gives_every_record_in_order_and_check_finds_nothing),
         T(the_view_says_the_same_to_a_person),
         T(a_second_result_of_a_floor_is_refused_wherever_the_first_lies),
+        T(whoever_goes_on_from_what_was_given_misses_nothing_that_was_committed_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
