@@ -208,15 +208,24 @@ static bool same_row(const struct record *a, const struct record *b)
            one->floor == other->floor && one->epoch == other->epoch && a->wall_s == b->wall_s;
 }
 
+/* One word after another: of two that were joined by a xor, a studio could let the one undo the
+ * other. */
+static uint64_t mix(uint64_t hash, uint64_t word)
+{
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    return hash ^ hash >> 32;
+}
+
 static uint32_t *slot_of(struct packer *packer, const struct record *record)
 {
     const struct lease_id *lease = &record->attempt.lease;
-    uint64_t words[2], hash = lease->task.index / PACK_TASKS ^ (uint64_t)lease->task.step << 40;
+    uint64_t words[2], hash = packer->seed[0];
 
     memcpy(words, record->job.bytes, sizeof words);
-    hash = (hash ^ words[0] ^ packer->seed[0]) * 0x9e3779b97f4a7c15u;
-    hash = (hash ^ hash >> 32 ^ words[1] ^ packer->seed[1]) * 0x9e3779b97f4a7c15u;
-    for (size_t at = hash >> 32;; at++) {
+    hash = mix(mix(hash, words[0]), words[1]) ^ packer->seed[1];
+    hash = mix(mix(hash, lease->task.index / PACK_TASKS),
+               (uint64_t)lease->floor << 32 ^ lease->task.step);
+    for (size_t at = hash;; at++) {
         uint32_t *slot = &packer->slots[at & (packer->n_slots - 1)];
 
         if (*slot == UINT32_MAX || same_row(packer->records[packer->groups[*slot].first], record))
