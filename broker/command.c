@@ -270,6 +270,11 @@ static int allow_from(const struct options *options, const struct key_row *row, 
             return r;
         n++;
     }
+    if (n == 0) {
+        fprintf(stderr, "westlight-broker: --from %s: holds no key: give one a line\n",
+                options->from);
+        return FAILED;
+    }
     if (store_allow(options->state, rows, n, why) != 0)
         return failed(why);
     printf("allowed: %zu key%s, %s%s%s\n", n, plural(n), role_name(row->role),

@@ -424,8 +424,7 @@ static int change_keys(const char *folder, const struct key_row *rows, size_t n_
     if (r == 0) {
         int code = database_run_text(&database, "BEGIN IMMEDIATE");
         if (code == SQLITE_OK)
-            code = rows ? write_keys(&database, rows, n_rows)
-                        : delete_key(&database, key, &changes);
+            code = key ? delete_key(&database, key, &changes) : write_keys(&database, rows, n_rows);
         if (code == SQLITE_OK)
             code = database_run_text(&database, "COMMIT");
         if (code != SQLITE_OK)

@@ -38,6 +38,8 @@ def many_keys_are_let_in_at_once_or_none():
         text = "%s ann\n\n%s\n" % (people[0].public, people[1].public)
         answer = farm.run(*allow, write(farm.path("keys"), text + "no key at all\n"), code=1)
         check("line 4" in answer.stderr and "nothing was changed" in answer.stderr, answer.stderr)
+        empty = farm.run(*allow, write(farm.path("none"), "\n\n"), code=1)
+        check("holds no key" in empty.stderr, empty.stderr)
         people[0].ask("jobs", code=3)
         check("2 keys" in farm.run(*allow, write(farm.path("keys"), text)).stdout, "how many are said")
         for person, code in zip(people, (0, 0, 3)):
