@@ -134,6 +134,21 @@ static int see(void *user, const struct record *record)
     return seen->n == seen->stop_at ? 77 : 0;
 }
 
+struct counted {
+    unsigned forgotten, others;
+};
+
+static int count_record(void *user, const struct record *record)
+{
+    struct counted *counted = user;
+
+    if (record->kind == RECORD_FORGET)
+        counted->forgotten++;
+    else
+        counted->others++;
+    return 0;
+}
+
 static struct store *open_store(void)
 {
     struct store *store = NULL;
@@ -149,6 +164,23 @@ static struct store *open_with_job(void)
     struct store *store = open_store();
     submit_job(store);
     return store;
+}
+
+static int count_sql(const char *text)
+{
+    char path[128];
+    sqlite3 *handle = NULL;
+    sqlite3_stmt *count = NULL;
+
+    snprintf(path, sizeof path, "%s/state.db", folder);
+    assert_int_equal(sqlite3_open(path, &handle), SQLITE_OK);
+    sqlite3_busy_timeout(handle, 5000);
+    assert_int_equal(sqlite3_prepare_v2(handle, text, -1, &count, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(count), SQLITE_ROW);
+    int n = sqlite3_column_int(count, 0);
+    sqlite3_finalize(count);
+    sqlite3_close(handle);
+    return n;
 }
 
 static void run_sql(const char *text)
@@ -612,6 +644,33 @@ static void a_full_disk_is_waited_out_and_nothing_is_durable_meanwhile(void **st
     store_close(store);
 }
 
+/* In mid-batch, because what was written of it no longer fits into memory: results that were gathered
+ * by then must not be gathered twice. */
+static void a_batch_that_found_no_space_half_way_is_written_once(void **state)
+{
+    enum { BLOB = 1 << 20, BIG = 6 };
+    struct store *store = open_with_job();
+    char *blob = calloc(1, BLOB);
+    struct record records[1 + BIG] = {attempt_record(1, 1, 0, CLASS_OK)};
+    struct counted counted = {0};
+    uint64_t durable = 0;
+
+    for (uint64_t i = 1; i <= BIG; i++) {
+        records[i] = attempt_record(i + 1, i + 1, 0, CLASS_RENDERER);
+        records[i].attempt.blob = blob;
+        records[i].attempt.blob_size = BLOB;
+    }
+    atomic_store(&fail_code_write, SQLITE_FULL);
+    assert_int_equal(store_submit(store, 1, records, 1 + BIG), 0);
+    wait_for_full(store, true, &durable);
+    atomic_store(&fail_code_write, 0);
+    wait_for(store, 1);
+    assert_int_equal(store_recover(store, count_record, &counted), 0);
+    assert_int_equal(counted.others, 2 + BIG); /* and the job */
+    store_close(store);
+    free(blob);
+}
+
 static void a_store_is_closed_also_where_the_disk_is_full(void **state)
 {
     struct store *store = open_with_job();
@@ -845,6 +904,10 @@ static void the_registry_has_another_number_after_each_change_and_after_nothing_
     assert_int_equal(store_allow(folder, &ada, 1, &why), 0);
     assert_true((now = registry_of(reader)) != before);
     before = now;
+    ada = key_of(1, ROLE_OPERATOR, "", "ada"); /* her key may do something else now */
+    assert_int_equal(store_allow(folder, &ada, 1, &why), 0);
+    assert_true((now = registry_of(reader)) != before);
+    before = now;
     assert_int_equal(store_studio_set(folder, "north", NULL, &quota, &why), 0);
     assert_true((now = registry_of(reader)) != before);
     before = now;
@@ -905,42 +968,11 @@ static void a_reader_that_stays_does_not_hold_up_commits(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-struct counted {
-    unsigned forgotten, others;
-};
-
-static int count_record(void *user, const struct record *record)
-{
-    struct counted *counted = user;
-
-    if (record->kind == RECORD_FORGET)
-        counted->forgotten++;
-    else
-        counted->others++;
-    return 0;
-}
-
 /* Of any kind, however many results each holds. */
 static int rows_left(void)
 {
-    char path[128];
-    sqlite3 *handle = NULL;
-    sqlite3_stmt *count = NULL;
-
-    snprintf(path, sizeof path, "%s/state.db", folder);
-    assert_int_equal(sqlite3_open(path, &handle), SQLITE_OK);
-    sqlite3_busy_timeout(handle, 5000);
-    assert_int_equal(sqlite3_prepare_v2(handle,
-                                        "SELECT (SELECT count(*) FROM results)"
-                                        " + (SELECT count(*) FROM reports)"
-                                        " + (SELECT count(*) FROM done)",
-                                        -1, &count, NULL),
-                     SQLITE_OK);
-    assert_int_equal(sqlite3_step(count), SQLITE_ROW);
-    int n = sqlite3_column_int(count, 0);
-    sqlite3_finalize(count);
-    sqlite3_close(handle);
-    return n;
+    return count_sql("SELECT (SELECT count(*) FROM results) + (SELECT count(*) FROM reports)"
+                     " + (SELECT count(*) FROM done)");
 }
 
 /* In the child: a job of many rows, and its end; killed while the rows go. */
@@ -989,6 +1021,39 @@ static void a_job_that_is_gone_is_not_recovered_and_its_rows_go_by_and_by(void *
     store_close(store);
 }
 
+/* All at once: nothing of the first job is left, and what comes in is the second's. */
+static void an_id_that_is_free_again_is_another_jobs(void **state)
+{
+    struct job_spec spec = {.job = job_of(1), .studio = {1}, .name = "", .blob = ""};
+    struct record records[6] = {attempt_record(1, 1, 0, CLASS_OK),
+                                attempt_record(2, 2, 0, CLASS_TIMEOUT)};
+    struct store *store = open_with_job();
+    struct store_reader *reader = NULL;
+    struct rows rows = {0};
+    struct counted counted = {0};
+    struct job_id job = job_of(1);
+
+    for (uint64_t i = 2; i < 5; i++)
+        records[i] = (struct record){.kind = i == 2   ? RECORD_FORGET
+                                             : i == 3 ? RECORD_UNASK
+                                                      : RECORD_JOB,
+                                     .sequence = i + 1,
+                                     .job = job};
+    records[4].submit.spec = &spec;
+    records[5] = attempt_record(6, 1, 0, CLASS_OK);
+    assert_int_equal(store_submit(store, 1, records, 6), 0);
+    wait_for(store, 1);
+    assert_int_equal(store_reader_new(folder, &reader), 0);
+    assert_int_equal(store_results(reader, &job, 0, 10, row_seen, &rows), 0);
+    assert_int_equal(rows.n, 1);
+    assert_int_equal(rows.sequences[0], 6);
+    assert_int_equal(rows_left(), 2); /* it, and that it is done */
+    store_reader_free(reader);
+    assert_int_equal(store_recover(store, count_record, &counted), 0);
+    assert_int_equal(counted.others, 3); /* unasked, the job, its result */
+    store_close(store);
+}
+
 int main(void)
 {
     faulty_register();
@@ -1010,10 +1075,12 @@ int main(void)
         T(a_batch_without_records_completes_in_its_turn),
         T(batches_that_wait_share_a_sync),
         T(a_full_disk_is_waited_out_and_nothing_is_durable_meanwhile),
+        T(a_batch_that_found_no_space_half_way_is_written_once),
         T(a_store_is_closed_also_where_the_disk_is_full),
         T(a_failed_sync_is_fatal_and_never_tried_again),
         T(a_killed_broker_loses_nothing_it_completed),
         T(a_job_that_is_gone_is_not_recovered_and_its_rows_go_by_and_by),
+        T(an_id_that_is_free_again_is_another_jobs),
         T(readers_page_through_results_and_attempts),
         T(keys_are_allowed_changed_and_forbidden),
         T(the_registry_has_another_number_after_each_change_and_after_nothing_else),
