@@ -209,53 +209,73 @@ int store_history(struct store_reader *reader, const struct job_id *job, uint64_
 
 /* ---- by task ---- */
 
-/* What a list needs all of before it can give the first, and what its records point to. */
+/* What a list needs all of before it can give the first; blobs are its own. No more than it gives,
+ * or a little more: of a task that was run anew often there is much that nobody is given. */
 struct found {
     struct record *records;
     size_t n, capacity;
-    void **memory;
-    size_t n_memory, memory_capacity;
+    size_t most; /* the first by sequence that will do; 0: the newest of each task */
+    uint16_t places[PACK_TASKS]; /* then, by task: one more than its record's */
 };
+
+static void found_cut(struct found *found, size_t n)
+{
+    while (found->n > n)
+        free((void *)found->records[--found->n].attempt.blob);
+}
 
 static void found_deinit(struct found *found)
 {
-    for (size_t i = 0; i < found->n_memory; i++)
-        free(found->memory[i]);
-    free(found->memory);
+    found_cut(found, 0);
     free(found->records);
 }
 
-static int found_grow(void **array, size_t n, size_t *capacity, size_t size)
+static int by_sequence(const void *a, const void *b)
 {
-    if (n < *capacity)
+    uint64_t one = ((const struct record *)a)->sequence,
+             other = ((const struct record *)b)->sequence;
+    return one < other ? -1 : one > other;
+}
+
+/* Room for one more; what is past the most that will do makes it. */
+static int found_grow(struct found *found)
+{
+    if (found->n < found->capacity)
         return SQLITE_OK;
-    size_t larger = 2 * *capacity + 16;
-    void *moved = reallocarray(*array, larger, size);
+    if (found->most && found->n / 2 > found->most) {
+        qsort(found->records, found->n, sizeof *found->records, by_sequence);
+        found_cut(found, found->most);
+        return SQLITE_OK;
+    }
+    size_t larger = 2 * found->capacity + 16;
+    struct record *moved = reallocarray(found->records, larger, sizeof *moved);
     if (!moved)
         return SQLITE_NOMEM;
-    *array = moved;
-    *capacity = larger;
+    found->records = moved;
+    found->capacity = larger;
     return SQLITE_OK;
 }
 
 static int found_add(struct found *found, const struct record *record)
 {
-    void *records = found->records, *memory = found->memory, *blob = NULL;
     size_t size = record->attempt.blob_size;
-    int code = found_grow(&records, found->n, &found->capacity, sizeof *found->records);
+    uint16_t *place = &found->places[record->attempt.lease.task.index % PACK_TASKS];
+    bool again = !found->most && *place;
 
-    found->records = records;
-    if (code == SQLITE_OK)
-        code = found_grow(&memory, found->n_memory, &found->memory_capacity, sizeof *found->memory);
-    found->memory = memory;
-    if (code == SQLITE_OK && !(blob = malloc(size + 1)))
-        code = SQLITE_NOMEM;
-    if (code != SQLITE_OK)
-        return code;
-    found->memory[found->n_memory++] =
-        memcpy(blob, record->attempt.blob ? record->attempt.blob : "", size);
-    found->records[found->n] = *record;
-    found->records[found->n++].attempt.blob = blob;
+    if (again && found->records[*place - 1].sequence > record->sequence)
+        return SQLITE_OK;
+    int code = again ? SQLITE_OK : found_grow(found);
+    void *blob = code == SQLITE_OK ? malloc(size + 1) : NULL;
+    if (!blob)
+        return SQLITE_NOMEM;
+    memcpy(blob, size ? record->attempt.blob : "", size);
+    struct record *at = &found->records[again ? *place - 1u : found->n++];
+    if (again)
+        free((void *)at->attempt.blob);
+    *at = *record;
+    at->attempt.blob = blob;
+    if (!found->most)
+        *place = (uint16_t)(at - found->records + 1);
     return SQLITE_OK;
 }
 
@@ -312,18 +332,11 @@ static int find_reports(struct store_reader *reader, sqlite3_stmt *rows, struct 
     return code == SQLITE_DONE ? SQLITE_OK : code;
 }
 
-static int by_sequence(const void *a, const void *b)
-{
-    uint64_t one = ((const struct record *)a)->sequence,
-             other = ((const struct record *)b)->sequence;
-    return one < other ? -1 : one > other;
-}
-
 static int by_task(const void *a, const void *b)
 {
     uint64_t one = ((const struct record *)a)->attempt.lease.task.index;
     uint64_t other = ((const struct record *)b)->attempt.lease.task.index;
-    return one < other ? -1 : one > other ? 1 : by_sequence(a, b);
+    return one < other ? -1 : one > other;
 }
 
 /* Of one page of tasks; *ret_last: the list has its last. */
@@ -342,9 +355,7 @@ static int give_page(struct store_reader *reader, const struct wanted *wanted, s
     if (code == SQLITE_OK && found.n)
         qsort(found.records, found.n, sizeof *found.records, by_task);
     for (size_t i = 0; code == SQLITE_OK && i < found.n && !*ret_last; i++)
-        if (i + 1 == found.n || found.records[i].attempt.lease.task.index !=
-                                    found.records[i + 1].attempt.lease.task.index)
-            *ret_last = give(end, &found.records[i]);
+        *ret_last = give(end, &found.records[i]);
     found_deinit(&found);
     return code;
 }
@@ -377,7 +388,7 @@ int store_attempts(struct store_reader *reader, const struct job_id *job, struct
     struct list_end end = {limit, each, user, 0};
     struct wanted wanted = {
         .step = task.step, .first = task.index, .last = task.index, .after = after};
-    struct found found = {0};
+    struct found found = {.most = limit < INT32_MAX ? limit + 1 : INT32_MAX};
     bool damaged = false, ended = limit == 0;
     int code = begin(reader, job, &wanted.number);
 

@@ -397,6 +397,63 @@ static void a_second_result_of_a_floor_is_refused_wherever_the_first_lies(void *
     setup(unused);
 }
 
+static int see_next(void *user, const struct attempt_row *row)
+{
+    uint64_t *sequence = user;
+
+    assert_true(row->sequence > *sequence);
+    assert_int_equal(row->record.attempt.blob_size, 8);
+    assert_memory_equal(row->record.attempt.blob, &row->sequence, 8);
+    assert_true(*sequence < 10 || row->sequence == *sequence + 1);
+    *sequence = row->sequence;
+    return 0;
+}
+
+/* A page of its attempts is the next of them, and a page of results has its newest. */
+static void a_task_that_was_run_anew_very_often_is_listed_in_pages(void **unused)
+{
+    enum { FIRST = 10, FLOORS = 900 };
+    struct job_spec spec = {.job = job_of(1), .name = "", .blob = ""};
+    struct record job = {.kind = RECORD_JOB, .sequence = 1, .job = job_of(1)};
+    struct record *records = calloc(FLOORS, sizeof *records);
+    struct store_reader *reader = NULL;
+    struct store *store = NULL;
+    uint64_t batch = 1, sequence = 0;
+
+    (void)unused;
+    state = 23;
+    job.submit.spec = &spec;
+    assert_int_equal(store_open(folder, &store), 0);
+    assert_int_equal(store_submit(store, batch, &job, 1), 0);
+    for (size_t i = 0; i < FLOORS; i++) {
+        records[i] = (struct record){
+            .kind = RECORD_ATTEMPT, .sequence = FIRST + i, .job = job_of(1)};
+        records[i].attempt.lease = (struct lease_id){
+            .job = job_of(1), .task = {0, 70}, .floor = (uint32_t)i, .epoch = 1};
+        records[i].attempt.warned = any(4) == 0;
+        records[i].attempt.blob = &records[i].sequence;
+        records[i].attempt.blob_size = sizeof records[i].sequence;
+    }
+    for (size_t at = 0; at < FLOORS; at += FLOORS / 9)
+        assert_int_equal(store_submit(store, ++batch, records + at, FLOORS / 9), 0);
+    wait_for(store, batch);
+    assert_int_equal(store_reader_new(folder, &reader), 0);
+    for (uint64_t before = 1; before != sequence;) {
+        before = sequence;
+        assert_int_equal(store_attempts(reader, &job.job, (struct task_id){0, 70}, sequence, 7,
+                                        see_next, &sequence),
+                         0);
+        assert_true(sequence <= (before ? before : FIRST - 1) + 7);
+    }
+    assert_int_equal(sequence, FIRST + FLOORS - 1);
+    sequence = 0;
+    assert_int_equal(store_step_results(reader, &job.job, 0, 0, 5000, 7, see_next, &sequence), 0);
+    assert_int_equal(sequence, FIRST + FLOORS - 1);
+    store_reader_free(reader);
+    store_close(store);
+    free(records);
+}
+
 /* ---- what is committed while a list is read ---- */
 
 struct meanwhile {
@@ -490,6 +547,7 @@ int main(void)
         T(recovery_gives_every_record_in_order_and_check_finds_nothing),
         T(the_view_says_the_same_to_a_person),
         T(a_second_result_of_a_floor_is_refused_wherever_the_first_lies),
+        T(a_task_that_was_run_anew_very_often_is_listed_in_pages),
         T(whoever_goes_on_from_what_was_given_misses_nothing_that_was_committed_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
