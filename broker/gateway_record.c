@@ -50,7 +50,7 @@ static void follow_result(struct gateway *gateway, const struct record *record)
     free(refs);
 }
 
-enum { HISTORY_ROWS = 64 }; /* of results, a turn of a vault thread */
+enum { HISTORY_ROWS = 512 }; /* of results, a turn of a vault thread */
 
 struct history {
     uint64_t *after;
