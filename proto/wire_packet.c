@@ -150,6 +150,13 @@ void wire_each_init(struct wire_each *each, const void *data, size_t size)
         each->at++;
 }
 
+/* What is left of one that breaks off is none. */
+static int each_broken(struct wire_each *each)
+{
+    each->at = each->end;
+    return WIRE_E_FORM;
+}
+
 int wire_each_next(struct wire_each *each, const void **ret_data, size_t *ret_size)
 {
     uint64_t size = 0;
@@ -163,15 +170,15 @@ int wire_each_next(struct wire_each *each, const void **ret_data, size_t *ret_si
     if (each->bare || each->at == each->end)
         return WIRE_E_END;
     if (each->n++ == LIMIT_PACKET)
-        return WIRE_E_FORM;
+        return each_broken(each);
     do {
         if (each->at == each->end || shift > 21)
-            return WIRE_E_FORM;
+            return each_broken(each);
         size |= (uint64_t)(*each->at & 0x7f) << shift;
         shift += 7;
     } while (*each->at++ & 0x80);
     if (size > (size_t)(each->end - each->at))
-        return WIRE_E_FORM;
+        return each_broken(each);
     *ret_data = each->at;
     *ret_size = (size_t)size;
     each->at += size;

@@ -14,6 +14,8 @@ struct at {
     const uint8_t *at, *end;
 };
 
+/* In as few bytes as it takes: of more, protobuf-c could not always read again what is stored as it
+ * came. */
 static bool varint(struct at *at, uint64_t *ret_value)
 {
     uint64_t value = 0;
@@ -24,7 +26,7 @@ static bool varint(struct at *at, uint64_t *ret_value)
         value |= (uint64_t)(byte & 0x7f) << shift;
         if (!(byte & 0x80)) {
             *ret_value = value;
-            return shift < 63 || byte <= 1;
+            return (byte > 0 || shift == 0) && (shift < 63 || byte <= 1);
         }
     }
     return false;

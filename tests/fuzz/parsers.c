@@ -20,13 +20,19 @@ static struct sealer *sealer;
 /* What is read where it lies is what the general way takes, and says the same. */
 static void check_plain(const uint8_t *data, size_t size)
 {
+    _cleanup_(freep) uint8_t *stored = malloc(size);
     Wl__Envelope *envelope;
+    Wl__Result *again;
     struct wire_plain plain;
     struct lease lease;
     const char *why;
 
     if (!wire_plain(data, size, &plain))
         return;
+    wire_plain_stored(&plain, stored);
+    again = wl__result__unpack(NULL, plain.lease_size + plain.rest_size, stored);
+    CHECK(again);
+    wl__result__free_unpacked(again, NULL);
     CHECK(wire_unpack(data, size, &envelope, &why) == 0);
     CHECK(envelope->body_case == WL__ENVELOPE__BODY_RESULT && envelope->result->class_ == 0);
     CHECK(wire_lease(envelope->result->lease, &lease) == 0);
@@ -230,6 +236,40 @@ static size_t message_write(const ProtobufCMessageDescriptor *descriptor, uint8_
     return used;
 }
 
+/* One that is read where it lies, alone and in a packet with another. */
+static void seed_plain(void)
+{
+    static uint8_t some[32] = {1};
+    ProtobufCBinaryData id = {16, some}, key = {32, some};
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Result result = WL__RESULT__INIT;
+    Wl__Lease lease = WL__LEASE__INIT;
+    Wl__BlockRef block = WL__BLOCK_REF__INIT, *blocks[] = {&block};
+    Wl__Usage usage = WL__USAGE__INIT;
+    struct wire_packet packet = {0};
+    struct wire_plain plain;
+
+    lease.job = id;
+    lease.attempt = 300;
+    block.id = block.wrapped_key = block.inline_sealed = key;
+    block.sealed_bytes = 32;
+    usage.wall_ns = 1 << 20;
+    result.lease = &lease;
+    result.ticket = key;
+    result.n_manifest = 1;
+    result.manifest = blocks;
+    result.usage = &usage;
+    result.session = result.output_files = 1;
+    envelope.body_case = WL__ENVELOPE__BODY_RESULT;
+    envelope.result = &result;
+    CHECK(wire_packet_add(&packet, &envelope) == 0);
+    CHECK(wire_plain(packet.data + packet.bare, packet.size - packet.bare, &plain));
+    seed_add(0, packet.data + packet.bare, packet.size - packet.bare);
+    CHECK(wire_packet_add(&packet, &envelope) == 0);
+    seed_add(0, packet.data, packet.size);
+    wire_packet_deinit(&packet);
+}
+
 static void seeds_make(void)
 {
     static const struct {
@@ -256,6 +296,7 @@ static void seeds_make(void)
     CHECK(refs_pack((const struct block_id *)data, 40, refs, names, &n) == 0 && n);
     seed_add(5, refs[0].data, refs[0].size);
     seed_add(6, "cache_####*.v?bcache_0007_x.vdb", 31);
+    seed_plain();
     bytes_deinit(&refs[0]);
     bytes_deinit(&sealed);
 }

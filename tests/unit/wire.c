@@ -449,12 +449,14 @@ static void what_is_no_packet_is_read_to_where_it_breaks(void **state)
             assert_true((const char *)data + size <= cases[i].bytes + cases[i].size);
         assert_int_equal(n, cases[i].whole);
         assert_int_equal(r, cases[i].end);
+        assert_int_equal(wire_each_next(&each, &data, &size), WIRE_E_END); /* nor is what is left */
     }
     wire_each_init(&each, many, sizeof(many));
     for (n = 0; (r = wire_each_next(&each, &data, &size)) == 0; n++)
         ;
     assert_int_equal(n, LIMIT_PACKET);
     assert_int_equal(r, WIRE_E_FORM);
+    assert_int_equal(wire_each_next(&each, &data, &size), WIRE_E_END);
 }
 
 /* ---- the plain result ---- */
@@ -630,6 +632,79 @@ static void what_is_not_plain_goes_the_general_way(void **state)
     wire_packet_deinit(&packet);
 }
 
+/* A plain result made by hand. */
+struct by_hand {
+    uint8_t bytes[512];
+    size_t size;
+};
+
+static int numbers_put, number_longer; /* that one takes more bytes than it needs */
+
+static void hand_number(struct by_hand *hand, uint64_t value)
+{
+    size_t least = numbers_put++ == number_longer ? 6 : 1;
+
+    for (size_t n = 1; value >= 0x80 || n < least; n++, value >>= 7)
+        hand->bytes[hand->size++] = (uint8_t)(value | 0x80);
+    hand->bytes[hand->size++] = (uint8_t)value;
+}
+
+static void hand_bytes(struct by_hand *hand, unsigned field, const void *data, size_t size)
+{
+    hand_number(hand, field << 3 | 2);
+    hand_number(hand, size);
+    memcpy(hand->bytes + hand->size, data, size);
+    hand->size += size;
+}
+
+static void hand_value(struct by_hand *hand, unsigned field, uint64_t value)
+{
+    hand_number(hand, field << 3);
+    hand_number(hand, value);
+}
+
+static void hand_result(struct by_hand *envelope)
+{
+    static const uint8_t some[32] = {7};
+    struct by_hand lease = {0}, block = {0}, usage = {0}, result = {0};
+
+    numbers_put = 0;
+    hand_bytes(&lease, 1, some, 16);
+    hand_value(&lease, 6, 77777);
+    hand_bytes(&block, 1, some, 32);
+    hand_bytes(&block, 2, some, 32);
+    hand_value(&block, 3, 20);
+    hand_bytes(&block, 4, some, 20);
+    hand_value(&usage, 1, 1000);
+    hand_value(&result, 1, 9);
+    hand_bytes(&result, 2, lease.bytes, lease.size);
+    hand_bytes(&result, 3, some, 32);
+    hand_bytes(&result, 7, block.bytes, block.size);
+    hand_bytes(&result, 10, usage.bytes, usage.size);
+    hand_value(&result, 14, 1);
+    envelope->size = 0;
+    hand_bytes(envelope, WL__ENVELOPE__BODY_RESULT, result.bytes, result.size);
+}
+
+/* protobuf-c reads at most five bytes of a field's number or size: what is stored as it came must be
+ * what can be read again. */
+static void a_result_with_a_number_that_is_too_long_is_not_plain(void **state)
+{
+    struct by_hand hand;
+    struct wire_plain plain;
+
+    (void)state;
+    number_longer = -1;
+    hand_result(&hand);
+    assert_int_equal(numbers_put, 28);
+    assert_true(wire_plain(hand.bytes, hand.size, &plain));
+    for (number_longer = 0; number_longer < 28; number_longer++) {
+        hand_result(&hand);
+        if (wire_plain(hand.bytes, hand.size, &plain))
+            fail_msg("number %d", number_longer);
+    }
+}
+
 static void a_body_needs_nothing_of_the_bodies_beside_it(void **state)
 {
     Wl__Bulk bulk = WL__BULK__INIT, *again = NULL;
@@ -759,6 +834,7 @@ int main(void)
         cmocka_unit_test(what_is_no_packet_is_read_to_where_it_breaks),
         cmocka_unit_test(a_plain_result_says_the_same_read_where_it_lies),
         cmocka_unit_test(what_is_not_plain_goes_the_general_way),
+        cmocka_unit_test(a_result_with_a_number_that_is_too_long_is_not_plain),
         cmocka_unit_test(a_body_needs_nothing_of_the_bodies_beside_it),
         cmocka_unit_test(what_is_too_large_for_a_frame_is_neither_sent_nor_read),
         cmocka_unit_test(empty_entries_cannot_take_memory_without_bound),
