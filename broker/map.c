@@ -7,6 +7,8 @@
 
 enum { BUCKETS_FIRST = 64 };
 
+__extension__ typedef unsigned __int128 wide;
+
 static struct list *buckets_new(size_t n)
 {
     struct list *buckets = malloc(n * sizeof *buckets);
@@ -20,7 +22,7 @@ static struct list *buckets_new(size_t n)
 int map_init(struct map *map)
 {
     struct map made = {.n_buckets = BUCKETS_FIRST};
-    int r = random_bytes(&made.seed, sizeof made.seed);
+    int r = random_bytes(made.seed, sizeof made.seed);
 
     if (r < 0)
         return r;
@@ -37,22 +39,28 @@ void map_deinit(struct map *map)
     *map = (struct map){0};
 }
 
-/* Keys are random or made by libzmq, never text; the seed is what nobody can know. */
+/* Both halves of a product by a number that nobody can know: by one that is known, whoever chooses
+ * keys knows which bits of the next word make up for what he changed in one. */
+static uint64_t fold(uint64_t word, uint64_t secret)
+{
+    wide product = (wide)word * secret;
+
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
 uint64_t map_hash(const struct map *map, const void *key, size_t size)
 {
     const uint8_t *at = key;
-    uint64_t hash = map->seed ^ size, word;
+    uint64_t hash = map->seed[0] ^ size, word;
 
     for (; size >= sizeof word; size -= sizeof word, at += sizeof word) {
         memcpy(&word, at, sizeof word);
-        hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-        hash ^= hash >> 32;
+        hash = fold(hash ^ word, map->seed[1]);
     }
     word = 0;
     if (size > 0)
         memcpy(&word, at, size);
-    hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-    return (hash ^ hash >> 32) * 0x9e3779b97f4a7c15ULL;
+    return fold(hash ^ word, map->seed[1]);
 }
 
 static struct list *bucket(const struct map *map, uint64_t hash)
@@ -62,8 +70,9 @@ static struct list *bucket(const struct map *map, uint64_t hash)
 
 static void grow(struct map *map)
 {
-    struct map larger = {
-        .n_buckets = map->n_buckets * 2, .n_nodes = map->n_nodes, .seed = map->seed};
+    struct map larger = {.n_buckets = map->n_buckets * 2,
+                         .n_nodes = map->n_nodes,
+                         .seed = {map->seed[0], map->seed[1]}};
 
     larger.buckets = buckets_new(larger.n_buckets);
     if (!larger.buckets)

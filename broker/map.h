@@ -19,7 +19,7 @@ struct map_node {
 struct map {
     struct list *buckets;
     size_t n_buckets, n_nodes;
-    uint64_t seed;
+    uint64_t seed[2];
 };
 
 int map_init(struct map *map); /* -ENOMEM */

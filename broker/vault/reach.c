@@ -36,7 +36,7 @@ struct reach {
     pthread_mutex_t lock;
     struct job **buckets;
     size_t n_buckets, n_jobs;
-    uint64_t seed; /* so that nobody can choose ids that all fall into one bucket */
+    uint64_t seed[2]; /* so that nobody can choose ids that all fall into one bucket */
     struct list all, used;
     atomic_size_t n_ids;
     vault_history *history;
@@ -51,7 +51,7 @@ int reach_new(struct disk *disk, struct reach **ret_reach)
         return -ENOMEM;
     reach->n_buckets = 256;
     reach->buckets = calloc(reach->n_buckets, sizeof *reach->buckets);
-    int r = reach->buckets ? random_bytes(&reach->seed, sizeof reach->seed) : -ENOMEM;
+    int r = reach->buckets ? random_bytes(reach->seed, sizeof reach->seed) : -ENOMEM;
     if (r < 0) {
         free(reach->buckets);
         free(reach);
@@ -91,19 +91,15 @@ void reach_free(struct reach *reach)
 
 /* ---- the table ---- */
 
-static uint64_t mix(uint64_t seed, uint64_t value)
-{
-    uint64_t x = (seed ^ value) * 0x9e3779b97f4a7c15ULL;
-
-    return x ^ (x >> 32);
-}
+__extension__ typedef unsigned __int128 wide;
 
 static struct job **bucket_of(const struct reach *reach, const struct job_id *id)
 {
     uint64_t halves[2];
     memcpy(halves, id->bytes, sizeof halves);
-    uint64_t hash = mix(mix(reach->seed, halves[0]), halves[1]);
-    return &reach->buckets[hash & (reach->n_buckets - 1)];
+    wide product = (wide)(halves[0] ^ reach->seed[0]) * (halves[1] ^ reach->seed[1]);
+    /* Its upper half depends on every bit of both, which are hidden. */
+    return &reach->buckets[(uint64_t)(product >> 64 ^ product) & (reach->n_buckets - 1)];
 }
 
 static void grow_table(struct reach *reach)

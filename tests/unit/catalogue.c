@@ -189,6 +189,30 @@ static void a_step_depends_backward_and_task_by_task_evenly(void **state)
     assert_int_equal(spec_of(&fixture), CATALOGUE_E_INVALID);
 }
 
+static int hash_order(const void *a, const void *b)
+{
+    uint64_t one = *(const uint64_t *)a, other = *(const uint64_t *)b;
+
+    return one < other ? -1 : one > other;
+}
+
+/* Ids of which the second half makes up for the first, were the multiplier known. */
+static void chosen_ids_do_not_share_a_hash(void **state)
+{
+    static uint64_t hashes[1 << 16];
+
+    (void)state;
+    for (uint64_t i = 0; i < ARRAY_SIZE(hashes); i++) {
+        uint64_t first = i >> 8, second = i & 255;
+        uint64_t id[2] = {first << 56 | 7, (second << 56 | second << 24) ^ 99};
+
+        hashes[i] = map_hash(&catalogue.by_id, id, sizeof id);
+    }
+    qsort(hashes, ARRAY_SIZE(hashes), sizeof *hashes, hash_order);
+    for (size_t i = 1; i < ARRAY_SIZE(hashes); i++)
+        assert_true(hashes[i] != hashes[i - 1]);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
@@ -198,6 +222,7 @@ int main(void)
         TEST(a_job_key_comes_back_with_its_own_master_key_only),
         TEST(a_stored_submission_that_is_none_is_refused),
         TEST(a_step_depends_backward_and_task_by_task_evenly),
+        TEST(chosen_ids_do_not_share_a_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
