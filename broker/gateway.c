@@ -327,11 +327,11 @@ static int admit(struct gateway *gateway, const struct link_key *key)
     return 0;
 }
 
-/* `r`: of what it came in. */
+/* `why`: nothing of it is read, and why. */
 static void handle(struct gateway *gateway, const struct link_key *key,
-                   const struct link_route *route, const void *data, size_t size, int r)
+                   const struct link_route *route, const void *data, size_t size, const char *why)
 {
-    const char *why = "too many messages in one";
+    int r = why ? WIRE_E_FORM : 0;
 
     gateway->ask = (struct ask){.route = *route};
     gateway->cookie++;
@@ -372,6 +372,15 @@ static bool handle_plain(struct gateway *gateway, const struct link_key *key,
     return handled;
 }
 
+/* Peers have their turns message by message, and a thousand requests of a studio are seconds. What
+ * a worker says costs little more than its bytes. */
+static bool may_gather(struct gateway *gateway, const struct link_key *key)
+{
+    struct peer *peer = NULL;
+
+    return gateway_known(gateway, key, false, &peer) == 0 && peer->row.role == ROLE_WORKER;
+}
+
 static void handle_all(struct gateway *gateway, const struct link_key *key,
                        const struct link_route *route, zmq_msg_t *message)
 {
@@ -381,11 +390,15 @@ static void handle_all(struct gateway *gateway, const struct link_key *key,
     int r;
 
     wire_each_init(&each, zmq_msg_data(message), zmq_msg_size(message));
+    if (!each.bare && !may_gather(gateway, key)) {
+        handle(gateway, key, route, NULL, 0, "several in one, which only a worker may send");
+        return;
+    }
     while ((r = wire_each_next(&each, &data, &size)) == 0)
         if (!handle_plain(gateway, key, route, data, size))
-            handle(gateway, key, route, data, size, 0);
+            handle(gateway, key, route, data, size, NULL);
     if (r != WIRE_E_END)
-        handle(gateway, key, route, NULL, 0, r);
+        handle(gateway, key, route, NULL, 0, "too many messages in one, or one is cut short");
 }
 
 bool gateway_receive(struct gateway *gateway, size_t max)

@@ -672,6 +672,49 @@ static void what_is_no_message_is_refused_and_the_link_lives_on(void **state)
     disconnect(&ann);
 }
 
+static void say_twice(struct peer_link *link, Wl__Envelope *envelope)
+{
+    struct wire_packet packet = {0};
+    zmq_msg_t message;
+
+    for (int i = 0; i < 2; i++) {
+        envelope->request = ++link->request;
+        assert_int_equal(wire_packet_add(&packet, envelope), 0);
+    }
+    assert_int_equal(wire_packet_message(&packet, &message), 0);
+    assert_int_equal(link_send(link->socket, NULL, &message, NULL), 0);
+    wire_packet_deinit(&packet);
+}
+
+static void a_worker_may_say_several_things_in_one_message_and_a_studio_may_not(void **state)
+{
+    Wl__JobsRequest jobs = WL__JOBS_REQUEST__INIT;
+    Wl__Beat beat = WL__BEAT__INIT;
+    struct peer_link ann, box;
+
+    (void)state;
+    worker_join(&box, BOX1, 1);
+    beat.session = box.session;
+    say_twice(&box, &ENVELOPE(BEAT, beat, &beat));
+    for (uint64_t i = 0; i < 2; i++) {
+        Wl__Envelope *answer = hear(&box, WL__ENVELOPE__BODY_BEAT);
+
+        assert_int_equal(answer->request, box.request - 1 + i);
+        wire_free(answer);
+    }
+    join_as(&ann, ANN);
+    say_twice(&ann, &ENVELOPE(JOBS_REQUEST, jobs_request, &jobs));
+    Wl__Envelope *refusal = hear(&ann, WL__ENVELOPE__BODY_REFUSAL);
+    assert_int_equal(refusal->refusal->code, CODE_INVALID);
+    wire_free(refusal);
+    say_submit(&ann, 1, 1, 2);
+    Wl__Envelope *next = hear_within(&ann, PATIENCE_MS); /* the others are not answered */
+    assert_true(next && next->body_case == WL__ENVELOPE__BODY_ACCEPTED);
+    wire_free(next);
+    disconnect(&ann);
+    disconnect(&box);
+}
+
 /* The worker beats on; the broker has no room for another record, so it does not read. */
 static void beat_for(struct peer_link *box, int64_t ns)
 {
@@ -756,6 +799,7 @@ int main(void)
         TEST(a_copy_of_a_live_worker_is_refused_until_the_worker_is_gone),
         TEST(every_second_frame_of_a_thousand_may_be_named),
         TEST(what_is_no_message_is_refused_and_the_link_lives_on),
+        TEST(a_worker_may_say_several_things_in_one_message_and_a_studio_may_not),
         TEST(a_broker_whose_disk_stalls_takes_no_worker_for_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
