@@ -436,6 +436,32 @@ static void an_edit_is_done_once_and_outlives_a_kill(void **state)
     disconnect(&ann);
 }
 
+/* Both are there when the broker looks, so that its packets hold leases of before and after. */
+static void a_lease_after_an_edit_has_the_new_recipe(void **state)
+{
+    struct peer_link ann, box;
+
+    (void)state;
+    broker.slots = 4;
+    worker_join(&box, BOX1, 1);
+    broker.slots = 0;
+    join_as(&ann, ANN);
+    assert_int_equal(kill(broker.pid, SIGSTOP), 0);
+    say_submit(&ann, 1, 1, 2);
+    say_edit(&ann, 2, 1, 4, 4);
+    usleep(50000); /* so long that both lie there mostly */
+    assert_int_equal(kill(broker.pid, SIGCONT), 0);
+    for (uint64_t task = 0; task < 4; task++) {
+        Wl__Envelope *assign = hear(&box, WL__ENVELOPE__BODY_ASSIGN);
+
+        assert_int_equal(assign->assign->lease->task, task);
+        assert_int_equal(assign->assign->recipe->id.data[0], task < 2 ? 1 : 2);
+        wire_free(assign);
+    }
+    disconnect(&ann);
+    disconnect(&box);
+}
+
 static void refs_that_the_vault_lacks_are_named(void **state)
 {
     uint8_t id[32] = {9}, request[16] = {1}, job[16] = {1};
@@ -791,6 +817,7 @@ int main(void)
         TEST(an_upload_that_was_cancelled_is_not_accepted),
         TEST(the_same_request_gets_the_same_answer_after_a_kill_too),
         TEST(an_edit_is_done_once_and_outlives_a_kill),
+        TEST(a_lease_after_an_edit_has_the_new_recipe),
         TEST(refs_that_the_vault_lacks_are_named),
         TEST(a_result_counts_with_its_own_ticket_only),
         TEST(an_older_session_is_not_heard),

@@ -31,6 +31,7 @@ static struct {
     struct link_key server;
     pid_t pid;
     int64_t lease_ns; /* 0: as usual */
+    uint32_t slots;   /* of who joins; 0: one */
 } broker;
 
 struct peer_link {
@@ -244,7 +245,7 @@ static inline void say_worker_hello(struct peer_link *link, uint64_t session, ui
 
     vcpu.name = (char *)"amount.worker.vcpu";
     vcpu.min = 3 + (double)session; /* so that two may differ */
-    offer.slots = 1;
+    offer.slots = broker.slots ? broker.slots : 1;
     offer.amounts = amounts;
     offer.n_amounts = 1;
     os.name = (char *)"attr.worker.os.family";

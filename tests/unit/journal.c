@@ -258,6 +258,45 @@ static void what_is_too_much_for_one_message_is_two_in_order(void **state)
     free(text);
 }
 
+static int say_more(const struct journal_assign *assign)
+{
+    struct link_route route = {.size = 1};
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__Assign more = WL__ASSIGN__INIT;
+
+    envelope.body_case = WL__ENVELOPE__BODY_ASSIGN;
+    envelope.assign = &more;
+    return journal_say_more(journal, journal_mark(journal), &route, &envelope, assign);
+}
+
+static void one_more_lease_goes_only_behind_one_of_its_job(void **state)
+{
+    static const struct journal_assign one = {.lease.job = {{1}}}, other = {.lease.job = {{2}}};
+
+    (void)state;
+    assert_int_equal(say_more(&one), -EMSGSIZE); /* there is none */
+    say('a', &one);
+    assert_int_equal(say_more(&one), 0);
+    assert_int_equal(say_more(&other), -EMSGSIZE);
+    say('b', &other);
+    assert_int_equal(say_more(&one), -EMSGSIZE); /* another's lies between */
+    assert_int_equal(say_more(&other), 0);
+    record();
+    assert_int_equal(say_more(&other), -EMSGSIZE); /* it waits for more */
+    say('c', &other);
+    assert_int_equal(say_more(&other), 0);
+    journal_cut(journal);
+    assert_int_equal(say_more(&other), -EMSGSIZE); /* the recipe is another one */
+    say('d', &other);
+    assert_int_equal(say_more(&other), 0);
+    peer_gone = true;
+    assert_int_equal(journal_submit(journal), 0);
+    commit(1);
+    assert_int_equal(n_unsent, 8);
+    assert_int_equal(n_unsent_others, 0);
+    assert_true(journal_idle(journal));
+}
+
 static void too_many_records_stop_the_reading(void **state)
 {
     (void)state;
@@ -285,6 +324,7 @@ int main(void)
         TEST(an_assignment_that_cannot_be_sent_is_told),
         TEST(what_one_sync_makes_true_for_a_peer_is_one_message),
         TEST(what_is_too_much_for_one_message_is_two_in_order),
+        TEST(one_more_lease_goes_only_behind_one_of_its_job),
         TEST(too_many_records_stop_the_reading),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -459,6 +459,62 @@ static void what_is_no_packet_is_read_to_where_it_breaks(void **state)
     assert_int_equal(wire_each_next(&each, &data, &size), WIRE_E_END);
 }
 
+/* ---- leases that share a recipe ---- */
+
+static void packet_assign(struct wire_packet *packet, uint8_t job, uint8_t recipe)
+{
+    uint8_t bytes[32] = {job}, mine[32] = {recipe};
+    Wl__Envelope envelope = WL__ENVELOPE__INIT;
+    Wl__BlockRef block = WL__BLOCK_REF__INIT;
+    Wl__Assign assign = WL__ASSIGN__INIT;
+    Wl__Lease lease = WL__LEASE__INIT;
+
+    lease.job = (ProtobufCBinaryData){16, bytes};
+    lease.attempt = packet->n + 1;
+    block.id = block.wrapped_key = (ProtobufCBinaryData){32, mine};
+    assign.lease = &lease;
+    assign.ticket = assign.key_out = (ProtobufCBinaryData){32, bytes};
+    if (recipe) {
+        assign.recipe = &block;
+        assign.key_in = (ProtobufCBinaryData){32, mine};
+    }
+    envelope.body_case = WL__ENVELOPE__BODY_ASSIGN;
+    envelope.assign = &assign;
+    assert_int_equal(wire_packet_add(packet, &envelope), 0);
+}
+
+static void a_lease_without_a_recipe_has_that_of_the_one_before_it(void **state)
+{
+    static const struct {
+        uint8_t job, recipe, has; /* 0: it is refused */
+    } cases[] = {{1, 0, 0}, {1, 5, 5}, {1, 0, 5}, {1, 0, 5}, {2, 0, 0},
+                 {2, 6, 6}, {1, 0, 0}, {2, 0, 6}, {2, 7, 7}, {2, 0, 7}};
+    struct wire_packet packet = {0};
+    struct wire_inbox inbox = {.has_message = true};
+    const char *why;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+        packet_assign(&packet, cases[i].job, cases[i].recipe);
+    assert_int_equal(wire_packet_message(&packet, &inbox.message), 0);
+    wire_each_init(&inbox.each, zmq_msg_data(&inbox.message), zmq_msg_size(&inbox.message));
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        Wl__Envelope *envelope = NULL;
+        int r = wire_next(&inbox, NULL, NULL, NULL, &envelope, &why);
+
+        assert_int_equal(r, cases[i].has ? 0 : -EPROTO);
+        if (r != 0)
+            continue;
+        assert_int_equal(envelope->assign->lease->attempt, i + 1);
+        assert_int_equal(envelope->assign->recipe->id.data[0], cases[i].has);
+        assert_int_equal(envelope->assign->key_in.len, 32);
+        assert_int_equal(envelope->assign->key_in.data[0], cases[i].has);
+        wire_free(envelope);
+    }
+    wire_inbox_deinit(&inbox);
+    wire_packet_deinit(&packet);
+}
+
 /* ---- the plain result ---- */
 
 struct plain_form {
@@ -833,6 +889,7 @@ int main(void)
         cmocka_unit_test(several_come_back_in_order_and_no_more_than_the_limit),
         cmocka_unit_test(what_is_no_packet_is_read_to_where_it_breaks),
         cmocka_unit_test(a_plain_result_says_the_same_read_where_it_lies),
+        cmocka_unit_test(a_lease_without_a_recipe_has_that_of_the_one_before_it),
         cmocka_unit_test(what_is_not_plain_goes_the_general_way),
         cmocka_unit_test(a_result_with_a_number_that_is_too_long_is_not_plain),
         cmocka_unit_test(a_body_needs_nothing_of_the_bodies_beside_it),
