@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <pthread.h>
 
 #include <openssl/evp.h>
 #include <zstd.h>
@@ -205,6 +206,41 @@ static void mac2_is_hmac_sha256_of_both_parts(void **state)
     assert_memory_equal(mac, expected, 32);
 }
 
+struct alone {
+    uint8_t key[32], mac[32];
+};
+
+static void *mac_alone(void *user)
+{
+    struct alone *alone = user;
+
+    mac2(alone->key, "a", 1, "b", 1, alone->mac);
+    return NULL;
+}
+
+/* A thread keeps some keys at hand: with more of them, in any order, each has its own mac. */
+static void mac2_takes_any_key_after_any_other(void **state)
+{
+    struct alone alone[7] = {0};
+    uint8_t mac[32];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(alone); i++) {
+        pthread_t thread;
+
+        alone[i].key[31] = (uint8_t)i; /* the first is all zeros */
+        assert_int_equal(pthread_create(&thread, NULL, mac_alone, &alone[i]), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_true(i == 0 || memcmp(alone[i].mac, alone[i - 1].mac, 32) != 0);
+    }
+    for (unsigned i = 0, at = 1; i < 5000; i++, at = at * 1103515245 + 12345) {
+        const struct alone *one = &alone[(at >> 16) % ARRAY_SIZE(alone)];
+
+        mac2(one->key, "a", 1, "b", 1, mac);
+        assert_memory_equal(mac, one->mac, 32);
+    }
+}
+
 static void aead_opens_only_what_it_sealed(void **state)
 {
     uint8_t key[32] = {1}, nonce[12] = {2}, sealed[20], data[4] = {0};
@@ -263,6 +299,7 @@ int main(void)
         cmocka_unit_test(a_body_that_contradicts_itself_is_refused),
         cmocka_unit_test(a_wrapped_key_unwraps_with_its_secret_only),
         cmocka_unit_test(mac2_is_hmac_sha256_of_both_parts),
+        cmocka_unit_test(mac2_takes_any_key_after_any_other),
         cmocka_unit_test(aead_opens_only_what_it_sealed),
         cmocka_unit_test(refs_are_sorted_and_distinct_and_cut),
     };
