@@ -34,10 +34,19 @@ struct leases {
     bool has_resting;
 };
 
-/* Tasks look at each other, under the lock. */
+/* Tasks look at each other, under the lock. What it is behind may have ended before its turn came,
+ * which the broker did not know yet. */
 static void tasks_push(struct leases *leases, struct task *task)
 {
     pthread_mutex_lock(&leases->board->lock);
+    list_for_each (node, &leases->board->tasks) {
+        const struct task *before = list_entry(node, struct task, node);
+
+        if (task_follows(task, before) && before->phase >= PHASE_COLLECTING && !before->go) {
+            task_take_place(task, before);
+            break;
+        }
+    }
     list_push(&leases->board->tasks, &task->node);
     pthread_mutex_unlock(&leases->board->lock);
 }
@@ -197,10 +206,8 @@ static void hand_over_place(struct leases *leases, const struct task *gone)
     list_for_each (node, &leases->board->tasks) {
         struct task *task = list_entry(node, struct task, node);
 
-        if (task_follows(task, gone)) {
-            task->behind = gone->behind;
-            task->behind_epoch = gone->behind_epoch;
-        }
+        if (task_follows(task, gone))
+            task_take_place(task, gone);
     }
 }
 

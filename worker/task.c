@@ -39,13 +39,24 @@ bool task_follows(const struct task *task, const struct task *other)
            task->behind_epoch == other->lease.epoch;
 }
 
-/* Who waited for this one's renderer to end starts, without the agent's help: it may be busy. */
-static void pass_on(struct task *task)
+void task_take_place(struct task *task, const struct task *other)
+{
+    task->behind = other->behind;
+    task->behind_epoch = other->behind_epoch;
+}
+
+/* Who waited for this one's renderer to end starts, without the agent's help: it may be busy. One
+ * that never had its turn has none to pass on: whoever is behind it waits for what it waited for. */
+static void pass_on(const struct task *task)
 {
     list_for_each (node, &task->board->tasks) {
         struct task *other = list_entry(node, struct task, node);
 
-        if (task_follows(other, task) && other->phase == PHASE_STAGING && !other->go) {
+        if (!task_follows(other, task) || other->go)
+            continue;
+        if (!task->go) {
+            task_take_place(other, task);
+        } else if (other->phase == PHASE_STAGING) {
             other->go = true;
             task_wake(other);
         }
@@ -61,7 +72,7 @@ static void phase_set(struct task *task, enum task_phase phase)
     pthread_mutex_lock(&board->lock);
     CHECK(phase > task->phase);
     task->phase = phase;
-    if (phase == PHASE_COLLECTING)
+    if (phase == PHASE_COLLECTING || phase == PHASE_GONE)
         pass_on(task);
     if (phase == PHASE_GONE)
         task_wake(task);

@@ -119,6 +119,8 @@ int task_new(struct task_board *board, Wl__Envelope *assign, struct task **ret_t
 /* Takes over the spool. */
 int task_new_held(struct task_board *board, struct spool *spool, struct task **ret_task);
 bool task_follows(const struct task *task, const struct task *other); /* is behind it */
+/* Waits for what `other` waited for; under the lock. */
+void task_take_place(struct task *task, const struct task *other);
 /* Its thread looks again at what it waits for; under the lock. */
 void task_wake(struct task *task);
 /* Waits until it is GONE: it is, or it was stopped. */

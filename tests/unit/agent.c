@@ -30,12 +30,18 @@
 /* ---- the pretended session ---- */
 
 static atomic_uint running, finish; /* bit i: task i runs; task i may end */
+static atomic_uint unfit;           /* bit i: task i fails while it is prepared */
 
 int session_run(const struct session_config *config, struct session_result *ret_result)
 {
     unsigned bit = 1u << config->task;
-    int r = config->on_ready(config->user);
+    int r;
 
+    if (atomic_load(&unfit) & bit) {
+        *ret_result = (struct session_result){.class = CLASS_MISSING_INPUT};
+        return bytes_append(&ret_result->log, "unfit\n", 6);
+    }
+    r = config->on_ready(config->user);
     if (r != 0)
         return r;
     *ret_result = (struct session_result){.class = CLASS_OK, .wall_ns = SPOOL_SYNC_NS};
@@ -174,6 +180,7 @@ static int setup(void **state)
     lease_step = 0;
     atomic_store(&running, 0);
     atomic_store(&finish, 0);
+    atomic_store(&unfit, 0);
     strcpy(farm->state, "/tmp/westlight-agent-XXXXXX");
     assert_non_null(mkdtemp(farm->state));
     assert_int_equal(identity_key_new(&farm->broker), 0);
@@ -542,6 +549,25 @@ static void an_unstarted_task_is_taken_back_and_its_follower_keeps_waiting(void 
     until(7, 4);
 }
 
+static void who_is_behind_one_that_failed_before_its_turn_waits_for_its_own(void **state)
+{
+    struct farm *farm = *state;
+
+    join(farm);
+    atomic_store(&unfit, 2);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    assign(farm, 1, 100);
+    assign(farm, 2, 101);
+    expect_result(farm, 1, CLASS_MISSING_INPUT);
+    assign(farm, 3, 101); /* the broker does not know yet */
+    for (int i = 0; i < 3; i++)
+        wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT));
+    assert_int_equal(atomic_load(&running), 1);
+    finish_task(0);
+    until(15, 12);
+}
+
 static void a_started_task_is_not_taken_back(void **state)
 {
     struct farm *farm = *state;
@@ -815,6 +841,7 @@ int main(void)
         CASE(progress_carries_the_sealed_output),
         CASE(a_prefetched_task_starts_when_the_one_before_it_ends),
         CASE(an_unstarted_task_is_taken_back_and_its_follower_keeps_waiting),
+        CASE(who_is_behind_one_that_failed_before_its_turn_waits_for_its_own),
         CASE(a_started_task_is_not_taken_back),
         CASE(a_stopped_task_says_that_it_was_cancelled),
         CASE(missing_blocks_make_it_send_the_result_again),
