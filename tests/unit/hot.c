@@ -261,6 +261,7 @@ TEST(a_packet_gives_what_was_put_into_it)
         assert_false(hot_each_next(&each, &one, &size) || each.bad);
         zmq_msg_close(&message);
     }
+    wire_packet_deinit(&packet);
 }
 
 TEST(a_packet_that_is_cut_short_is_bad)
