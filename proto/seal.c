@@ -94,6 +94,15 @@ static void keyed_free(void *user)
     free(keyed);
 }
 
+/* Whoever is done with a sealer is done with the keys that it was used with. */
+static void mac_forget(void)
+{
+    struct keyed *keyed = pthread_getspecific(keyed_key);
+
+    if (keyed && pthread_setspecific(keyed_key, NULL) == 0)
+        keyed_free(keyed);
+}
+
 /* Ready to hash; the least recently used one makes room. */
 static EVP_MAC_CTX *keyed_context(const uint8_t key[32])
 {
@@ -244,6 +253,7 @@ void sealer_free(struct sealer *sealer)
 {
     if (!sealer)
         return;
+    mac_forget();
 
     EVP_CIPHER_CTX_free(sealer->cipher);
     ZSTD_freeCCtx(sealer->compressor);

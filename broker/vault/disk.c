@@ -44,8 +44,8 @@ static void block_path(struct studio_id studio, const struct block_id *id, const
 
 /* ---- past the cache ---- */
 
-/* Not every file system can go past the cache (tmpfs), and one that can may refuse a place. One that
- * refuses has made the file by then. */
+/* Not every file system can go past the cache (tmpfs), and one that can may refuse a place. One
+ * that refuses has made the file by then. */
 static int open_direct(int root, const char *path, int flags)
 {
     int fd = openat(root, path, flags | O_DIRECT, 0600);
@@ -223,16 +223,20 @@ static DIR *open_folder(int at, const char *path)
     return folder;
 }
 
+/* *ret_unread is set where it is there and cannot be read. */
 static int each_in_folder(struct disk *disk, struct studio_id studio, unsigned byte,
-                          disk_each_block *each, void *user)
+                          disk_each_block *each, void *user, int *ret_unread)
 {
     char path[PATH_SIZE], hex[2 * sizeof(struct block_id) + 1];
     int r = 0;
 
     snprintf(path, sizeof path, "%u/%02x", studio.value, byte);
     DIR *folder = open_folder(disk->root, path);
-    if (!folder)
-        return errno == ENOENT ? 0 : -errno;
+    if (!folder) {
+        if (errno != ENOENT)
+            *ret_unread = -errno;
+        return 0;
+    }
     for (struct dirent *entry; r == 0 && (entry = readdir(folder));) {
         struct block_id id;
 
@@ -252,10 +256,12 @@ struct walk {
     disk_each_block *each;
     int (*rest)(void *user);
     void *user;
+    int unread; /* of a folder */
 };
-typedef int each_folder(const struct walk *walk, struct studio_id studio, unsigned byte);
+typedef int each_folder(struct walk *walk, struct studio_id studio, unsigned byte);
 
-static int walk_folders(const struct walk *walk, each_folder *each)
+/* One folder that cannot be read does not keep the others from being looked at. */
+static int walk_folders(struct walk *walk, each_folder *each)
 {
     DIR *root = open_folder(walk->disk->root, ".");
     int r = 0;
@@ -272,17 +278,17 @@ static int walk_folders(const struct walk *walk, each_folder *each)
             r = each(walk, (struct studio_id){(uint32_t)studio}, byte);
     }
     closedir(root);
-    return r;
+    return r != 0 ? r : walk->unread;
 }
 
-static int look_in_folder(const struct walk *walk, struct studio_id studio, unsigned byte)
+static int look_in_folder(struct walk *walk, struct studio_id studio, unsigned byte)
 {
-    return each_in_folder(walk->disk, studio, byte, walk->each, walk->user);
+    return each_in_folder(walk->disk, studio, byte, walk->each, walk->user, &walk->unread);
 }
 
 int disk_each(struct disk *disk, disk_each_block *each, void *user)
 {
-    const struct walk walk = {.disk = disk, .each = each, .user = user};
+    struct walk walk = {.disk = disk, .each = each, .user = user};
 
     return walk_folders(&walk, look_in_folder);
 }
@@ -302,13 +308,16 @@ static int sum_block(void *user, struct studio_id studio, const struct block_id 
     return 0;
 }
 
-static int count_folder(const struct walk *walk, struct studio_id studio, unsigned byte)
+static int count_folder(struct walk *walk, struct studio_id studio, unsigned byte)
 {
     struct sum sum = {.disk = walk->disk};
+    int unread = 0;
 
     pthread_mutex_lock(&walk->disk->stock.lock);
-    int r = each_in_folder(walk->disk, studio, byte, sum_block, &sum);
-    if (r == 0)
+    int r = each_in_folder(walk->disk, studio, byte, sum_block, &sum, &unread);
+    if (unread)
+        walk->unread = unread;
+    else
         stock_set(&walk->disk->stock, studio, (uint8_t)byte, sum.bytes);
     pthread_mutex_unlock(&walk->disk->stock.lock);
     return r != 0 ? r : walk->rest(walk->user);
@@ -316,7 +325,7 @@ static int count_folder(const struct walk *walk, struct studio_id studio, unsign
 
 int disk_count(struct disk *disk, int (*rest)(void *user), void *user)
 {
-    const struct walk walk = {.disk = disk, .rest = rest, .user = user};
+    struct walk walk = {.disk = disk, .rest = rest, .user = user};
 
     return walk_folders(&walk, count_folder);
 }

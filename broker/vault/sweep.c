@@ -22,7 +22,7 @@
 #define BATCH          16 /* removals in one hold of the lock: others wait for some microseconds */
 #define WORK_NS        (5 * NS_PER_MS)
 #define REST           4
-#define COUNT_AGAIN_NS NS_PER_S
+#define COUNT_AGAIN_NS (5 * NS_PER_S)
 #define ROUND_NS_MIN   (NS_PER_S / 4)
 #define ROUND_NS_MAX   (6 * 3600 * NS_PER_S)
 
@@ -184,17 +184,27 @@ static void wait_ns(struct sweep *sweep, int64_t ns)
     pthread_mutex_unlock(&sweep->wake_lock);
 }
 
-/* Called between two files, or reads of a history. */
-static int pace(void *user)
+static int rest(struct sweep *sweep, int times)
 {
-    struct sweep *sweep = user;
     int64_t worked_ns = clock_monotonic_ns() - sweep->working_since_ns;
 
     if (sweep->runs && worked_ns > WORK_NS) {
-        wait_ns(sweep, worked_ns * REST);
+        wait_ns(sweep, worked_ns * times);
         sweep->working_since_ns = clock_monotonic_ns();
     }
     return atomic_load(&sweep->stopping) ? -ECANCELED : 0;
+}
+
+/* Called between two files, or reads of a history. */
+static int pace(void *user)
+{
+    return rest(user, REST);
+}
+
+/* Somebody waits for it. */
+static int count_pace(void *user)
+{
+    return rest(user, 1);
 }
 
 /* ---- marking ---- */
@@ -355,7 +365,8 @@ static void count_all(struct sweep *sweep)
 {
     int r;
 
-    while ((r = disk_count(sweep->disk, pace, sweep)) != 0 && !atomic_load(&sweep->stopping)) {
+    while ((r = disk_count(sweep->disk, count_pace, sweep)) != 0 &&
+           !atomic_load(&sweep->stopping)) {
         log_limited(LOG_ERROR, "not_counted", "why=\"%s\" next=\"see to the vault's disk\"",
                     strerror(-r));
         wait_ns(sweep, COUNT_AGAIN_NS);
