@@ -41,6 +41,7 @@
 #define LOCK_PAUSE_US    50000
 #define LOOK_NS          NS_PER_S /* at the disk */
 #define RECEIVE_BATCH    512
+#define READY_MAX        16 /* slots for which a thread and a folder are kept while nothing runs */
 #define SESSIONS_AHEAD   1000 /* numbers kept with one write: links while nothing can be written */
 
 enum agent_link { AGENT_IDLE, AGENT_CONNECTING, AGENT_GREETING, AGENT_JOINED };
@@ -569,6 +570,9 @@ static int board_init(struct agent *agent)
                                        .inspector = config->inspector,
                                        .server = config->server,
                                        .keys = config->keys,
+                                       .ready = config->offer->slots < READY_MAX
+                                                    ? config->offer->slots
+                                                    : READY_MAX,
                                        .spool_next = 1,
                                        .session_next = 1};
     agent->board.reserve_bytes =
@@ -595,6 +599,7 @@ static int board_init(struct agent *agent)
     if (r < 0)
         return r;
     agent->board.cache = agent->cache;
+    task_board_folders(&agent->board);
     log_info("cache", "blocks=%zu bytes=%llu", cache_blocks(agent->cache),
              (unsigned long long)cache_bytes(agent->cache));
     return link_context_new(2, &agent->board.bulk_context);

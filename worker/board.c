@@ -1,11 +1,14 @@
-/* board.c - what all tasks share: the poke of the agent, contexts that seal, threads. The last two
- * are used again: to make one takes longer than a short task does. */
+/* board.c - what all tasks share: the poke of the agent, contexts that seal, folders, threads. All but
+ * the first are used again: to make one takes longer than a short task does. A few folders and
+ * threads are there before the first task is, because somebody waits for it. */
 #include <worker/task.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <proto/base/bytes.h>
 #include <proto/base/log.h>
 
 void task_board_poke(struct task_board *board)
@@ -44,6 +47,69 @@ void task_board_deinit(struct task_board *board)
     reuse_free(board->spools);
     while (board->n_sealers > 0)
         sealer_free(board->sealers[--board->n_sealers]);
+}
+
+/* ---- folders of sessions ---- */
+
+static const uint8_t NO_JOB[REUSE_KEY_BYTES]; /* no job has this id */
+
+static int folder_name(struct task_board *board, char **ret_folder)
+{
+    uint64_t number;
+
+    pthread_mutex_lock(&board->lock);
+    number = board->session_next++;
+    pthread_mutex_unlock(&board->lock);
+    return asprintf(ret_folder, "%s/sessions/%llu", board->state, (unsigned long long)number) < 0
+               ? -ENOMEM
+               : 0;
+}
+
+/* With what is in every one of them; a folder takes as long to make as a block to open. */
+static int folder_empty(struct task_board *board, char **ret_folder)
+{
+    static const char *const below[] = {"work/tmp", "files"};
+    _cleanup_(freep) char *folder = NULL;
+    char path[LIMIT_PATH_BYTES];
+    int r = folder_name(board, &folder);
+
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(below); i++)
+        r = (size_t)snprintf(path, sizeof(path), "%s/%s", folder, below[i]) < sizeof(path)
+                ? folder_make(path, 0700)
+                : -ENAMETOOLONG;
+    if (r == 0)
+        *ret_folder = TAKE_PTR(folder);
+    else if (folder)
+        (void)folder_remove(folder); /* whoever needs one makes it, and says why not */
+    return r;
+}
+
+int task_board_folder(struct task_board *board, const uint8_t key[REUSE_KEY_BYTES],
+                      char **ret_folder)
+{
+    char *folder = reuse_take(board->sessions, key);
+
+    if (!folder)
+        folder = reuse_take(board->sessions, NO_JOB);
+    if (!folder)
+        return folder_name(board, ret_folder);
+    *ret_folder = folder;
+    return 0;
+}
+
+void task_board_folders(struct task_board *board)
+{
+    char *folder;
+
+    while (!atomic_load(&board->closing) && reuse_count(board->sessions, NO_JOB) < board->ready &&
+           folder_empty(board, &folder) == 0)
+        reuse_give(board->sessions, NO_JOB, folder);
+}
+
+void task_board_folders_rest(struct task_board *board)
+{
+    reuse_remove(board->sessions, atomic_load(&board->closing) ? NULL : NO_JOB);
+    task_board_folders(board);
 }
 
 /* ---- threads ---- */
@@ -142,7 +208,7 @@ void task_board_rest(struct task_board *board, bool all)
     for (;;) {
         while (all && list_empty(&board->runners) && board->n_runners > 0)
             pthread_cond_wait(&board->changed, &board->lock);
-        runner = runner_idle(board);
+        runner = all || board->n_runners > board->ready ? runner_idle(board) : NULL;
         if (!runner)
             break;
         board->n_runners--;

@@ -92,8 +92,8 @@ static void *rest(void *user)
 {
     struct task_board *board = user;
 
-    reuse_remove(board->sessions);
-    reuse_remove(board->spools);
+    task_board_folders_rest(board);
+    reuse_remove(board->spools, NULL);
     task_board_rest(board, false);
     return NULL;
 }

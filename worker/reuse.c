@@ -38,13 +38,18 @@ void reuse_free(struct reuse *reuse)
     free(reuse);
 }
 
+static bool has_key(const struct reuse *reuse, size_t i, const uint8_t *key)
+{
+    return key && memcmp(reuse->items[i].key, key, REUSE_KEY_BYTES) == 0;
+}
+
 char *reuse_take(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES])
 {
     char *path = NULL;
 
     pthread_mutex_lock(&reuse->lock);
     for (size_t i = reuse->n; !path && i-- > 0;)
-        if (memcmp(reuse->items[i].key, key, REUSE_KEY_BYTES) == 0) {
+        if (has_key(reuse, i, key)) {
             path = reuse->items[i].path;
             reuse->items[i] = reuse->items[--reuse->n];
         }
@@ -77,20 +82,35 @@ void reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *p
         drop(oldest);
 }
 
-static char *any(struct reuse *reuse)
+size_t reuse_count(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES])
 {
-    char *path;
+    size_t n = 0;
 
     pthread_mutex_lock(&reuse->lock);
-    path = reuse->n > 0 ? reuse->items[--reuse->n].path : NULL;
+    for (size_t i = 0; i < reuse->n; i++)
+        n += has_key(reuse, i, key);
+    pthread_mutex_unlock(&reuse->lock);
+    return n;
+}
+
+static char *any_but(struct reuse *reuse, const uint8_t *keep)
+{
+    char *path = NULL;
+
+    pthread_mutex_lock(&reuse->lock);
+    for (size_t i = reuse->n; !path && i-- > 0;)
+        if (!has_key(reuse, i, keep)) {
+            path = reuse->items[i].path;
+            reuse->items[i] = reuse->items[--reuse->n];
+        }
     pthread_mutex_unlock(&reuse->lock);
     return path;
 }
 
-void reuse_remove(struct reuse *reuse)
+void reuse_remove(struct reuse *reuse, const uint8_t *keep)
 {
     char *path;
 
-    while ((path = any(reuse)))
+    while ((path = any_but(reuse, keep)))
         drop(path);
 }

@@ -21,5 +21,6 @@ void reuse_free(struct reuse *reuse);
 char *reuse_take(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES]);
 /* Takes over `path`; where it has enough, the oldest is removed. */
 void reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *path);
-/* Also from disk. */
-void reuse_remove(struct reuse *reuse);
+size_t reuse_count(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES]);
+/* All but those of the key `keep` (NULL: all), also from disk. */
+void reuse_remove(struct reuse *reuse, const uint8_t *keep);

@@ -293,6 +293,10 @@ static int wait_go(struct task *task)
     if (go)
         task->phase = PHASE_STARTING; /* from here on it is not taken back */
     pthread_mutex_unlock(&board->lock);
+    if (go)
+        log_debug("turn", "step=%u task=%llu attempt=%llu ns=%lld", task->lease.step,
+                  (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt,
+                  (long long)clock_monotonic_ns());
     return go ? 0 : TASK_E_STOPPED;
 }
 
@@ -364,17 +368,13 @@ static int stage_task(struct task *task, struct sealer *sealer, struct supply *s
     const Wl__Assign *assign = task->assign->assign;
     uint8_t key[REUSE_KEY_BYTES];
     _cleanup_(freep) char *folder = NULL;
-    uint64_t number;
+    int r;
 
     memcpy(key, task->lease.job, sizeof(task->lease.job));
     memcpy(key + sizeof(task->lease.job), &task->lease.step, sizeof(task->lease.step));
-    folder = reuse_take(board->sessions, key);
-    pthread_mutex_lock(&board->lock);
-    number = board->session_next++;
-    pthread_mutex_unlock(&board->lock);
-    if (!folder &&
-        asprintf(&folder, "%s/sessions/%llu", board->state, (unsigned long long)number) < 0)
-        return -ENOMEM;
+    r = task_board_folder(board, key, &folder);
+    if (r < 0)
+        return r;
     if (strlen(folder) >= LIMIT_PATH_BYTES)
         return -ENAMETOOLONG;
     return stage_run(&(struct stage_config){.folder = folder,
@@ -483,6 +483,7 @@ static void hand_back(struct task *task, const char *why)
 
 static void task_main(struct task *task)
 {
+    struct task_board *board = task->board;
     bool held = task->spool.result != NULL;
     int r = 0;
 
@@ -507,7 +508,8 @@ static void task_main(struct task *task)
                                      : "no result could be made of it");
     else if (!deliver_result(task))
         hand_back(task, "its result could not be delivered");
-    phase_set(task, PHASE_GONE);
+    phase_set(task, PHASE_GONE); /* the agent may free it */
+    task_board_folders(board);
 }
 
 /* ---- making and ending one ---- */

@@ -50,6 +50,7 @@ struct task_board {
     uint64_t spool_next, session_next;
     struct list runners; /* threads without a task */
     size_t n_runners;    /* with those that have one */
+    size_t ready;        /* threads and folders that are there before a task is: one a slot */
     struct reuse *sessions, *spools; /* folders; NULL: none is used again */
     struct sealer *sealers[TASK_SEALERS]; /* made, and not in use: to make one takes longer than a block */
     size_t n_sealers;
@@ -60,7 +61,15 @@ int task_board_sealer(struct task_board *board, struct sealer **ret_sealer);
 void task_board_sealer_back(struct task_board *board, struct sealer *sealer); /* NULL is fine */
 /* On a thread of its own, which is used again; -EAGAIN, -ENOMEM. */
 int task_board_run(struct task_board *board, void (*run)(struct task *task), struct task *task);
-/* Ends the threads that wait for a task; with `all`, those that are about to, too. */
+/* A session's folder: one that the same step has left, or an empty one, which need not be there. */
+int task_board_folder(struct task_board *board, const uint8_t key[REUSE_KEY_BYTES],
+                      char **ret_folder);
+/* Makes empty ones, until there are enough. */
+void task_board_folders(struct task_board *board);
+/* Removes those that steps have left. */
+void task_board_folders_rest(struct task_board *board);
+/* Ends the threads that wait for a task, but those kept ready; with `all`, these and those that are
+ * about to wait, too. */
 void task_board_rest(struct task_board *board, bool all);
 void task_board_deinit(struct task_board *board); /* what it keeps for tasks */
 

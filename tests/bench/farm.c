@@ -138,6 +138,8 @@ int farm_worker(struct farm *farm, unsigned slots, unsigned prefetch, long delay
                     (char[]){"--prefetch"},
                     prefetch_text,
                     (char[]){"--no-probe"},
+                    (char[]){"--log"},
+                    farm->debug ? (char[]){"debug"} : (char[]){"info"},
                     NULL};
     int fd;
 

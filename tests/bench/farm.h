@@ -14,6 +14,7 @@ struct farm {
     char folder[128];
     struct local *local;
     struct westlight *westlight;
+    bool debug; /* the worker's log tells all */
     pid_t worker, relay;
 };
 

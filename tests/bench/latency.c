@@ -7,10 +7,17 @@
  * `accept` is the part until ACCEPTED (one sync), and `spawn_floor_ms` what a bare posix_spawn of
  * the same program takes on this machine in the same run.
  *
+ * `hand_p50_ms` is the part until the worker has all in hand and is about to spawn, by its own log.
+ *
  * next: on one slot that has leases ahead, from the last instruction of one program to the first of
  * the next, less what the same takes in a bare loop of posix_spawn and waitpid: so it is what the
- * worker adds until the next lease is in hand and begun. next_far: the same with a relay between
- * worker and broker that holds all for --delay milliseconds, each way.
+ * worker adds to that. next_hand: from that last instruction to the moment in which the slot has its
+ * next lease in hand and is about to spawn, nothing taken off: the kernel's end of the process is
+ * part of it. next_far, next_far_hand: the same with a relay between worker and broker that holds
+ * all for --delay milliseconds, each way.
+ *
+ * With --idle MS nothing happens for so long before each submission, so that all that is given back
+ * when a farm has nothing to do has been.
  */
 #include <tests/bench/bench.h>
 
@@ -41,9 +48,11 @@ struct latency {
     struct farm farm;
     char socket_path[192], stamp[1100];
     int socket;
-    long runs, next, delay_ms;
-    double *start_ms, *accept_ms, *spawn_ms;
-    double *next_ms[3]; /* bare, near, far */
+    long runs, next, delay_ms, idle_ms;
+    double *start_ms, *accept_ms, *hand_ms, *spawn_ms;
+    double *next_ms[3];      /* bare, near, far */
+    double *next_hand_ms[3]; /* the first stays empty */
+    FILE *log;               /* the worker's */
 };
 
 static void address(const char *path, struct sockaddr_un *ret_address)
@@ -60,6 +69,25 @@ static int stamp_wait(const struct latency *latency, int64_t *ret_ns)
         recv(latency->socket, ret_ns, sizeof(*ret_ns), 0) != sizeof(*ret_ns))
         return -ETIMEDOUT;
     return 0;
+}
+
+/* When the worker had its next lease in hand, by its log: "... turn step=0 task=3 attempt=4 ns=5". */
+static int turn_read(struct latency *latency, int64_t *ret_ns)
+{
+    char path[sizeof(latency->farm.folder) + 16], line[1024], *at;
+    long long ns;
+
+    snprintf(path, sizeof(path), "%s/worker.log", latency->farm.folder);
+    if (!latency->log && !(latency->log = fopen(path, "re")))
+        return -errno;
+    clearerr(latency->log);
+    while (fgets(line, sizeof(line), latency->log))
+        if (strstr(line, " debug turn ") && (at = strstr(line, " ns=")) &&
+            sscanf(at, " ns=%lld", &ns) == 1) {
+            *ret_ns = ns;
+            return 0;
+        }
+    return -ENODATA;
 }
 
 static int spawn_once(const struct latency *latency, double *ret_ms)
@@ -100,14 +128,19 @@ static int measure(struct latency *latency)
     for (long i = -WARM_UP; i < latency->runs; i++) {
         struct westlight_job *job = job_make(latency, 0);
         char id[WESTLIGHT_ID_TEXT];
-        int64_t began_ns = clock_monotonic_ns(), accepted_ns, started_ns;
+        int64_t began_ns, accepted_ns, started_ns, hand_ns;
         double spawn_ms;
-        int r = westlight_submit(westlight, job, NULL, NULL, NULL, id);
+        int r;
+
+        if (latency->idle_ms > 0)
+            (void)poll(NULL, 0, (int)latency->idle_ms);
+        began_ns = clock_monotonic_ns();
+        r = westlight_submit(westlight, job, NULL, NULL, NULL, id);
 
         accepted_ns = clock_monotonic_ns();
         westlight_job_free(job);
         if (r || stamp_wait(latency, &started_ns) || farm_finish(&latency->farm, id) ||
-            spawn_once(latency, &spawn_ms)) {
+            turn_read(latency, &hand_ns) || spawn_once(latency, &spawn_ms)) {
             fprintf(stderr, "westlight-bench latency: run %ld: %s\n", i, westlight_why(westlight));
             return 1;
         }
@@ -115,6 +148,7 @@ static int measure(struct latency *latency)
             continue;
         latency->start_ms[i] = (double)(started_ns - began_ns) / NS_PER_MS;
         latency->accept_ms[i] = (double)(accepted_ns - began_ns) / NS_PER_MS;
+        latency->hand_ms[i] = (double)(hand_ns - began_ns) / NS_PER_MS;
         latency->spawn_ms[i] = spawn_ms;
     }
     return 0;
@@ -122,7 +156,8 @@ static int measure(struct latency *latency)
 
 /* ---- from one task to the next ---- */
 
-static int gaps(struct latency *latency, double *ret_ms)
+/* ret_ended: when each but the last ended; NULL: nobody asks. */
+static int gaps(struct latency *latency, double *ret_ms, int64_t *ret_ended)
 {
     int64_t began_ns, ended_ns = 0;
 
@@ -131,6 +166,8 @@ static int gaps(struct latency *latency, double *ret_ms)
             return -ETIMEDOUT;
         if (i >= 0)
             ret_ms[i] = (double)(began_ns - ended_ns) / NS_PER_MS;
+        if (i >= 0 && ret_ended)
+            ret_ended[i] = ended_ns;
         if (stamp_wait(latency, &ended_ns))
             return -ETIMEDOUT;
     }
@@ -151,26 +188,46 @@ static int next_bare(struct latency *latency)
             break;
     if (loop == 0)
         _exit(0);
-    r = gaps(latency, latency->next_ms[0]);
+    r = gaps(latency, latency->next_ms[0], NULL);
     waitpid(loop, NULL, 0);
     return r;
 }
 
-static int next_farm(struct latency *latency, long delay_ms, double *ret_ms)
+/* One slot: its log has the turns in the order in which the tasks ended. */
+static int hands(struct latency *latency, const int64_t *ended_ns, double *ret_ms)
 {
+    int64_t hand_ns;
+    int r = 0;
+
+    for (long i = -1; r == 0 && i < latency->next; i++) {
+        r = turn_read(latency, &hand_ns);
+        if (r == 0 && i >= 0)
+            ret_ms[i] = (double)(hand_ns - ended_ns[i]) / NS_PER_MS;
+    }
+    return r;
+}
+
+static int next_farm(struct latency *latency, long delay_ms, int which)
+{
+    int64_t *ended_ns = calloc((size_t)latency->next, sizeof(*ended_ns));
     struct farm *farm = &latency->farm;
     struct westlight_job *job = job_make(latency, latency->next + 1);
     char id[WESTLIGHT_ID_TEXT];
     int r;
 
     farm_worker_stop(farm);
-    r = farm_worker(farm, 1, PREFETCH, delay_ms);
+    r = ended_ns ? farm_worker(farm, 1, PREFETCH, delay_ms) : -ENOMEM;
     if (r == 0)
         r = westlight_submit(farm->westlight, job, NULL, NULL, NULL, id);
     westlight_job_free(job);
     if (r == 0)
-        r = gaps(latency, ret_ms);
-    return r == 0 ? farm_finish(farm, id) : r;
+        r = gaps(latency, latency->next_ms[which], ended_ns);
+    if (r == 0)
+        r = farm_finish(farm, id);
+    if (r == 0)
+        r = hands(latency, ended_ns, latency->next_hand_ms[which]);
+    free(ended_ns);
+    return r;
 }
 
 static int measure_next(struct latency *latency)
@@ -178,9 +235,9 @@ static int measure_next(struct latency *latency)
     int r = next_bare(latency);
 
     if (r == 0)
-        r = next_farm(latency, 0, latency->next_ms[1]);
+        r = next_farm(latency, 0, 1);
     if (r == 0)
-        r = next_farm(latency, latency->delay_ms, latency->next_ms[2]);
+        r = next_farm(latency, latency->delay_ms, 2);
     if (r)
         fprintf(stderr, "westlight-bench latency: the next task: %s\n",
                 r < 0 ? strerror(-r) : westlight_why(latency->farm.westlight));
@@ -210,13 +267,17 @@ static void report(struct latency *latency)
 
     printf("{\"bench\": \"latency\", \"runs\": %ld, \"p50_ms\": %.3f, \"p99_ms\": %.3f, "
            "\"accept_p50_ms\": %.3f, "
-           "\"accept_p99_ms\": %.3f, \"spawn_floor_ms\": %.3f, \"next_floor_ms\": %.3f, "
-           "\"delay_ms\": %ld",
+           "\"accept_p99_ms\": %.3f, \"hand_p50_ms\": %.3f, \"hand_p99_ms\": %.3f, "
+           "\"spawn_floor_ms\": %.3f, \"next_floor_ms\": %.3f, \"idle_ms\": %ld, \"delay_ms\": %ld",
            n, percentile(latency->start_ms, n, 50), percentile(latency->start_ms, n, 99),
            percentile(latency->accept_ms, n, 50), percentile(latency->accept_ms, n, 99),
-           percentile(latency->spawn_ms, n, 50), floor_ms, latency->delay_ms);
+           percentile(latency->hand_ms, n, 50), percentile(latency->hand_ms, n, 99),
+           percentile(latency->spawn_ms, n, 50), floor_ms, latency->idle_ms, latency->delay_ms);
     for (int i = 0; i < 2; i++)
-        printf(", \"%s_p50_ms\": %.3f, \"%s_p99_ms\": %.3f", names[i],
+        printf(", \"%s_hand_p50_ms\": %.3f, \"%s_hand_p99_ms\": %.3f, \"%s_p50_ms\": %.3f, "
+               "\"%s_p99_ms\": %.3f",
+               names[i], percentile(latency->next_hand_ms[i + 1], latency->next, 50), names[i],
+               percentile(latency->next_hand_ms[i + 1], latency->next, 99), names[i],
                percentile(latency->next_ms[i + 1], latency->next, 50) - floor_ms, names[i],
                percentile(latency->next_ms[i + 1], latency->next, 99) - floor_ms);
     printf("}\n");
@@ -226,6 +287,7 @@ static int farm_run(struct latency *latency)
 {
     int r = farm_start(&latency->farm);
 
+    latency->farm.debug = true;
     if (r == 0) {
         struct sockaddr_un here;
 
@@ -242,6 +304,8 @@ static int farm_run(struct latency *latency)
         r = measure_next(latency);
     if (r == 0)
         report(latency);
+    if (latency->log)
+        fclose(latency->log);
     farm_stop(&latency->farm);
     return r ? 1 : 0;
 }
@@ -252,6 +316,7 @@ static int options_read(struct latency *latency, int argc, char **argv)
                                             {"runs", required_argument, NULL, 'n'},
                                             {"next", required_argument, NULL, 'x'},
                                             {"delay", required_argument, NULL, 'd'},
+                                            {"idle", required_argument, NULL, 'i'},
                                             {NULL, 0, NULL, 0}};
     bool good = true;
     int option;
@@ -264,6 +329,8 @@ static int options_read(struct latency *latency, int argc, char **argv)
             good = options_number(optarg, 1, RUNS_MAX, &latency->runs);
         else if (option == 'x')
             good = options_number(optarg, 1, RUNS_MAX, &latency->next);
+        else if (option == 'i')
+            good = options_number(optarg, 1, 60000, &latency->idle_ms);
         else if (option == 'd')
             good = options_number(optarg, 1, 1000, &latency->delay_ms);
         else
@@ -280,20 +347,24 @@ int bench_latency(int argc, char **argv)
 
     if (r) {
         fprintf(stderr,
-                "usage: westlight-bench latency [--json] [--runs N] [--next N] [--delay MS]\n");
+                "usage: westlight-bench latency [--json] [--runs N] [--next N] [--delay MS] "
+                "[--idle MS]\n");
         return 2;
     }
     runs = (size_t)latency.runs;
     next = (size_t)latency.next;
     farm_program("", "westlight-stamp", latency.stamp, sizeof(latency.stamp));
     latency.socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    latency.start_ms = calloc(3 * (runs + next), sizeof(double));
+    latency.start_ms = calloc(4 * runs + 6 * next, sizeof(double));
     if (latency.socket < 0 || !latency.start_ms)
         return 1;
     latency.accept_ms = latency.start_ms + runs;
-    latency.spawn_ms = latency.accept_ms + runs;
-    for (int i = 0; i < 3; i++)
+    latency.hand_ms = latency.accept_ms + runs;
+    latency.spawn_ms = latency.hand_ms + runs;
+    for (int i = 0; i < 3; i++) {
         latency.next_ms[i] = latency.spawn_ms + runs + (size_t)i * next;
+        latency.next_hand_ms[i] = latency.next_ms[i] + 3 * next;
+    }
     r = farm_run(&latency);
     close(latency.socket);
     free(latency.start_ms);

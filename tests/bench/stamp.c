@@ -1,6 +1,6 @@
 /* stamp.c - what a measured task runs: it tells a socket the monotonic time at which it began, and, as
- * `stamp SOCKET MS`, some time later the time at which it ends. A program of its own, linked to
- * nothing, so that loading it is not what is measured.
+ * `stamp SOCKET MS`, some time later the time at which it ends. A program of its own, linked
+ * statically, so that the loader's half millisecond is not what is measured.
  */
 #include <stdint.h>
 #include <stdio.h>

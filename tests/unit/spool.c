@@ -188,7 +188,7 @@ static void a_folder_is_used_again_and_what_is_over_is_not_found(void **state)
     }
     assert_int_not_equal(access(path, F_OK), 0);
     assert_int_equal(found_after_a_restart(message, sizeof(message)), 0);
-    reuse_remove(reuse);
+    reuse_remove(reuse, NULL);
     assert_int_not_equal(access(path, F_OK), 0);
     reuse_free(reuse);
 }
