@@ -1,6 +1,6 @@
-/* board.c - what all tasks share: the poke of the agent, contexts that seal, folders, threads. All but
- * the first are used again: to make one takes longer than a short task does. A few folders and
- * threads are there before the first task is, because somebody waits for it. */
+/* board.c - what all tasks share: the poke of the agent, whom each is behind, contexts that seal,
+ * folders, threads. The last three are used again: to make one takes longer than a short task does. A
+ * few folders and threads are there before the first task is, because somebody waits for it. */
 #include <worker/task.h>
 
 #include <errno.h>
@@ -41,12 +41,56 @@ void task_board_sealer_back(struct task_board *board, struct sealer *sealer)
     sealer_free(sealer);
 }
 
+/* Each holds the last block that it opened. */
+static void sealers_rest(struct task_board *board)
+{
+    struct sealer *sealer;
+
+    do {
+        pthread_mutex_lock(&board->lock);
+        sealer = board->n_sealers > 0 ? board->sealers[--board->n_sealers] : NULL;
+        pthread_mutex_unlock(&board->lock);
+        sealer_free(sealer);
+    } while (sealer);
+}
+
 void task_board_deinit(struct task_board *board)
 {
     reuse_free(board->sessions);
     reuse_free(board->spools);
-    while (board->n_sealers > 0)
-        sealer_free(board->sealers[--board->n_sealers]);
+    sealers_rest(board);
+}
+
+/* ---- whom each is behind ---- */
+
+bool task_follows(const struct task *task, const struct task *other)
+{
+    return task->behind != 0 && task->behind == other->lease.attempt &&
+           task->behind_epoch == other->lease.epoch;
+}
+
+void task_take_place(struct task *task, const struct task *other)
+{
+    task->behind = other->behind;
+    task->behind_epoch = other->behind_epoch;
+}
+
+/* Who waited for this one's renderer to end starts, without the agent's help: it may be busy. One
+ * that never had its turn passes none on: who is behind it waits for what it waited for. */
+void task_pass_on(const struct task *task)
+{
+    list_for_each (node, &task->board->tasks) {
+        struct task *other = list_entry(node, struct task, node);
+
+        if (!task_follows(other, task) || other->go)
+            continue;
+        if (!task->go) {
+            task_take_place(other, task);
+        } else if (other->phase == PHASE_STAGING) {
+            other->go = true;
+            task_wake(other);
+        }
+    }
 }
 
 /* ---- folders of sessions ---- */
@@ -220,4 +264,5 @@ void task_board_rest(struct task_board *board, bool all)
         pthread_mutex_lock(&board->lock);
     }
     pthread_mutex_unlock(&board->lock);
+    sealers_rest(board);
 }

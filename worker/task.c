@@ -33,36 +33,6 @@ static bool stopped(const struct task *task)
     return atomic_load(&task->stop);
 }
 
-bool task_follows(const struct task *task, const struct task *other)
-{
-    return task->behind != 0 && task->behind == other->lease.attempt &&
-           task->behind_epoch == other->lease.epoch;
-}
-
-void task_take_place(struct task *task, const struct task *other)
-{
-    task->behind = other->behind;
-    task->behind_epoch = other->behind_epoch;
-}
-
-/* Who waited for this one's renderer to end starts, without the agent's help: it may be busy. One
- * that never had its turn has none to pass on: whoever is behind it waits for what it waited for. */
-static void pass_on(const struct task *task)
-{
-    list_for_each (node, &task->board->tasks) {
-        struct task *other = list_entry(node, struct task, node);
-
-        if (!task_follows(other, task) || other->go)
-            continue;
-        if (!task->go) {
-            task_take_place(other, task);
-        } else if (other->phase == PHASE_STAGING) {
-            other->go = true;
-            task_wake(other);
-        }
-    }
-}
-
 /* The agent is poked where it has something to say or to do. */
 static void phase_set(struct task *task, enum task_phase phase)
 {
@@ -73,7 +43,7 @@ static void phase_set(struct task *task, enum task_phase phase)
     CHECK(phase > task->phase);
     task->phase = phase;
     if (phase == PHASE_COLLECTING || phase == PHASE_GONE)
-        pass_on(task);
+        task_pass_on(task);
     if (phase == PHASE_GONE)
         task_wake(task);
     poke = phase != PHASE_COLLECTING && task->acknowledged != ACK_COMMITTED;

@@ -69,7 +69,7 @@ void task_board_folders(struct task_board *board);
 /* Removes those that steps have left. */
 void task_board_folders_rest(struct task_board *board);
 /* Ends the threads that wait for a task, but those kept ready; with `all`, these and those that are
- * about to wait, too. */
+ * about to wait, too. Frees the contexts that nobody uses. */
 void task_board_rest(struct task_board *board, bool all);
 void task_board_deinit(struct task_board *board); /* what it keeps for tasks */
 
@@ -130,6 +130,8 @@ int task_new_held(struct task_board *board, struct spool *spool, struct task **r
 bool task_follows(const struct task *task, const struct task *other); /* is behind it */
 /* Waits for what `other` waited for; under the lock. */
 void task_take_place(struct task *task, const struct task *other);
+/* It renders no longer: who is behind it starts. Under the lock. */
+void task_pass_on(const struct task *task);
 /* Its thread looks again at what it waits for; under the lock. */
 void task_wake(struct task *task);
 /* Waits until it is GONE: it is, or it was stopped. */

@@ -24,6 +24,7 @@
 #include <worker/agent.h>
 #include <worker/session.h>
 #include <worker/spool.h>
+#include <worker/task.h>
 
 #define PATIENCE_NS (20 * NS_PER_S)
 
@@ -568,6 +569,23 @@ static void who_is_behind_one_that_failed_before_its_turn_waits_for_its_own(void
     until(15, 12);
 }
 
+static void nothing_that_opened_a_block_is_kept_without_a_task(void **state)
+{
+    struct task_board board = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct sealer *sealer, *again;
+
+    (void)state;
+    list_init(&board.runners);
+    assert_int_equal(task_board_sealer(&board, &sealer), 0);
+    task_board_sealer_back(&board, sealer);
+    assert_int_equal(task_board_sealer(&board, &again), 0);
+    assert_ptr_equal(sealer, again);
+    task_board_sealer_back(&board, again);
+    assert_int_equal(board.n_sealers, 1);
+    task_board_rest(&board, false);
+    assert_int_equal(board.n_sealers, 0);
+}
+
 static void a_started_task_is_not_taken_back(void **state)
 {
     struct farm *farm = *state;
@@ -842,6 +860,7 @@ int main(void)
         CASE(a_prefetched_task_starts_when_the_one_before_it_ends),
         CASE(an_unstarted_task_is_taken_back_and_its_follower_keeps_waiting),
         CASE(who_is_behind_one_that_failed_before_its_turn_waits_for_its_own),
+        CASE(nothing_that_opened_a_block_is_kept_without_a_task),
         CASE(a_started_task_is_not_taken_back),
         CASE(a_stopped_task_says_that_it_was_cancelled),
         CASE(missing_blocks_make_it_send_the_result_again),
