@@ -338,7 +338,7 @@ int warden_read(struct warden *warden, struct warden_report *ret_report)
         warden->lost = true;
         return WARDEN_E_LOST;
     }
-    warden->free = message.last;
+    warden->free = message.again;
     *ret_report = message;
     return 0;
 }

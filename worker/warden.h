@@ -8,7 +8,8 @@
  *
  * Shape:   worker -> warden -> action (its own session and process group, SIGKILL when the warden
  *          dies). One socket pair carries commands one way and reports the other.
- *          A warden that has nothing left waits for the next action: to make one takes longer.
+ *          A warden that has nothing left waits for the next action: to make one takes longer. One
+ *          whose limits or priority its action changed (prlimit, renice) does not.
  * Owns:    struct warden owns the socket; warden_close ends all that is left and reaps the warden, or
  *          lets it wait.
  *          The process that makes wardens has no other children: any is taken for an orphan.
@@ -54,6 +55,7 @@ struct warden_report {
     enum warden_event event;
     int value;
     bool last; /* nothing is left */
+    bool again; /* last, and nothing was done to the warden that the next action would inherit */
     uint64_t cpu_ns;
     uint64_t memory_bytes;
 };

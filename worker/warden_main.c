@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,6 +29,15 @@ enum { WARDEN_LINK = 3, WARDEN_SIGNALS = 4 };
 #define WARDEN_SPARE_FD      64    /* above them, for moving them */
 #define WARDEN_KILL_AGAIN_MS 20    /* between two sweeps while something is left */
 #define WARDEN_OOM_SCORE     "500" /* the kernel takes a renderer before the worker */
+
+/* What an action may change of its parent's, and the next one would inherit. */
+struct standing {
+    int nice, policy, io;
+    cpu_set_t cpus;
+    struct rlimit limits[RLIM_NLIMITS];
+};
+
+static struct standing at_first;
 
 struct keeper {
     pid_t action; /* 0: it has ended */
@@ -77,11 +87,31 @@ static __attribute__((noinline)) pid_t action_start(const struct warden_action *
 
 /* ---- what is told ---- */
 
+static void standing_read(struct standing *ret_standing)
+{
+    memset(ret_standing, 0, sizeof(*ret_standing));
+    ret_standing->nice = getpriority(PRIO_PROCESS, 0);
+    ret_standing->policy = sched_getscheduler(0);
+    ret_standing->io = (int)syscall(SYS_ioprio_get, 1, 0);
+    (void)sched_getaffinity(0, sizeof(ret_standing->cpus), &ret_standing->cpus);
+    for (int i = 0; i < RLIM_NLIMITS; i++)
+        (void)getrlimit(i, &ret_standing->limits[i]);
+}
+
+static bool as_at_first(void)
+{
+    struct standing now;
+
+    standing_read(&now);
+    return memcmp(&now, &at_first, sizeof(now)) == 0;
+}
+
 static void report(const struct keeper *keeper, enum warden_event event, int value)
 {
     struct warden_report message = {.event = event,
                                     .value = value,
                                     .last = !keeper->busy,
+                                    .again = !keeper->busy && as_at_first(),
                                     .cpu_ns = keeper->cpu_ns,
                                     .memory_bytes = keeper->memory_bytes};
 
@@ -335,6 +365,7 @@ _noreturn_ void warden_main(int link, const struct rlimit *files)
     if (!warden_files(link) || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
         _exit(126);
     warden_defaults(files);
+    standing_read(&at_first);
     prctl(PR_SET_DUMPABLE, 0);
     watch();
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <proto/base/bytes.h>
@@ -177,6 +178,25 @@ static void a_warden_runs_one_action_after_another_which_see_nothing_of_each_oth
     assert_int_equal(mask, 022);
     assert_int_equal(n, 4); /* its three, and the folder that is listed */
     assert_int_equal(first, second);
+}
+
+static void a_warden_that_its_action_changed_runs_no_other(void **state)
+{
+    static const char *const changes[] = {"renice -n 3 -p $PPID", "prlimit --pid $PPID --nofile=64",
+                                          "prlimit --pid $PPID --cpu=1000",
+                                          "taskset -p -c 0 $PPID; true", "ionice -c 3 -p $PPID"};
+
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        struct spawn_config config = shell(SHELL(changes[i]));
+        struct spawn_result result;
+        int first = warden_of_one(state), second;
+
+        assert_int_equal(spawn_run(*state, &config, &result), 0);
+        assert_int_equal(result.exit_status, 0);
+        second = warden_of_one(state);
+        if (first == second && (strncmp(changes[i], "taskset", 7) != 0 || get_nprocs() > 1))
+            fail_msg("after \"%s\"", changes[i]);
+    }
 }
 
 static void a_warden_that_was_killed_while_it_waited_is_replaced(void **state)
@@ -412,6 +432,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(it_sees_only_what_it_was_given, setup, teardown),
         cmocka_unit_test_setup_teardown(
             a_warden_runs_one_action_after_another_which_see_nothing_of_each_other, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_warden_that_its_action_changed_runs_no_other, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_warden_that_was_killed_while_it_waited_is_replaced, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(arguments_larger_than_a_message_arrive_whole, setup, teardown),
