@@ -9,7 +9,7 @@
 struct scale_farm {
     uint64_t workers, slots, prefetch, jobs, frames; /* frames in all */
     bool mixed, motley; /* the core's alone: see bare.h */
-    bool joined; /* the workers are there before the jobs, and their coming is not measured */
+    uint64_t drained; /* of them; all, but for a broker with very many */
 };
 
 struct scale_figures {

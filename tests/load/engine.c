@@ -289,6 +289,43 @@ int load_submit(struct load *load)
     return go_on(load, true, all_accepted, load);
 }
 
+static bool all_held(void *user)
+{
+    const struct load *load = user;
+
+    for (uint32_t i = 0; i < load->config.workers; i++)
+        if (load->workers[i].say_beat || load->workers[i].heard_ns <= load->hold_ns)
+            return false;
+    return true;
+}
+
+/* A beat is answered. */
+int load_hold(struct load *load)
+{
+    load->hold = true;
+    load->hold_ns = clock_monotonic_ns();
+    workers_beat(load);
+    return go_on(load, false, all_held, load);
+}
+
+void load_release(struct load *load)
+{
+    load->hold = false;
+    workers_beat(load);
+}
+
+int load_drain_some(struct load *load, uint64_t frames)
+{
+    int r = 0;
+
+    if (frames >= load->total)
+        return load_drain(load);
+    load->moved_ns = clock_monotonic_ns();
+    while (r == 0 && load->settled < frames)
+        r = load_turn(load, true);
+    return r;
+}
+
 /* Who died after its last result never hears what became of it: so the broker is asked when nothing
  * has moved for a while. */
 int load_drain(struct load *load)
@@ -344,6 +381,11 @@ int64_t load_first_lease_ns(const struct load *load)
 int64_t load_accepted_ns(const struct load *load)
 {
     return load->accepted_ns;
+}
+
+int64_t load_accept_ns(const struct load *load)
+{
+    return load->studio.longest_ns;
 }
 
 int64_t load_last_commit_ns(const struct load *load)

@@ -46,6 +46,7 @@ struct load_counts {
     uint64_t messages_in, messages_out, bytes_in, bytes_out; /* of workers */
     uint64_t assign_bytes, committed_bytes, result_bytes;    /* of envelopes */
     uint64_t hellos, left, errors;
+    uint64_t parked; /* frames whose workers were lost too often; they are retried */
 };
 /* rerun: leased once more after the broker had said that its result is committed. */
 
@@ -60,7 +61,11 @@ int load_keys(const uint8_t master[32], uint32_t index, struct link_keypair *ret
  * frames are committed; all counts were read back from the broker, each result where that is wanted. */
 int load_join(struct load *load);
 int load_submit(struct load *load);
+/* All say that they have no room, and the broker has heard it; they say that they have. */
+int load_hold(struct load *load);
+void load_release(struct load *load);
 int load_drain(struct load *load);
+int load_drain_some(struct load *load, uint64_t frames); /* or so many */
 int load_check(struct load *load, bool every_result, uint64_t *ret_lost, uint64_t *ret_duplicated);
 /* Goes on until `done` says so. */
 int load_until(struct load *load, bool (*done)(void *user), void *user);
@@ -70,5 +75,6 @@ uint32_t load_joined(const struct load *load, uint32_t epoch); /* with this epoc
 uint32_t load_epoch(const struct load *load);                  /* the latest that any was welcomed by */
 int64_t load_first_submit_ns(const struct load *load), load_first_lease_ns(const struct load *load),
     load_accepted_ns(const struct load *load), load_last_commit_ns(const struct load *load);
+int64_t load_accept_ns(const struct load *load); /* the longest from a submission's leaving to ACCEPTED */
 /* From a slot's end of a task to its next lease in hand, of all so far. */
 double load_latency_ms(const struct load *load, double percent);

@@ -83,6 +83,8 @@ struct load {
     uint32_t *heap, n_heap; /* of workers, by at_ns */
     uint32_t *dirty, n_dirty;
     uint32_t n_joined;
+    bool hold;        /* see load_hold */
+    int64_t hold_ns;  /* since when */
     int64_t churn_ns; /* when the next one leaves */
 
     uint8_t fixed[2048]; /* of all results */
@@ -96,6 +98,7 @@ struct load {
         int64_t at_ns;
         uint64_t next, accepted, request;
         uint8_t *accepted_bits;
+        int64_t *said_ns, longest_ns; /* when each was submitted; until it was accepted */
         int64_t again_ns; /* it was told that the broker is busy */
         Wl__Envelope *answer;
         struct bytes recipe;
@@ -122,6 +125,7 @@ int workers_init(struct load *load);
 void workers_deinit(struct load *load);
 void worker_hear(struct load *load, uint32_t worker, const void *data, size_t size);
 void workers_tend(struct load *load);
+void workers_beat(struct load *load); /* all of them, now */
 int64_t workers_deadline_ns(const struct load *load);
 int workers_flush(struct load *load);
 void worker_at(struct load *load, uint32_t worker, int64_t at_ns);

@@ -10,38 +10,11 @@
 #include <proto/base/clock.h>
 #include <proto/identity.h>
 #include <proto/limits.h>
-#include <tests/load/engine.h>
-#include <tests/load/private.h>
-
-enum { FAILED = 1, EXPECTS_MAX = 64, FIGURES_MAX = 64 };
+#include <tests/load/run.h>
 
 #define BACK_LOOK_NS (20 * NS_PER_MS)
+#define RSS_LOOK_NS  (50 * NS_PER_MS)
 #define CHECK_ALL    2000000 /* frames up to which every result is read back, where it is not said */
-
-struct figure {
-    const char *key;
-    double value;
-    int decimals;
-};
-
-struct run {
-    struct load_config config;
-    const char *broker_endpoint, *server_key, *keys_file, *public_role;
-    bool spawn, json, progress, check_set, check_all;
-    uint64_t task_ms, kill_after_s, kills;
-    const char *expects[EXPECTS_MAX];
-    size_t n_expects;
-
-    struct private_broker broker;
-    struct load *load;
-    int64_t rss_before, rss_joined, kill_ns, back_ns, looked_ns, told_ns;
-    uint32_t epoch_before;
-    double reconnect_s; /* the longest */
-    uint64_t killed, lost, duplicated, batches;
-    int64_t cpu_ns, rss_bytes;
-    struct figure figures[FIGURES_MAX];
-    size_t n_figures;
-};
 
 /* ---- the broker's deaths ---- */
 
@@ -88,10 +61,26 @@ static void progress(struct run *run, int64_t now_ns)
             (unsigned long long)counts->hellos, (unsigned long long)counts->errors);
 }
 
+/* The most that it has had. */
+static void rss_look(struct run *run, int64_t now_ns)
+{
+    int64_t bytes;
+
+    if (now_ns - run->rss_ns < RSS_LOOK_NS)
+        return;
+    run->rss_ns = now_ns;
+    bytes = private_rss_bytes(&run->broker);
+    if (bytes > run->rss_most)
+        run->rss_most = bytes;
+}
+
 static int turn(void *user, int64_t now_ns)
 {
     struct run *run = user;
     int64_t since_ns = load_first_lease_ns(run->load);
+
+    if (run->spawn)
+        rss_look(run, now_ns);
 
     if (run->progress)
         progress(run, now_ns);
@@ -119,136 +108,6 @@ static bool all_back(void *user)
     return run->killed == run->kills && (!run->killed || run->back_ns);
 }
 
-/* ---- figures ---- */
-
-static void figure(struct run *run, const char *key, double value, int decimals)
-{
-    if (run->n_figures < FIGURES_MAX)
-        run->figures[run->n_figures++] = (struct figure){key, value, decimals};
-}
-
-static void figures_make(struct run *run)
-{
-    const struct load_counts *counts = load_counts(run->load);
-    const struct load_config *config = &run->config;
-    double frames = (double)(config->jobs * config->frames);
-    int64_t begun_ns = load_first_submit_ns(run->load);
-    double s = (double)(load_last_commit_ns(run->load) - begun_ns) / NS_PER_S;
-    double submit_s = (double)(load_accepted_ns(run->load) - begun_ns) / NS_PER_S;
-
-    figure(run, "workers", config->workers, 0);
-    figure(run, "slots", config->slots, 0);
-    figure(run, "jobs", (double)config->jobs, 0);
-    figure(run, "frames", frames, 0);
-    figure(run, "seconds", s, 3);
-    figure(run, "rate_per_s", frames / s, 0);
-    figure(run, "frames_per_s", frames / s, 0);
-    figure(run, "p50_ms", load_latency_ms(run->load, 50), 3);
-    figure(run, "p99_ms", load_latency_ms(run->load, 99), 3);
-    figure(run, "p999_ms", load_latency_ms(run->load, 99.9), 3);
-    figure(run, "submit_to_first_lease_ms",
-           (double)(load_first_lease_ns(run->load) - begun_ns) / NS_PER_MS, 3);
-    figure(run, "submits_per_s", (double)config->jobs / submit_s, 0);
-    if (run->spawn) {
-        figure(run, "cpu_us_per_frame", (double)run->cpu_ns / NS_PER_US / frames, 3);
-        figure(run, "rss_bytes", (double)run->rss_bytes, 0);
-        figure(run, "rss_bytes_per_worker",
-               (double)(run->rss_joined - run->rss_before) / config->workers, 0);
-    }
-    figure(run, "messages_per_frame", (double)(counts->messages_in + counts->messages_out) / frames,
-           3);
-    figure(run, "bytes_per_frame", (double)(counts->bytes_in + counts->bytes_out) / frames, 1);
-    if (run->spawn && run->killed == 0)
-        figure(run, "syncs_per_frame", (double)run->batches / frames, 5);
-    figure(run, "results", (double)counts->results, 0);
-    figure(run, "committed", (double)counts->committed, 0);
-    figure(run, "already", (double)counts->already, 0);
-    figure(run, "dropped", (double)counts->lapsed, 0);
-    figure(run, "stale", (double)counts->stale, 0);
-    figure(run, "busy", (double)counts->busy, 0);
-    figure(run, "left", (double)counts->left, 0);
-    figure(run, "hellos", (double)counts->hellos, 0);
-    if (run->kills) {
-        figure(run, "kills", (double)run->killed, 0);
-        figure(run, "reconnect_s", run->reconnect_s, 3);
-    }
-    figure(run, "lost", (double)run->lost, 0);
-    figure(run, "duplicated", (double)run->duplicated, 0);
-    figure(run, "rerun", (double)counts->rerun, 0);
-    figure(run, "foreign", (double)counts->foreign, 0);
-}
-
-static void report(const struct run *run)
-{
-    printf(run->json ? "{\"bench\": \"load\", \"seed\": %llu" : "seed %llu\n",
-           (unsigned long long)run->config.seed);
-    for (size_t i = 0; i < run->n_figures; i++) {
-        const struct figure *row = &run->figures[i];
-
-        printf(run->json ? ", \"%s\": %.*f" : "%-26s %.*f\n", row->key, row->decimals, row->value);
-    }
-    if (run->json)
-        printf("}\n");
-}
-
-/* "KEY>=N" or "KEY<=N". */
-static bool expect_split(const char *text, char key[64], bool *ret_least, double *ret_n)
-{
-    size_t size = strcspn(text, "<>");
-    char *end;
-
-    if (size == 0 || size >= 64 || text[size] == 0 || text[size + 1] != '=')
-        return false;
-    memcpy(key, text, size);
-    key[size] = 0;
-    *ret_least = text[size] == '>';
-    *ret_n = strtod(text + size + 2, &end);
-    return end > text + size + 2 && *end == 0;
-}
-
-static int expects_check(const struct run *run)
-{
-    int r = 0;
-
-    for (size_t i = 0; i < run->n_expects; i++) {
-        const struct figure *found = NULL;
-        char key[64];
-        bool least;
-        double n;
-
-        if (!expect_split(run->expects[i], key, &least, &n))
-            return FAILED;
-        for (size_t k = 0; k < run->n_figures; k++)
-            if (strcmp(run->figures[k].key, key) == 0)
-                found = &run->figures[k];
-        if (!found) {
-            fprintf(stderr, "westlight-load: --expect %s: there is no such figure\n",
-                    run->expects[i]);
-            r = FAILED;
-        } else if (least ? !(found->value >= n) : !(found->value <= n)) {
-            fprintf(stderr, "westlight-load: expected %s, and it is %.*f\n", run->expects[i],
-                    found->decimals, found->value);
-            r = FAILED;
-        }
-    }
-    return r;
-}
-
-static int counts_check(const struct run *run)
-{
-    const struct load_counts *counts = load_counts(run->load);
-
-    if (run->lost == 0 && run->duplicated == 0 && counts->foreign == 0 && counts->rerun == 0)
-        return 0;
-    fprintf(stderr,
-            "westlight-load: WRONG COUNTS: %llu frames lost, %llu twice, %llu run again after they "
-            "were committed, %llu of others (seed %llu)\n",
-            (unsigned long long)run->lost, (unsigned long long)run->duplicated,
-            (unsigned long long)counts->rerun, (unsigned long long)counts->foreign,
-            (unsigned long long)run->config.seed);
-    return FAILED;
-}
-
 /* ---- a run ---- */
 
 static int failed(const struct run *run, int r)
@@ -263,6 +122,24 @@ static int failed(const struct run *run, int r)
     return FAILED;
 }
 
+/* Until it releases them, the workers take nothing: so the queue is there before it is drained. */
+static int queue(struct run *run)
+{
+    int64_t cpu_ns;
+    int r = load_hold(run->load);
+
+    cpu_ns = run->spawn ? private_cpu_ns(&run->broker) : 0;
+    if (r == 0)
+        r = load_submit(run->load);
+    if (run->spawn) {
+        run->rss_queued = private_rss_bytes(&run->broker);
+        run->queue_cpu_ns = private_cpu_ns(&run->broker) - cpu_ns;
+    }
+    load_release(run->load);
+    run->begun_ns = clock_monotonic_ns();
+    return r;
+}
+
 static int measure(struct run *run)
 {
     bool all = run->check_set ? run->check_all : run->config.jobs * run->config.frames <= CHECK_ALL;
@@ -274,8 +151,13 @@ static int measure(struct run *run)
     if (r != 0)
         return r;
     run->rss_joined = run->spawn ? private_rss_bytes(&run->broker) : 0;
+    if (run->queue_first)
+        r = queue(run);
     cpu_ns = run->spawn ? private_cpu_ns(&run->broker) : 0;
-    r = load_drain(run->load);
+    if (r == 0)
+        r = load_drain(run->load);
+    if (!run->begun_ns)
+        run->begun_ns = load_first_submit_ns(run->load);
     if (r == 0 && run->spawn)
         run->cpu_ns = private_cpu_ns(&run->broker) - cpu_ns;
     if (r == 0)
@@ -366,6 +248,7 @@ enum {
     IO_THREADS,
     PATIENCE,
     CHECK_RESULTS,
+    QUEUE_FIRST,
     SPAWN,
     KILL_AFTER,
     KILLS,
@@ -397,6 +280,10 @@ static const struct args_option options[] = {
     {CHECK_RESULTS, "check", "results|counts",
      "what is read back from the broker at the end: each result, or each job's counts (results, up "
      "to two million frames)"},
+    {QUEUE_FIRST, "queue-first", NULL,
+     "submit all jobs before any worker takes anything: rate_per_s and cpu_us_per_frame are then "
+     "of "
+     "the draining alone"},
     {SPAWN, "spawn", NULL, "with a private broker in a folder under TMPDIR that goes away"},
     {KILL_AFTER, "kill-broker-after", "SECONDS",
      "SIGKILL the private broker so long after the first lease, and start it anew"},
@@ -506,6 +393,9 @@ static int take_option(void *user, int option, const char *value)
         return run->check_all || strcmp(value, "counts") == 0
                    ? 0
                    : wrong("check", value, "results or counts");
+    case QUEUE_FIRST:
+        run->queue_first = true;
+        return 0;
     case SPAWN:
         run->spawn = true;
         return 0;

@@ -49,7 +49,8 @@ int studio_init(struct load *load)
     int r = bytes_reserve(&plain, config->recipe_bytes + 1);
 
     load->studio.accepted_bits = calloc(config->jobs / 8 + 1, 1);
-    if (r < 0 || !load->studio.accepted_bits)
+    load->studio.said_ns = calloc(config->jobs, sizeof(*load->studio.said_ns));
+    if (r < 0 || !load->studio.accepted_bits || !load->studio.said_ns)
         return -ENOMEM;
     r = random_bytes(plain.data, config->recipe_bytes); /* which does not compress */
     if (r == 0)
@@ -70,6 +71,7 @@ int studio_init(struct load *load)
 void studio_deinit(struct load *load)
 {
     free(load->studio.accepted_bits);
+    free(load->studio.said_ns);
     bytes_deinit(&load->studio.recipe);
     if (load->studio.answer)
         wire_free(load->studio.answer);
@@ -147,6 +149,8 @@ static int submit(struct load *load)
             return r == LINK_E_AGAIN ? 0 : r;
         if (load->first_submit_ns == 0)
             load->first_submit_ns = load->now_ns;
+        if (load->studio.said_ns[job] == 0)
+            load->studio.said_ns[job] = load->now_ns;
         load->studio.next++;
     }
     return 0;
@@ -183,6 +187,8 @@ static void take_accepted(struct load *load, uint64_t request)
         return;
     load->studio.accepted_bits[job / 8] |= (uint8_t)(1u << job % 8);
     load->studio.accepted++;
+    if (load->now_ns - load->studio.said_ns[job] > load->studio.longest_ns)
+        load->studio.longest_ns = load->now_ns - load->studio.said_ns[job];
     load->moved_ns = load->now_ns;
     if (load->studio.accepted == load->config.jobs)
         load->accepted_ns = load->now_ns;
@@ -332,6 +338,35 @@ static int check_results(struct load *load, const uint8_t id[16], struct sums *s
     return r;
 }
 
+/* Frames whose workers were lost too often are parked, and a job with many of them pauses: who has
+ * a bad farm has them run again. */
+static int unpark(struct load *load, const Wl__JobRow *row, Wl__VerbKind kind)
+{
+    Wl__Envelope envelope = WL__ENVELOPE__INIT, *answer = NULL;
+    Wl__Verb verb = WL__VERB__INIT;
+    uint8_t id[16];
+    int r = random_bytes(id, sizeof(id));
+
+    verb.request_id = (ProtobufCBinaryData){sizeof(id), id};
+    verb.job = row->job;
+    verb.kind = kind;
+    envelope.body_case = WL__ENVELOPE__BODY_VERB;
+    envelope.verb = &verb;
+    if (r == 0)
+        r = ask(load, &envelope, WL__ENVELOPE__BODY_DONE, &answer);
+    if (answer)
+        wire_free(answer);
+    return r;
+}
+
+static int job_again(struct load *load, const Wl__JobRow *row)
+{
+    int r = row->failed ? unpark(load, row, WL__VERB_KIND__VERB_RETRY) : 0;
+
+    load->counts.parked += row->failed;
+    return r == 0 && row->paused_itself ? unpark(load, row, WL__VERB_KIND__VERB_RESUME) : r;
+}
+
 static int check_job(struct load *load, const Wl__JobRow *row, struct sums *sums)
 {
     uint64_t off = row->tasks > row->done ? row->tasks - row->done : row->done - row->tasks;
@@ -342,10 +377,10 @@ static int check_job(struct load *load, const Wl__JobRow *row, struct sums *sums
     sums->jobs++;
     sums->tasks += row->tasks;
     sums->done += row->done;
-    if (sums->every_result)
+    if (sums->every_result && !row->failed)
         return check_results(load, row->job.data, sums);
     sums->lost += off;
-    return 0;
+    return row->failed || row->paused_itself ? job_again(load, row) : 0;
 }
 
 static int check_jobs(struct load *load, struct sums *sums)

@@ -219,6 +219,14 @@ int64_t workers_deadline_ns(const struct load *load)
     return load->churn_ns && load->churn_ns < at_ns ? load->churn_ns : at_ns;
 }
 
+void workers_beat(struct load *load)
+{
+    for (uint32_t i = 0; i < load->config.workers; i++) {
+        load->workers[i].say_beat = true;
+        worker_dirty(load, i);
+    }
+}
+
 /* ---- what it hears ---- */
 
 static void take_welcome(struct load *load, uint32_t worker, const Wl__Welcome *welcome)
@@ -389,7 +397,7 @@ static int say_beat(struct load *load, uint32_t worker)
     Wl__Beat beat = WL__BEAT__INIT;
 
     beat.session = load->workers[worker].session;
-    beat.no_room = load->workers[worker].leaving;
+    beat.no_room = load->workers[worker].leaving || load->hold;
     envelope.body_case = WL__ENVELOPE__BODY_BEAT;
     envelope.beat = &beat;
     return load_say(load, worker, &envelope);
@@ -406,7 +414,8 @@ static int flush(struct load *load, uint32_t worker)
         self->say_hello = false;
     if (r == 0 && self->say_list && (r = leases_list(load, worker)) == 0)
         self->say_list = false;
-    if (r == 0 && self->say_beat && (r = say_beat(load, worker)) == 0)
+    if (r == 0 && self->say_beat && self->state == PHASE_JOINED &&
+        (r = say_beat(load, worker)) == 0)
         self->say_beat = false;
     if (r == 0 && self->state == PHASE_JOINED)
         r = leases_say(load, worker);
