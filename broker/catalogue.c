@@ -51,7 +51,7 @@ void catalogue_deinit(struct catalogue *catalogue)
         }
     }
     map_deinit(&catalogue->by_id);
-    catalogue->root = NULL;
+    catalogue->root = catalogue->last = NULL;
     catalogue->n_jobs = 0;
 }
 
@@ -164,6 +164,8 @@ void catalogue_remove(struct catalogue *catalogue, const struct job_id *job)
     entry = *at;
     *at = merge(entry->left, entry->right);
     map_remove(&catalogue->by_id, &entry->node);
+    if (catalogue->last == entry)
+        catalogue->last = NULL;
     catalogue->n_jobs--;
     entry_free(entry);
 }
@@ -234,12 +236,18 @@ static bool id_match(const struct map_node *node, const void *key)
                   sizeof(struct job_id)) == 0;
 }
 
-struct catalogue_job *catalogue_find(const struct catalogue *catalogue, const struct job_id *job)
+struct catalogue_job *catalogue_find(struct catalogue *catalogue, const struct job_id *job)
 {
-    struct map_node *node =
-        map_find(&catalogue->by_id, map_hash(&catalogue->by_id, job, sizeof *job), id_match, job);
+    struct map_node *node;
 
-    return node ? map_entry(node, struct catalogue_job, node) : NULL;
+    if (catalogue->last && memcmp(&catalogue->last->job, job, sizeof *job) == 0)
+        return catalogue->last;
+    node =
+        map_find(&catalogue->by_id, map_hash(&catalogue->by_id, job, sizeof *job), id_match, job);
+    if (!node)
+        return NULL;
+    catalogue->last = map_entry(node, struct catalogue_job, node);
+    return catalogue->last;
 }
 
 /* Compares the first digits only. */

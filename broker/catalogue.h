@@ -36,6 +36,7 @@ struct catalogue {
     struct map by_id; /* a lease asks for its job: as many steps down a tree are as many misses */
     struct catalogue_job *root;
     size_t n_jobs;
+    struct catalogue_job *last; /* that was found: leases and results of a job come together */
     const struct identity_signer *signer; /* borrowed */
 };
 
@@ -53,7 +54,7 @@ void catalogue_remove(struct catalogue *catalogue, const struct job_id *job); /*
 /* The entry becomes what the edit makes of it. Takes from `edit` what it keeps. */
 int catalogue_edit(struct catalogue_job *entry, Wl__Edit *edit);
 
-struct catalogue_job *catalogue_find(const struct catalogue *catalogue, const struct job_id *job);
+struct catalogue_job *catalogue_find(struct catalogue *catalogue, const struct job_id *job);
 /* Jobs of `studio` (0: any) whose id begins with `nibbles` digits of `prefix`: at most `max`, in
  * order of id; looks at no more than 64 * max entries. Returns how many were written. */
 size_t catalogue_prefix(const struct catalogue *catalogue, struct studio_id studio,

@@ -70,9 +70,10 @@ void live_deinit(struct live *live)
 struct live_task *live_find(const struct live *live, const struct job_id *job, struct task_id task)
 {
     struct live_key key = make_key(job, task);
-    struct map_node *node =
-        map_find(&live->tasks, map_hash(&live->tasks, &key, sizeof key), task_match, &key);
+    struct map_node *node = NULL;
 
+    if (live->tasks.n_nodes > 0) /* short tasks have nothing there */
+        node = map_find(&live->tasks, map_hash(&live->tasks, &key, sizeof key), task_match, &key);
     return node ? map_entry(node, struct live_task, node) : NULL;
 }
 

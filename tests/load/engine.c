@@ -363,6 +363,15 @@ uint32_t load_joined(const struct load *load, uint32_t epoch)
     return n;
 }
 
+uint32_t load_listed(const struct load *load, uint32_t epoch)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < load->config.workers; i++)
+        n += load->workers[i].listed_epoch >= epoch;
+    return n;
+}
+
 uint32_t load_epoch(const struct load *load)
 {
     return load->epoch;

@@ -72,6 +72,8 @@ int load_until(struct load *load, bool (*done)(void *user), void *user);
 
 const struct load_counts *load_counts(const struct load *load);
 uint32_t load_joined(const struct load *load, uint32_t epoch); /* with this epoch's broker, or a later one */
+/* That have been with it, since with churn there may never be a moment in which all are. */
+uint32_t load_listed(const struct load *load, uint32_t epoch);
 uint32_t load_epoch(const struct load *load);                  /* the latest that any was welcomed by */
 int64_t load_first_submit_ns(const struct load *load), load_first_lease_ns(const struct load *load),
     load_accepted_ns(const struct load *load), load_last_commit_ns(const struct load *load);

@@ -50,7 +50,7 @@ enum phase {
 struct worker {
     uint8_t boot[16];
     uint64_t session;
-    uint32_t epoch;
+    uint32_t epoch, listed_epoch; /* of who has welcomed it; of who has its list */
     uint8_t state;
     bool open, dirty, say_hello, say_list, say_beat;
     bool leaving; /* takes nothing new, and goes when it has nothing */

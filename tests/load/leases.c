@@ -310,6 +310,7 @@ void leases_verdict(struct load *load, uint32_t worker, const Wl__Verdict *verdi
     if (!verdict->last || self->state != PHASE_LISTING)
         return;
     self->state = PHASE_JOINED;
+    self->listed_epoch = self->epoch;
     load->n_joined++;
     for (uint32_t index = self->first_held; index; index = load->held[index].worker_next)
         if (load->held[index].state == HELD_READY || load->held[index].state == HELD_RELEASED)

@@ -29,7 +29,7 @@ static int broker_kill(struct run *run, int64_t now_ns)
     return r == 0 ? private_again(&run->broker) : r;
 }
 
-/* Whether all workers are with the new one. */
+/* Whether all workers have been with the new one. */
 static void back_look(struct run *run, int64_t now_ns)
 {
     double s = (double)(now_ns - run->kill_ns) / NS_PER_S;
@@ -37,7 +37,7 @@ static void back_look(struct run *run, int64_t now_ns)
     if (now_ns - run->looked_ns < BACK_LOOK_NS)
         return;
     run->looked_ns = now_ns;
-    if (load_joined(run->load, run->epoch_before + 1) < run->config.workers)
+    if (load_listed(run->load, run->epoch_before + 1) < run->config.workers)
         return;
     run->back_ns = now_ns;
     if (s > run->reconnect_s)
