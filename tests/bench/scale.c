@@ -15,7 +15,7 @@
 #include <tests/bench/plot.h>
 #include <tests/bench/scale.h>
 
-enum { POINTS_MAX = 8, CURVES = 5, CORE_ONLY = 2, JOB_FRAMES = 10, SLOTS = 2560 };
+enum { POINTS_MAX = 8, CURVES = 5, CORE_ONLY = 2, JOB_FRAMES = 10 };
 #define CORE_FRAMES   500000 /* a point is repeated until it has drained so many */
 #define BROKER_FRAMES 300000
 #define BROKER_MOST   2000000 /* of one farm: the rest of ten million is as they are */
@@ -54,15 +54,17 @@ static struct scale_farm of_jobs(uint64_t n, uint64_t frames_least)
         .workers = 16, .slots = 16, .prefetch = 2, .jobs = n, .frames = JOB_FRAMES * n};
 }
 
-/* As many slots, on more and more workers, while that can be: a broker is not to look faster or
- * slower for having more at once in one message. */
+/* With so many leases at each that a message carries some, as where thousands of short frames are
+ * about: what a message costs is not what is drawn. Each worker gets its leases ten times over. */
 static struct scale_farm of_workers(uint64_t n, uint64_t frames_least)
 {
+    uint64_t frames = n * 4 * 17 * 10;
+
     return (struct scale_farm){.workers = n,
-                               .slots = n < SLOTS ? SLOTS / n : 1,
-                               .prefetch = 2,
+                               .slots = 4,
+                               .prefetch = 16,
                                .jobs = 1,
-                               .frames = frames_least + 20 * n};
+                               .frames = frames > frames_least ? frames : frames_least};
 }
 
 /* Every worker is a shape of its own, and has slots that nothing fits into. */
