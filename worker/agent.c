@@ -565,16 +565,15 @@ static int board_init(struct agent *agent)
     char path[LIMIT_PATH_BYTES];
     int r;
 
-    agent->board = (struct task_board){.state = config->state,
-                                       .probe = config->probe,
-                                       .inspector = config->inspector,
-                                       .server = config->server,
-                                       .keys = config->keys,
-                                       .ready = config->offer->slots < READY_MAX
-                                                    ? config->offer->slots
-                                                    : READY_MAX,
-                                       .spool_next = 1,
-                                       .session_next = 1};
+    agent->board = (struct task_board){
+        .state = config->state,
+        .probe = config->probe,
+        .inspector = config->inspector,
+        .server = config->server,
+        .keys = config->keys,
+        .ready = config->offer->slots < READY_MAX ? config->offer->slots : READY_MAX,
+        .spool_next = 1,
+        .session_next = 1};
     agent->board.reserve_bytes =
         config->reserve_bytes ? config->reserve_bytes : volume_reserve_bytes(config->state);
     r = reuse_new(&agent->board.sessions);

@@ -88,6 +88,7 @@ void task_pass_on(const struct task *task)
             task_take_place(other, task);
         } else if (other->phase == PHASE_STAGING) {
             other->go = true;
+            other->free_ns = task->ended_ns;
             task_wake(other);
         }
     }

@@ -548,6 +548,8 @@ static int session_end(struct session *session, int r)
 
     if (session->group)
         spawn_group_end(session->group, &usage);
+    if (session->group && session->config->on_ended)
+        session->config->on_ended(session->config->user);
     result->cpu_ns = usage.cpu_ns;
     result->memory_bytes = usage.memory_bytes;
     if (r >= 0 && session->capture)

@@ -230,6 +230,16 @@ static void on_progress(void *user, uint32_t permille, const char *status)
         task_board_poke(task->board);
 }
 
+/* The next one need not wait until this one's output is gathered. */
+static void on_ended(void *user)
+{
+    struct task *task = user;
+
+    task->ended_ns = clock_monotonic_ns();
+    crash_point("task.ended");
+    phase_set(task, PHASE_COLLECTING);
+}
+
 /* The uuids of the leased cards: CUDA numbers cards by speed, NVML by bus, a uuid is neither. */
 static void cards_text(const struct task *task, struct bytes *ret_text, unsigned *ret_n)
 {
@@ -264,9 +274,9 @@ static int wait_go(struct task *task)
         task->phase = PHASE_STARTING; /* from here on it is not taken back */
     pthread_mutex_unlock(&board->lock);
     if (go)
-        log_debug("turn", "step=%u task=%llu attempt=%llu ns=%lld", task->lease.step,
+        log_debug("turn", "step=%u task=%llu attempt=%llu free=%lld ns=%lld", task->lease.step,
                   (unsigned long long)task->lease.task, (unsigned long long)task->lease.attempt,
-                  (long long)clock_monotonic_ns());
+                  (long long)task->free_ns, (long long)clock_monotonic_ns());
     return go ? 0 : TASK_E_STOPPED;
 }
 
@@ -305,6 +315,7 @@ static int run_session(struct task *task, const struct stage *stage, struct outc
                                              .stop = &task->stop,
                                              .on_ready = on_ready,
                                              .on_started = on_started,
+                                             .on_ended = on_ended,
                                              .on_text = on_text,
                                              .on_progress = on_progress,
                                              .user = task},
@@ -407,8 +418,10 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
         snprintf(outcome.message, sizeof(outcome.message), "the session could not be made: %s",
                  why.size > 0 ? (const char *)why.data : strerror(r < 0 ? -r : EPROTO));
     }
-    crash_point("task.ended");
-    phase_set(task, PHASE_COLLECTING);
+    if (task->phase < PHASE_COLLECTING) { /* nothing ran; only this thread moves it */
+        crash_point("task.ended");
+        phase_set(task, PHASE_COLLECTING);
+    }
     if (atomic_load(&task->board->closing))
         return -ECANCELED;
     if (stopped(task))

@@ -96,6 +96,8 @@ struct task {
     uint8_t key_out[32];
     Wl__Envelope *assign; /* NULL: from the spool */
     int64_t started_wall_s; /* its thread's; 0: it did not begin */
+    int64_t ended_ns;       /* since when nothing of it runs */
+    int64_t free_ns;        /* the same of the one it waited for; 0: of none */
     pthread_cond_t wake; /* of its own: there may be thousands of others */
 
     /* under the board's lock */

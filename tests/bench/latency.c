@@ -11,10 +11,11 @@
  *
  * next: on one slot that has leases ahead, from the last instruction of one program to the first of
  * the next, less what the same takes in a bare loop of posix_spawn and waitpid: so it is what the
- * worker adds to that. next_hand: from that last instruction to the moment in which the slot has its
- * next lease in hand and is about to spawn, nothing taken off: the kernel's end of the process is
- * part of it. next_far, next_far_hand: the same with a relay between worker and broker that holds
- * all for --delay milliseconds, each way.
+ * worker adds to that. next_hand: from that last instruction to the moment in which the slot has
+ * its next lease in hand and is about to spawn, nothing taken off: the kernel's end of the process
+ * is part of it. next_slot: the same from when nothing of the last task runs any more, so that its
+ * slot is free. next_far and so on: the same with a relay between worker and broker that holds all
+ * for --delay milliseconds, each way.
  *
  * With --idle MS nothing happens for so long before each submission, so that all that is given back
  * when a farm has nothing to do has been.
@@ -50,9 +51,9 @@ struct latency {
     int socket;
     long runs, next, delay_ms, idle_ms;
     double *start_ms, *accept_ms, *hand_ms, *spawn_ms;
-    double *next_ms[3];      /* bare, near, far */
-    double *next_hand_ms[3]; /* the first stays empty */
-    FILE *log;               /* the worker's */
+    double *next_ms[3];                        /* bare, near, far */
+    double *next_hand_ms[3], *next_slot_ms[3]; /* the first stays empty */
+    FILE *log;                                 /* the worker's */
 };
 
 static void address(const char *path, struct sockaddr_un *ret_address)
@@ -71,19 +72,21 @@ static int stamp_wait(const struct latency *latency, int64_t *ret_ns)
     return 0;
 }
 
-/* When the worker had its next lease in hand, by its log: "... turn step=0 task=3 attempt=4 ns=5". */
-static int turn_read(struct latency *latency, int64_t *ret_ns)
+/* When the worker had its next lease in hand, by its log: "... turn step=0 task=3 attempt=4 free=5
+ * ns=6"; and since when its slot was free, 0 where no lease waited for that. */
+static int turn_read(struct latency *latency, int64_t *ret_free_ns, int64_t *ret_ns)
 {
     char path[sizeof(latency->farm.folder) + 16], line[1024], *at;
-    long long ns;
+    long long free_ns, ns;
 
     snprintf(path, sizeof(path), "%s/worker.log", latency->farm.folder);
     if (!latency->log && !(latency->log = fopen(path, "re")))
         return -errno;
     clearerr(latency->log);
     while (fgets(line, sizeof(line), latency->log))
-        if (strstr(line, " debug turn ") && (at = strstr(line, " ns=")) &&
-            sscanf(at, " ns=%lld", &ns) == 1) {
+        if (strstr(line, " debug turn ") && (at = strstr(line, " free=")) &&
+            sscanf(at, " free=%lld ns=%lld", &free_ns, &ns) == 2) {
+            *ret_free_ns = free_ns;
             *ret_ns = ns;
             return 0;
         }
@@ -128,7 +131,7 @@ static int measure(struct latency *latency)
     for (long i = -WARM_UP; i < latency->runs; i++) {
         struct westlight_job *job = job_make(latency, 0);
         char id[WESTLIGHT_ID_TEXT];
-        int64_t began_ns, accepted_ns, started_ns, hand_ns;
+        int64_t began_ns, accepted_ns, started_ns, free_ns, hand_ns;
         double spawn_ms;
         int r;
 
@@ -140,7 +143,7 @@ static int measure(struct latency *latency)
         accepted_ns = clock_monotonic_ns();
         westlight_job_free(job);
         if (r || stamp_wait(latency, &started_ns) || farm_finish(&latency->farm, id) ||
-            turn_read(latency, &hand_ns) || spawn_once(latency, &spawn_ms)) {
+            turn_read(latency, &free_ns, &hand_ns) || spawn_once(latency, &spawn_ms)) {
             fprintf(stderr, "westlight-bench latency: run %ld: %s\n", i, westlight_why(westlight));
             return 1;
         }
@@ -194,15 +197,18 @@ static int next_bare(struct latency *latency)
 }
 
 /* One slot: its log has the turns in the order in which the tasks ended. */
-static int hands(struct latency *latency, const int64_t *ended_ns, double *ret_ms)
+static int hands(struct latency *latency, const int64_t *ended_ns, int which)
 {
-    int64_t hand_ns;
+    int64_t free_ns, hand_ns;
     int r = 0;
 
     for (long i = -1; r == 0 && i < latency->next; i++) {
-        r = turn_read(latency, &hand_ns);
-        if (r == 0 && i >= 0)
-            ret_ms[i] = (double)(hand_ns - ended_ns[i]) / NS_PER_MS;
+        r = turn_read(latency, &free_ns, &hand_ns);
+        if (r != 0 || i < 0)
+            continue;
+        latency->next_hand_ms[which][i] = (double)(hand_ns - ended_ns[i]) / NS_PER_MS;
+        latency->next_slot_ms[which][i] =
+            (double)(hand_ns - (free_ns ? free_ns : ended_ns[i])) / NS_PER_MS;
     }
     return r;
 }
@@ -225,7 +231,7 @@ static int next_farm(struct latency *latency, long delay_ms, int which)
     if (r == 0)
         r = farm_finish(farm, id);
     if (r == 0)
-        r = hands(latency, ended_ns, latency->next_hand_ms[which]);
+        r = hands(latency, ended_ns, which);
     free(ended_ns);
     return r;
 }
@@ -274,9 +280,12 @@ static void report(struct latency *latency)
            percentile(latency->hand_ms, n, 50), percentile(latency->hand_ms, n, 99),
            percentile(latency->spawn_ms, n, 50), floor_ms, latency->idle_ms, latency->delay_ms);
     for (int i = 0; i < 2; i++)
-        printf(", \"%s_hand_p50_ms\": %.3f, \"%s_hand_p99_ms\": %.3f, \"%s_p50_ms\": %.3f, "
+        printf(", \"%s_slot_p50_ms\": %.3f, \"%s_slot_p99_ms\": %.3f, \"%s_hand_p50_ms\": %.3f, "
+               "\"%s_hand_p99_ms\": %.3f, \"%s_p50_ms\": %.3f, "
                "\"%s_p99_ms\": %.3f",
-               names[i], percentile(latency->next_hand_ms[i + 1], latency->next, 50), names[i],
+               names[i], percentile(latency->next_slot_ms[i + 1], latency->next, 50), names[i],
+               percentile(latency->next_slot_ms[i + 1], latency->next, 99), names[i],
+               percentile(latency->next_hand_ms[i + 1], latency->next, 50), names[i],
                percentile(latency->next_hand_ms[i + 1], latency->next, 99), names[i],
                percentile(latency->next_ms[i + 1], latency->next, 50) - floor_ms, names[i],
                percentile(latency->next_ms[i + 1], latency->next, 99) - floor_ms);
@@ -312,12 +321,10 @@ static int farm_run(struct latency *latency)
 
 static int options_read(struct latency *latency, int argc, char **argv)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                            {"runs", required_argument, NULL, 'n'},
-                                            {"next", required_argument, NULL, 'x'},
-                                            {"delay", required_argument, NULL, 'd'},
-                                            {"idle", required_argument, NULL, 'i'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"json", no_argument, NULL, 'j'},       {"runs", required_argument, NULL, 'n'},
+        {"next", required_argument, NULL, 'x'}, {"delay", required_argument, NULL, 'd'},
+        {"idle", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0}};
     bool good = true;
     int option;
 
@@ -355,7 +362,7 @@ int bench_latency(int argc, char **argv)
     next = (size_t)latency.next;
     farm_program("", "westlight-stamp", latency.stamp, sizeof(latency.stamp));
     latency.socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    latency.start_ms = calloc(4 * runs + 6 * next, sizeof(double));
+    latency.start_ms = calloc(4 * runs + 9 * next, sizeof(double));
     if (latency.socket < 0 || !latency.start_ms)
         return 1;
     latency.accept_ms = latency.start_ms + runs;
@@ -364,6 +371,7 @@ int bench_latency(int argc, char **argv)
     for (int i = 0; i < 3; i++) {
         latency.next_ms[i] = latency.spawn_ms + runs + (size_t)i * next;
         latency.next_hand_ms[i] = latency.next_ms[i] + 3 * next;
+        latency.next_slot_ms[i] = latency.next_ms[i] + 6 * next;
     }
     r = farm_run(&latency);
     close(latency.socket);

@@ -1,6 +1,7 @@
 /* agent.c - the worker's agent against a broker of the test's own: joining, leases in order, a lost
  * link, a restart with a result in hand. Sessions are pretended: each runs until the test ends it.
  */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,7 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -838,6 +840,61 @@ static void what_is_to_be_dropped_is_stopped_and_forgotten(void **state)
     expect_started(farm, 1); /* no result of task 0 came between */
 }
 
+/* How many folders of sessions there are; those that are laid out for anyone, and hold nothing. */
+static unsigned folders(const struct farm *farm, unsigned *ret_ready)
+{
+    char path[128], inside[512];
+    unsigned n = 0;
+    struct dirent *entry;
+    DIR *folder;
+
+    snprintf(path, sizeof(path), "%s/sessions", farm->state);
+    folder = opendir(path);
+    *ret_ready = 0;
+    while (folder && (entry = readdir(folder))) {
+        if (entry->d_name[0] == '.')
+            continue;
+        n++;
+        snprintf(inside, sizeof(inside), "%s/%s/work/tmp", path, entry->d_name);
+        if (access(inside, F_OK) != 0)
+            continue;
+        snprintf(inside, sizeof(inside), "%s/%s/files", path, entry->d_name);
+        *ret_ready += rmdir(inside) == 0 && mkdir(inside, 0700) == 0;
+    }
+    if (folder)
+        closedir(folder);
+    return n;
+}
+
+static void expect_one_ready(const struct farm *farm)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_NS;
+    unsigned ready = 0, n = 0;
+
+    while ((n != 1 || ready != 1) && clock_monotonic_ns() < deadline_ns) {
+        (void)poll(NULL, 0, 5);
+        n = folders(farm, &ready);
+    }
+    assert_int_equal(n, 1);
+    assert_int_equal(ready, 1);
+}
+
+static void an_idle_worker_has_a_folder_ready_and_none_of_an_earlier_job(void **state)
+{
+    struct farm *farm = *state;
+    unsigned ready;
+
+    join(farm);
+    expect_one_ready(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    assert_int_equal(folders(farm, &ready), 1); /* it was taken */
+    finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+    commit(farm, 0, CODE_OK);
+    expect_one_ready(farm);
+}
+
 static void a_second_worker_on_the_same_folder_is_refused(void **state)
 {
     struct farm *farm = *state;
@@ -873,6 +930,7 @@ int main(void)
         CASE(a_full_disk_keeps_nobody_from_joining),
         CASE(a_session_number_is_never_used_again),
         CASE(what_is_to_be_dropped_is_stopped_and_forgotten),
+        CASE(an_idle_worker_has_a_folder_ready_and_none_of_an_earlier_job),
         CASE(a_second_worker_on_the_same_folder_is_refused),
     };
 
