@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@ struct scene {
     struct session_config config;
     struct session_result result;
     uint32_t permille;
-    int started;
+    int started, ended;
     atomic_bool stop;
 };
 
@@ -351,6 +352,41 @@ static void the_longest_root_that_holds_a_path_maps_it(void **state)
     assert_string_equal(path, "kept");
 }
 
+static int not_now(void *user)
+{
+    (void)user;
+    return 7;
+}
+
+/* What the action left running, which wrote its number down. */
+static void on_ended(void *user)
+{
+    struct scene *scene = user;
+    char path[128];
+    FILE *file;
+    int pid = 0;
+
+    snprintf(path, sizeof(path), "%s/left", scene->folder);
+    file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%d", &pid), 1);
+    fclose(file);
+    assert_true(pid > 1 && kill(pid, 0) < 0);
+    scene->ended++;
+}
+
+static void nothing_of_it_runs_when_it_says_that_it_has_ended(void **state)
+{
+    struct scene *scene = *state;
+
+    scene->config.on_ended = on_ended;
+    holds(run(scene, "sleep 1000 & echo $! > left; echo done"), "done");
+    assert_int_equal(scene->ended, 1);
+    scene->config.on_ready = not_now; /* it never began */
+    assert_int_equal(session_run(&scene->config, &(struct session_result){0}), 7);
+    assert_int_equal(scene->ended, 1);
+}
+
 int main(void)
 {
 #define SCENE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -362,6 +398,7 @@ int main(void)
         SCENE(an_embedded_file_stays_in_its_folder),
         SCENE(a_job_cannot_reach_another_tasks_cards),
         SCENE(the_usage_is_of_the_whole_session),
+        SCENE(nothing_of_it_runs_when_it_says_that_it_has_ended),
         cmocka_unit_test(the_longest_root_that_holds_a_path_maps_it),
     };
 
