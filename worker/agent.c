@@ -520,27 +520,39 @@ static long timeout_ms(const struct agent *agent, int64_t now_ns)
     return at_ns <= now_ns ? 0 : (long)((at_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
-/* False: told to stop. What has nothing to say is not asked: most turns are a task's poke. */
+/* One that cannot say is asked by reading it. */
+static bool readable(void *socket)
+{
+    int events = socket ? link_events(socket) : 0;
+
+    return events < 0 || (events & ZMQ_POLLIN);
+}
+
+/* False: told to stop. Not by zmq_poll(), which asks both sockets twice and waits twice, and most
+ * turns are a task's poke. A socket's descriptor tells only what came since the socket was asked;
+ * once joined, the monitor has been read to its end and nothing else asks it. */
 static bool wait_turn(struct agent *agent, bool busy, bool *ret_heard, bool *ret_changed)
 {
-    zmq_pollitem_t items[4] = {
-        {.fd = agent->config->stop_fd, .events = ZMQ_POLLIN},
-        {.fd = agent->board.wake_fd, .events = ZMQ_POLLIN},
-        {.socket = agent->socket, .events = ZMQ_POLLIN},
-        {.socket = agent->monitor, .events = ZMQ_POLLIN},
+    bool heard = busy || readable(agent->socket),
+         changed = agent->link != AGENT_JOINED && readable(agent->monitor);
+    struct pollfd polls[4] = {
+        {.fd = agent->config->stop_fd, .events = POLLIN},
+        {.fd = agent->board.wake_fd, .events = POLLIN},
+        {.fd = agent->socket ? link_fd(agent->socket) : -1, .events = POLLIN},
+        {.fd = agent->monitor ? link_fd(agent->monitor) : -1, .events = POLLIN},
     };
     uint64_t pokes;
 
     *ret_heard = *ret_changed = true;
-    if (zmq_poll(items, agent->socket ? 4 : 2, busy ? 0 : timeout_ms(agent, clock_monotonic_ns())) <
-        0)
+    if (poll(polls, ARRAY_SIZE(polls),
+             heard || changed ? 0 : (int)timeout_ms(agent, clock_monotonic_ns())) < 0)
         return errno == EINTR;
-    if (items[1].revents && read(agent->board.wake_fd, &pokes, sizeof(pokes)) < 0 &&
+    if (polls[1].revents && read(agent->board.wake_fd, &pokes, sizeof(pokes)) < 0 &&
         errno != EAGAIN)
         return false;
-    *ret_heard = busy || items[2].revents;
-    *ret_changed = items[3].revents;
-    return !(items[0].revents & ZMQ_POLLIN);
+    *ret_heard = heard || polls[2].revents;
+    *ret_changed = changed || polls[3].revents;
+    return !(polls[0].revents & POLLIN);
 }
 
 static int run(struct agent *agent)

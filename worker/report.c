@@ -8,6 +8,7 @@
 #include <proto/state.h>
 
 #define PROGRESS_NS (250 * NS_PER_MS) /* four a second and task */
+#define STARTED_NS  (20 * NS_PER_MS)  /* before a start is told of what is ending already */
 #define ANSWER_NS   (60 * NS_PER_S)   /* before a result that nobody answered is repeated */
 /* Raw text of one segment: sealed it must stay within LIMIT_LOG_SEGMENT_BYTES even if it does not
  * compress. */
@@ -175,6 +176,18 @@ static int report_progress(struct report *report, struct task *task)
     return say_progress(report, task);
 }
 
+/* The result says it, too: one that is being made may take a moment. */
+static int report_started(struct report *report, struct task *task)
+{
+    if (task->deliverable && task->may_send)
+        return 0;
+    if (task->phase >= PHASE_COLLECTING && report->now_ns < task->started_ns + STARTED_NS) {
+        later(report, task->started_ns + STARTED_NS);
+        return 0;
+    }
+    return say_started(report, task);
+}
+
 int report_task(struct report *report, struct task *task)
 {
     int r = 0;
@@ -185,12 +198,11 @@ int report_task(struct report *report, struct task *task)
         return 0;
     if (task->need != NEED_NOTHING && !task->answer && task->need_request == 0)
         r = say_need(report, task);
-    /* The result says it, too. */
-    if (r == 0 && task->started && !task->started_sent && !(task->deliverable && task->may_send))
-        r = say_started(report, task);
+    if (r == 0 && task->started && !task->started_sent)
+        r = report_started(report, task);
     if (r != 0 || !task->may_send)
         return r;
-    if (task->started && task->phase < PHASE_HELD)
+    if (task->started_sent && task->phase < PHASE_HELD)
         r = report_progress(report, task);
     if (r != 0 || !task->deliverable || task->acknowledged != ACK_NONE)
         return r;

@@ -280,12 +280,12 @@ static void on_output(void *user, const void *data, size_t size)
         session->config->on_text(session->config->user, data, size);
 }
 
-static void on_started(void *user)
+static void on_started(void *user, bool over)
 {
     struct session *session = user;
 
     if (session->config->on_started)
-        session->config->on_started(session->config->user);
+        session->config->on_started(session->config->user, over);
 }
 
 static void on_progress(void *user, uint32_t permille, const char *status)

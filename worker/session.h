@@ -42,7 +42,7 @@ struct session_config {
     const atomic_bool *stop;     /* becomes true: SIGTERM, then SIGKILL after the notify period */
     /* All is prepared: returns when it may begin. Other than 0 ends the session with that; NULL: 0. */
     int (*on_ready)(void *user);
-    void (*on_started)(void *user);                 /* the action's process runs */
+    void (*on_started)(void *user, bool over);      /* the action's process runs, or did */
     void (*on_ended)(void *user);                   /* nothing of it runs any more; its log comes */
     void (*on_text)(void *user, const char *text, size_t size); /* output as it comes */
     void (*on_progress)(void *user, uint32_t permille, const char *status);

@@ -332,7 +332,7 @@ static void run_tell(struct run *run, int64_t now_ns)
         return;
     run->told = true;
     if (run->config->on_started)
-        run->config->on_started(run->config->user);
+        run->config->on_started(run->config->user, run->exited);
 }
 
 static void run_loop(struct run *run)

@@ -34,7 +34,7 @@ struct spawn_config {
     uint64_t memory_bytes;    /* of the whole group, resident; 0: no limit */
     const atomic_bool *stop;  /* may be NULL */
     bool keep;                /* what it leaves running runs on until the group is freed */
-    void (*on_started)(void *user);                                /* may be NULL */
+    void (*on_started)(void *user, bool over); /* may be NULL; over: it has ended, too */
     void (*on_output)(void *user, const void *data, size_t size);  /* the group's, as it comes */
     void *user;
 };

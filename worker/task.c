@@ -182,7 +182,8 @@ bool task_wait_for_more(struct task *task, int r)
 
 /* ---- running ---- */
 
-static void on_started(void *user)
+/* Of one that has ended as well the result will say it, mostly in the same turn. */
+static void on_started(void *user, bool over)
 {
     struct task *task = user;
 
@@ -191,8 +192,10 @@ static void on_started(void *user)
     if (task->phase == PHASE_STARTING)
         task->phase = PHASE_RUNNING;
     task->started = true;
+    task->started_ns = clock_monotonic_ns();
     pthread_mutex_unlock(&task->board->lock);
-    task_board_poke(task->board);
+    if (!over)
+        task_board_poke(task->board);
 }
 
 static void on_text(void *user, const char *text, size_t size)

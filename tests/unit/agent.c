@@ -48,7 +48,7 @@ int session_run(const struct session_config *config, struct session_result *ret_
     if (r != 0)
         return r;
     *ret_result = (struct session_result){.class = CLASS_OK, .wall_ns = SPOOL_SYNC_NS};
-    config->on_started(config->user);
+    config->on_started(config->user, false);
     config->on_text(config->user, "hello\n", 6);
     config->on_progress(config->user, 500, "half");
     atomic_fetch_or(&running, bit);

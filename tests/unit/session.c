@@ -28,8 +28,9 @@ struct scene {
     atomic_bool stop;
 };
 
-static void on_started(void *user)
+static void on_started(void *user, bool over)
 {
+    (void)over;
     ((struct scene *)user)->started++;
 }
 

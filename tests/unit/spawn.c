@@ -303,8 +303,9 @@ static void sigterm_comes_first(void **state)
 
 static atomic_bool stop;
 
-static void on_started(void *user)
+static void on_started(void *user, bool over)
 {
+    (void)over;
     atomic_store(&stop, true);
 }
 
