@@ -34,6 +34,7 @@
 
 static atomic_uint running, finish; /* bit i: task i runs; task i may end */
 static atomic_uint unfit;           /* bit i: task i fails while it is prepared */
+static atomic_uint brief;           /* bit i: task i has ended before its start is told */
 
 int session_run(const struct session_config *config, struct session_result *ret_result)
 {
@@ -48,7 +49,7 @@ int session_run(const struct session_config *config, struct session_result *ret_
     if (r != 0)
         return r;
     *ret_result = (struct session_result){.class = CLASS_OK, .wall_ns = SPOOL_SYNC_NS};
-    config->on_started(config->user, false);
+    config->on_started(config->user, atomic_load(&brief) & bit);
     config->on_text(config->user, "hello\n", 6);
     config->on_progress(config->user, 500, "half");
     atomic_fetch_or(&running, bit);
@@ -184,6 +185,7 @@ static int setup(void **state)
     atomic_store(&running, 0);
     atomic_store(&finish, 0);
     atomic_store(&unfit, 0);
+    atomic_store(&brief, 0);
     strcpy(farm->state, "/tmp/westlight-agent-XXXXXX");
     assert_non_null(mkdtemp(farm->state));
     assert_int_equal(identity_key_new(&farm->broker), 0);
@@ -470,6 +472,21 @@ static void it_joins_beats_and_runs_what_it_is_given(void **state)
     assign(farm, 0, 0);
     expect_started(farm, 0);
     finish_task(0);
+    expect_result(farm, 0, CLASS_OK);
+    commit(farm, 0, CODE_OK);
+}
+
+static void a_start_is_told_while_the_result_of_a_short_task_takes_long(void **state)
+{
+    struct farm *farm = *state;
+
+    join(farm);
+    atomic_store(&brief, 1u);
+    finish_task(0);
+    atomic_store(&disk_held, true);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    atomic_store(&disk_held, false);
     expect_result(farm, 0, CLASS_OK);
     commit(farm, 0, CODE_OK);
 }
@@ -912,6 +929,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(it_joins_beats_and_runs_what_it_is_given),
+        CASE(a_start_is_told_while_the_result_of_a_short_task_takes_long),
         CASE(a_broker_that_answers_is_kept_and_one_that_falls_silent_is_not),
         CASE(progress_carries_the_sealed_output),
         CASE(a_prefetched_task_starts_when_the_one_before_it_ends),
