@@ -8,7 +8,6 @@
 #include <proto/state.h>
 
 #define PROGRESS_NS (250 * NS_PER_MS) /* four a second and task */
-#define STARTED_NS  (20 * NS_PER_MS)  /* before a start is told of what is ending already */
 #define ANSWER_NS   (60 * NS_PER_S)   /* before a result that nobody answered is repeated */
 /* Raw text of one segment: sealed it must stay within LIMIT_LOG_SEGMENT_BYTES even if it does not
  * compress. */
@@ -181,8 +180,8 @@ static int report_started(struct report *report, struct task *task)
 {
     if (task->deliverable && task->may_send)
         return 0;
-    if (task->phase >= PHASE_COLLECTING && report->now_ns < task->started_ns + STARTED_NS) {
-        later(report, task->started_ns + STARTED_NS);
+    if (report->now_ns < task->started_due_ns) {
+        later(report, task->started_due_ns);
         return 0;
     }
     return say_started(report, task);

@@ -21,6 +21,7 @@
 
 enum { TASK_E_STOPPED = 1, TASK_E_ROOM = 2 }; /* it may not begin */
 
+#define STARTED_NS     (20 * NS_PER_MS) /* before the start of what has ended is told */
 #define TEXT_BYTES_MAX (256 * 1024) /* live output kept while the broker is away */
 
 void task_wake(struct task *task)
@@ -192,7 +193,7 @@ static void on_started(void *user, bool over)
     if (task->phase == PHASE_STARTING)
         task->phase = PHASE_RUNNING;
     task->started = true;
-    task->started_ns = clock_monotonic_ns();
+    task->started_due_ns = over ? clock_monotonic_ns() + STARTED_NS : 0;
     pthread_mutex_unlock(&task->board->lock);
     if (!over)
         task_board_poke(task->board);

@@ -95,7 +95,7 @@ struct task {
     uint32_t gpu_mask;
     uint8_t key_out[32];
     Wl__Envelope *assign; /* NULL: from the spool */
-    int64_t started_ns;     /* monotonic: when it was told that it had begun */
+    int64_t started_due_ns; /* monotonic: from when on its start is told, if its result is not */
     int64_t started_wall_s; /* its thread's; 0: it did not begin */
     int64_t ended_ns;       /* since when nothing of it runs */
     int64_t free_ns;        /* the same of the one it waited for; 0: of none */
