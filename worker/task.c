@@ -234,14 +234,18 @@ static void on_progress(void *user, uint32_t permille, const char *status)
         task_board_poke(task->board);
 }
 
-/* The next one need not wait until this one's output is gathered. */
-static void on_ended(void *user)
+/* Nothing of it runs, or ever will. */
+static void ended(struct task *task)
 {
-    struct task *task = user;
-
     task->ended_ns = clock_monotonic_ns();
     crash_point("task.ended");
     phase_set(task, PHASE_COLLECTING);
+}
+
+/* The next one need not wait until this one's output is gathered. */
+static void on_ended(void *user)
+{
+    ended(user);
 }
 
 /* The uuids of the leased cards: CUDA numbers cards by speed, NVML by bus, a uuid is neither. */
@@ -422,10 +426,8 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
         snprintf(outcome.message, sizeof(outcome.message), "the session could not be made: %s",
                  why.size > 0 ? (const char *)why.data : strerror(r < 0 ? -r : EPROTO));
     }
-    if (task->phase < PHASE_COLLECTING) { /* nothing ran; only this thread moves it */
-        crash_point("task.ended");
-        phase_set(task, PHASE_COLLECTING);
-    }
+    if (task->phase < PHASE_COLLECTING) /* only this thread moves it */
+        ended(task);
     if (atomic_load(&task->board->closing))
         return -ECANCELED;
     if (stopped(task))

@@ -5,14 +5,13 @@ A belt is a farm with one armed program and a stream of small jobs. When the arm
 armed with the next point; a point that a life passes fewer than n times is taken at its first pass.
 """
 import itertools
-import glob
 import os
 import re
 import signal
 import subprocess
 import threading
 
-from farm import BROKER, CLIENT, SOURCE, WORKER, Farm, check, equal, main, read, scenario, tree, until, write
+from farm import BROKER, CLIENT, SOURCE, WORKER, Farm, check, equal, main, read, scenario, sessions, tree, until, write
 
 TIMES = int(os.environ.get("WESTLIGHT_CRASHES", "5"))
 BELTS = 4  # of one program at once: most of a run is waiting
@@ -102,8 +101,7 @@ class Belt:
         farm = self.farm
         equal(len(farm.rows("SELECT 1 FROM jobs")), len(self.jobs), "jobs on the farm")
         until(lambda: not os.listdir(farm.path("box", "spool")), "the spool is empty: %s" % os.listdir(farm.path("box", "spool")))
-        # Not listed: a worker that starts makes the folder anew.
-        until(lambda: not glob.glob(farm.path("box", "sessions", "*")), "no session is left")
+        until(lambda: not sessions(farm.path("box")), "no session is left")
         left = [path for path in tree(farm.folder) if re.search(r"/(put|new)-\d+$|\.new$|\.westlight-", path)]
         equal(left, [], "files that somebody left")
 

@@ -48,6 +48,15 @@ def equal(got, wanted, what):
         raise Failed("%s: got %s, wanted %s%s" % (what, short(got), short(wanted), other))
 
 
+def sessions(state):
+    """Folders of a worker's sessions that hold something; it keeps empty ones ready, of a fixed form."""
+    folder = os.path.join(state, "sessions")
+    return sorted({os.path.relpath(path, folder).split(os.sep)[0] for path, below, files in os.walk(folder)
+                   for name in below + files
+                   if path != folder and os.path.relpath(os.path.join(path, name), folder).split(os.sep)[1:]
+                   not in (["work"], ["files"], ["work", "tmp"])})
+
+
 def until(event, what, seconds=PATIENCE_S):
     """Waits until event() is true; its value."""
     deadline = time.monotonic() + seconds

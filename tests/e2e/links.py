@@ -9,7 +9,7 @@ import signal
 import socket
 import struct
 
-from farm import RELAY, Farm, equal, main, scenario, tree, until, write
+from farm import RELAY, Farm, equal, main, scenario, sessions, tree, until, write
 from kills import away
 
 COUNTED = ('run=n=1; while ! mkdir %(w)s/start.$FRAME.$n 2> /dev/null; do n=$((n + 1)); done; '
@@ -172,7 +172,7 @@ def late(first, pause=lambda shot: os.kill(shot.boxes[0].pid, signal.SIGSTOP),
         until(lambda: not away(shot.ops), "both are there")
         shot.at_rest()
         shot.open()
-        until(lambda: not os.listdir(shot.farm.path("box1", "sessions")), "the other start has ended")
+        until(lambda: not sessions(shot.farm.path("box1")), "the other start has ended")
         shot.at_rest()
         shot.home(job, {1: 1 if first else 2})
         equal([row[5] for row in shot.farm.attempts(job)], [7, 0], "the lapse, and the one result")

@@ -1,7 +1,7 @@
 """What a worker must bear: results of many files, renderers whose keeper is killed."""
 import os
 
-from farm import Farm, alive, equal, lines, main, scenario, tree, until, write
+from farm import Farm, alive, equal, lines, main, scenario, sessions, tree, until, write
 
 LONG = "/".join(letter * 240 for letter in "abcd")  # makes a list of 1,500 files longer than one block
 
@@ -35,8 +35,9 @@ def short_tasks_one_after_another_find_nothing_of_each_other():
                          'touch left "$TMPDIR/left"; mkdir "$OUT/sub"; echo $FRAME > "$OUT/sub/$FRAME"', code=0)
         equal(tree(out), {"sub/%d" % i: b"%d\n" % i for i in range(1, 61)}, "files at home")
         equal(farm.results(answer.id), {(0, i): 1 for i in range(60)}, "current results")
-        for name in ("sessions", "spool"):
-            until(lambda name=name: not os.listdir(farm.path("box1", name)), "nothing is kept in " + name)
+        until(lambda: not os.listdir(farm.path("box1", "spool")), "nothing is kept in the spool")
+        until(lambda: not sessions(farm.path("box1")), "nothing is kept of a session")
+        until(lambda: len(os.listdir(farm.path("box1", "sessions"))) == 2, "an empty folder a slot lies ready")
 
 
 @scenario
