@@ -230,14 +230,27 @@ static void an_inventory_is_answered_in_one_message(void **state)
     disconnect(&box);
 }
 
+/* A peer for which little may wait on its own side. */
+static void connect_narrow(struct peer_link *link, enum who who)
+{
+    const int messages = 4, bytes = 64 * 1024;
+
+    connect_as(link, who);
+    assert_int_equal(zmq_disconnect(link->socket, broker.control), 0);
+    assert_int_equal(zmq_setsockopt(link->socket, ZMQ_RCVHWM, &messages, sizeof messages), 0);
+    assert_int_equal(zmq_setsockopt(link->socket, ZMQ_RCVBUF, &bytes, sizeof bytes), 0);
+    assert_int_equal(zmq_connect(link->socket, broker.control), 0);
+}
+
 /* What did not get through may have been a stop: it lists what it has, and is told again. */
 static void a_worker_that_missed_a_message_is_told_to_say_hello(void **state)
 {
-    enum { MORE_THAN_FIT = 8000 }; /* six answers are one message */
+    enum { MORE_THAN_FIT = 8000 }; /* seven answers are one message, 512 messages wait */
     struct peer_link box;
 
     (void)state;
-    worker_join(&box, BOX1, 1);
+    connect_narrow(&box, BOX1);
+    worker_list(&box, 1);
     for (int i = 0; i < MORE_THAN_FIT; i++)
         say_forged(&box, LIMIT_INVENTORY, false);
     beat_until_refused(&box, CODE_STATE);

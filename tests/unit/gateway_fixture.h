@@ -261,17 +261,22 @@ static inline void say_worker_hello(struct peer_link *link, uint64_t session, ui
     say(link, &ENVELOPE(HELLO, hello, &hello));
 }
 
-static inline void worker_join(struct peer_link *link, enum who who, uint64_t session)
+static inline void worker_list(struct peer_link *link, uint64_t session)
 {
     Wl__Inventory inventory = WL__INVENTORY__INIT;
 
-    connect_as(link, who);
     say_worker_hello(link, session, 1);
     wire_free(hear(link, WL__ENVELOPE__BODY_WELCOME));
     inventory.session = session;
     inventory.last = true;
     say(link, &ENVELOPE(INVENTORY, inventory, &inventory));
     wire_free(hear(link, WL__ENVELOPE__BODY_VERDICT));
+}
+
+static inline void worker_join(struct peer_link *link, enum who who, uint64_t session)
+{
+    connect_as(link, who);
+    worker_list(link, session);
 }
 
 /* ---- what they say ---- */
