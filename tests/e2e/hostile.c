@@ -215,7 +215,9 @@ static int tickets(char **argv)
     getchar(); /* until the test has looked */
     printf("own: %s\n", code_name(result_code(&one, assign->assign, 0)));
     wire_free(assign);
+    wire_inbox_deinit(&one.inbox);
     link_close(one.socket);
+    wire_inbox_deinit(&other.inbox);
     link_close(other.socket);
     link_context_free(one.context);
     link_context_free(other.context);
