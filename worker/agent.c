@@ -8,13 +8,11 @@
 #include <worker/agent.h>
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <unistd.h>
 #include <proto/base/check.h>
 #include <proto/base/clock.h>
@@ -37,12 +35,9 @@
 #define SILENCE_BEATS    6 /* one that writes to a slow disk is late, and not gone */
 #define SILENCE_LEAST_NS (5 * NS_PER_S)
 #define HELLO_REQUEST    UINT64_MAX
-#define LOCK_TRIES       40
-#define LOCK_PAUSE_US    50000
 #define LOOK_NS          NS_PER_S /* at the disk */
 #define RECEIVE_BATCH    512
 #define READY_MAX        16 /* slots for which a thread and a folder are kept while nothing runs */
-#define SESSIONS_AHEAD   1000 /* numbers kept with one write: links while nothing can be written */
 
 enum agent_link { AGENT_IDLE, AGENT_CONNECTING, AGENT_GREETING, AGENT_JOINED };
 
@@ -54,7 +49,7 @@ struct agent {
     void *context;
     void *socket, *monitor;
     enum agent_link link;
-    uint64_t session, session_kept; /* the link's, and the file's: none is past that */
+    struct agent_session session; /* the link's */
     uint8_t boot[16];
     int64_t retry_ns, wait_ns; /* IDLE: until when, and how long the wait was */
     unsigned refusals;         /* handshakes that failed since the last Welcome */
@@ -68,79 +63,6 @@ struct agent {
     zmq_msg_t *outbox;         /* packets for which there was no room */
     size_t n_outbox;
 };
-
-/* ---- the state folder ---- */
-
-int agent_lock_state(const char *state, int *ret_fd)
-{
-    _cleanup_(closep) int fd = -1;
-    char path[LIMIT_PATH_BYTES], pid[32];
-    int r = folder_make(state, 0700);
-
-    if (r < 0)
-        return r;
-    if ((size_t)snprintf(path, sizeof(path), "%s/lock", state) >= sizeof(path))
-        return -ENAMETOOLONG;
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    /* A child that a killed worker was just making has its lock until it has become the renderer,
-     * or has ended with its parent. */
-    for (int tries = LOCK_TRIES; flock(fd, LOCK_EX | LOCK_NB) < 0; tries--) {
-        if (errno != EWOULDBLOCK || tries == 0)
-            return errno == EWOULDBLOCK ? AGENT_E_TAKEN : -errno;
-        usleep(LOCK_PAUSE_US);
-    }
-    snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
-    if (ftruncate(fd, 0) < 0 || fd_write_all(fd, pid, strlen(pid)) < 0)
-        log_warn("lock", "path=%s why=\"%s\"", path, strerror(errno));
-    *ret_fd = TAKE_FD(fd);
-    return 0;
-}
-
-/* In place, which a full disk allows: a temporary file would be a new one. */
-static int session_keep(const char *path, uint64_t number)
-{
-    _cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    char text[32];
-    int size = snprintf(text, sizeof(text), "%020llu\n", (unsigned long long)number);
-
-    if (fd < 0)
-        return -errno;
-    crash_point("session.keep");
-    if (pwrite(fd, text, (size_t)size, 0) != size || fdatasync(fd) < 0)
-        return errno ? -errno : -EIO;
-    crash_point("session.kept");
-    return 0;
-}
-
-/* Greater than every number before, even where the last process was killed: the file holds one that
- * none has reached yet. A number that cannot be kept is used all the same: results that wait for
- * the broker may be what fills the disk. */
-static int session_next(struct agent *agent)
-{
-    _cleanup_(bytes_deinit) struct bytes text = {0};
-    char path[LIMIT_PATH_BYTES];
-    int r;
-
-    snprintf(path, sizeof(path), "%s/session", agent->config->state);
-    if (agent->session == 0) {
-        r = file_read(path, 64, &text);
-        if (r < 0 && r != -ENOENT)
-            return r;
-        if (r == 0)
-            agent->session = agent->session_kept = strtoull((const char *)text.data, NULL, 10);
-    }
-    if (agent->session >= agent->session_kept) {
-        r = session_keep(path, agent->session + SESSIONS_AHEAD);
-        if (r == 0)
-            agent->session_kept = agent->session + SESSIONS_AHEAD;
-        else
-            log_warn("session", "path=%s why=\"%s\" next=\"free space there\"", path, strerror(-r));
-    }
-    agent->session++;
-    return 0;
-}
 
 /* ---- sending ---- */
 
@@ -269,11 +191,11 @@ static void greet(struct agent *agent, int64_t now_ns)
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Hello hello = WL__HELLO__INIT;
     char program[] = "westlight-worker " WESTLIGHT_VERSION;
-    int r = session_next(agent);
+    int r = agent_session_next(&agent->session, agent->config->state);
 
     hello.protocol = WIRE_PROTOCOL;
     hello.program = program;
-    hello.session = agent->session;
+    hello.session = agent->session.number;
     hello.boot = (ProtobufCBinaryData){.len = sizeof(agent->boot), .data = agent->boot};
     hello.offer = agent->config->offer;
     envelope.request = HELLO_REQUEST;
@@ -362,7 +284,7 @@ static void beat(struct agent *agent, int64_t now_ns)
     if (now_ns < agent->beat_due_ns)
         return;
     agent->beat_due_ns = now_ns + agent->beat_ns;
-    message.session = agent->session;
+    message.session = agent->session.number;
     message.no_room = atomic_load(&agent->board.no_room);
     envelope.body_case = WL__ENVELOPE__BODY_BEAT;
     envelope.beat = &message;
@@ -392,10 +314,10 @@ static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_
     agent->link = AGENT_JOINED;
     log_info("joined", "broker=%s program=\"%s\" epoch=%u session=%llu leases=%zu",
              agent->config->broker, welcome->program, welcome->epoch,
-             (unsigned long long)agent->session, leases_count(agent->leases));
+             (unsigned long long)agent->session.number, leases_count(agent->leases));
     crash_point("agent.welcomed");
     beat(agent, now_ns); /* that there is no room, before the list that asks for more */
-    r = leases_inventory(agent->leases, agent->session, send_soon, agent);
+    r = leases_inventory(agent->leases, agent->session.number, send_soon, agent);
     crash_point("agent.listed");
     if (r != 0)
         hang_up(agent, now_ns, 0, "the inventory could not be sent");
@@ -489,7 +411,8 @@ static void tend(struct agent *agent, int64_t now_ns)
     if (agent->socket && agent->n_outbox > 0)
         (void)outbox_flush(agent);
     /* Offline too: tasks start and end all the same. */
-    r = leases_report(agent->leases, agent->session, now_ns, send_now, agent, &agent->report_ns);
+    r = leases_report(agent->leases, agent->session.number, now_ns, send_now, agent,
+                      &agent->report_ns);
     if (r == LINK_E_AGAIN) {
         agent->report_ns = now_ns + 20 * NS_PER_MS;
         r = 0;

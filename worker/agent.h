@@ -32,4 +32,9 @@ struct agent_config {
 
 /* Makes the folder and locks it; *ret_fd keeps the lock. AGENT_E_TAKEN: another worker has it. */
 int agent_lock_state(const char *state, int *ret_fd);
+/* The number of the next session, and the one in the file, which none is past. Zeroed: read it first. */
+struct agent_session {
+    uint64_t number, kept;
+};
+int agent_session_next(struct agent_session *session, const char *state);
 int agent_run(const struct agent_config *config);

@@ -436,6 +436,30 @@ static void an_edit_is_done_once_and_outlives_a_kill(void **state)
     disconnect(&ann);
 }
 
+/* What lies unread at the broker's control port, in bytes, once it is more than `than`. */
+static unsigned unread_past(unsigned than)
+{
+    int64_t until_ns = clock_monotonic_ns() + PATIENCE_MS * NS_PER_MS;
+    unsigned wanted = (unsigned)atoi(strrchr(broker.control, ':') + 1), sum = 0;
+
+    while (sum <= than) {
+        FILE *connections = fopen("/proc/net/tcp", "r");
+        char line[256];
+
+        assert_non_null(connections);
+        assert_true(clock_monotonic_ns() < until_ns);
+        for (sum = 0; fgets(line, sizeof line, connections);) {
+            unsigned port, state, unread;
+
+            if (sscanf(line, " %*d: %*x:%x %*x:%*x %x %*x:%x", &port, &state, &unread) == 3 &&
+                port == wanted && state == 1) /* established */
+                sum += unread;
+        }
+        fclose(connections);
+    }
+    return sum;
+}
+
 /* Both are there when the broker looks, so that its packets hold leases of before and after. */
 static void a_lease_after_an_edit_has_the_new_recipe(void **state)
 {
@@ -447,9 +471,11 @@ static void a_lease_after_an_edit_has_the_new_recipe(void **state)
     broker.slots = 0;
     join_as(&ann, ANN);
     assert_int_equal(kill(broker.pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(broker.pid, NULL, WUNTRACED), broker.pid); /* it reads nothing more */
     say_submit(&ann, 1, 1, 2);
+    unsigned unread = unread_past(0);
     say_edit(&ann, 2, 1, 4, 4);
-    usleep(50000); /* so long that both lie there mostly */
+    (void)unread_past(unread);
     assert_int_equal(kill(broker.pid, SIGCONT), 0);
     for (uint64_t task = 0; task < 4; task++) {
         Wl__Envelope *assign = hear(&box, WL__ENVELOPE__BODY_ASSIGN);
