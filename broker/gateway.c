@@ -355,9 +355,18 @@ static void handle(struct gateway *gateway, const struct link_key *key,
     gateway_scratch_free(gateway);
 }
 
-/* Nearly all that comes under load is one kind of message. */
+enum { SAID = 32 }; /* at most CORE_EXPECT */
+
+/* An envelope of a message, and what it says where it is of the kind that nearly all are. */
+struct said {
+    const void *data;
+    size_t size;
+    bool plain;
+    struct wire_plain result;
+};
+
 static bool handle_plain(struct gateway *gateway, const struct link_key *key,
-                         const struct link_route *route, const void *data, size_t size)
+                         const struct link_route *route, const struct wire_plain *plain)
 {
     bool handled;
 
@@ -365,11 +374,28 @@ static bool handle_plain(struct gateway *gateway, const struct link_key *key,
         return false;
     gateway->cookie++;
     gateway->mark = journal_mark(gateway->with.journal);
-    handled = gateway_plain_result(gateway, key, route, data, size);
+    handled = gateway_plain_result(gateway, key, route, plain);
     gateway->counters.messages += handled;
     gateway->ask = (struct ask){0};
     gateway_scratch_free(gateway);
     return handled;
+}
+
+/* The next of them, at most `max`; what the core will look for in them it is told before. */
+static size_t read_some(const struct gateway *gateway, struct wire_each *each, struct said *said,
+                        size_t max, int *ret_r)
+{
+    struct lease_id leases[CORE_EXPECT];
+    size_t n = 0, expected = 0;
+
+    while (n < max && (*ret_r = wire_each_next(each, &said[n].data, &said[n].size)) == 0) {
+        said[n].plain = wire_plain(said[n].data, said[n].size, &said[n].result);
+        if (said[n].plain)
+            leases[expected++] = gateway_lease_id(&said[n].result.lease);
+        n++;
+    }
+    core_expect(gateway->with.core, leases, expected);
+    return n;
 }
 
 /* Peers have their turns message by message, and a thousand requests of a studio are seconds. What
@@ -384,19 +410,22 @@ static bool may_gather(struct gateway *gateway, const struct link_key *key)
 static void handle_all(struct gateway *gateway, const struct link_key *key,
                        const struct link_route *route, zmq_msg_t *message)
 {
+    struct said said[SAID];
     struct wire_each each;
-    const void *data;
-    size_t size;
-    int r;
+    int r = 0;
 
     wire_each_init(&each, zmq_msg_data(message), zmq_msg_size(message));
     if (!each.bare && !may_gather(gateway, key)) {
         handle(gateway, key, route, NULL, 0, "several in one, which only a worker may send");
         return;
     }
-    while ((r = wire_each_next(&each, &data, &size)) == 0)
-        if (!handle_plain(gateway, key, route, data, size))
-            handle(gateway, key, route, data, size, NULL);
+    do {
+        size_t n = read_some(gateway, &each, said, ARRAY_SIZE(said), &r);
+
+        for (size_t i = 0; i < n; i++)
+            if (!said[i].plain || !handle_plain(gateway, key, route, &said[i].result))
+                handle(gateway, key, route, said[i].data, said[i].size, NULL);
+    } while (r == 0);
     if (r != WIRE_E_END)
         handle(gateway, key, route, NULL, 0, "too many messages in one, or one is cut short");
 }

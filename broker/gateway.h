@@ -216,7 +216,7 @@ void gateway_edit_go(struct gateway *gateway);
 void gateway_result_go(struct gateway *gateway);
 /* Handled, where it is a result of the plain kind (wire_plain) that counts as it stands. */
 bool gateway_plain_result(struct gateway *gateway, const struct link_key *key,
-                          const struct link_route *route, const void *data, size_t size);
+                          const struct link_route *route, const struct wire_plain *plain);
 void gateway_committed(struct gateway *gateway, const struct link_route *route,
                        const struct lease_id *lease, enum code code, const char *why,
                        const struct block_id *absent, size_t n_absent);

@@ -285,33 +285,29 @@ static struct peer *plain_peer(struct gateway *gateway, const struct link_key *k
 }
 
 bool gateway_plain_result(struct gateway *gateway, const struct link_key *key,
-                          const struct link_route *route, const void *data, size_t size)
+                          const struct link_route *route, const struct wire_plain *plain)
 {
     struct event event = {.kind = EVENT_RESULT};
-    struct wire_plain plain;
-    struct peer *peer;
+    struct peer *peer = plain_peer(gateway, key, route, plain);
     void *blob;
 
-    if (!wire_plain(data, size, &plain))
-        return false;
-    peer = plain_peer(gateway, key, route, &plain);
-    if (!peer || plain.lease.epoch < gateway->with.fence ||
-        !ticket_valid(gateway->with.signer, &plain.lease, &peer->key, plain.ticket,
+    if (!peer || plain->lease.epoch < gateway->with.fence ||
+        !ticket_valid(gateway->with.signer, &plain->lease, &peer->key, plain->ticket,
                       sizeof(struct ticket)))
         return false;
-    event.result.lease = gateway_lease_id(&plain.lease);
-    event.result.blob_size = plain.lease_size + plain.rest_size;
+    event.result.lease = gateway_lease_id(&plain->lease);
+    event.result.blob_size = plain->lease_size + plain->rest_size;
     blob = journal_memory(gateway->with.journal, event.result.blob_size);
     if (!blob)
         gateway_die("memory", -ENOMEM);
-    wire_plain_stored(&plain, blob);
+    wire_plain_stored(plain, blob);
     gateway->ask = (struct ask){.peer = peer, .connection = peer->current, .route = *route};
     gateway->ask.inlined = true;
     event.result.worker = peer->worker;
     event.result.class = CLASS_OK;
     event.result.usage =
-        (struct usage){plain.usage.wall_ns,  plain.usage.cpu_ns,    plain.usage.memory_bytes,
-                       plain.usage.bytes_in, plain.usage.bytes_out, plain.usage.card_ns};
+        (struct usage){plain->usage.wall_ns,  plain->usage.cpu_ns,    plain->usage.memory_bytes,
+                       plain->usage.bytes_in, plain->usage.bytes_out, plain->usage.card_ns};
     event.result.blob = blob;
     gateway_step(gateway, &event);
     return true;

@@ -55,9 +55,11 @@ struct agent {
     unsigned refusals;         /* handshakes that failed since the last Welcome */
     int64_t deadline_ns;       /* CONNECTING, GREETING: until when */
     int64_t beat_ns, beat_due_ns, heard_ns, report_ns;
+    int64_t told_ns;    /* when the broker was last told of a task, which serves as a beat */
     int64_t silence_ns; /* beats are answered: after that long the broker is gone */
     int64_t looked_ns;  /* at the disk */
     bool said_no_room;  /* with the last beat of this link */
+    bool tells;         /* in this turn */
     struct wire_inbox inbox;
     struct wire_packet packet; /* what is said in this turn, until it is sent at its end */
     zmq_msg_t *outbox;         /* packets for which there was no room */
@@ -139,6 +141,17 @@ static int send_now(void *user, Wl__Envelope *envelope)
     struct agent *agent = user;
 
     return agent->n_outbox > 0 ? LINK_E_AGAIN : send_soon(agent, envelope);
+}
+
+/* The same, of a task. What is asked for its sake is no sign of life: the scheduler hears none of
+ * it. */
+static int report(void *user, Wl__Envelope *envelope)
+{
+    struct agent *agent = user;
+    int r = send_now(agent, envelope);
+
+    agent->tells |= r == 0 && envelope->request == 0;
+    return r;
 }
 
 /* ---- the link's life ---- */
@@ -272,6 +285,12 @@ static void set_bulk(struct agent *agent, const char *said)
     pthread_mutex_unlock(&agent->board.lock);
 }
 
+/* Since when one of the two has been silent. */
+static int64_t talked_ns(const struct agent *agent)
+{
+    return agent->told_ns < agent->heard_ns ? agent->told_ns : agent->heard_ns;
+}
+
 static void beat(struct agent *agent, int64_t now_ns)
 {
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
@@ -283,6 +302,11 @@ static void beat(struct agent *agent, int64_t now_ns)
     }
     if (now_ns < agent->beat_due_ns)
         return;
+    if (atomic_load(&agent->board.no_room) == agent->said_no_room &&
+        talked_ns(agent) + agent->beat_ns > now_ns) {
+        agent->beat_due_ns = talked_ns(agent) + agent->beat_ns;
+        return;
+    }
     agent->beat_due_ns = now_ns + agent->beat_ns;
     message.session = agent->session.number;
     message.no_room = atomic_load(&agent->board.no_room);
@@ -309,6 +333,7 @@ static void take_welcome(struct agent *agent, const Wl__Welcome *welcome, int64_
     if (agent->silence_ns < SILENCE_LEAST_NS)
         agent->silence_ns = SILENCE_LEAST_NS;
     agent->said_no_room = false;
+    agent->told_ns = 0;
     agent->wait_ns = 0;
     agent->refusals = 0;
     agent->link = AGENT_JOINED;
@@ -411,7 +436,7 @@ static void tend(struct agent *agent, int64_t now_ns)
     if (agent->socket && agent->n_outbox > 0)
         (void)outbox_flush(agent);
     /* Offline too: tasks start and end all the same. */
-    r = leases_report(agent->leases, agent->session.number, now_ns, send_now, agent,
+    r = leases_report(agent->leases, agent->session.number, now_ns, report, agent,
                       &agent->report_ns);
     if (r == LINK_E_AGAIN) {
         agent->report_ns = now_ns + 20 * NS_PER_MS;
@@ -419,6 +444,9 @@ static void tend(struct agent *agent, int64_t now_ns)
     }
     if (r == 0 && agent->socket)
         r = packet_send(agent);
+    if (agent->tells)
+        agent->told_ns = now_ns;
+    agent->tells = false;
     if (r != 0 && agent->socket)
         hang_up(agent, now_ns, 0, "a message could not be sent");
 }

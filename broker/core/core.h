@@ -327,6 +327,10 @@ struct core_config {
 struct core *core_new(const struct core_config *config);
 void core_free(struct core *core);
 void core_step(struct core *core, const struct event *event, struct outbox *outbox);
+/* Events about these leases are next: what they need begins to come from memory, all at once where
+ * each would wait for its own. Changes nothing. */
+enum { CORE_EXPECT = 64 };
+void core_expect(const struct core *core, const struct lease_id *leases, size_t n); /* at most CORE_EXPECT */
 /* Recovery: records in sequence order. Then core_recovered once, with the time. */
 void core_apply(struct core *core, const struct record *record);
 /* Why a record read back is none of this history; NULL: it may be applied. */

@@ -242,7 +242,7 @@ void step_wake(struct step *step, uint64_t first, uint64_t last)
 
 /* ---- tasks out of the ordinary ---- */
 
-static uint64_t task_hash(const struct step *step, uint64_t index)
+uint64_t task_hash(const struct step *step, uint64_t index)
 {
     return hash_near(hash_number(step->job->sequence, step->number), index);
 }

@@ -166,6 +166,7 @@ void step_wake(struct step *step, uint64_t first, uint64_t last);
 uint64_t step_count(const struct step *step, uint64_t first, uint64_t last, enum task_state state);
 
 struct task *task_find(const struct step *step, uint64_t index);
+uint64_t task_hash(const struct step *step, uint64_t index);
 struct task *task_make(struct step *step, uint64_t index);
 struct past *task_past(struct task *task); /* to be written */
 void task_drop_if_ordinary(struct task *task);

@@ -22,6 +22,72 @@ struct lease *lease_find(const struct core *core, const struct lease_id *id)
     return table_find(&core->leases, lease_hash(id), lease_is, id);
 }
 
+static void links_near(const struct link *link)
+{
+    __builtin_prefetch(link->prev, 1);
+    __builtin_prefetch(link->next, 1);
+}
+
+/* Where the tasks and the leases will lie that are granted in their place. */
+static void successors_near(const struct core *core, const struct step *step, size_t n)
+{
+    struct lease_id next = {.epoch = core->config.epoch};
+    uint64_t index = bitmap_next(&step->bits[TASK_READY], 0);
+
+    for (size_t i = 0; i < n; i += HASH_NEAR) {
+        next.attempt = core->attempt + 1 + i;
+        table_near(&core->leases, lease_hash(&next));
+        if (index != BITMAP_NONE)
+            table_near(&core->tasks, task_hash(step, index + i));
+    }
+}
+
+/* Some times over all of them, each time at what the last one fetched. */
+void core_expect(const struct core *core, const struct lease_id *leases, size_t n)
+{
+    uint64_t hash[CORE_EXPECT], hash_task[CORE_EXPECT];
+    const struct lease *lease[CORE_EXPECT];
+    const struct step *step = NULL;
+
+    CHECK(n <= CORE_EXPECT);
+    for (size_t i = 0; i < n; i++) {
+        const struct lease_id *id = &leases[i];
+
+        if (!step || memcmp(&id->job, &leases[i - 1].job, sizeof(id->job)) != 0 ||
+            id->task.step != step->number)
+            step = job_step(core, &id->job, (struct task_id){id->task.step, 0});
+        hash[i] = lease_hash(id);
+        hash_task[i] = step ? task_hash(step, id->task.index) : 0;
+        table_near(&core->leases, hash[i]);
+        table_near(&core->tasks, hash_task[i]);
+    }
+    if (step)
+        successors_near(core, step, n);
+    for (size_t i = 0; i < n; i++) {
+        lease[i] = table_likely(&core->leases, hash[i]);
+        memory_near(lease[i], sizeof(struct lease));
+        memory_near(table_likely(&core->tasks, hash_task[i]), sizeof(struct task));
+    }
+    for (size_t i = 0; i < n; i++)
+        if (lease[i]) {
+            __builtin_prefetch(lease[i]->chain, 1);
+            memory_near(lease[i]->behind, 2 * MEMORY_LINE);
+            memory_near(lease[i]->worker, sizeof(struct worker));
+            links_near(&lease[i]->of_job);
+            links_near(&lease[i]->of_worker);
+            links_near(&lease[i]->hungry);
+            links_near(&lease[i]->queued);
+        }
+    for (size_t i = 0; i < n; i++)
+        if (lease[i] && lease[i]->chain)
+            memory_near(lease[i]->chain->tail, 2 * MEMORY_LINE);
+    for (size_t i = 0; i < n; i++)
+        if (lease[i] && lease[i]->chain) {
+            links_near(&lease[i]->chain->tail->hungry);
+            links_near(&lease[i]->chain->tail->queued);
+        }
+}
+
 struct lease *lease_new(struct core *core, const struct lease_id *id, struct step *step,
                         struct worker *worker)
 {

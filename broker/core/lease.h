@@ -25,25 +25,31 @@ struct chain {
     uint32_t n;
 };
 
+/* By lines of the cache: what is looked at of those before and behind it in its chain, of those beside
+ * it in a list, and of itself only. */
 struct lease {
-    struct lease_id id;
     struct step *step;
-    struct task *task; /* NULL when stopping */
     struct worker *worker;
     const struct plan *plan; /* what it holds; NULL: nothing */
+    struct chain *chain;     /* NULL: alone */
+    struct lease *before, *behind;
     uint32_t gpu_mask;
+    uint16_t permille;
     bool started, lapsed, stopping, noted, asked_back;
     bool counted;  /* as lost: once, however often it is lost again */
     bool rendered; /* its result is on its way: started, and needs no room any more */
-    bool listed; /* by the inventory that is coming in */
-    uint16_t permille;
-    struct chain *chain; /* NULL: alone */
-    int64_t started_ns, started_wall_s;
-    struct lease *before, *behind;
-    struct worker *claimed_for;
-    struct link of_worker, of_job, of_task;
-    struct link running; /* in core.running, oldest first, until noted */
+    bool listed;   /* by the inventory that is coming in */
+
     struct link hungry, queued;
+    struct link of_worker, of_job;
+
+    struct lease_id id;
+    struct task *task; /* NULL when stopping */
+    struct worker *claimed_for;
+
+    struct link of_task;
+    struct link running; /* in core.running, oldest first, until noted */
+    int64_t started_ns, started_wall_s;
 };
 
 /* How many a chain's last lease has ahead of it. */

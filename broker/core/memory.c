@@ -10,6 +10,17 @@ void *memory_new(size_t size)
     return data;
 }
 
+void *memory_lines(size_t size, void **ret_memory)
+{
+    size_t bytes = 0;
+
+    CHECK(!__builtin_add_overflow(size, MEMORY_LINE - 1, &bytes));
+    char *memory = memory_new(bytes);
+
+    *ret_memory = memory;
+    return memory + (-(uintptr_t)memory & (MEMORY_LINE - 1));
+}
+
 void *memory_array(void *old, size_t n, size_t size)
 {
     size_t bytes = 0;
@@ -37,7 +48,9 @@ enum { POOL_SLAB_BYTES = 64 * 1024 };
 
 void pool_init(struct pool *pool, size_t size)
 {
-    *pool = (struct pool){.size = (size + 15) & ~(size_t)15};
+    size_t whole = size < MEMORY_LINE ? 16 : MEMORY_LINE;
+
+    *pool = (struct pool){.size = (size + whole - 1) & ~(whole - 1)};
 }
 
 void pool_deinit(struct pool *pool)
@@ -52,10 +65,9 @@ void *pool_take(struct pool *pool)
 {
     if (!pool->spare) {
         size_t n = POOL_SLAB_BYTES / pool->size ? POOL_SLAB_BYTES / pool->size : 1;
-        char *slab = memory_array(NULL, n, pool->size);
-
         MEMORY_GROW(pool->slabs, pool->n_slabs, pool->capacity);
-        pool->slabs[pool->n_slabs++] = slab;
+        char *slab = memory_lines(n * pool->size, &pool->slabs[pool->n_slabs++]);
+
         for (size_t i = n; i > 0; i--) {
             void *element = slab + (i - 1) * pool->size;
 
@@ -82,7 +94,7 @@ void pool_give(struct pool *pool, void *element)
 
 void table_deinit(struct table *table)
 {
-    free(table->slots);
+    free(table->memory);
     *table = (struct table){0};
 }
 
@@ -113,11 +125,11 @@ void table_insert(struct table *table, uint64_t hash, void *value)
         struct table old = *table;
 
         table->capacity = old.capacity ? 2 * old.capacity : 16;
-        table->slots = memory_new(table->capacity * sizeof(*table->slots));
+        table->slots = memory_lines(table->capacity * sizeof(*table->slots), &table->memory);
         for (size_t i = 0; i < old.capacity; i++)
             if (old.slots[i].value)
                 table_put(table, old.slots[i].hash, old.slots[i].value);
-        free(old.slots);
+        free(old.memory);
     }
     table_put(table, hash, value);
     table->n++;

@@ -16,8 +16,12 @@
 #include <string.h>
 #include <proto/base/check.h>
 
+enum { MEMORY_LINE = 64 }; /* bytes that come to the processor at once */
+
 void *memory_new(size_t size); /* zeroed */
 void *memory_array(void *old, size_t n, size_t size);
+/* Likewise zeroed, and it begins with a line; `*ret_memory` is what is to be freed. */
+void *memory_lines(size_t size, void **ret_memory);
 void *memory_copy(const void *data, size_t size); /* NULL where size is 0 */
 
 /* Makes room for one more in `items`, which holds `n` of `*capacity`. */
@@ -92,7 +96,8 @@ struct table_slot {
     void *value;
 };
 struct table {
-    struct table_slot *slots;
+    struct table_slot *slots; /* on whole lines, in: */
+    void *memory;
     size_t capacity, n; /* capacity is a power of two */
 };
 typedef bool table_same(const void *value, const void *key);
@@ -101,6 +106,33 @@ void table_deinit(struct table *table);
 void *table_find(const struct table *table, uint64_t hash, table_same *same, const void *key);
 void table_insert(struct table *table, uint64_t hash, void *value);
 void table_remove(struct table *table, uint64_t hash, const void *value);
+/* What will be looked for soon is brought nearer: the slot, then the value by it (as it lies there, if it
+ * does: nothing is compared but the hash, NULL says nothing). */
+static inline void table_near(const struct table *table, uint64_t hash)
+{
+    const char *slot = (const char *)&table->slots[hash & (table->capacity - 1)];
+
+    if (table->n == 0)
+        return;
+    __builtin_prefetch(slot, 1);
+    __builtin_prefetch(slot + MEMORY_LINE, 1); /* it is soon there that others were pushed to */
+}
+static inline void *table_likely(const struct table *table, uint64_t hash)
+{
+    if (table->n == 0)
+        return NULL;
+    size_t mask = table->capacity - 1;
+
+    for (size_t i = hash & mask; table->slots[i].value; i = (i + 1) & mask)
+        if (table->slots[i].hash == hash)
+            return table->slots[i].value;
+    return NULL;
+}
+static inline void memory_near(const void *data, size_t size)
+{
+    for (size_t at = 0; data && at < size; at += MEMORY_LINE)
+        __builtin_prefetch((const char *)data + at, 1);
+}
 
 uint64_t hash_bytes(uint64_t seed, const void *data, size_t size);
 static inline uint64_t hash_number(uint64_t seed, uint64_t value)
@@ -113,9 +145,11 @@ static inline uint64_t hash_number(uint64_t seed, uint64_t value)
 
 /* Numbers that are given out one after another, and looked for likewise, lie side by side: four slots
  * of a table are a line of the cache. */
+enum { HASH_NEAR = 4 };
 static inline uint64_t hash_near(uint64_t seed, uint64_t number)
 {
-    return (hash_number(seed, number / 4) & ~3ULL) | (number & 3);
+    return (hash_number(seed, number / HASH_NEAR) & ~(HASH_NEAR - 1ULL)) |
+           (number & (HASH_NEAR - 1));
 }
 
 /* ---- heaps: the least on top; an element holds its position at `offset` ---- */

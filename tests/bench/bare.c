@@ -134,6 +134,24 @@ static void task_run(struct bare *bare, struct bare_node *node)
     bare->done++;
 }
 
+/* A node's results come as one message, of which the core is told what is in it. */
+static void node_run(struct bare *bare, struct bare_node *node)
+{
+    struct lease_id leases[CORE_EXPECT];
+    uint32_t most = bare->config.carried ? bare->config.carried : bare->config.slots;
+
+    for (uint32_t left = node->n < most ? node->n : most; left > 0;) {
+        uint32_t n = left < CORE_EXPECT ? left : CORE_EXPECT;
+
+        for (uint32_t i = 0; i < n; i++)
+            leases[i] = node->held[(node->first + i) % bare->ring];
+        core_expect(bare->core, leases, n);
+        for (uint32_t i = 0; i < n; i++)
+            task_run(bare, node);
+        left -= n;
+    }
+}
+
 uint64_t bare_round(struct bare *bare)
 {
     uint64_t before = bare->done;
@@ -142,8 +160,7 @@ uint64_t bare_round(struct bare *bare)
         struct bare_node *node = &bare->nodes[i];
         struct event beat = {.kind = EVENT_BEAT, .beat.worker = node->id};
 
-        for (unsigned slot = 0; slot < bare->config.slots && node->n > 0; slot++)
-            task_run(bare, node);
+        node_run(bare, node);
         if (bare->config.told)
             step(bare, &beat);
     }

@@ -1,7 +1,7 @@
 /* bare.h - the core without a broker: workers that take what they are given and bring it back.
  *
- * Every node keeps what it was assigned in order and ends the longest held first, a task for each
- * of its slots in a round. Nothing is stored or sent; what the core says is acted upon as a worker
+ * Every node keeps what it was assigned in order and ends the longest held first, a message of them
+ * in a round. Nothing is stored or sent; what the core says is acted upon as a worker
  * would, within the time that is measured.
  *
  * Owns:    the core and the nodes. One thread.
@@ -16,6 +16,7 @@ struct bare_config {
     uint32_t workers, slots, prefetch;
     bool mixed; /* no two have as much memory, and tasks want so much that slots stay free */
     bool motley; /* no two jobs ask for as much memory */
+    uint32_t carried; /* results in a message; 0: one for each slot */
     bool told;   /* each task is said to have started and to go on, and each worker beats */
 };
 
@@ -40,5 +41,5 @@ void bare_deinit(struct bare *bare);
 /* A job of `tasks`, of the number-th studio in turn. */
 void bare_submit(struct bare *bare, uint32_t number, uint64_t tasks);
 void bare_join(struct bare *bare); /* all of them */
-/* Every node runs one task for each of its slots; how many were run. */
+/* Every node runs what a message carries; how many were run. */
 uint64_t bare_round(struct bare *bare);

@@ -18,7 +18,7 @@
 enum { POINTS_MAX = 8, CURVES = 5, CORE_ONLY = 2, JOB_FRAMES = 10 };
 #define CORE_FRAMES   500000 /* a point is repeated until it has drained so many */
 #define BROKER_FRAMES 300000
-#define BROKER_MOST   2000000 /* of one farm: the rest of ten million is as they are */
+#define BROKER_MOST   7000000 /* of one farm: the rest of ten million is as they are */
 
 struct sample {
     double n;
@@ -58,11 +58,12 @@ static struct scale_farm of_jobs(uint64_t n, uint64_t frames_least)
  * about: what a message costs is not what is drawn. Each worker gets its leases ten times over. */
 static struct scale_farm of_workers(uint64_t n, uint64_t frames_least)
 {
-    uint64_t frames = n * 4 * 17 * 10;
+    uint64_t held = 4 * 17, frames = n * held * 10;
 
     return (struct scale_farm){.workers = n,
                                .slots = 4,
                                .prefetch = 16,
+                               .carried = held,
                                .jobs = 1,
                                .frames = frames > frames_least ? frames : frames_least};
 }

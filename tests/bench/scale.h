@@ -9,6 +9,7 @@
 struct scale_farm {
     uint64_t workers, slots, prefetch, jobs, frames; /* frames in all */
     bool mixed, motley; /* the core's alone: see bare.h */
+    uint64_t carried;   /* likewise */
     uint64_t drained; /* of them; all, but for a broker with very many */
 };
 

@@ -42,6 +42,7 @@ int scale_core(const struct scale_farm *farm, struct scale_figures *ret_figures)
     struct bare_config config = {.workers = (uint32_t)farm->workers,
                                  .slots = (uint32_t)farm->slots,
                                  .prefetch = (uint32_t)farm->prefetch,
+                                 .carried = (uint32_t)farm->carried,
                                  .mixed = farm->mixed,
                                  .motley = farm->motley};
     struct bare bare;

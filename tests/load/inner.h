@@ -54,7 +54,7 @@ struct worker {
     uint8_t state;
     bool open, dirty, say_hello, say_list, say_beat;
     bool leaving; /* takes nothing new, and goes when it has nothing */
-    int64_t at_ns, heard_ns;
+    int64_t at_ns, heard_ns, told_ns;
     uint32_t heap_place;
     uint32_t first_held, n_held;
     uint32_t first_say, last_say;

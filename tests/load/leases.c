@@ -473,6 +473,8 @@ int leases_say(struct load *load, uint32_t worker)
                          : load_send(load, worker, load->out, size);
         if (r != 0)
             return r;
+        if (n > 0)
+            self->told_ns = load->now_ns;
         while (self->first_say != index) {
             uint32_t done = self->first_say;
 

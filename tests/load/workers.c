@@ -182,6 +182,12 @@ static void churn(struct load *load)
     }
 }
 
+/* As the worker does: where both have spoken, nobody need ask whether the other is there. */
+static int64_t talked_ns(const struct worker *worker)
+{
+    return worker->told_ns < worker->heard_ns ? worker->told_ns : worker->heard_ns;
+}
+
 static void tend(struct load *load, uint32_t worker)
 {
     struct worker *self = &load->workers[worker];
@@ -197,6 +203,8 @@ static void tend(struct load *load, uint32_t worker)
             leave(load, worker, self->n_held == 0);
         } else if (load->now_ns - self->heard_ns > SILENCE_BEATS * load->beat_ns) {
             worker_greet(load, worker); /* libzmq is at it: all at once would be worse */
+        } else if (talked_ns(self) + load->beat_ns > load->now_ns) {
+            worker_at(load, worker, talked_ns(self) + load->beat_ns);
         } else {
             self->say_beat = true;
             worker_at(load, worker, load->now_ns + load->beat_ns);

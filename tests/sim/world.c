@@ -249,6 +249,8 @@ void world_event(struct world *world, struct event *event)
     else if (event->kind == EVENT_HELLO)
         world->workers[event->hello.key.bytes[0]].told_full = false;
     outbox_clear(&world->outbox);
+    if (event->kind == EVENT_RESULT)
+        core_expect(world->core, &event->result.lease, 1);
     core_step(world->core, event, &world->outbox);
     world->events++;
     size_t before = world->n_records;

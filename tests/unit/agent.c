@@ -137,6 +137,8 @@ struct farm {
     Wl__Offer offer;
     struct probe probe;
     uint64_t session;
+    int64_t beat_ns; /* 0: 50 ms */
+    unsigned beats;  /* heard while something else was awaited */
     uint8_t key_in[32], key_out[32];
 };
 
@@ -266,6 +268,7 @@ static Wl__Envelope *hear(struct farm *farm, Wl__Envelope__BodyCase body)
             answer_beat(farm, envelope->beat);
         if (envelope->body_case == body)
             return envelope;
+        farm->beats += envelope->body_case == WL__ENVELOPE__BODY_BEAT;
         if (envelope->body_case != WL__ENVELOPE__BODY_BEAT &&
             envelope->body_case != WL__ENVELOPE__BODY_PROGRESS)
             fail_msg("heard body %d, expected %d", (int)envelope->body_case, (int)body);
@@ -307,7 +310,7 @@ static Wl__Envelope *welcome(struct farm *farm)
     assert_true(envelope->hello->session > farm->session);
     farm->session = envelope->hello->session;
     message.epoch = 1;
-    message.beat_ns = 50 * NS_PER_MS;
+    message.beat_ns = (uint64_t)(farm->beat_ns ? farm->beat_ns : 50 * NS_PER_MS);
     say(farm, WL__ENVELOPE__BODY_WELCOME, &message, envelope->request);
     wire_free(envelope);
     envelope = hear(farm, WL__ENVELOPE__BODY_INVENTORY);
@@ -489,6 +492,43 @@ static void a_start_is_told_while_the_result_of_a_short_task_takes_long(void **s
     atomic_store(&disk_held, false);
     expect_result(farm, 0, CLASS_OK);
     commit(farm, 0, CODE_OK);
+}
+
+/* Tasks one after another for longer than a beat; the longest that it took with one of them. */
+static int64_t run_some(struct farm *farm, unsigned first, unsigned n)
+{
+    int64_t before_ns = clock_monotonic_ns(), longest_ns = 0;
+
+    for (unsigned task = first; task < first + n; task++) {
+        assign(farm, task, 0);
+        expect_started(farm, task);
+        (void)poll(NULL, 0, 200);
+        finish_task(task);
+        expect_result(farm, task, CLASS_OK);
+        commit(farm, task, CODE_OK);
+        int64_t now_ns = clock_monotonic_ns();
+
+        longest_ns = now_ns - before_ns > longest_ns ? now_ns - before_ns : longest_ns;
+        before_ns = now_ns;
+    }
+    return longest_ns;
+}
+
+static void who_tells_of_tasks_need_not_beat(void **state)
+{
+    struct farm *farm = *state;
+    unsigned task = 0;
+
+    farm->beat_ns = NS_PER_S;
+    join(farm);
+    wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT));
+    do { /* unless this machine stood still meanwhile */
+        farm->beats = 0;
+        task += 7;
+        assert_in_range(task, 7, 28);
+    } while (run_some(farm, task - 7, 7) > 600 * NS_PER_MS);
+    assert_int_equal(farm->beats, 0);
+    wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT)); /* nothing to tell, as before */
 }
 
 /* Its beats are answered for longer than it waits, and then no more. */
@@ -929,6 +969,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(it_joins_beats_and_runs_what_it_is_given),
+        CASE(who_tells_of_tasks_need_not_beat),
         CASE(a_start_is_told_while_the_result_of_a_short_task_takes_long),
         CASE(a_broker_that_answers_is_kept_and_one_that_falls_silent_is_not),
         CASE(progress_carries_the_sealed_output),

@@ -17,6 +17,33 @@ TEST(nothing_is_leased_before_the_list_has_come)
     farm_free(&farm);
 }
 
+TEST(what_is_expected_and_what_is_unknown_changes_nothing)
+{
+    struct farm farm = farm_new();
+    struct lease_id leases[CORE_EXPECT] = {0};
+
+    core_expect(farm.core, leases, CORE_EXPECT);
+    submit(&farm, &four);
+    join(&farm, &one);
+    for (size_t i = 0; i < CORE_EXPECT; i++) {
+        leases[i] = assigned(&farm, 0);
+        leases[i].job = job_numbered((uint8_t)(1 + i % 3));
+        leases[i].task.step = i % 5 / 4;
+        leases[i].task.index = i % 7 ? i / 7 : UINT64_MAX;
+        leases[i].attempt += i % 11;
+    }
+    leases[3] = assigned(&farm, 0);
+    uint64_t digest = core_digest(farm.core);
+
+    core_expect(farm.core, leases, CORE_EXPECT);
+    core_expect(farm.core, leases, 0);
+    core_audit(farm.core);
+    assert_true(core_digest(farm.core) == digest);
+    assert_int_equal(result(&farm, 1, leases[3], CLASS_OK), CODE_OK);
+    core_expect(farm.core, &leases[3], 1);
+    farm_free(&farm);
+}
+
 TEST(a_lease_lapses_at_its_deadline_not_before)
 {
     struct farm farm = farm_new();
@@ -484,7 +511,8 @@ TEST(while_nobody_is_heard_tasks_are_held_and_the_first_return_begins_the_window
 
     pass(&farm, 600 * SECOND);
     assert_int_equal(view_of(&farm, 1).counts.running, 3);
-    assert_true(core_deadline_ns(farm.core) == retain_deadline_ns(farm.core)); /* the clock's alone */
+    assert_true(core_deadline_ns(farm.core) ==
+                retain_deadline_ns(farm.core)); /* the clock's alone */
     hello(&farm, &one, 2, 1);
     inventory(&farm, 1, &(struct inventory_item){leases[0], HELD_RUNNING, 0}, 1);
     assert_int_equal(effect_of(&farm, EFFECT_VERDICT, 0)->verdict.verdict, VERDICT_KEEP);
@@ -577,6 +605,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_leased_before_the_list_has_come),
+        cmocka_unit_test(what_is_expected_and_what_is_unknown_changes_nothing),
         cmocka_unit_test(a_lease_lapses_at_its_deadline_not_before),
         cmocka_unit_test(a_lapsed_lease_is_honoured_if_its_result_comes_first),
         cmocka_unit_test(a_broker_that_was_away_itself_takes_nobody_for_lost),
