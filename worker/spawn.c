@@ -21,7 +21,6 @@
 #include <worker/warden.h>
 
 #define SPAWN_TICK_NS     (50 * NS_PER_MS)  /* how late a stop flag may be seen */
-#define SPAWN_TELL_NS     (1 * NS_PER_MS)   /* after its start */
 #define SPAWN_MEMORY_NS   (500 * NS_PER_MS) /* between two looks at the memory; at first fewer */
 #define SPAWN_GIVE_UP_NS  (10 * NS_PER_S)   /* after SIGKILL: it sits in the kernel */
 #define SPAWN_PIPE_BYTES  (256 * 1024)      /* a renderer that talks is not held up */
@@ -40,7 +39,7 @@ struct run {
     struct spawn_group *group;
     const struct spawn_config *config;
     struct warden warden;
-    bool started, told;        /* told: whoever runs it knows that it has started */
+    bool started;              /* and whoever runs it was told */
     bool exited, gone;         /* its own process; everything */
     bool ending, killed;
     enum spawn_end reason;     /* valid when ending */
@@ -291,6 +290,13 @@ static void run_exited(struct run *run, int status, bool last)
         run_kill(run, clock_monotonic_ns());
 }
 
+static void run_started(struct run *run, bool over)
+{
+    if (!run->started && run->config->on_started)
+        run->config->on_started(run->config->user, over);
+    run->started = true;
+}
+
 static void run_report(struct run *run)
 {
     struct warden_report report;
@@ -303,13 +309,15 @@ static void run_report(struct run *run)
             run->reason = run->ending || run->exited ? run->reason : SPAWN_LOST;
             run->ending = run->ending || !run->exited;
         } else if (report.event == WARDEN_STARTED) {
-            run->started = true;
+            run_started(run, false);
         } else if (report.event == WARDEN_REFUSED) {
             run->ending = true;
             run->reason = SPAWN_NO_COMMAND;
             run->result.error = report.value;
         } else if (report.event == WARDEN_EXITED) {
             /* The failed exec's own exit says nothing. */
+            if (!run->ending || run->reason != SPAWN_NO_COMMAND)
+                run_started(run, true);
             run_exited(run, report.value, report.last);
         }
         if (r == 0 && report.last) {
@@ -325,16 +333,6 @@ static bool run_over(const struct run *run, int64_t now_ns)
            (run->killed && now_ns >= run->give_up_ns);
 }
 
-/* A little late, so that one that ends at once makes less noise. */
-static void run_tell(struct run *run, int64_t now_ns)
-{
-    if (!run->started || run->told || (!run->exited && now_ns - run->started_ns < SPAWN_TELL_NS))
-        return;
-    run->told = true;
-    if (run->config->on_started)
-        run->config->on_started(run->config->user, run->exited);
-}
-
 static void run_loop(struct run *run)
 {
     int64_t now_ns = run->started_ns;
@@ -343,14 +341,12 @@ static void run_loop(struct run *run)
         struct pollfd polls[] = {{.fd = run->group->output[0], .events = POLLIN},
                                  {.fd = run->warden.link, .events = POLLIN}};
 
-        poll(polls, ARRAY_SIZE(polls),
-             (int)((run->told ? SPAWN_TICK_NS : SPAWN_TELL_NS) / NS_PER_MS));
+        poll(polls, ARRAY_SIZE(polls), (int)(SPAWN_TICK_NS / NS_PER_MS));
         if (polls[0].revents)
             run_output(run);
         if (polls[1].revents)
             run_report(run);
         now_ns = clock_monotonic_ns();
-        run_tell(run, now_ns);
         run_check_time(run, now_ns);
         run_check_memory(run, now_ns);
     }

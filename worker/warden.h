@@ -44,7 +44,7 @@ struct warden_action {
 };
 
 enum warden_event {
-    WARDEN_STARTED, /* the program runs */
+    WARDEN_STARTED, /* the program runs, a millisecond later; not told where it has ended by then */
     WARDEN_REFUSED, /* it could not be run; `value` is the errno */
     WARDEN_EXITED,  /* the action's own process; `value` is as of wait(2) */
     WARDEN_GONE,    /* nothing is left; the last report, where WARDEN_EXITED was not */

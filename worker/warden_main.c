@@ -24,11 +24,13 @@
 #include <unistd.h>
 
 /* Where the warden holds what it keeps open; 0, 1 and 2 are /dev/null. */
-enum { WARDEN_LINK = 3, WARDEN_SIGNALS = 4 };
+enum { WARDEN_LINK = 3, WARDEN_SIGNALS = 4, WARDEN_OOM = 5 };
 
 #define WARDEN_SPARE_FD      64    /* above them, for moving them */
 #define WARDEN_KILL_AGAIN_MS 20    /* between two sweeps while something is left */
+#define WARDEN_TELL_MS       1     /* before a start is told: what ends sooner is told once */
 #define WARDEN_OOM_SCORE     "500" /* the kernel takes a renderer before the worker */
+#define WARDEN_ROOM_BYTES    (64 * 1024)
 
 /* What an action may change of its parent's, and the next one would inherit. */
 struct standing {
@@ -38,24 +40,17 @@ struct standing {
 };
 
 static struct standing at_first;
+static char own_oom_score[16]; /* "": unknown, and left as it is */
 
 struct keeper {
     pid_t action; /* 0: it has ended */
     bool busy;    /* something of it may be left */
+    bool untold;  /* that it has started */
     bool killing, orphaned;
     uint64_t cpu_ns, memory_bytes; /* of what was reaped of this action */
 };
 
 /* ---- in the action's process, before exec; it shares the warden's memory ---- */
-
-static void action_oom_score(void)
-{
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-    /* Not worth refusing the action for. */
-    if (fd >= 0 && write(fd, WARDEN_OOM_SCORE, strlen(WARDEN_OOM_SCORE)) < 0)
-        errno = 0;
-}
 
 static _noreturn_ void action_exec(const struct warden_action *action, volatile int *ret_error)
 {
@@ -63,7 +58,6 @@ static _noreturn_ void action_exec(const struct warden_action *action, volatile 
 
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    action_oom_score();
     dup2(action->output, STDOUT_FILENO);
     dup2(action->output, STDERR_FILENO);
     close_range(3, ~0u, 0);
@@ -75,13 +69,33 @@ static _noreturn_ void action_exec(const struct warden_action *action, volatile 
     _exit(127);
 }
 
-static __attribute__((noinline)) pid_t action_start(const struct warden_action *action,
-                                                    volatile int *ret_error)
+static __attribute__((noinline)) pid_t action_fork(const struct warden_action *action,
+                                                   volatile int *ret_error)
 {
     pid_t pid = vfork();
 
     if (pid == 0)
         action_exec(action, ret_error);
+    return pid;
+}
+
+static void oom_score(const char *score)
+{
+    /* Not worth refusing the action for. */
+    if (score[0] && pwrite(WARDEN_OOM, score, strlen(score), 0) < 0)
+        errno = 0;
+}
+
+/* A child inherits the score: to open the file of each takes longer than to write to ours twice. */
+static pid_t action_start(const struct warden_action *action, volatile int *ret_error)
+{
+    pid_t pid;
+
+    oom_score(own_oom_score[0] ? WARDEN_OOM_SCORE : "");
+    pid = action_fork(action, ret_error);
+    if (pid < 0)
+        *ret_error = errno;
+    oom_score(own_oom_score);
     return pid;
 }
 
@@ -186,6 +200,14 @@ static void reap(struct keeper *keeper)
         report(keeper, WARDEN_GONE, 0);
 }
 
+/* Where it has ended by now, that is told and says this, too. */
+static void started(struct keeper *keeper)
+{
+    if (keeper->untold && keeper->action > 0)
+        report(keeper, WARDEN_STARTED, 0);
+    keeper->untold = false;
+}
+
 /* ---- what is commanded ---- */
 
 /* The rest of a request, which may be larger than a message. */
@@ -214,24 +236,22 @@ static void action_begin(struct keeper *keeper, const struct warden_action *acti
     volatile int error = 0;
     pid_t pid;
 
-    /* A process that cannot be dumped may not set its oom score; but what lies here is nobody's to
-     * read: a copy of the worker's memory, and then another studio's action. */
-    prctl(PR_SET_DUMPABLE, 1);
     pid = action_start(action, &error);
-    prctl(PR_SET_DUMPABLE, 0);
-    if (pid < 0)
-        error = errno;
-    *keeper = (struct keeper){.action = pid > 0 ? pid : 0, .busy = true};
-    report(keeper, error ? WARDEN_REFUSED : WARDEN_STARTED, error);
+    *keeper = (struct keeper){.action = pid > 0 ? pid : 0, .busy = true, .untold = error == 0};
+    if (error)
+        report(keeper, WARDEN_REFUSED, error);
 }
 
 /* False where the link broke in the middle of it. */
 static bool request_take(struct keeper *keeper, const struct warden_request *request,
                          const char *data, size_t size, int output)
 {
+    static char *room[WARDEN_ROOM_BYTES / sizeof(char *)];
     size_t n_pointers = request->n_arguments + request->n_environment + 2,
-           room = n_pointers * sizeof(char *) + request->bytes;
-    char **pointers = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+           bytes = n_pointers * sizeof(char *) + request->bytes;
+    char **pointers = bytes <= sizeof(room) ? room
+                                            : mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     char *text = (char *)(pointers + n_pointers), *next;
     struct warden_action action = {.path = text, .output = output};
 
@@ -247,7 +267,8 @@ static bool request_take(struct keeper *keeper, const struct warden_request *req
     action.environment = pointers + request->n_arguments + 1;
     (void)strings_take(pointers + request->n_arguments + 1, request->n_environment, next);
     action_begin(keeper, &action);
-    munmap(pointers, room);
+    if (pointers != room)
+        munmap(pointers, bytes);
     return true;
 }
 
@@ -309,15 +330,18 @@ static _noreturn_ void watch(void)
         struct signalfd_siginfo info;
 
         /* A closed link is always readable. */
-        if (poll(polls, keeper.orphaned ? 1 : 2, keeper.killing ? WARDEN_KILL_AGAIN_MS : -1) < 0 &&
+        if (poll(polls, keeper.orphaned ? 1 : 2,
+                 keeper.killing  ? WARDEN_KILL_AGAIN_MS
+                 : keeper.untold ? WARDEN_TELL_MS
+                                 : -1) < 0 &&
             errno != EINTR)
             keeper.orphaned = true;
         if (polls[0].revents && read(WARDEN_SIGNALS, &info, sizeof(info)) < 0)
             errno = 0; /* one SIGCHLD at most is pending, whoever has ended */
         reap(&keeper);
+        started(&keeper);
         if (!keeper.orphaned && polls[1].revents)
             keeper.orphaned = !command(&keeper);
-        reap(&keeper);
         if (keeper.orphaned && !keeper.busy)
             _exit(0);
         keeper.killing = keeper.killing || keeper.orphaned;
@@ -356,6 +380,16 @@ static bool warden_files(int link)
            signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK) == WARDEN_SIGNALS;
 }
 
+static void oom_score_open(void)
+{
+    ssize_t size;
+
+    if (open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC) != WARDEN_OOM)
+        return;
+    size = read(WARDEN_OOM, own_oom_score, sizeof(own_oom_score) - 1);
+    own_oom_score[size > 0 ? size : 0] = '\0';
+}
+
 _noreturn_ void warden_main(int link, const struct rlimit *files)
 {
     setsid();
@@ -366,6 +400,10 @@ _noreturn_ void warden_main(int link, const struct rlimit *files)
         _exit(126);
     warden_defaults(files);
     standing_read(&at_first);
+    /* A process that cannot be dumped may not open its oom score; but what lies here is nobody's to
+     * read: a copy of the worker's memory, and then one studio's action after another's. */
+    prctl(PR_SET_DUMPABLE, 1);
+    oom_score_open();
     prctl(PR_SET_DUMPABLE, 0);
     watch();
 }

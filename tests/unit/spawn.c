@@ -303,9 +303,9 @@ static void sigterm_comes_first(void **state)
 
 static atomic_bool stop;
 
-static void on_started(void *user, bool over)
+static void stop_it(void *user, bool over)
 {
-    (void)over;
+    assert_false(over);
     atomic_store(&stop, true);
 }
 
@@ -316,9 +316,70 @@ static void the_stop_flag_stops_it(void **state)
 
     atomic_store(&stop, false);
     config.stop = &stop;
-    config.on_started = on_started;
+    config.on_started = stop_it;
     assert_int_equal(spawn_run(*state, &config, &result), 0);
     assert_int_equal(result.end, SPAWN_STOPPED);
+}
+
+struct told {
+    int n, over;
+};
+
+static void on_started(void *user, bool over)
+{
+    struct told *told = user;
+
+    told->n++;
+    told->over += over;
+}
+
+static struct told told_of(struct spawn_group *group, char *const *arguments)
+{
+    struct told told = {0};
+    struct spawn_config config = shell(arguments);
+    struct spawn_result result;
+
+    config.on_output = NULL;
+    config.on_started = on_started;
+    config.user = &told;
+    assert_int_equal(spawn_run(group, &config, &result), 0);
+    return told;
+}
+
+static void a_start_is_told_once_and_none_of_what_never_ran(void **state)
+{
+    int over = 0;
+    struct told told;
+
+    for (int i = 0; i < 50; i++) { /* on a machine that is busy one may take longer */
+        told = told_of(*state, (char *const[]){(char *)"/bin/true", NULL});
+        assert_int_equal(told.n, 1);
+        over += told.over;
+    }
+    assert_true(over > 0);
+    told = told_of(*state, SHELL("sleep 0.05"));
+    assert_int_equal(told.n, 1);
+    assert_int_equal(told.over, 0);
+    told = told_of(*state, (char *const[]){(char *)"/etc/passwd", NULL});
+    assert_int_equal(told.n, 0);
+}
+
+static void the_kernel_takes_an_action_before_the_worker_or_a_warden(void **state)
+{
+    struct spawn_config config =
+        shell(SHELL("cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj"));
+    struct spawn_result result;
+    struct bytes own = {0};
+    char expected[64];
+
+    assert_int_equal(file_read("/proc/self/oom_score_adj", 16, &own), 0);
+    snprintf(expected, sizeof(expected), "500\n%.*s", (int)own.size, (const char *)own.data);
+    bytes_deinit(&own);
+    for (int i = 0; i < 2; i++) {
+        output.size = 0;
+        assert_int_equal(spawn_run(*state, &config, &result), 0);
+        assert_string_equal(output_text(), expected);
+    }
 }
 
 static void too_much_memory_ends_it(void **state)
@@ -443,6 +504,10 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(sigterm_comes_first, setup, teardown),
         cmocka_unit_test_setup_teardown(the_stop_flag_stops_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_start_is_told_once_and_none_of_what_never_ran, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(the_kernel_takes_an_action_before_the_worker_or_a_warden,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(too_much_memory_ends_it, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_kept_lives_until_the_group_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(all_of_the_cpu_time_is_counted, setup, teardown),
