@@ -1,6 +1,6 @@
 /* board.c - what all tasks share: the poke of the agent, whom each is behind, contexts that seal,
- * folders, threads. The last three are used again: to make one takes longer than a short task does. A
- * few folders and threads are there before the first task is, because somebody waits for it. */
+ * folders, threads. The last three are used again: to make one takes longer than a short task does.
+ * A few folders and threads are there before the first task is, because somebody waits for it. */
 #include <worker/task.h>
 
 #include <errno.h>
@@ -130,12 +130,12 @@ static int folder_empty(struct task_board *board, char **ret_folder)
 }
 
 int task_board_folder(struct task_board *board, const uint8_t key[REUSE_KEY_BYTES],
-                      char **ret_folder)
+                      char **ret_folder, struct still **ret_still)
 {
-    char *folder = reuse_take(board->sessions, key);
+    char *folder = reuse_take(board->sessions, key, ret_still);
 
     if (!folder)
-        folder = reuse_take(board->sessions, NO_JOB);
+        folder = reuse_take(board->sessions, NO_JOB, NULL);
     if (!folder)
         return folder_name(board, ret_folder);
     *ret_folder = folder;
@@ -148,7 +148,7 @@ void task_board_folders(struct task_board *board)
 
     while (!atomic_load(&board->closing) && reuse_count(board->sessions, NO_JOB) < board->ready &&
            folder_empty(board, &folder) == 0)
-        reuse_give(board->sessions, NO_JOB, folder);
+        reuse_give(board->sessions, NO_JOB, folder, NULL);
 }
 
 void task_board_folders_rest(struct task_board *board)

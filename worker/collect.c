@@ -33,11 +33,13 @@ struct marks {
 struct place {
     dev_t device;
     ino_t inode;
+    bool empty;
 };
 
 struct collect {
     const char *const *folders;
     size_t n_folders;
+    const struct still *still;
     struct marks before, after;
 };
 
@@ -212,6 +214,8 @@ static int walk_root(struct walk *walk)
         if (walk->places[i].inode && walk->places[i].inode == walk->places[walk->root].inode &&
             walk->places[i].device == walk->places[walk->root].device)
             return 0; /* declared twice: the first one has it */
+    if (walk->places[walk->root].empty)
+        return 0;
     fd = open(walk->collect->folders[walk->root], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return unreadable(walk, "", errno);
@@ -235,7 +239,10 @@ static int walk_all(const struct collect *collect, struct marks *marks, struct b
 
     for (size_t i = 0; i < collect->n_folders; i++)
         if (lstat(collect->folders[i], &at) == 0)
-            walk.places[i] = (struct place){.device = at.st_dev, .inode = at.st_ino};
+            walk.places[i] =
+                (struct place){.device = at.st_dev,
+                               .inode = at.st_ino,
+                               .empty = still_empty(collect->still, collect->folders[i], &at)};
     for (walk.root = 0; r == 0 && walk.root < collect->n_folders; walk.root++)
         r = walk_root(&walk);
     free(walk.pending);
@@ -248,8 +255,8 @@ static int walk_all(const struct collect *collect, struct marks *marks, struct b
 
 /* ---- before and after ---- */
 
-int collect_new(const char *const *folders, size_t n_folders, struct collect **ret_collect,
-                struct bytes *why)
+int collect_new(const char *const *folders, size_t n_folders, const struct still *still,
+                struct collect **ret_collect, struct bytes *why)
 {
     _cleanup_(collect_freep) struct collect *collect = NULL;
     int r;
@@ -260,6 +267,7 @@ int collect_new(const char *const *folders, size_t n_folders, struct collect **r
         return -ENOMEM;
     collect->folders = folders;
     collect->n_folders = n_folders;
+    collect->still = still;
     r = walk_all(collect, &collect->before, NULL, why);
     if (r != 0)
         return r;

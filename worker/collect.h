@@ -3,7 +3,7 @@
  *
  * Shape:   collect_new before the action remembers size, times and inode of all that lies in the
  *          folders; collect_list after it names what differs. A folder inside another belongs to
- *          itself only. At most COLLECT_FILES_MAX files.
+ *          itself only. At most COLLECT_FILES_MAX files. What `still` knows to be empty is not read.
  * Units:   bytes are of the files, before compression and sealing.
  * Owns:    paths of struct collect; the manifest_files of collect_list borrow them.
  * Errors:  -errno, where anything but its absence keeps a file or folder from being read;
@@ -13,15 +13,16 @@
 #pragma once
 
 #include <proto/manifest.h>
+#include <worker/still.h>
 
 enum { COLLECT_E_LIMIT = 16 }; /* apart from MANIFEST_E_* */
 
 #define COLLECT_FILES_MAX 100000
 
 struct collect;
-/* Absolute folders, by the index of the declared output; they are borrowed. */
-int collect_new(const char *const *folders, size_t n_folders, struct collect **ret_collect,
-                struct bytes *why);
+/* Absolute folders, by the index of the declared output; they are borrowed, and `still` is. */
+int collect_new(const char *const *folders, size_t n_folders, const struct still *still,
+                struct collect **ret_collect, struct bytes *why);
 void collect_free(struct collect *collect);
 DEFINE_CLEANUP(struct collect *, collect_free)
 

@@ -10,9 +10,10 @@
 
 struct reuse {
     pthread_mutex_t lock;
-    struct {
+    struct item {
         uint8_t key[REUSE_KEY_BYTES];
         char *path;
+        struct still *still;
     } items[REUSE_MAX];
     size_t n;
 };
@@ -32,8 +33,10 @@ void reuse_free(struct reuse *reuse)
 {
     if (!reuse)
         return;
-    for (size_t i = 0; i < reuse->n; i++)
+    for (size_t i = 0; i < reuse->n; i++) {
         free(reuse->items[i].path);
+        still_free(reuse->items[i].still);
+    }
     pthread_mutex_destroy(&reuse->lock);
     free(reuse);
 }
@@ -43,43 +46,50 @@ static bool has_key(const struct reuse *reuse, size_t i, const uint8_t *key)
     return key && memcmp(reuse->items[i].key, key, REUSE_KEY_BYTES) == 0;
 }
 
-char *reuse_take(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES])
+char *reuse_take(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], struct still **ret_still)
 {
-    char *path = NULL;
+    struct item item = {.path = NULL};
 
     pthread_mutex_lock(&reuse->lock);
-    for (size_t i = reuse->n; !path && i-- > 0;)
+    for (size_t i = reuse->n; !item.path && i-- > 0;)
         if (has_key(reuse, i, key)) {
-            path = reuse->items[i].path;
+            item = reuse->items[i];
             reuse->items[i] = reuse->items[--reuse->n];
         }
     pthread_mutex_unlock(&reuse->lock);
-    return path;
+    if (ret_still)
+        *ret_still = item.still;
+    else
+        still_free(item.still);
+    return item.path;
 }
 
-static void drop(char *path)
+static void drop(struct item *item)
 {
-    int r = folder_remove(path);
+    int r = folder_remove(item->path);
 
     if (r < 0 && r != -ENOENT)
-        log_warn("folder", "path=%s why=\"%s\"", path, strerror(-r));
-    free(path);
+        log_warn("folder", "path=%s why=\"%s\"", item->path, strerror(-r));
+    free(item->path);
+    still_free(item->still);
 }
 
-void reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *path)
+void reuse_give(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES], char *path,
+                struct still *still)
 {
-    char *oldest = NULL;
+    struct item oldest = {.path = NULL};
 
     pthread_mutex_lock(&reuse->lock);
     if (reuse->n == REUSE_MAX) { /* of a job that is over, mostly */
-        oldest = reuse->items[0].path;
+        oldest = reuse->items[0];
         memmove(&reuse->items[0], &reuse->items[1], --reuse->n * sizeof(reuse->items[0]));
     }
     memcpy(reuse->items[reuse->n].key, key, REUSE_KEY_BYTES);
+    reuse->items[reuse->n].still = still;
     reuse->items[reuse->n++].path = path;
     pthread_mutex_unlock(&reuse->lock);
-    if (oldest)
-        drop(oldest);
+    if (oldest.path)
+        drop(&oldest);
 }
 
 size_t reuse_count(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES])
@@ -93,24 +103,25 @@ size_t reuse_count(struct reuse *reuse, const uint8_t key[REUSE_KEY_BYTES])
     return n;
 }
 
-static char *any_but(struct reuse *reuse, const uint8_t *keep)
+static bool any_but(struct reuse *reuse, const uint8_t *keep, struct item *ret_item)
 {
-    char *path = NULL;
+    bool found = false;
 
     pthread_mutex_lock(&reuse->lock);
-    for (size_t i = reuse->n; !path && i-- > 0;)
+    for (size_t i = reuse->n; !found && i-- > 0;)
         if (!has_key(reuse, i, keep)) {
-            path = reuse->items[i].path;
+            *ret_item = reuse->items[i];
             reuse->items[i] = reuse->items[--reuse->n];
+            found = true;
         }
     pthread_mutex_unlock(&reuse->lock);
-    return path;
+    return found;
 }
 
 void reuse_remove(struct reuse *reuse, const uint8_t *keep)
 {
-    char *path;
+    struct item item;
 
-    while ((path = any_but(reuse, keep)))
-        drop(path);
+    while (any_but(reuse, keep, &item))
+        drop(&item);
 }

@@ -31,7 +31,7 @@ struct session_config {
     uint32_t step;
     const struct space *space;
     uint64_t task;
-    const char *folder;          /* scratch; {{Session.WorkingDirectory}} */
+    const char *folder;          /* absolute, no link in it, with a tmp/; {{Session.WorkingDirectory}} */
     const struct session_map *maps;
     size_t n_maps;
     uint32_t vcpus;              /* 0: all; exported as OMP_NUM_THREADS and {{Lease.VCPUs}} */

@@ -27,7 +27,7 @@ int spool_new(const char *state, uint64_t number, struct reuse *reuse, struct sp
     struct spool spool = {.reuse = reuse};
     int r;
 
-    if (reuse && (spool.folder = reuse_take(reuse, NO_JOB))) {
+    if (reuse && (spool.folder = reuse_take(reuse, NO_JOB, NULL))) {
         *ret_spool = spool;
         return 0;
     }
@@ -76,7 +76,7 @@ void spool_remove(struct spool *spool)
 
         crash_point("spool.result.removed");
         if (again)
-            reuse_give(spool->reuse, NO_JOB, TAKE_PTR(spool->folder));
+            reuse_give(spool->reuse, NO_JOB, TAKE_PTR(spool->folder), NULL);
         else
             (void)folder_remove(spool->folder);
         crash_point("spool.removed");

@@ -474,16 +474,21 @@ int stage_run(const struct stage_config *config, struct stage *ret_stage)
     struct staging staging = {
         .config = config, .stage = ret_stage, .leaf_work = WANTS_WORK, .file_work = WANTS_WORK};
     struct stage *stage = ret_stage;
+    _cleanup_(freep) char *tmp = NULL;
     int r;
 
     *stage = (struct stage){.reuse = config->reuse};
     if (config->reuse)
         memcpy(stage->reuse_key, config->reuse_key, REUSE_KEY_BYTES);
+    if (config->still)
+        stage->still = TAKE_PTR(*config->still);
+    if (!still_same(stage->still)) /* somebody tidied up, perhaps */
+        still_free(TAKE_PTR(stage->still));
     space_init(&stage->space);
     stage->folder = strdup(config->folder);
     if (!stage->folder || asprintf(&stage->work, "%s/work", config->folder) < 0)
         return -ENOMEM;
-    r = folder_make(stage->work, 0700);
+    r = asprintf(&tmp, "%s/tmp", stage->work) < 0 ? -ENOMEM : still_make(stage->still, tmp);
     if (r == 0)
         r = load_recipe(&staging);
     if (r == 0)
@@ -505,7 +510,7 @@ static void folder_leave(struct stage *stage)
     int r;
 
     if (stage->reuse && stage_clean(stage) == 0) {
-        reuse_give(stage->reuse, stage->reuse_key, TAKE_PTR(stage->folder));
+        reuse_give(stage->reuse, stage->reuse_key, TAKE_PTR(stage->folder), TAKE_PTR(stage->still));
         return;
     }
     r = folder_remove(stage->folder);
@@ -526,6 +531,7 @@ void stage_deinit(struct stage *stage)
     space_deinit(&stage->space);
     free(stage->outputs);
     free(stage->strings);
+    still_free(stage->still);
     free(stage->maps);
     free(stage->work);
     free(stage->folder);

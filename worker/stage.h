@@ -2,7 +2,7 @@
  * outputs of the tasks it depends on, its output folders.
  *
  * Shape:   <folder>/files/<path at the studio> for the recipe's roots and declared outputs,
- *          <folder>/work for the renderer. Patterns of the step's inputs narrow what is fetched, by
+ *          <folder>/work for the renderer, with <folder>/work/tmp. Patterns of the step's inputs narrow what is fetched, by
  *          the frames of the task.
  * Owns:    struct stage owns all it points to; stage_deinit also removes the folder, or leaves it
  *          clean for another task of the same step.
@@ -22,6 +22,7 @@ struct stage_config {
     const char *folder; /* made by the stage */
     struct reuse *reuse; /* NULL, or where the folder goes when it is clean again, under `reuse_key` */
     const uint8_t *reuse_key;
+    struct still **still; /* NULL, or what is known of the folder: taken over */
     Wl__BlockRef *recipe;
     const uint8_t *key_in;
     uint32_t step;
@@ -37,6 +38,7 @@ struct stage {
     char *folder, *work;
     struct reuse *reuse;
     uint8_t reuse_key[REUSE_KEY_BYTES];
+    struct still *still; /* of its folders, before anything was laid out in them */
     Wl__Recipe *recipe;
     const Wl__StepRecipe *step; /* of the recipe */
     struct space space;

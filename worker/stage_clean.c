@@ -31,27 +31,33 @@ static bool made_by_stage(const struct stage *stage, const char *path)
     return false;
 }
 
-static int clean(const struct stage *stage, const char *path);
+static int clean(struct stage *stage, const char *path);
 
-static int clean_entry(const struct stage *stage, int fd, const char *folder,
+/* 1: it stays. */
+static int clean_entry(struct stage *stage, int fd, const char *folder,
                        const struct dirent64 *entry)
 {
     char path[LIMIT_PATH_BYTES];
+    int r;
 
     if (entry->d_type != DT_DIR && (unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT))
         return 0;
     if ((entry->d_type != DT_DIR && errno != EISDIR && errno != EPERM) ||
         (size_t)snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name) >= sizeof(path))
         return -EEXIST;
-    return made_by_stage(stage, path) ? clean(stage, path) : folder_remove(path);
+    if (!made_by_stage(stage, path))
+        return folder_remove(path);
+    r = clean(stage, path);
+    return r < 0 ? r : 1;
 }
 
 /* Not by readdir(): it takes three calls more for each of these folders, which are mostly empty. */
-static int clean(const struct stage *stage, const char *path)
+static int clean(struct stage *stage, const char *path)
 {
     _cleanup_(closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     _Alignas(struct dirent64) char entries[2048];
     struct stat status;
+    bool empty = true;
     ssize_t n;
 
     if (fd < 0 || fstat(fd, &status) < 0)
@@ -67,12 +73,22 @@ static int clean(const struct stage *stage, const char *path)
                 r = clean_entry(stage, fd, path, entry);
             if (r < 0)
                 return r;
+            empty = empty && r == 0;
             at += entry->d_reclen;
         }
-    return n < 0 ? -errno : 0;
+    if (n < 0)
+        return -errno;
+    still_note(&stage->still, path, &status, empty);
+    return 0;
 }
 
-int stage_clean(const struct stage *stage)
+int stage_clean(struct stage *stage)
 {
-    return stage->folder && stage->work ? clean(stage, stage->folder) : -ENOENT;
+    if (still_same(stage->still))
+        return 0;
+    still_free(TAKE_PTR(stage->still));
+    if (!stage->folder || !stage->work)
+        return -ENOENT;
+    stage->still = still_new(stage->folder);
+    return clean(stage, stage->folder);
 }

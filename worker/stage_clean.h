@@ -7,4 +7,5 @@
 
 #include <worker/stage.h>
 
-int stage_clean(const struct stage *stage);
+/* It may know of them then that they are. */
+int stage_clean(struct stage *stage);

@@ -30,7 +30,7 @@ static int map_add(struct stage *stage, const char *from, uint32_t style, const 
         return -ENOMEM;
     stage->maps = maps;
     maps[stage->n_maps++] = (struct session_map){.from = from, .style = style, .to = to};
-    return folder_make(to, 0700);
+    return still_make(stage->still, to);
 }
 
 /* A studio's folder lies here as it lies there, below files/, so that "../textures" in a scene
@@ -62,7 +62,7 @@ int stage_maps_output(struct stage *stage, const Wl__Output *output,
     int r;
 
     if (session_map_path(stage->maps, stage->n_maps, output->path, ret_path, LIMIT_PATH_BYTES))
-        return folder_make(ret_path, 0700);
+        return still_make(stage->still, ret_path);
     own = place(stage, output->path, output->style);
     if (!own)
         return -ENOMEM;

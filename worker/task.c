@@ -22,7 +22,7 @@
 enum { TASK_E_STOPPED = 1, TASK_E_ROOM = 2 }; /* it may not begin */
 
 #define STARTED_NS     (20 * NS_PER_MS) /* before the start of what has ended is told */
-#define TEXT_BYTES_MAX (256 * 1024) /* live output kept while the broker is away */
+#define TEXT_BYTES_MAX (256 * 1024)     /* live output kept while the broker is away */
 
 void task_wake(struct task *task)
 {
@@ -357,11 +357,12 @@ static int stage_task(struct task *task, struct sealer *sealer, struct supply *s
     const Wl__Assign *assign = task->assign->assign;
     uint8_t key[REUSE_KEY_BYTES];
     _cleanup_(freep) char *folder = NULL;
+    _cleanup_(still_freep) struct still *still = NULL;
     int r;
 
     memcpy(key, task->lease.job, sizeof(task->lease.job));
     memcpy(key + sizeof(task->lease.job), &task->lease.step, sizeof(task->lease.step));
-    r = task_board_folder(board, key, &folder);
+    r = task_board_folder(board, key, &folder, &still);
     if (r < 0)
         return r;
     if (strlen(folder) >= LIMIT_PATH_BYTES)
@@ -369,6 +370,7 @@ static int stage_task(struct task *task, struct sealer *sealer, struct supply *s
     return stage_run(&(struct stage_config){.folder = folder,
                                             .reuse = board->sessions,
                                             .reuse_key = key,
+                                            .still = &still,
                                             .recipe = assign->recipe,
                                             .key_in = assign->key_in.data,
                                             .step = task->lease.step,
@@ -417,7 +419,8 @@ static int produce(struct task *task, struct sealer *sealer, struct supply *supp
         outcome.class = stage.class;
         snprintf(outcome.message, sizeof(outcome.message), "%s", stage.why);
     } else if (r == 0) {
-        r = collect_new((const char *const *)stage.outputs, stage.n_outputs, &collect, &why);
+        r = collect_new((const char *const *)stage.outputs, stage.n_outputs, stage.still, &collect,
+                        &why);
         if (r == 0 && run_session(task, &stage, &outcome, &log) == TASK_E_ROOM)
             return -ENOSPC;
     }

@@ -61,9 +61,10 @@ int task_board_sealer(struct task_board *board, struct sealer **ret_sealer);
 void task_board_sealer_back(struct task_board *board, struct sealer *sealer); /* NULL is fine */
 /* On a thread of its own, which is used again; -EAGAIN, -ENOMEM. */
 int task_board_run(struct task_board *board, void (*run)(struct task *task), struct task *task);
-/* A session's folder: one that the same step has left, or an empty one, which need not be there. */
+/* A session's folder: one that the same step has left, with what is known of it, or an empty one,
+ * which need not be there. */
 int task_board_folder(struct task_board *board, const uint8_t key[REUSE_KEY_BYTES],
-                      char **ret_folder);
+                      char **ret_folder, struct still **ret_still);
 /* Makes empty ones, until there are enough. */
 void task_board_folders(struct task_board *board);
 /* Removes those that steps have left. */

@@ -78,7 +78,7 @@ static void created_and_changed_files_come_home_and_others_stay(void **state)
     write_file(out, "input.pov", "sphere");
     write_file(other, "old.png", "old");
     write_file(out, "grown", "1");
-    assert_int_equal(collect_new(folders, 1, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 1, NULL, &collect, &why), 0);
     write_file(out, "b.png", "new");
     write_file(other, "a.png", "new");
     write_file(out, "grown", "12");
@@ -101,7 +101,7 @@ static void a_file_replaced_by_one_of_equal_size_is_seen(void **state)
     write_file(out, "same", "one");
     snprintf(path, sizeof(path), "%s/same", out);
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-    assert_int_equal(collect_new(folders, 1, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 1, NULL, &collect, &why), 0);
     listing(collect, &notes, text);
     assert_string_equal(text, "");
     write_file(out, "new", "two");
@@ -125,7 +125,7 @@ static void a_file_edited_in_place_is_seen_though_its_time_was_set_back(void **s
     write_file(out, "cache", "one");
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
     assert_int_equal(stat(path, &before), 0);
-    assert_int_equal(collect_new(folders, 1, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 1, NULL, &collect, &why), 0);
     do { /* until the file system's clock has ticked */
         write_file(out, "cache", "two");
         assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
@@ -144,7 +144,7 @@ static void an_output_inside_another_has_its_own_files(void **state)
     char text[512];
 
     folder_make(other, 0700);
-    assert_int_equal(collect_new(folders, 3, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 3, NULL, &collect, &why), 0);
     write_file(out, "a", "1");
     write_file(other, "b", "1");
     listing(collect, &notes, text);
@@ -159,7 +159,7 @@ static void links_inside_are_kept_and_links_out_and_pipes_are_named(void **state
     char text[512], path[256];
 
     folder_make(other, 0700);
-    assert_int_equal(collect_new(folders, 1, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 1, NULL, &collect, &why), 0);
     write_file(out, "a", "1");
     make_link("inner/up", "../a");
     make_link("inner/out", "../../secret");
@@ -187,7 +187,7 @@ static void a_folder_behind_a_link_is_not_entered(void **state)
     char path[256];
     size_t n;
 
-    assert_int_equal(collect_new(folders, 1, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 1, NULL, &collect, &why), 0);
     snprintf(path, sizeof(path), "%s/elsewhere", base);
     folder_make(path, 0700);
     write_file(path, "secret", "x");
@@ -205,7 +205,7 @@ static void what_cannot_be_read_is_an_error_that_names_it(void **state)
     _cleanup_(bytes_deinit) struct bytes notes = {0};
     size_t n;
 
-    assert_int_equal(collect_new(folders, 1, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 1, NULL, &collect, &why), 0);
     folder_make(other, 0700);
     write_file(other, "g", "pixels");
     assert_int_equal(chmod(other, 0300), 0); /* its names cannot be listed */
@@ -227,7 +227,7 @@ static void a_folder_that_is_not_there_is_no_error(void **state)
     _cleanup_(bytes_deinit) struct bytes notes = {0};
     char text[512];
 
-    assert_int_equal(collect_new(folders, 1, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 1, NULL, &collect, &why), 0);
     listing(collect, &notes, text);
     assert_string_equal(text, "");
     assert_int_equal(why.size, 0);
@@ -262,7 +262,7 @@ static void what_was_collected_is_sealed_under_the_key_of_the_task(void **state)
     size_t n;
 
     assert_int_equal(sealer_new(&sealer), 0);
-    assert_int_equal(collect_new(folders, 1, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 1, NULL, &collect, &why), 0);
     write_file(out, "frame.png", "pixels");
     assert_int_equal(collect_list(collect, &files, &n, &notes, &why), 0);
     assert_int_equal(
@@ -303,7 +303,7 @@ static void what_is_collected_can_be_packed_whatever_links_lie_beside_it(void **
 
     folder_make(other, 0700);
     assert_int_equal(sealer_new(&sealer), 0);
-    assert_int_equal(collect_new(folders, 2, &collect, &why), 0);
+    assert_int_equal(collect_new(folders, 2, NULL, &collect, &why), 0);
     write_file(out, "frame.png", "pixels");
     for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
         snprintf(name, sizeof(name), "link%zu", i);

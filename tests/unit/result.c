@@ -39,7 +39,7 @@ static int setup(void **state)
     made->task.board = &made->board;
     pthread_mutex_init(&made->board.lock, NULL);
     assert_int_equal(sealer_new(&made->sealer), 0);
-    assert_int_equal(collect_new(made->folders, 1, &made->collect, &why), 0);
+    assert_int_equal(collect_new(made->folders, 1, NULL, &made->collect, &why), 0);
     assert_int_equal(bytes_printf(&made->log, "it rendered for hours\n"), 0);
     *state = made;
     return 0;

@@ -43,9 +43,13 @@ static int setup(void **state)
 {
     static const struct space_range frames = {1, 10, 1};
     struct scene *scene = calloc(1, sizeof(*scene));
+    char tmp[80];
 
     strcpy(scene->folder, "/tmp/westlight-session-XXXXXX");
     if (!mkdtemp(scene->folder))
+        return -1;
+    snprintf(tmp, sizeof(tmp), "%s/tmp", scene->folder);
+    if (folder_make(tmp, 0700) < 0)
         return -1;
     space_init(&scene->space);
     if (space_add_ints(&scene->space, "Frame", 0, 3, false, &frames, 1) || space_seal(&scene->space))

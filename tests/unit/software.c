@@ -193,8 +193,9 @@ static void run(const char *software, const char *version, const char *command,
     action.command = (char *)command;
     action.arguments = (char **)(uintptr_t)arguments;
     action.n_arguments = 2;
-    snprintf(work, sizeof(work), "%s/work", folder);
+    snprintf(work, sizeof(work), "%s/work/tmp", folder);
     assert_int_equal(folder_make(work, 0700), 0);
+    snprintf(work, sizeof(work), "%s/work", folder);
     const struct session_config config = {.recipe = &recipe,
                                           .space = &space,
                                           .folder = work,

@@ -184,7 +184,7 @@ static void a_folder_is_used_again_and_what_is_over_is_not_found(void **state)
     assert_int_equal(access(path, F_OK), 0);
     for (uint8_t i = 1; i <= REUSE_MAX; i++) { /* others drive it out */
         assert_int_equal(access(path, F_OK), 0);
-        reuse_give(reuse, (const uint8_t[REUSE_KEY_BYTES]){i}, strdup("/nowhere"));
+        reuse_give(reuse, (const uint8_t[REUSE_KEY_BYTES]){i}, strdup("/nowhere"), NULL);
     }
     assert_int_not_equal(access(path, F_OK), 0);
     assert_int_equal(found_after_a_restart(message, sizeof(message)), 0);

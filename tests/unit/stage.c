@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <proto/base/clock.h>
 #include <proto/manifest.h>
 #include <proto/wire.h>
 #include <worker/stage.h>
@@ -78,6 +79,8 @@ struct job {
     bool in_message;                /* the recipe comes with the lease */
     const atomic_bool *stop;
     struct reuse *reuse;
+    struct still *still; /* of the folder, as it was left */
+    bool empty;          /* no file lies in its root */
 };
 
 static void pack_recipe(struct job *job)
@@ -93,7 +96,7 @@ static void pack_recipe(struct job *job)
     assert_int_equal(job->list.n_keys, 1);
     wire_block_key_set(&key, &job->list.keys[0]);
     root.path = (char *)"/scene";
-    root.manifest = &keys, root.n_manifest = 1;
+    root.manifest = &keys, root.n_manifest = !job->empty;
     action.command = (char *)"true";
     step.name = (char *)"render";
     step.on_run = &action;
@@ -125,6 +128,15 @@ static struct job job_make(void)
     return job;
 }
 
+static struct job job_make_empty(void)
+{
+    struct job job = job_make();
+
+    job.empty = true;
+    pack_recipe(&job);
+    return job;
+}
+
 static int run(struct job *job, const uint8_t key_in[32], struct stage *ret_stage)
 {
     Wl__BlockRef ref = WL__BLOCK_REF__INIT;
@@ -142,6 +154,7 @@ static int run(struct job *job, const uint8_t key_in[32], struct stage *ret_stag
                                             .sealer = vault.sealer,
                                             .reuse = job->reuse,
                                             .reuse_key = (const uint8_t[REUSE_KEY_BYTES]){1},
+                                            .still = &job->still,
                                             .stop = job->stop},
                      ret_stage);
 }
@@ -248,7 +261,23 @@ static void leave(const struct stage *stage, const char *what)
     assert_int_equal(system(command), 0);
 }
 
-static void what_a_task_left_is_gone_before_its_folder_is_used_again(void **state)
+/* Runs tasks that leave nothing until the folder is known to be as it was. */
+static void settle(struct job *job)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + 10 * NS_PER_S;
+    struct stage stage;
+
+    do {
+        assert_true(clock_monotonic_ns() < deadline_ns);
+        still_free(job->still);
+        job->still = NULL;
+        assert_int_equal(run(job, KEY, &stage), 0);
+        stage_deinit(&stage);
+        free(reuse_take(job->reuse, (const uint8_t[REUSE_KEY_BYTES]){1}, &job->still));
+    } while (!job->still);
+}
+
+static void left_by_a_task_is_gone(bool settled)
 {
     static const struct {
         const char *left;
@@ -264,17 +293,19 @@ static void what_a_task_left_is_gone_before_its_folder_is_used_again(void **stat
         {"chmod 755 work", false},
         {"chmod 3700 files/scene", false},
     };
-    struct job job = job_make();
+    struct job job = settled ? job_make_empty() : job_make();
 
-    (void)state;
     assert_int_equal(reuse_new(&job.reuse), 0);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct stage stage;
         char list[256], folder[96];
         char *path;
 
+        if (settled)
+            settle(&job);
         assert_int_equal(run(&job, KEY, &stage), 0);
-        leave(&stage, "mkdir -m 700 -p work/tmp");
+        assert_int_equal(stage.still != NULL, settled);
+        leave(&stage, "test -d work/tmp -a -d files/scene");
         snprintf(folder, sizeof(folder), "%s", stage.folder);
         snprintf(list, sizeof(list),
                  "test -z \"$(find %s ! -type d; find %s -name deep -o -name new "
@@ -282,7 +313,9 @@ static void what_a_task_left_is_gone_before_its_folder_is_used_again(void **stat
                  stage.folder, stage.folder);
         leave(&stage, cases[i].left);
         stage_deinit(&stage);
-        path = reuse_take(job.reuse, (const uint8_t[REUSE_KEY_BYTES]){1});
+        still_free(job.still);
+        path = reuse_take(job.reuse, (const uint8_t[REUSE_KEY_BYTES]){1}, &job.still);
+        still_free(TAKE_PTR(job.still));
         if ((path != NULL) != cases[i].again)
             fail_msg("after \"%s\"", cases[i].left);
         if (path)
@@ -292,6 +325,36 @@ static void what_a_task_left_is_gone_before_its_folder_is_used_again(void **stat
         free(path);
     }
     assert_int_equal(access("/etc/passwd", F_OK), 0);
+    reuse_free(job.reuse);
+    manifest_sealed_deinit(&job.list);
+}
+
+static void what_a_task_left_is_gone_before_its_folder_is_used_again(void **state)
+{
+    (void)state;
+    left_by_a_task_is_gone(false);
+}
+
+static void what_a_task_left_is_gone_also_where_its_folder_is_known(void **state)
+{
+    (void)state;
+    left_by_a_task_is_gone(true);
+}
+
+static void a_folder_that_somebody_tidied_up_is_made_again(void **state)
+{
+    struct job job = job_make_empty();
+    struct stage stage;
+    char folder[96];
+
+    (void)state;
+    assert_int_equal(reuse_new(&job.reuse), 0);
+    settle(&job);
+    snprintf(folder, sizeof(folder), "%s/session", base);
+    assert_int_equal(folder_remove(folder), 0);
+    assert_int_equal(run(&job, KEY, &stage), 0);
+    leave(&stage, "test -d work/tmp -a -d files/scene");
+    stage_deinit(&stage);
     reuse_free(job.reuse);
     manifest_sealed_deinit(&job.list);
 }
@@ -343,6 +406,8 @@ int main(void)
         CASE(a_key_that_opens_nothing_is_told_as_that_and_loses_no_input),
         CASE(what_the_vault_lost_is_a_missing_input_also_when_a_file_is_written),
         CASE(what_a_task_left_is_gone_before_its_folder_is_used_again),
+        CASE(what_a_task_left_is_gone_also_where_its_folder_is_known),
+        CASE(a_folder_that_somebody_tidied_up_is_made_again),
         CASE(a_recipe_that_is_named_wrongly_loses_no_input),
         CASE(who_is_stopped_reads_no_list_of_files),
     };

@@ -1,0 +1,114 @@
+/* still.c - see still.h. */
+#include <worker/still.h>
+
+#include <errno.h>
+#include <linux/magic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
+#include <proto/base/bytes.h>
+#include <proto/base/clock.h>
+
+#define STILL_OLD_NS                                                                               \
+    (50 * NS_PER_MS) /* a few ticks of the slowest clock that times are taken from */
+
+struct note {
+    char *path;
+    dev_t device;
+    ino_t inode;
+    struct timespec changed;
+    bool empty;
+};
+
+struct still {
+    struct note notes[STILL_MAX];
+    size_t n;
+};
+
+struct still *still_new(const char *path)
+{
+    struct statfs volume;
+
+    if (statfs(path, &volume) < 0)
+        return NULL;
+    switch ((unsigned long)volume.f_type) {
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+        return calloc(1, sizeof(struct still));
+    default:
+        return NULL;
+    }
+}
+
+void still_free(struct still *still)
+{
+    if (!still)
+        return;
+    for (size_t i = 0; i < still->n; i++)
+        free(still->notes[i].path);
+    free(still);
+}
+
+/* One of whole seconds is of a file system that knows no finer. */
+static bool old(const struct timespec *changed)
+{
+    int64_t age_ns = clock_wall_ns() - (changed->tv_sec * NS_PER_S + changed->tv_nsec);
+
+    return changed->tv_nsec != 0 && age_ns > STILL_OLD_NS;
+}
+
+void still_note(struct still **still, const char *path, const struct stat *before, bool empty)
+{
+    struct still *notes = *still;
+    char *copy = notes && notes->n < STILL_MAX && old(&before->st_ctim) ? strdup(path) : NULL;
+
+    if (!copy) {
+        still_free(TAKE_PTR(*still));
+        return;
+    }
+    notes->notes[notes->n++] = (struct note){.path = copy,
+                                             .device = before->st_dev,
+                                             .inode = before->st_ino,
+                                             .changed = before->st_ctim,
+                                             .empty = empty};
+}
+
+static bool same(const struct note *note, const struct stat *now)
+{
+    return now->st_ino == note->inode && now->st_dev == note->device &&
+           now->st_ctim.tv_sec == note->changed.tv_sec &&
+           now->st_ctim.tv_nsec == note->changed.tv_nsec;
+}
+
+bool still_same(const struct still *still)
+{
+    struct stat now;
+
+    for (size_t i = 0; still && i < still->n; i++)
+        if (lstat(still->notes[i].path, &now) < 0 || !same(&still->notes[i], &now))
+            return false;
+    return still && still->n > 0;
+}
+
+static const struct note *find(const struct still *still, const char *path)
+{
+    for (size_t i = 0; still && i < still->n; i++)
+        if (strcmp(still->notes[i].path, path) == 0)
+            return &still->notes[i];
+    return NULL;
+}
+
+int still_make(const struct still *still, const char *path)
+{
+    return find(still, path) ? 0 : folder_make(path, 0700);
+}
+
+bool still_empty(const struct still *still, const char *path, const struct stat *now)
+{
+    const struct note *note = find(still, path);
+
+    return note && note->empty && same(note, now);
+}
