@@ -4,11 +4,13 @@
 #include <worker/task.h>
 
 #include <errno.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <proto/base/bytes.h>
+#include <proto/base/check.h>
 #include <proto/base/log.h>
 
 void task_board_poke(struct task_board *board)
@@ -166,7 +168,7 @@ struct runner {
     struct task *task;
     bool over;
     pthread_t thread;
-    pthread_cond_t wake;
+    sem_t wake; /* it has a task, or it is over: no lock is needed to see which */
 };
 
 static void *runner_main(void *user)
@@ -174,21 +176,17 @@ static void *runner_main(void *user)
     struct runner *runner = user;
     struct task_board *board = runner->board;
 
-    pthread_mutex_lock(&board->lock);
-    while (!runner->over) {
-        if (!runner->task) {
-            pthread_cond_wait(&runner->wake, &board->lock);
-            continue;
-        }
-        pthread_mutex_unlock(&board->lock);
+    for (;;) {
+        while (sem_wait(&runner->wake) < 0)
+            CHECK(errno == EINTR);
+        if (runner->over)
+            return NULL;
         runner->run(runner->task);
         pthread_mutex_lock(&board->lock);
-        runner->task = NULL;
         list_push(&board->runners, &runner->node);
         pthread_cond_broadcast(&board->changed);
+        pthread_mutex_unlock(&board->lock);
     }
-    pthread_mutex_unlock(&board->lock);
-    return NULL;
 }
 
 static struct runner *runner_idle(struct task_board *board)
@@ -203,11 +201,11 @@ static struct runner *runner_idle(struct task_board *board)
 
 static void runner_free(struct runner *runner)
 {
-    pthread_cond_destroy(&runner->wake);
+    sem_destroy(&runner->wake);
     free(runner);
 }
 
-static int runner_new(struct task_board *board, void (*run)(struct task *task), struct task *task)
+static int runner_new(struct task_board *board, struct runner **ret_runner)
 {
     struct runner *runner = calloc(1, sizeof(*runner));
     int r;
@@ -215,16 +213,16 @@ static int runner_new(struct task_board *board, void (*run)(struct task *task), 
     if (!runner)
         return -ENOMEM;
     runner->board = board;
-    runner->run = run;
-    runner->task = task;
     list_init(&runner->node);
-    pthread_cond_init(&runner->wake, NULL);
+    sem_init(&runner->wake, 0, 0);
     r = pthread_create(&runner->thread, NULL, runner_main, runner);
-    if (r)
+    if (r) {
         runner_free(runner);
-    else
-        board->n_runners++;
-    return -r;
+        return -r;
+    }
+    board->n_runners++;
+    *ret_runner = runner;
+    return 0;
 }
 
 int task_board_run(struct task_board *board, void (*run)(struct task *task), struct task *task)
@@ -234,15 +232,15 @@ int task_board_run(struct task_board *board, void (*run)(struct task *task), str
 
     pthread_mutex_lock(&board->lock);
     runner = runner_idle(board);
-    if (runner) {
-        runner->run = run;
-        runner->task = task;
-        pthread_cond_signal(&runner->wake);
-    } else {
-        r = runner_new(board, run, task);
-    }
+    if (!runner)
+        r = runner_new(board, &runner);
     pthread_mutex_unlock(&board->lock);
-    return r;
+    if (r < 0)
+        return r;
+    runner->run = run;
+    runner->task = task;
+    sem_post(&runner->wake);
+    return 0;
 }
 
 void task_board_rest(struct task_board *board, bool all)
@@ -258,8 +256,8 @@ void task_board_rest(struct task_board *board, bool all)
             break;
         board->n_runners--;
         runner->over = true;
-        pthread_cond_signal(&runner->wake);
         pthread_mutex_unlock(&board->lock);
+        sem_post(&runner->wake);
         pthread_join(runner->thread, NULL);
         runner_free(runner);
         pthread_mutex_lock(&board->lock);

@@ -34,21 +34,23 @@ struct capture {
     enum rank rank;
     bool continues, failed; /* the message goes on in the next line; openjd_fail: gave it */
 
-    char line[CAPTURE_LINE_BYTES + 1];
     size_t line_size;
     bool line_cut; /* what follows belongs to a line whose first piece was matched */
 
     uint8_t *log; /* at most LIMIT_LOG_BYTES: the head, then a ring */
     size_t log_capacity;
     uint64_t log_bytes; /* ever fed */
+
+    char line[CAPTURE_LINE_BYTES + 1]; /* last: what is past line_size is not set */
 };
 
 int capture_new(const struct capture_config *config, struct capture **ret_capture)
 {
-    _cleanup_(capture_freep) struct capture *capture = calloc(1, sizeof(*capture));
+    _cleanup_(capture_freep) struct capture *capture = malloc(sizeof(*capture));
 
     if (!capture)
         return -ENOMEM;
+    memset(capture, 0, offsetof(struct capture, line));
     capture->config = *config;
     capture_begin(capture, false);
 

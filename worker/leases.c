@@ -292,13 +292,15 @@ static void take_verdict(struct leases *leases, const Wl__Verdict *verdict)
 static void take_committed(struct leases *leases, const Wl__Committed *committed)
 {
     struct task *task;
+    bool wake;
 
     pthread_mutex_lock(&leases->board->lock);
     task = find(leases, committed->lease);
     crash_point("leases.committed");
     if (task && task->taken)
         task->released_heard = true;
-    else if (task && task->result_sent) {
+    wake = task && !task->taken && task->result_sent;
+    if (wake) {
         switch (committed->code) {
         case CODE_OK:
         case CODE_ALREADY:
@@ -323,11 +325,12 @@ static void take_committed(struct leases *leases, const Wl__Committed *committed
             task->acknowledged = ACK_REFUSED;
         }
         task->result_sent = false;
-        task_wake(task);
         log_debug("committed", "attempt=%llu code=\"%s\"", (unsigned long long)task->lease.attempt,
                   code_name(committed->code));
     }
     pthread_mutex_unlock(&leases->board->lock);
+    if (wake) /* its thread needs the lock at once; only this one frees the task */
+        task_wake(task);
 }
 
 /* The answer to a task's need; false where nobody asked (any more). */

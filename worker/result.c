@@ -32,11 +32,11 @@ struct making {
     struct bytes ids; /* of blocks for the vault */
     int spool_error;  /* 0: none; then an error of making the outputs is one of reading them */
     uint64_t bytes_out;
-    struct named manifest[LIMIT_MANIFEST_BLOCKS], log[LOG_BLOCKS_MAX];
-    size_t n_manifest, n_log;
     uint64_t files, file_bytes;
+    size_t n_manifest, n_log, n_refs;
+    /* From here on what is not counted is not set: there is room for much more than most have. */
+    struct named manifest[LIMIT_MANIFEST_BLOCKS], log[LOG_BLOCKS_MAX];
     uint8_t refs[LIMIT_REFS_BLOCKS][32];
-    size_t n_refs;
 };
 
 static int emit(void *user, const struct block_key *key, const void *sealed, size_t size)
@@ -61,6 +61,7 @@ static int name_block(struct making *making, const uint8_t secret[32], const str
     int r;
 
     named->key = *key;
+    named->sealed = (struct bytes){0};
     wl__block_ref__init(&named->ref);
     wire_block_ref_set(making->sealer, secret, &named->key, named->wrapped, &named->ref);
     if (sealed->size > LIMIT_INLINE_BYTES) {
@@ -194,11 +195,10 @@ static int make_outputs(struct making *making, struct outcome *outcome, struct c
         return name_blocks(making, making->task->key_out, &collected.manifest, 1,
                            LIMIT_MANIFEST_BLOCKS, making->manifest, &making->n_manifest);
     }
-    if (r < 0 && (making->spool_error || why.size == 0 || r == -ENOMEM || r == -EMFILE ||
-                  r == -ENFILE))
+    if (r < 0 &&
+        (making->spool_error || why.size == 0 || r == -ENOMEM || r == -EMFILE || r == -ENFILE))
         return r; /* there may be more in a moment */
-    say(outcome, r == -EIO ? CLASS_TRANSFER : CLASS_RENDERER, "its output cannot be taken",
-        &why);
+    say(outcome, r == -EIO ? CLASS_TRANSFER : CLASS_RENDERER, "its output cannot be taken", &why);
     return 1;
 }
 
@@ -356,12 +356,13 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
                  struct collect *collect, const struct stage *stage, struct bytes *log)
 {
     struct task_board *board = task->board;
-    struct making *making = calloc(1, sizeof(*making));
+    struct making *making = malloc(sizeof(*making));
     uint64_t number;
     int r;
 
     if (!making)
         return; /* without a result the task is handed back */
+    memset(making, 0, offsetof(struct making, manifest));
     making->task = task;
     making->sealer = sealer;
     pthread_mutex_lock(&board->lock);
@@ -378,10 +379,11 @@ void result_make(struct task *task, struct sealer *sealer, struct outcome *outco
     if (r != 0) {
         make_log_alone(making, log);
         outcome->class = CLASS_TRANSFER;
-        snprintf(outcome->message, sizeof(outcome->message),
-                 "the output cannot be kept on the worker: %s; give the worker more room, memory or "
-                 "open files (it keeps results below %s)",
-                 strerror(r < 0 ? -r : EIO), board->state);
+        snprintf(
+            outcome->message, sizeof(outcome->message),
+            "the output cannot be kept on the worker: %s; give the worker more room, memory or "
+            "open files (it keeps results below %s)",
+            strerror(r < 0 ? -r : EIO), board->state);
     }
     r = save(making, outcome);
     if (r < 0) /* it is sent all the same, from memory */
@@ -398,9 +400,8 @@ int result_fail(struct task *task, enum attempt_class class, const char *message
 {
     Wl__Result result = WL__RESULT__INIT;
     Wl__Result *old = task->spool.result;
-    struct spool next = {.folder = task->spool.folder,
-                         .reuse = task->spool.reuse,
-                         .blocks = task->spool.blocks};
+    struct spool next = {
+        .folder = task->spool.folder, .reuse = task->spool.reuse, .blocks = task->spool.blocks};
     char text[LIMIT_MESSAGE_BYTES];
     int r;
 

@@ -482,7 +482,7 @@ int stage_run(const struct stage_config *config, struct stage *ret_stage)
         memcpy(stage->reuse_key, config->reuse_key, REUSE_KEY_BYTES);
     if (config->still)
         stage->still = TAKE_PTR(*config->still);
-    if (!still_same(stage->still)) /* somebody tidied up, perhaps */
+    if (!still_lately(stage->still)) /* somebody tidied up, perhaps */
         still_free(TAKE_PTR(stage->still));
     space_init(&stage->space);
     stage->folder = strdup(config->folder);

@@ -9,8 +9,8 @@
 #include <proto/base/bytes.h>
 #include <proto/base/clock.h>
 
-#define STILL_OLD_NS                                                                               \
-    (50 * NS_PER_MS) /* a few ticks of the slowest clock that times are taken from */
+#define STILL_LATELY_NS NS_PER_S
+#define STILL_OLD_NS    (50 * NS_PER_MS) /* a few ticks of any clock that times are taken from */
 
 struct note {
     char *path;
@@ -23,6 +23,7 @@ struct note {
 struct still {
     struct note notes[STILL_MAX];
     size_t n;
+    int64_t same_ns; /* when they were seen to be, last; 0: not yet */
 };
 
 struct still *still_new(const char *path)
@@ -83,14 +84,24 @@ static bool same(const struct note *note, const struct stat *now)
            now->st_ctim.tv_nsec == note->changed.tv_nsec;
 }
 
-bool still_same(const struct still *still)
+bool still_same(struct still *still)
 {
     struct stat now;
 
-    for (size_t i = 0; still && i < still->n; i++)
+    if (!still || still->n == 0)
+        return false;
+    for (size_t i = 0; i < still->n; i++)
         if (lstat(still->notes[i].path, &now) < 0 || !same(&still->notes[i], &now))
             return false;
-    return still && still->n > 0;
+    still->same_ns = clock_monotonic_ns();
+    return true;
+}
+
+bool still_lately(struct still *still)
+{
+    return (still && still->same_ns > 0 &&
+            clock_monotonic_ns() - still->same_ns < STILL_LATELY_NS) ||
+           still_same(still);
 }
 
 static const struct note *find(const struct still *still, const char *path)

@@ -26,7 +26,9 @@ DEFINE_CLEANUP(struct still *, still_free)
 
 /* `before`: of when it was opened, before it was read. Where it cannot be noted, *still is NULL. */
 void still_note(struct still **still, const char *path, const struct stat *before, bool empty);
-bool still_same(const struct still *still); /* all of them, now */
+bool still_same(struct still *still); /* all of them, now */
+/* The same, or they were a second ago: who makes and tidies up folders that nobody uses is slower. */
+bool still_lately(struct still *still);
 int still_make(const struct still *still, const char *path); /* it is there, or made; -errno */
 /* It was empty, and by its state now it still is. */
 bool still_empty(const struct still *still, const char *path, const struct stat *now);

@@ -136,7 +136,7 @@ bool task_follows(const struct task *task, const struct task *other); /* is behi
 void task_take_place(struct task *task, const struct task *other);
 /* It renders no longer: who is behind it starts. Under the lock. */
 void task_pass_on(const struct task *task);
-/* Its thread looks again at what it waits for; under the lock. */
+/* Its thread looks again at what it waits for; under the lock, or by who frees it. */
 void task_wake(struct task *task);
 /* Waits until it is GONE: it is, or it was stopped. */
 void task_free(struct task *task);

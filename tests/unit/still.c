@@ -109,6 +109,23 @@ static void what_has_just_changed_is_not_known(void **state)
     assert_false(still_same(NULL));
 }
 
+static void a_look_of_a_moment_ago_will_do_where_that_is_asked(void **state)
+{
+    struct still *still = settled();
+
+    (void)state;
+    assert_true(still_lately(still));
+    assert_int_equal(rmdir(inner), 0);
+    assert_true(still_lately(still));
+    assert_false(still_same(still));
+    still_free(still);
+    assert_int_equal(mkdir(inner, 0700), 0);
+    still = settled();
+    assert_int_equal(rmdir(inner), 0);
+    assert_false(still_lately(still)); /* nobody has looked yet */
+    still_free(still);
+}
+
 static void a_file_in_an_output_that_was_empty_comes_home(void **state)
 {
     const char *folders[] = {inner};
@@ -141,6 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(any_change_is_seen),
         CASE(what_has_just_changed_is_not_known),
+        CASE(a_look_of_a_moment_ago_will_do_where_that_is_asked),
         CASE(a_file_in_an_output_that_was_empty_comes_home),
     };
 
