@@ -65,10 +65,12 @@ static enum task_acknowledged wait_acknowledged(struct task *task)
     enum task_acknowledged acknowledged;
 
     pthread_mutex_lock(&board->lock);
-    task->acknowledged = ACK_NONE;
-    task->deliverable = true;
-    if (!board->gathering)
-        task_board_poke(board);
+    if (!task->deliverable) { /* it was parked, and has its answer */
+        task->acknowledged = ACK_NONE;
+        task->deliverable = true;
+        if (!board->gathering)
+            task_board_poke(board);
+    }
     while (task->acknowledged == ACK_NONE && !task->drop && !atomic_load(&board->closing))
         pthread_cond_wait(&task->wake, &board->lock);
     acknowledged = task->acknowledged;

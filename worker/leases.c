@@ -133,6 +133,7 @@ void leases_stop(struct leases *leases)
     list_for_each (node, &leases->board->tasks)
         task_stop(list_entry(node, struct task, node));
     pthread_mutex_unlock(&leases->board->lock);
+    task_unpark(leases->board);
 }
 
 void leases_free(struct leases *leases)
@@ -525,6 +526,7 @@ int leases_report(struct leases *leases, uint64_t session, int64_t now_ns, lease
                             .user = user};
     int r = 0;
 
+    task_unpark(leases->board);
     reap(leases);
     pthread_mutex_lock(&leases->board->lock);
     start_ready(leases);

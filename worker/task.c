@@ -473,6 +473,16 @@ static void hand_back(struct task *task, const char *why)
     pthread_mutex_unlock(&board->lock);
 }
 
+void task_finish(struct task *task)
+{
+    struct task_board *board = task->board;
+
+    if (!deliver_result(task))
+        hand_back(task, "its result could not be delivered");
+    phase_set(task, PHASE_GONE); /* the agent may free it */
+    task_board_folders(board);
+}
+
 static void task_main(struct task *task)
 {
     struct task_board *board = task->board;
@@ -493,13 +503,18 @@ static void task_main(struct task *task)
         if (held)
             hold(task);
     }
-    task->no_room = !held && r == -ENOSPC;
-    if (!held)
-        hand_back(task, r == -ENOSPC ? "the worker's disk is full"
-                        : r < 0      ? strerror(-r)
-                                     : "no result could be made of it");
-    else if (!deliver_result(task))
-        hand_back(task, "its result could not be delivered");
+    if (held && task_park(task)) {
+        task_board_folders(board);
+        return;
+    }
+    if (held) {
+        task_finish(task);
+        return;
+    }
+    task->no_room = r == -ENOSPC;
+    hand_back(task, r == -ENOSPC ? "the worker's disk is full"
+                    : r < 0      ? strerror(-r)
+                                 : "no result could be made of it");
     phase_set(task, PHASE_GONE); /* the agent may free it */
     task_board_folders(board);
 }

@@ -7,8 +7,9 @@
  *
  * A task that ends without a committed result is handed back: the broker never waits for nothing.
  *
- * Threads: each task has one, which does the work and blocks, and then waits for another; the agent has another, which alone
- *          talks to the broker. They meet in struct task, under the board's lock: a task says what
+ * Threads: each task has one, which does the work and blocks, and then waits for another; one that
+ *          waits for the broker alone has none (parked.c). The agent has another, which alone talks
+ *          to the broker. They meet in struct task, under the board's lock: a task says what
  *          it has (started, progress, text, a need, a result) and pokes the agent; the agent sets
  *          what it was told (go, stop, answer, acknowledgement) and wakes the tasks. Nothing is
  *          queued, so a lost link loses nothing: what was not said yet is said on the next one.
@@ -116,6 +117,8 @@ struct task {
     Wl__Envelope *answer;
     struct spool spool;
     bool deliverable; /* its blocks are in the vault */
+    bool parked;      /* it waits for the answer, without a thread */
+    struct task *next_parked; /* that one thread ends with it */
     enum task_acknowledged acknowledged;
     atomic_bool stop; /* set under the lock, read anywhere */
 
@@ -140,6 +143,15 @@ void task_pass_on(const struct task *task);
 void task_wake(struct task *task);
 /* Waits until it is GONE: it is, or it was stopped. */
 void task_free(struct task *task);
+/* Delivers the result that it holds until the broker has committed it; then it is GONE. */
+void task_finish(struct task *task);
+
+/* ---- parked.c ---- */
+
+/* From here on the task needs no thread, and its own touches it no more; false: it does. */
+bool task_park(struct task *task);
+/* Finishes those that were answered, or stopped. */
+void task_unpark(struct task_board *board);
 
 /* ---- for result.c and deliver.c, on the task's thread ---- */
 
