@@ -76,6 +76,7 @@ bool session_map_path(const struct session_map *maps, size_t n_maps, const char 
 /* ---- threads that cannot be had ---- */
 
 static atomic_bool no_thread; /* for the next one */
+static atomic_uint threads;   /* made so far */
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                    void *user)
@@ -84,6 +85,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 
     if (atomic_exchange(&no_thread, false))
         return EAGAIN;
+    atomic_fetch_add(&threads, 1);
     if (!real)
         *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
     return real(thread, attributes, start, user);
@@ -897,6 +899,54 @@ static void what_is_to_be_dropped_is_stopped_and_forgotten(void **state)
     expect_started(farm, 1); /* no result of task 0 came between */
 }
 
+/* Runs it and leaves its result without an answer. */
+static void run_to_result(struct farm *farm, unsigned task)
+{
+    assign(farm, task, 0);
+    expect_started(farm, task);
+    finish_task(task);
+    expect_result(farm, task, CLASS_OK);
+}
+
+/* A new link's list of leases has as many. */
+static void expect_listed(struct farm *farm, size_t n, enum verdict verdict)
+{
+    Wl__Envelope *inventory;
+
+    reopen(farm);
+    inventory = welcome(farm);
+    assert_int_equal(inventory->inventory->n_items, n);
+    judge(farm, inventory, verdict);
+}
+
+static void results_that_wait_for_the_broker_take_no_thread_and_end_when_it_answers(void **state)
+{
+    struct farm *farm = *state;
+    unsigned before;
+
+    join(farm);
+    before = atomic_load(&threads);
+    for (unsigned task = 0; task < 6; task++)
+        run_to_result(farm, task);
+    assert_true(atomic_load(&threads) - before < 6);
+    for (unsigned task = 0; task < 6; task++)
+        commit(farm, task, CODE_OK);
+    assign(farm, 6, 0);
+    expect_started(farm, 6);
+    expect_listed(farm, 1, VERDICT_KEEP);
+}
+
+static void results_that_wait_are_dropped_where_the_broker_wants_none(void **state)
+{
+    struct farm *farm = *state;
+
+    join(farm);
+    run_to_result(farm, 0);
+    run_to_result(farm, 1);
+    expect_listed(farm, 2, VERDICT_DROP);
+    expect_listed(farm, 0, VERDICT_DROP);
+}
+
 /* How many folders of sessions there are; those that are laid out for anyone, and hold nothing. */
 static unsigned folders(const struct farm *farm, unsigned *ret_ready)
 {
@@ -989,6 +1039,8 @@ int main(void)
         CASE(a_full_disk_keeps_nobody_from_joining),
         CASE(a_session_number_is_never_used_again),
         CASE(what_is_to_be_dropped_is_stopped_and_forgotten),
+        CASE(results_that_wait_for_the_broker_take_no_thread_and_end_when_it_answers),
+        CASE(results_that_wait_are_dropped_where_the_broker_wants_none),
         CASE(an_idle_worker_has_a_folder_ready_and_none_of_an_earlier_job),
         CASE(a_second_worker_on_the_same_folder_is_refused),
     };
