@@ -375,3 +375,23 @@ void probe_free(struct probe *probe)
     free(probe->gpus);
     free(probe);
 }
+
+/* By uuid: CUDA numbers cards by speed, NVML by bus, a uuid is neither. */
+unsigned probe_leased(const struct probe *probe, uint32_t mask, struct bytes *text)
+{
+    unsigned n = 0;
+
+    (void)bytes_printf(text, "%s", "");
+    for (size_t i = 0; i < probe->n_gpus && i < LIMIT_GPUS; i++) {
+        const char *comma = n ? "," : "";
+
+        if (!(mask & (1u << i)))
+            continue;
+        if (probe->gpus[i].uuid[0])
+            (void)bytes_printf(text, "%s%s", comma, probe->gpus[i].uuid);
+        else
+            (void)bytes_printf(text, "%s%zu", comma, i);
+        n++;
+    }
+    return n;
+}

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <proto/base/err.h>
+#include <proto/base/bytes.h>
 
 struct probe_gpu {
     char model[96], uuid[96];
@@ -47,5 +47,7 @@ int probe_find_software(struct probe *probe);
 /* Runs each declared Blender of which it is not known, to hear whether it has the denoiser. */
 int probe_ask_denoisers(struct probe *probe);
 void probe_free(struct probe *probe);
+/* Appends the names of the cards of `mask` for CUDA_VISIBLE_DEVICES; how many there are. */
+unsigned probe_leased(const struct probe *probe, uint32_t mask, struct bytes *text);
 void probe_forget_software(struct probe *probe);
 DEFINE_CLEANUP(struct probe *, probe_free)

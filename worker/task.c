@@ -248,26 +248,6 @@ static void on_ended(void *user)
     ended(user);
 }
 
-/* The uuids of the leased cards: CUDA numbers cards by speed, NVML by bus, a uuid is neither. */
-static void cards_text(const struct task *task, struct bytes *ret_text, unsigned *ret_n)
-{
-    const struct probe *probe = task->board->probe;
-
-    *ret_n = 0;
-    (void)bytes_printf(ret_text, "%s", "");
-    for (size_t i = 0; i < probe->n_gpus && i < LIMIT_GPUS; i++) {
-        const char *comma = *ret_n ? "," : "";
-
-        if (!(task->gpu_mask & (1u << i)))
-            continue;
-        if (probe->gpus[i].uuid[0])
-            (void)bytes_printf(ret_text, "%s%s", comma, probe->gpus[i].uuid);
-        else
-            (void)bytes_printf(ret_text, "%s%zu", comma, i);
-        ++*ret_n;
-    }
-}
-
 /* TASK_E_STOPPED where the task was stopped first. */
 static int wait_go(struct task *task)
 {
@@ -307,7 +287,7 @@ static int run_session(struct task *task, const struct stage *stage, struct outc
     unsigned n_cards;
     int r;
 
-    cards_text(task, &cards, &n_cards);
+    n_cards = probe_leased(task->board->probe, task->gpu_mask, &cards);
     r = session_run(&(struct session_config){.recipe = stage->recipe,
                                              .step = task->lease.step,
                                              .space = &stage->space,
