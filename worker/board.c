@@ -148,9 +148,12 @@ void task_board_folders(struct task_board *board)
 {
     char *folder;
 
+    if (atomic_exchange(&board->making_folders, true))
+        return; /* two would make one too many */
     while (!atomic_load(&board->closing) && reuse_count(board->sessions, NO_JOB) < board->ready &&
            folder_empty(board, &folder) == 0)
         reuse_give(board->sessions, NO_JOB, folder, NULL);
+    atomic_store(&board->making_folders, false);
 }
 
 void task_board_folders_rest(struct task_board *board)

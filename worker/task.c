@@ -483,12 +483,9 @@ static void task_main(struct task *task)
         if (held)
             hold(task);
     }
-    if (held && task_park(task)) {
-        task_board_folders(board);
-        return;
-    }
     if (held) {
-        task_finish(task);
+        if (!task_park(task))
+            task_finish(task);
         return;
     }
     task->no_room = r == -ENOSPC;

@@ -52,6 +52,7 @@ struct task_board {
     struct list runners; /* threads without a task */
     size_t n_runners;    /* with those that have one */
     size_t ready;        /* threads and folders that are there before a task is: one a slot */
+    atomic_bool making_folders;
     struct reuse *sessions, *spools; /* folders; NULL: none is used again */
     struct sealer *sealers[TASK_SEALERS]; /* made, and not in use: to make one takes longer than a block */
     size_t n_sealers;
