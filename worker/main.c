@@ -398,6 +398,11 @@ static void log_offer(const struct probe *probe, const Wl__Offer *offer)
     for (size_t i = 0; i < probe->n_gpus; i++)
         log_info("gpu", "index=%zu model=\"%s\" uuid=%s memory_mib=%llu", i, probe->gpus[i].model,
                  probe->gpus[i].uuid, (unsigned long long)(probe->gpus[i].memory_bytes >> 20));
+    if (probe->n_gpus_lost)
+        log_warn("gpu",
+                 "lost=%zu why=\"a card does not answer and is not offered: nvidia-smi and the "
+                 "kernel's log say more; start this worker again when it is back\"",
+                 probe->n_gpus_lost);
     for (size_t i = 0; i < probe->n_software; i++) {
         const struct probe_software *software = &probe->software[i];
 

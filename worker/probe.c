@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <link.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -21,7 +22,9 @@
 #include <worker/cgroup.h>
 #include <worker/spawn.h>
 
-#define PROBE_NVML          "libnvidia-ml.so.1"
+/* Where the linker looks; then where a container is given the driver of the node below it. */
+#define PROBE_NVML          "libnvidia-ml.so.1:/usr/local/nvidia/lib64/libnvidia-ml.so.1"
+#define PROBE_NVML_LOST     15 /* NVML_ERROR_GPU_IS_LOST */
 #define PROBE_SOFTWARE_NS   (20 * NS_PER_S) /* Blender's first start from a cold disk */
 #define PROBE_OUTPUT_BYTES  (64 * 1024)
 #define PROBE_CPUS_MAX      8192
@@ -125,23 +128,27 @@ static bool nvml_load(void *library, struct nvml *ret_nvml)
     return true;
 }
 
-/* A card that does not answer everything still counts: its index is its bit in a lease's mask, and
- * CUDA counts it, too. */
-static void probe_card(const struct nvml *nvml, unsigned index, struct probe_gpu *ret_gpu)
+/* False where nothing can run on it. A card that has fallen off its bus would be leased first, its
+ * memory being the least, and fail whatever it is given. */
+static bool probe_card(const struct nvml *nvml, unsigned index, struct probe_gpu *ret_gpu)
 {
+    struct probe_gpu gpu = {.model = "unknown"};
     struct nvml_memory memory = {0};
     void *device = NULL;
+    int named, measured;
 
-    *ret_gpu = (struct probe_gpu){.model = "unknown"};
-    if (nvml->device(index, &device) != 0)
-        return;
-    if (nvml->name(device, ret_gpu->model, sizeof(ret_gpu->model)) != 0)
-        strcpy(ret_gpu->model, "unknown");
-    if (nvml->uuid(device, ret_gpu->uuid, sizeof(ret_gpu->uuid)) != 0)
-        ret_gpu->uuid[0] = 0;
-    ret_gpu->model[sizeof(ret_gpu->model) - 1] = ret_gpu->uuid[sizeof(ret_gpu->uuid) - 1] = 0;
-    if (nvml->memory(device, &memory) == 0)
-        ret_gpu->memory_bytes = memory.total;
+    if (nvml->device(index, &device) != 0 || nvml->uuid(device, gpu.uuid, sizeof(gpu.uuid)) != 0)
+        return false;
+    named = nvml->name(device, gpu.model, sizeof(gpu.model));
+    measured = nvml->memory(device, &memory);
+    if (named == PROBE_NVML_LOST || measured == PROBE_NVML_LOST)
+        return false;
+    if (named != 0)
+        strcpy(gpu.model, "unknown");
+    gpu.model[sizeof(gpu.model) - 1] = gpu.uuid[sizeof(gpu.uuid) - 1] = 0;
+    gpu.memory_bytes = measured == 0 ? memory.total : 0;
+    *ret_gpu = gpu;
+    return true;
 }
 
 static int probe_cards(const struct nvml *nvml, struct probe *probe)
@@ -156,12 +163,39 @@ static int probe_cards(const struct nvml *nvml, struct probe *probe)
     if (!probe->gpus)
         return -ENOMEM;
     for (unsigned i = 0; i < n; i++)
-        probe_card(nvml, i, &probe->gpus[i]);
-    probe->n_gpus = n;
+        if (probe_card(nvml, i, &probe->gpus[probe->n_gpus]))
+            probe->n_gpus++;
+        else
+            probe->n_gpus_lost++;
     return 0;
 }
 
-static int probe_gpus(const char *path, struct probe *probe)
+static bool lists(const char *folders, const char *folder)
+{
+    size_t n = strlen(folder);
+
+    for (const char *at = folders; at; at = strchr(at, ':'), at = at ? at + 1 : NULL)
+        if (strncmp(at, folder, n) == 0 && strspn(at + n, "/") == strcspn(at + n, ":"))
+            return true;
+    return false;
+}
+
+/* A library found by its path or through our LD_LIBRARY_PATH, which tasks do not inherit, has
+ * libcuda beside it where a renderer would not look. */
+static void note_folder(void *library, bool by_path, struct probe *probe)
+{
+    const char *search = getenv("LD_LIBRARY_PATH"), *slash;
+    char *folder = probe->driver_folder;
+    struct link_map *map = NULL;
+
+    if (dlinfo(library, RTLD_DI_LINKMAP, &map) != 0 || !(slash = strrchr(map->l_name, '/')))
+        return;
+    snprintf(folder, sizeof(probe->driver_folder), "%.*s", (int)(slash - map->l_name), map->l_name);
+    if (!by_path && !(search && lists(search, folder)))
+        folder[0] = 0;
+}
+
+static int probe_library(const char *path, struct probe *probe)
 {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     struct nvml nvml;
@@ -172,8 +206,23 @@ static int probe_gpus(const char *path, struct probe *probe)
     if (nvml_load(library, &nvml) && nvml.init() == 0) {
         r = probe_cards(&nvml, probe);
         nvml.shutdown();
+        if (probe->n_gpus)
+            note_folder(library, strchr(path, '/'), probe);
     }
     dlclose(library);
+    return r;
+}
+
+/* The first library that knows of cards: one that came with an image may not fit the driver. */
+static int probe_gpus(const char *paths, struct probe *probe)
+{
+    _cleanup_(freep) char *copy = strdup(paths);
+    char *save = NULL;
+    int r = copy ? 0 : -ENOMEM;
+
+    for (char *path = copy ? strtok_r(copy, ":", &save) : NULL; path && r == 0 && !probe->gpus;
+         path = strtok_r(NULL, ":", &save))
+        r = probe_library(path, probe);
     return r;
 }
 
@@ -383,14 +432,9 @@ unsigned probe_leased(const struct probe *probe, uint32_t mask, struct bytes *te
 
     (void)bytes_printf(text, "%s", "");
     for (size_t i = 0; i < probe->n_gpus && i < LIMIT_GPUS; i++) {
-        const char *comma = n ? "," : "";
-
         if (!(mask & (1u << i)))
             continue;
-        if (probe->gpus[i].uuid[0])
-            (void)bytes_printf(text, "%s%s", comma, probe->gpus[i].uuid);
-        else
-            (void)bytes_printf(text, "%s%zu", comma, i);
+        (void)bytes_printf(text, "%s%s", n ? "," : "", probe->gpus[i].uuid);
         n++;
     }
     return n;

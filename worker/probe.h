@@ -35,12 +35,14 @@ struct probe {
     uint32_t cores;      /* this process may use */
     uint64_t memory_mib; /* of the machine, or of the cgroup where that is less */
     struct probe_gpu *gpus;
-    size_t n_gpus;
+    size_t n_gpus, n_gpus_lost; /* the lost ones are not among them */
+    char driver_folder[512];    /* NVIDIA's libraries, where the linker does not look; else "" */
     struct probe_software *software;
     size_t n_software;
 };
 
-/* The machine and its cards. `nvml` NULL: $WESTLIGHT_NVML, else libnvidia-ml.so.1. */
+/* The machine and its cards. `nvml`: libraries to try, between colons; NULL: $WESTLIGHT_NVML, else
+ * libnvidia-ml.so.1 where the linker looks, or below /usr/local/nvidia. */
 int probe_new(const char *nvml, struct probe **ret_probe);
 /* Adds the programs in PATH that say their version. */
 int probe_find_software(struct probe *probe);

@@ -185,6 +185,7 @@ static int set_variables(struct session *session)
 {
     const struct session_config *config = session->config;
     const char *search = getenv("PATH");
+    const char *driver = config->cards && *config->cards ? config->driver_folder : NULL;
     char tmp[PATH_MAX + 8], vcpus[16], path[PATH_MAX];
     int r = 0;
 
@@ -196,6 +197,7 @@ static int set_variables(struct session *session)
         {"TMPDIR", tmp},
         {"LANG", "C.UTF-8"},
         {"OMP_NUM_THREADS", config->vcpus ? vcpus : NULL},
+        {"LD_LIBRARY_PATH", driver && *driver ? driver : NULL},
     };
 
     for (size_t i = 0; !r && i < ARRAY_SIZE(variables); i++)

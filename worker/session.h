@@ -39,6 +39,7 @@ struct session_config {
     const struct probe_software *software; /* what there is to run a step's software with */
     size_t n_software;
     const char *cards;           /* CUDA_VISIBLE_DEVICES, "" hides all */
+    const char *driver_folder;   /* of the cards, as the probe says */
     const atomic_bool *stop;     /* becomes true: SIGTERM, then SIGKILL after the notify period */
     /* All is prepared: returns when it may begin. Other than 0 ends the session with that; NULL: 0. */
     int (*on_ready)(void *user);

@@ -300,6 +300,7 @@ static int run_session(struct task *task, const struct stage *stage, struct outc
                                              .software = task->board->probe->software,
                                              .n_software = task->board->probe->n_software,
                                              .cards = cards.data ? (const char *)cards.data : "",
+                                             .driver_folder = task->board->probe->driver_folder,
                                              .stop = &task->stop,
                                              .on_ready = on_ready,
                                              .on_started = on_started,

@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dlfcn.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +17,8 @@
 #include <proto/limits.h>
 #include <worker/cgroup.h>
 #include <worker/probe.h>
+
+#define NVML_NAME (strrchr(NVML_STANDIN, '/') + 1)
 
 static char folder[64];
 
@@ -41,17 +45,18 @@ static void put(const char *name, const char *text, unsigned mode)
     assert_int_equal(file_write(path, text, strlen(text), mode), 0);
 }
 
-static void cards_are_listed_by_index_even_where_one_is_lost(void **state)
+static void a_card_that_is_lost_is_not_offered(void **state)
 {
     _cleanup_(probe_freep) struct probe *probe = NULL;
 
     setenv("WESTLIGHT_STANDIN_CARDS", "3", 1);
     assert_int_equal(probe_new(NVML_STANDIN, &probe), 0);
-    assert_int_equal(probe->n_gpus, 3);
+    assert_int_equal(probe->n_gpus, 2);
+    assert_int_equal(probe->n_gpus_lost, 1);
     assert_string_equal(probe->gpus[0].model, "Stand-in H100");
-    assert_string_equal(probe->gpus[1].model, "unknown");
-    assert_string_equal(probe->gpus[2].uuid, "GPU-00000002-0000-0000-0000-000000000000");
-    assert_true(probe->gpus[2].memory_bytes == 80ULL << 30);
+    assert_string_equal(probe->gpus[1].model, "Stand-in H100");
+    assert_string_equal(probe->gpus[1].uuid, "GPU-00000002-0000-0000-0000-000000000000");
+    assert_true(probe->gpus[1].memory_bytes == 80ULL << 30);
 }
 
 static void the_library_may_be_named_by_the_environment(void **state)
@@ -63,6 +68,48 @@ static void the_library_may_be_named_by_the_environment(void **state)
     assert_int_equal(probe_new(NULL, &probe), 0);
     unsetenv("WESTLIGHT_NVML");
     assert_int_equal(probe->n_gpus, 1);
+}
+
+static void the_first_library_that_knows_of_cards_counts(void **state)
+{
+    _cleanup_(probe_freep) struct probe *probe = NULL;
+
+    setenv("WESTLIGHT_STANDIN_CARDS", "1", 1);
+    assert_int_equal(probe_new("none.so:/nonexistent/none.so:libm.so.6:" NVML_STANDIN, &probe), 0);
+    assert_int_equal(probe->n_gpus, 1);
+}
+
+/* Loaded before, so that its name alone finds it, as through LD_LIBRARY_PATH. */
+static void the_drivers_folder_is_known_where_a_task_would_not_look(void **state)
+{
+    char folder_of[] = NVML_STANDIN, searched[2048];
+    const struct {
+        const char *name, *before, *folder, *after; /* of LD_LIBRARY_PATH */
+        bool known;
+    } cases[] = {
+        {NVML_STANDIN, "", "", "", true},
+        {NVML_NAME, "", "", "", false}, /* the linker finds it for the task, too */
+        {NVML_NAME, "/opt:", folder_of, "x:/usr", false},
+        {NVML_NAME, "", folder_of, "", true},
+        {NVML_NAME, "/opt:", folder_of, "//:/usr", true},
+    };
+    void *loaded = dlopen(NVML_STANDIN, RTLD_NOW);
+
+    assert_non_null(loaded);
+    *strrchr(folder_of, '/') = 0;
+    setenv("WESTLIGHT_STANDIN_CARDS", "1", 1);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_(probe_freep) struct probe *probe = NULL;
+
+        snprintf(searched, sizeof(searched), "%s%s%s", cases[i].before, cases[i].folder,
+                 cases[i].after);
+        setenv("LD_LIBRARY_PATH", searched, 1);
+        assert_int_equal(probe_new(cases[i].name, &probe), 0);
+        assert_int_equal(probe->n_gpus, 1);
+        assert_string_equal(probe->driver_folder, cases[i].known ? folder_of : "");
+    }
+    unsetenv("LD_LIBRARY_PATH");
+    dlclose(loaded);
 }
 
 static void without_a_driver_there_are_no_cards(void **state)
@@ -84,7 +131,7 @@ static void no_more_cards_than_a_lease_can_name(void **state)
 
     setenv("WESTLIGHT_STANDIN_CARDS", "40", 1);
     assert_int_equal(probe_new(NVML_STANDIN, &probe), 0);
-    assert_int_equal(probe->n_gpus, LIMIT_GPUS);
+    assert_int_equal(probe->n_gpus + probe->n_gpus_lost, LIMIT_GPUS);
 }
 
 static struct probe *software(void)
@@ -215,8 +262,10 @@ int main(void)
 {
 #define PROBE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
-        PROBE(cards_are_listed_by_index_even_where_one_is_lost),
+        PROBE(a_card_that_is_lost_is_not_offered),
         PROBE(the_library_may_be_named_by_the_environment),
+        PROBE(the_first_library_that_knows_of_cards_counts),
+        PROBE(the_drivers_folder_is_known_where_a_task_would_not_look),
         PROBE(without_a_driver_there_are_no_cards),
         PROBE(no_more_cards_than_a_lease_can_name),
         PROBE(software_is_what_says_its_version),

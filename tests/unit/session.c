@@ -303,6 +303,17 @@ static void a_job_cannot_reach_another_tasks_cards(void **state)
     holds(run(scene, "echo cards=$CUDA_VISIBLE_DEVICES="), "cards==\n");
 }
 
+static void a_task_with_cards_finds_their_driver(void **state)
+{
+    struct scene *scene = *state;
+
+    scene->config.driver_folder = "/nonexistent/nvidia";
+    holds(run(scene, "echo path=$LD_LIBRARY_PATH="), "path=/nonexistent/nvidia=\n");
+    session_result_deinit(&scene->result);
+    scene->config.cards = "";
+    holds(run(scene, "echo path=$LD_LIBRARY_PATH="), "path==\n");
+}
+
 static void the_usage_is_of_the_whole_session(void **state)
 {
     struct scene *scene = *state;
@@ -402,6 +413,7 @@ int main(void)
         SCENE(a_stop_before_the_start_starts_nothing),
         SCENE(an_embedded_file_stays_in_its_folder),
         SCENE(a_job_cannot_reach_another_tasks_cards),
+        SCENE(a_task_with_cards_finds_their_driver),
         SCENE(the_usage_is_of_the_whole_session),
         SCENE(nothing_of_it_runs_when_it_says_that_it_has_ended),
         cmocka_unit_test(the_longest_root_that_holds_a_path_maps_it),
