@@ -30,8 +30,9 @@ struct agent_config {
     int stop_fd; /* readable: end */
 };
 
-/* Makes the folder and locks it; *ret_fd keeps the lock. AGENT_E_TAKEN: another worker has it. */
-int agent_lock_state(const char *state, int *ret_fd);
+/* Makes the folder and locks it; *ret_fd keeps the lock. AGENT_E_TAKEN: after `wait_ns` another worker,
+ * or something that it ran, still has it. */
+int agent_lock_state(const char *state, int64_t wait_ns, int *ret_fd);
 /* The number of the next session, and the one in the file, which none is past. Zeroed: read it first. */
 struct agent_session {
     uint64_t number, kept;

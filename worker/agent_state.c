@@ -9,15 +9,15 @@
 #include <sys/file.h>
 #include <unistd.h>
 #include <proto/base/bytes.h>
+#include <proto/base/clock.h>
 #include <proto/base/crash.h>
 #include <proto/base/log.h>
 #include <proto/limits.h>
 
-#define LOCK_TRIES     40
-#define LOCK_PAUSE_US  50000
+#define LOCK_PAUSE_NS  (20 * NS_PER_MS)
 #define SESSIONS_AHEAD 1000 /* numbers kept with one write: links while nothing can be written */
 
-int agent_lock_state(const char *state, int *ret_fd)
+int agent_lock_state(const char *state, int64_t wait_ns, int *ret_fd)
 {
     _cleanup_(closep) int fd = -1;
     char path[LIMIT_PATH_BYTES], pid[32];
@@ -30,12 +30,16 @@ int agent_lock_state(const char *state, int *ret_fd)
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    /* A child that a killed worker was just making has its lock until it has become the renderer,
-     * or has ended with its parent. */
-    for (int tries = LOCK_TRIES; flock(fd, LOCK_EX | LOCK_NB) < 0; tries--) {
-        if (errno != EWOULDBLOCK || tries == 0)
+    /* The wardens of a killed worker have its lock until nothing is left of what they keep: of a
+     * renderer, too, whose memory and cards the kernel takes long to free. */
+    for (int64_t left_ns = wait_ns; flock(fd, LOCK_EX | LOCK_NB) < 0; left_ns -= LOCK_PAUSE_NS) {
+        if (errno != EWOULDBLOCK || left_ns <= 0)
             return errno == EWOULDBLOCK ? AGENT_E_TAKEN : -errno;
-        usleep(LOCK_PAUSE_US);
+        if (left_ns == wait_ns)
+            log_info("waiting",
+                     "lock=%s why=\"another worker has it, or what that one ran has not ended\"",
+                     path);
+        usleep(LOCK_PAUSE_NS / NS_PER_US);
     }
     snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
     if (ftruncate(fd, 0) < 0 || fd_write_all(fd, pid, strlen(pid)) < 0)

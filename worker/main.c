@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include <proto/base/args.h>
+#include <proto/base/clock.h>
 #include <proto/base/log.h>
 #include <proto/identity.h>
 #include <proto/limits.h>
@@ -20,7 +21,8 @@
 #include <worker/software.h>
 #include <worker/warden.h>
 
-#define EXTRAS_MAX 64
+#define EXTRAS_MAX   64
+#define LOCK_WAIT_NS (60 * NS_PER_S) /* 4 GiB of a killed renderer take 0.4 s to be freed */
 
 enum {
     OPTION_BROKER = 256,
@@ -436,16 +438,18 @@ static int work(const struct options *options, const struct link_key *server,
 {
     _cleanup_(freep) char *state = NULL;
     _cleanup_(closep) int lock_fd = -1;
-    int r = agent_lock_state(options->state, &lock_fd);
+    int r = agent_lock_state(options->state, LOCK_WAIT_NS, &lock_fd);
 
     if (r == AGENT_E_TAKEN) {
         fprintf(
             stderr,
-            "westlight-worker: %s: another worker uses this folder; give each its own --state\n",
+            "westlight-worker: %s: another worker uses this folder, or what it ran has not ended; "
+            "give each its own --state\n",
             options->state);
         return EXIT_FAILED;
     }
     if (r == 0) {
+        warden_hold(lock_fd);
         state = realpath(options->state, NULL); /* sessions see absolute paths */
         r = state ? catch_signals() : -errno;
     }

@@ -20,6 +20,7 @@
 #define WARDEN_IDLE_MAX 64   /* that are kept for later */
 
 static struct rlimit files_before; /* warden_raise_files has not been called: 0 */
+static int held = -1;
 
 /* ---- in the worker ---- */
 
@@ -159,15 +160,27 @@ static bool idle_put(const struct warden *warden)
     return put;
 }
 
-void warden_raise_files(void)
+static void idle_end(void)
 {
-    struct rlimit limit;
     struct warden warden;
 
-    while (idle_take(&warden)) { /* their limit is another */
+    while (idle_take(&warden)) {
         warden.free = false;
         warden_close(&warden);
     }
+}
+
+void warden_hold(int fd)
+{
+    idle_end(); /* they do not */
+    held = fd;
+}
+
+void warden_raise_files(void)
+{
+    struct rlimit limit;
+
+    idle_end(); /* their limit is another */
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= limit.rlim_max)
         return;
     files_before = limit;
@@ -194,7 +207,7 @@ static int warden_fork(struct warden *ret_warden)
         pthread_sigmask(SIG_SETMASK, &all, &before);
         pid = fork();
         if (pid == 0)
-            warden_main(link[1], &files_before);
+            warden_main(link[1], held, &files_before);
         if (pid < 0)
             r = -errno;
         else

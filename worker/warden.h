@@ -63,6 +63,8 @@ struct warden_report {
 /* As many open files as the hard limit allows, for the worker alone. Actions keep what it was started
  * with: a program that closes every possible file, or uses select(), is broken by a large one. */
 void warden_raise_files(void);
+/* Wardens keep `fd`, too: what it locks stays locked until nothing of any action is left. */
+void warden_hold(int fd);
 /* So many wardens that wait: best while the worker is small, since each is a copy of it. */
 int warden_prepare(unsigned n);
 /* Everything in `action` is copied; it need not outlive the call. */

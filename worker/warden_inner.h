@@ -17,5 +17,6 @@ struct warden_request {
     uint32_t n_arguments, n_environment;
 };
 
-/* The process. `files`: the limit of open files that actions get; rlim_max 0: as it is. */
-_noreturn_ void warden_main(int link, const struct rlimit *files);
+/* The process. `hold`: kept open, or -1. `files`: the limit of open files that actions get; rlim_max
+ * 0: as it is. */
+_noreturn_ void warden_main(int link, int hold, const struct rlimit *files);

@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 /* Where the warden holds what it keeps open; 0, 1 and 2 are /dev/null. */
-enum { WARDEN_LINK = 3, WARDEN_SIGNALS = 4, WARDEN_OOM = 5 };
+enum { WARDEN_LINK = 3, WARDEN_HELD = 4, WARDEN_SIGNALS = 5, WARDEN_OOM = 6 };
 
 #define WARDEN_SPARE_FD      64    /* above them, for moving them */
 #define WARDEN_KILL_AGAIN_MS 20    /* between two sweeps while something is left */
@@ -365,18 +365,19 @@ static void warden_defaults(const struct rlimit *files)
     umask(022);
 }
 
-static bool warden_files(int link)
+static bool warden_files(int link, int hold)
 {
     sigset_t child;
     int null = open("/dev/null", O_RDWR);
 
     link = fcntl(link, F_DUPFD_CLOEXEC, WARDEN_SPARE_FD);
     null = fcntl(null, F_DUPFD_CLOEXEC, WARDEN_SPARE_FD);
+    hold = hold < 0 ? null : fcntl(hold, F_DUPFD_CLOEXEC, WARDEN_SPARE_FD);
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
-    return link >= 0 && null >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 &&
+    return link >= 0 && null >= 0 && hold >= 0 && dup2(null, 0) == 0 && dup2(null, 1) == 1 &&
            dup2(null, 2) == 2 && dup3(link, WARDEN_LINK, O_CLOEXEC) >= 0 &&
-           close_range(WARDEN_LINK + 1, ~0u, 0) == 0 &&
+           dup3(hold, WARDEN_HELD, O_CLOEXEC) >= 0 && close_range(WARDEN_HELD + 1, ~0u, 0) == 0 &&
            signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK) == WARDEN_SIGNALS;
 }
 
@@ -390,13 +391,13 @@ static void oom_score_open(void)
     own_oom_score[size > 0 ? size : 0] = '\0';
 }
 
-_noreturn_ void warden_main(int link, const struct rlimit *files)
+_noreturn_ void warden_main(int link, int hold, const struct rlimit *files)
 {
     setsid();
     /* Not by prctl(): a sanitizer's takes a lock there, which another thread may have held over the
      * fork. */
     syscall(SYS_prctl, PR_SET_NAME, "westlight-task", 0, 0, 0);
-    if (!warden_files(link) || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+    if (!warden_files(link, hold) || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
         _exit(126);
     warden_defaults(files);
     standing_read(&at_first);

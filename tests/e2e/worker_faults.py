@@ -1,7 +1,8 @@
 """What a worker must bear: results of many files, renderers whose keeper is killed."""
 import os
+import signal
 
-from farm import Farm, alive, equal, lines, main, scenario, sessions, tree, until, write
+from farm import Farm, alive, check, equal, lines, main, scenario, sessions, tree, until, write
 
 LONG = "/".join(letter * 240 for letter in "abcd")  # makes a list of 1,500 files longer than one block
 
@@ -53,6 +54,26 @@ def what_a_renderer_started_ends_though_its_keeper_was_killed():
         until(lambda: os.path.exists(pids), "the command runs")
         for pid in lines(pids):
             until(lambda pid=pid: not alive(int(pid)), "process %s is gone" % pid, 15)
+
+
+@scenario
+def a_worker_starts_anew_only_when_nothing_is_left_of_what_the_last_one_ran():
+    with Farm() as farm:
+        farm.start_broker()
+        ann, witness = farm.person("ann"), farm.path("witness")
+        farm.worker("box1", "--slots", "1")
+        write(farm.path("shot", "input"), "x")
+        job = ann.submit(farm.path("shot"), "--preset", "command", "-f", "1", "-o", farm.path("out"), "-p", "optional=yes", "-p",
+                         "run=[ -e %s ] && exit 0; echo $$ $PPID > %s.new; mv %s.new %s; exec sleep 1000" % ((witness,) * 4))
+        pid, keeper = until(lambda: [int(word) for word in lines(witness)], "the command runs")
+        os.kill(keeper, signal.SIGSTOP)  # as one whose renderer takes long to die
+        farm.processes[-1].kill()
+        again = farm.worker("box1", "--slots", "1")
+        until(lambda: "waiting lock=" in again.log(), lambda: "it waits: " + again.log())
+        check(alive(pid) and "joined" not in again.log(), "it has not begun:", again.log())
+        os.kill(keeper, signal.SIGCONT)
+        ann.wait_counts(job, done=1)
+        check(not alive(pid), "what the last one ran is gone")
 
 
 if __name__ == "__main__":

@@ -1009,8 +1009,8 @@ static void a_second_worker_on_the_same_folder_is_refused(void **state)
     struct farm *farm = *state;
     int first = -1, second = -1;
 
-    assert_int_equal(agent_lock_state(farm->state, &first), 0);
-    assert_int_equal(agent_lock_state(farm->state, &second), AGENT_E_TAKEN);
+    assert_int_equal(agent_lock_state(farm->state, 0, &first), 0);
+    assert_int_equal(agent_lock_state(farm->state, 0, &second), AGENT_E_TAKEN);
     close(first);
     join(farm);
 }
