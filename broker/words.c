@@ -12,7 +12,7 @@ static void no_amount(const struct why *why, char *text, size_t size)
     const char *hint = "ask for less, or start a worker that has as much (westlight workers)";
     const char *unit = strstr(why->name, "memory") ? " MiB" : "";
 
-    if (strcmp(why->name, "amount.worker.gpu") == 0)
+    if (strcmp(why->name, "amount.worker.gpu") == 0 && !(why->best > 0))
         hint = "start a worker on a machine with a GPU, or ask for none (westlight workers)";
     if (why->best > 0)
         snprintf(text, size, "no connected worker offers %s of %.15g%s (the most is %.15g%s): %s",
