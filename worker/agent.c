@@ -55,7 +55,7 @@ struct agent {
     unsigned refusals;         /* handshakes that failed since the last Welcome */
     int64_t deadline_ns;       /* CONNECTING, GREETING: until when */
     int64_t beat_ns, beat_due_ns, heard_ns, report_ns;
-    int64_t told_ns;    /* when the broker was last told of a task, which serves as a beat */
+    int64_t told_ns;    /* when the scheduler last heard of a task, which serves as a beat */
     int64_t silence_ns; /* beats are answered: after that long the broker is gone */
     int64_t looked_ns;  /* at the disk */
     bool said_no_room;  /* with the last beat of this link */
@@ -143,14 +143,15 @@ static int send_now(void *user, Wl__Envelope *envelope)
     return agent->n_outbox > 0 ? LINK_E_AGAIN : send_soon(agent, envelope);
 }
 
-/* The same, of a task. What is asked for its sake is no sign of life: the scheduler hears none of
- * it. */
+/* The same, of a task. What is asked for its sake is no sign of life, nor is a result before it is
+ * taken: the scheduler hears none of it. */
 static int report(void *user, Wl__Envelope *envelope)
 {
     struct agent *agent = user;
     int r = send_now(agent, envelope);
 
-    agent->tells |= r == 0 && envelope->request == 0;
+    agent->tells |=
+        r == 0 && envelope->request == 0 && envelope->body_case != WL__ENVELOPE__BODY_RESULT;
     return r;
 }
 
@@ -363,6 +364,8 @@ static void take(struct agent *agent, Wl__Envelope *taken, int64_t now_ns)
     _cleanup_(wire_freep) Wl__Envelope *envelope = taken;
 
     agent->heard_ns = now_ns;
+    if (envelope->body_case == WL__ENVELOPE__BODY_COMMITTED && envelope->committed->code == CODE_OK)
+        agent->told_ns = now_ns;
     if (leases_take(agent->leases, &envelope)) {
         if (leases_missed(agent->leases))
             hang_up(agent, now_ns, WAIT_FIRST_NS, "a lease could not be taken");

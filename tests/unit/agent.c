@@ -533,6 +533,27 @@ static void who_tells_of_tasks_need_not_beat(void **state)
     wire_free(hear(farm, WL__ENVELOPE__BODY_BEAT)); /* nothing to tell, as before */
 }
 
+/* Its result is sent again more often than it beats, and the scheduler hears nothing of it. */
+static void whose_result_has_to_wait_beats_all_the_same(void **state)
+{
+    struct farm *farm = *state;
+
+    farm->beat_ns = 3 * NS_PER_S;
+    join(farm);
+    assign(farm, 0, 0);
+    expect_started(farm, 0);
+    finish_task(0);
+    for (int i = 0; i < 3; i++) {
+        expect_result(farm, 0, CLASS_OK);
+        commit(farm, 0, CODE_BUSY);
+    }
+    expect_result(farm, 0, CLASS_OK);
+    commit(farm, 0, CODE_OK);
+    assert_true(farm->beats > 0);
+    assign(farm, 1, 0);
+    expect_started(farm, 1);
+}
+
 /* Its beats are answered for longer than it waits, and then no more. */
 static void a_broker_that_answers_is_kept_and_one_that_falls_silent_is_not(void **state)
 {
@@ -1022,6 +1043,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(it_joins_beats_and_runs_what_it_is_given),
         CASE(who_tells_of_tasks_need_not_beat),
+        CASE(whose_result_has_to_wait_beats_all_the_same),
         CASE(a_start_is_told_while_the_result_of_a_short_task_takes_long),
         CASE(a_broker_that_answers_is_kept_and_one_that_falls_silent_is_not),
         CASE(progress_carries_the_sealed_output),
