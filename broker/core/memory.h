@@ -110,10 +110,10 @@ void table_remove(struct table *table, uint64_t hash, const void *value);
  * does: nothing is compared but the hash, NULL says nothing). */
 static inline void table_near(const struct table *table, uint64_t hash)
 {
-    const char *slot = (const char *)&table->slots[hash & (table->capacity - 1)];
-
     if (table->n == 0)
         return;
+    const char *slot = (const char *)&table->slots[hash & (table->capacity - 1)];
+
     __builtin_prefetch(slot, 1);
     __builtin_prefetch(slot + MEMORY_LINE, 1); /* it is soon there that others were pushed to */
 }
