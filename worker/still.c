@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <proto/base/bytes.h>
 #include <proto/base/clock.h>
 
@@ -53,12 +54,16 @@ void still_free(struct still *still)
     free(still);
 }
 
-/* One of whole seconds is of a file system that knows no finer. */
+/* By the clock that the kernel takes these times from: it stands still between ticks, and for
+ * longer where the machine itself does. One of whole seconds is of a file system that knows no
+ * finer. */
 static bool old(const struct timespec *changed)
 {
-    int64_t age_ns = clock_wall_ns() - (changed->tv_sec * NS_PER_S + changed->tv_nsec);
+    struct timespec now;
 
-    return changed->tv_nsec != 0 && age_ns > STILL_OLD_NS;
+    return changed->tv_nsec != 0 && clock_gettime(CLOCK_REALTIME_COARSE, &now) == 0 &&
+           (now.tv_sec - changed->tv_sec) * NS_PER_S + now.tv_nsec - changed->tv_nsec >
+               STILL_OLD_NS;
 }
 
 void still_note(struct still **still, const char *path, const struct stat *before, bool empty)
