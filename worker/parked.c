@@ -48,23 +48,23 @@ static void resume(struct task_board *board, struct task *first)
 
 void task_unpark(struct task_board *board)
 {
-    struct task *committed = NULL, *others = NULL, *next;
+    struct task *quick = NULL, *others = NULL, *next;
 
     pthread_mutex_lock(&board->lock);
     list_for_each (node, &board->tasks) {
         struct task *task = list_entry(node, struct task, node);
-        struct task **chain = task->acknowledged == ACK_COMMITTED ? &committed : &others;
+        bool unwanted = task->drop || atomic_load(&board->closing);
+        struct task **chain = task->acknowledged == ACK_COMMITTED || unwanted ? &quick : &others;
 
-        if (!task->parked ||
-            (task->acknowledged == ACK_NONE && !task->drop && !atomic_load(&board->closing)))
+        if (!task->parked || (task->acknowledged == ACK_NONE && !unwanted))
             continue;
         task->parked = false;
         task->next_parked = *chain;
         *chain = task;
     }
     pthread_mutex_unlock(&board->lock);
-    if (committed)
-        resume(board, committed);
+    if (quick)
+        resume(board, quick);
     for (; others; others = next) { /* each may take long */
         next = others->next_parked;
         others->next_parked = NULL;

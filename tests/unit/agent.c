@@ -970,6 +970,33 @@ static void results_that_wait_are_dropped_where_the_broker_wants_none(void **sta
     expect_listed(farm, 1, VERDICT_KEEP);
 }
 
+static void a_result_for_which_there_is_no_thread_ends_a_moment_later(void **state)
+{
+    struct farm *farm = *state;
+    int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_NS;
+    Wl__Envelope *inventory;
+    size_t n;
+
+    join(farm);
+    run_to_result(farm, 0);
+    assign(farm, 1, 0); /* the thread that there was is busy now */
+    expect_started(farm, 1);
+    atomic_store(&no_thread, true);
+    commit(farm, 0, CODE_OK);
+    for (int i = 0; i < 1000 && atomic_load(&no_thread); i++) /* unless it was not busy yet */
+        (void)poll(NULL, 0, 1);
+    do {
+        assert_true(clock_monotonic_ns() < deadline_ns);
+        reopen(farm);
+        inventory = welcome(farm);
+        n = inventory->inventory->n_items;
+        judge(farm, inventory, VERDICT_KEEP);
+    } while (n > 1);
+    atomic_store(&no_thread, false);
+    finish_task(1);
+    expect_result(farm, 1, CLASS_OK);
+}
+
 /* How many folders of sessions there are; those that are laid out for anyone, and hold nothing. */
 static unsigned folders(const struct farm *farm, unsigned *ret_ready)
 {
@@ -1065,6 +1092,7 @@ int main(void)
         CASE(what_is_to_be_dropped_is_stopped_and_forgotten),
         CASE(results_that_wait_for_the_broker_take_no_thread_and_end_when_it_answers),
         CASE(results_that_wait_are_dropped_where_the_broker_wants_none),
+        CASE(a_result_for_which_there_is_no_thread_ends_a_moment_later),
         CASE(an_idle_worker_has_a_folder_ready_and_none_of_an_earlier_job),
         CASE(a_second_worker_on_the_same_folder_is_refused),
     };
