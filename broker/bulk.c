@@ -2,8 +2,8 @@
  *
  * Half of the memory is for what comes in: past it the socket is not read. The other half is for
  * what goes out: a block is read from the vault only when it has room there and its peer's key is
- * within its share, peers taking turns. So a peer that reads nothing stops its own gets, and nobody's
- * puts.
+ * within its share, peers taking turns. So a peer that reads nothing stops its own gets, and
+ * nobody's puts.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@
 #define RETRY_MS      5   /* libzmq does not say when one peer of many has room again */
 #define MEMORY_MIN    (8u * 1024 * 1024)
 /* What one may take on its way. */
-#define GET_BYTES     (LIMIT_SEALED_BYTES + sizeof(struct task))
+#define GET_BYTES (LIMIT_SEALED_BYTES + sizeof(struct task))
 
 /* ---- to the vault ---- */
 
@@ -80,7 +80,7 @@ static bool no_room(struct bulk *bulk, struct peer *peer, uint64_t request,
                                   (peer_of_job(peer) ? ROOM_FINISH : ROOM_ENOUGH))
         return false;
     log_limited(LOG_WARN, "bulk_refused", "why=\"%s\"", room_why(free_bytes, why));
-    bulk_fault(bulk, peer, request, id, CODE_FULL, room_why(free_bytes, why), ROOM_NEXT);
+    bulk_fault(bulk, peer, request, id, CODE_FULL, ROOM_WHY, ROOM_NEXT);
     return true;
 }
 
@@ -220,8 +220,8 @@ static bool still_may(struct bulk *bulk, struct peer *peer, uint64_t request)
     return false;
 }
 
-/* For what goes out. libzmq holds one more for each of them, encrypted, which nobody tells us of: it
- * is counted, up to half of what there is. */
+/* For what goes out. libzmq holds one more for each of them, encrypted, which nobody tells us of:
+ * it is counted, up to half of what there is. */
 static size_t out_room(const struct bulk *bulk)
 {
     size_t room = bulk->config.memory_bytes / 2;
@@ -234,14 +234,13 @@ static bool has_room(const struct bulk *bulk)
 {
     size_t out = atomic_load(&bulk->out_bytes);
 
-    return bulk->n_gets < GETS_AT_VAULT &&
-           (out == 0 || out + GET_BYTES <= out_room(bulk));
+    return bulk->n_gets < GETS_AT_VAULT && (out == 0 || out + GET_BYTES <= out_room(bulk));
 }
 
 /* A key may hold an eighth of what is left, so that however many read nothing, something is; what
  * they hold comes back when their links end, which the kernel sees to within half a minute. A key's
- * first block is always within the share, however small that is; and, up to half of all, each of its
- * connections' first, so that one that sleeps does not stop the others of its owner. */
+ * first block is always within the share, however small that is; and, up to half of all, each of
+ * its connections' first, so that one that sleeps does not stop the others of its owner. */
 static bool has_share(const struct bulk *bulk, const struct peer *peer)
 {
     size_t out = atomic_load(&bulk->out_bytes), room = out_room(bulk);

@@ -1,4 +1,7 @@
-/* catalogue.c - a treap: ordered by job id, level by random rank. */
+/* catalogue.c - a treap, ordered by studio and job id, level by random rank. So what is another
+ * studio's is not on the way to what a studio asks for: whether it is there makes no difference to
+ * the answer or to the time.
+ */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -75,11 +78,19 @@ int catalogue_pack(const struct catalogue *catalogue, struct studio_id studio,
     return 0;
 }
 
+static int place(struct studio_id studio, const struct job_id *job,
+                 const struct catalogue_job *entry)
+{
+    if (studio.value != entry->studio.value)
+        return studio.value < entry->studio.value ? -1 : 1;
+    return memcmp(job, &entry->job, sizeof *job);
+}
+
 static struct catalogue_job *insert(struct catalogue_job *root, struct catalogue_job *entry)
 {
     if (!root)
         return entry;
-    if (memcmp(&entry->job, &root->job, sizeof entry->job) < 0) {
+    if (place(entry->studio, &entry->job, root) < 0) {
         struct catalogue_job *left = root->left = insert(root->left, entry);
 
         if (left->rank <= root->rank)
@@ -156,12 +167,11 @@ static struct catalogue_job *merge(struct catalogue_job *left, struct catalogue_
 
 void catalogue_remove(struct catalogue *catalogue, const struct job_id *job)
 {
-    struct catalogue_job **at = &catalogue->root, *entry;
+    struct catalogue_job **at = &catalogue->root, *entry = catalogue_find(catalogue, job);
     int order;
 
-    while ((order = memcmp(job, &(*at)->job, sizeof *job)) != 0)
+    while ((order = place(entry->studio, job, *at)) != 0)
         at = order < 0 ? &(*at)->left : &(*at)->right;
-    entry = *at;
     *at = merge(entry->left, entry->right);
     map_remove(&catalogue->by_id, &entry->node);
     if (catalogue->last == entry)
@@ -250,14 +260,15 @@ struct catalogue_job *catalogue_find(struct catalogue *catalogue, const struct j
     return catalogue->last;
 }
 
-/* Compares the first digits only. */
-static int prefix_order(const uint8_t *prefix, unsigned nibbles, const struct job_id *job)
+struct catalogue_job *catalogue_own(struct catalogue *catalogue, struct studio_id studio,
+                                    const struct job_id *job)
 {
-    int order = memcmp(prefix, job->bytes, nibbles / 2);
+    struct catalogue_job *at = catalogue->root;
+    int order;
 
-    if (order != 0 || nibbles % 2 == 0)
-        return order;
-    return (prefix[nibbles / 2] >> 4) - (job->bytes[nibbles / 2] >> 4);
+    while (at && (order = place(studio, job, at)) != 0)
+        at = order < 0 ? at->left : at->right;
+    return at;
 }
 
 struct prefix_search {
@@ -265,39 +276,64 @@ struct prefix_search {
     const uint8_t *prefix;
     unsigned nibbles;
     struct job_id *jobs;
-    size_t n, max, left_to_look;
+    size_t n, max;
 };
+
+/* Compares the first digits only. */
+static int prefix_order(const struct prefix_search *search, const struct catalogue_job *at)
+{
+    unsigned whole = search->nibbles / 2;
+    int order;
+
+    if (search->studio.value != at->studio.value)
+        return search->studio.value < at->studio.value ? -1 : 1;
+    order = memcmp(search->prefix, at->job.bytes, whole);
+    if (order != 0 || search->nibbles % 2 == 0)
+        return order;
+    return (search->prefix[whole] >> 4) - (at->job.bytes[whole] >> 4);
+}
 
 static void prefix_walk(const struct catalogue_job *at, struct prefix_search *search)
 {
     int order;
 
-    if (!at || search->n == search->max || search->left_to_look == 0)
+    if (!at || search->n == search->max)
         return;
-    order = prefix_order(search->prefix, search->nibbles, &at->job);
+    order = prefix_order(search, at);
     if (order <= 0)
         prefix_walk(at->left, search);
-    if (order == 0 && search->n < search->max && search->left_to_look > 0) {
-        search->left_to_look--;
-        if (search->studio.value == 0 || search->studio.value == at->studio.value)
-            search->jobs[search->n++] = at->job;
-    }
+    if (order == 0 && search->n < search->max)
+        search->jobs[search->n++] = at->job;
     if (order >= 0)
         prefix_walk(at->right, search);
+}
+
+/* The next that has jobs; 0: none. */
+static struct studio_id studio_after(const struct catalogue *catalogue, struct studio_id studio)
+{
+    struct studio_id found = {0};
+
+    for (const struct catalogue_job *at = catalogue->root; at;) {
+        if (at->studio.value > studio.value)
+            found = at->studio;
+        at = at->studio.value > studio.value ? at->left : at->right;
+    }
+    return found;
 }
 
 size_t catalogue_prefix(const struct catalogue *catalogue, struct studio_id studio,
                         const uint8_t *prefix, unsigned nibbles, struct job_id *ret_jobs,
                         size_t max)
 {
-    struct prefix_search search = {.studio = studio,
-                                   .prefix = prefix,
-                                   .nibbles = nibbles,
-                                   .jobs = ret_jobs,
-                                   .max = max,
-                                   .left_to_look = 64 * max};
+    struct prefix_search search = {
+        .studio = studio, .prefix = prefix, .nibbles = nibbles, .jobs = ret_jobs, .max = max};
 
-    prefix_walk(catalogue->root, &search);
+    if (studio.value) {
+        prefix_walk(catalogue->root, &search);
+        return search.n;
+    }
+    while (search.n < max && (search.studio = studio_after(catalogue, search.studio)).value)
+        prefix_walk(catalogue->root, &search);
     return search.n;
 }
 

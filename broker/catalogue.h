@@ -55,8 +55,11 @@ void catalogue_remove(struct catalogue *catalogue, const struct job_id *job); /*
 int catalogue_edit(struct catalogue_job *entry, Wl__Edit *edit);
 
 struct catalogue_job *catalogue_find(struct catalogue *catalogue, const struct job_id *job);
+/* The same for who asks: nothing of another studio's is looked at. */
+struct catalogue_job *catalogue_own(struct catalogue *catalogue, struct studio_id studio,
+                                    const struct job_id *job);
 /* Jobs of `studio` (0: any) whose id begins with `nibbles` digits of `prefix`: at most `max`, in
- * order of id; looks at no more than 64 * max entries. Returns how many were written. */
+ * order of studio and id. Returns how many were written. */
 size_t catalogue_prefix(const struct catalogue *catalogue, struct studio_id studio,
                         const uint8_t *prefix, unsigned nibbles, struct job_id *ret_jobs,
                         size_t max);

@@ -87,7 +87,7 @@ void gateway_deinit(struct gateway *gateway)
         free(gateway->studios[i]);
     free(gateway->studios);
     free(gateway->quotas);
-    free(gateway->pins_of);
+    free(gateway->waits);
 }
 
 void gateway_studio(struct gateway *gateway, const struct key_row *row)

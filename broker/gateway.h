@@ -97,9 +97,11 @@ struct gateway {
     struct ask ask;
     uint64_t cookie; /* of the ask at hand */
     uint64_t mark;   /* the journal's, for what is said now */
-    size_t n_pins;
-    uint32_t *pins_of; /* by studio */
-    size_t n_pins_of;
+    size_t n_pins, n_queries;
+    struct waits {
+        uint32_t pins, queries;
+    } *waits; /* by studio */
+    size_t n_waits;
     char **studios; /* names by id */
     size_t studios_capacity;
     struct studio_quota {
@@ -160,12 +162,13 @@ void gateway_refuse(struct gateway *gateway, enum code code, const char *what, c
                     const char *next);
 void gateway_refuse_missing(struct gateway *gateway, const char *what,
                             const struct block_id *absent, size_t n_absent);
-/* The job named, if the asker may see it. A foreign id is answered exactly as an unknown one, and
- * only here: NULL, and the refusal is queued. */
+/* The job named, if the asker may see it. A foreign id is an unknown one, and only here: NULL, and
+ * the refusal is queued. */
 struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinaryData *id,
                                   struct job_view *ret_view);
 void gateway_unknown_job(struct gateway *gateway); /* that refusal */
-bool gateway_sees(const struct peer *peer, struct studio_id studio);
+/* Of those jobs that the asker may see: others are not looked at. */
+struct catalogue_job *gateway_seen(struct gateway *gateway, const struct job_id *job);
 
 /* The message at hand, while the store waits for space. */
 void gateway_while_full(struct gateway *gateway, const struct link_key *key);
@@ -202,6 +205,8 @@ struct pin {
     Wl__Envelope *envelope;
     struct job_spec *spec; /* of a submission */
 };
+/* What a studio has in the queues to the vault and to the query thread. */
+struct waits *gateway_waits(struct gateway *gateway, struct studio_id studio);
 /* No studio has more in the queue to the vault than it leaves free for all others. */
 bool gateway_pin_room(struct gateway *gateway, struct studio_id studio);
 /* How many are to be had from the vault only, so that refs name them and are pinned; `ret_ids` (may

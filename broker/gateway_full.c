@@ -28,12 +28,11 @@ static void refuse_at_once(struct gateway *gateway)
 {
     Wl__Envelope envelope = WL__ENVELOPE__INIT;
     Wl__Refusal refusal = WL__REFUSAL__INIT;
-    char why[64];
 
     gateway->counters.refused++;
     refusal.code = CODE_FULL;
     refusal.what = (char *)"the request";
-    refusal.why = (char *)room_why(gateway->free_bytes, why);
+    refusal.why = (char *)ROOM_WHY;
     refusal.next = (char *)"try again once the operator has freed space; what runs goes on";
     envelope.request = gateway->ask.request;
     envelope.body_case = WL__ENVELOPE__BODY_REFUSAL;
@@ -62,15 +61,12 @@ void gateway_while_full(struct gateway *gateway, const struct link_key *key)
 bool gateway_no_room(struct gateway *gateway, const Wl__Submit *submit)
 {
     struct job_id job;
-    uint64_t free_bytes;
-    char why[64];
 
     memcpy(job.bytes, submit->job.data, sizeof job.bytes);
-    if (!gateway->with.room || room_look(gateway->with.room, 0, &free_bytes) == ROOM_ENOUGH ||
-        catalogue_find(&gateway->catalogue, &job) ||
-        gateway_remembers(gateway, &submit->request_id))
+    if (!gateway->with.room || room_look(gateway->with.room, 0, NULL) == ROOM_ENOUGH ||
+        gateway_seen(gateway, &job) || gateway_remembers(gateway, &submit->request_id))
         return false;
-    gateway_refuse(gateway, CODE_FULL, "the submission", room_why(free_bytes, why), ROOM_NEXT);
+    gateway_refuse(gateway, CODE_FULL, "the submission", ROOM_WHY, ROOM_NEXT);
     return true;
 }
 

@@ -14,10 +14,13 @@ enum { PAGE_BYTES = LIMIT_CONTROL_BYTES - 12 * 1024 };
 /* Finished jobs one request may pass over: about a millisecond of the loop. */
 enum { JOBS_LOOKED = 4000 };
 
-bool gateway_sees(const struct peer *peer, struct studio_id studio)
+struct catalogue_job *gateway_seen(struct gateway *gateway, const struct job_id *job)
 {
-    return peer->row.role == ROLE_OPERATOR ||
-           (peer->row.studio.value != 0 && peer->row.studio.value == studio.value);
+    const struct peer *peer = gateway->ask.peer;
+
+    return peer->row.role == ROLE_OPERATOR
+               ? catalogue_find(&gateway->catalogue, job)
+               : catalogue_own(&gateway->catalogue, peer->row.studio, job);
 }
 
 struct studio_id gateway_scope(const struct peer *peer)
@@ -39,10 +42,9 @@ struct catalogue_job *gateway_job(struct gateway *gateway, const ProtobufCBinary
 
     if (id->len == sizeof job.bytes) {
         memcpy(job.bytes, id->data, sizeof job.bytes);
-        entry = catalogue_find(&gateway->catalogue, &job);
+        entry = gateway_seen(gateway, &job);
     }
-    if (entry && gateway_sees(gateway->ask.peer, entry->studio) &&
-        core_job(gateway->with.core, &job, ret_view))
+    if (entry && core_job(gateway->with.core, &job, ret_view))
         return entry;
     if (gateway_upload_busy(gateway, id))
         return NULL;

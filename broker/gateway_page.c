@@ -8,8 +8,8 @@
 #include <broker/gateway.h>
 
 static struct query_request *request_new(struct gateway *gateway, enum query_kind kind,
-                                         const struct job_id *job, uint64_t after, uint32_t limit,
-                                         uint32_t limit_max)
+                                         const struct catalogue_job *entry, uint64_t after,
+                                         uint32_t limit, uint32_t limit_max)
 {
     const struct ask *ask = &gateway->ask;
     struct query_request *request = query_request_new(kind);
@@ -19,16 +19,24 @@ static struct query_request *request_new(struct gateway *gateway, enum query_kin
     request->peer = ask->peer->key;
     request->route = ask->route;
     request->request = ask->request;
-    request->job = *job;
+    request->job = entry->job;
+    request->studio = entry->studio;
     request->after = after;
     request->limit = limit && limit < limit_max ? limit : limit_max;
     return request;
 }
 
+/* No studio has more in the queue than it leaves free for all others. */
 static void submit(struct gateway *gateway, struct query_request *request)
 {
-    if (query_submit(gateway->with.query, request) == 0)
+    struct waits *waits = gateway_waits(gateway, request->studio);
+
+    if (waits->queries + gateway->n_queries + 2 <= QUERY_WAITING &&
+        query_submit(gateway->with.query, request) == 0) {
+        waits->queries++;
+        gateway->n_queries++;
         return;
+    }
     query_request_free(request);
     gateway_refuse(gateway, CODE_BUSY, "the list", "too many are being read", "try again");
 }
@@ -43,7 +51,7 @@ void gateway_on_results(struct gateway *gateway)
         return;
     struct event event = {.kind = EVENT_READ, .read.job = entry->job};
 
-    submit(gateway, request_new(gateway, QUERY_RESULTS, &entry->job, wanted->after, wanted->limit,
+    submit(gateway, request_new(gateway, QUERY_RESULTS, entry, wanted->after, wanted->limit,
                                 LIMIT_RESULTS_PAGE));
     gateway_step(gateway, &event);
 }
@@ -74,8 +82,7 @@ void gateway_on_attempts(struct gateway *gateway)
     if (!entry ||
         (kind == QUERY_ATTEMPTS && !task_there(gateway, &view, wanted->step, wanted->task)))
         return;
-    request =
-        request_new(gateway, kind, &entry->job, wanted->after, wanted->limit, LIMIT_RESULTS_PAGE);
+    request = request_new(gateway, kind, entry, wanted->after, wanted->limit, LIMIT_RESULTS_PAGE);
     request->task = (struct task_id){wanted->step, wanted->task};
     submit(gateway, request);
 }
@@ -133,8 +140,7 @@ void gateway_on_dependencies(struct gateway *gateway)
     }
     if (catalogue_key(&gateway->catalogue, entry, &key) != 0)
         gateway_die("a job key as stored (is this the state's master.key?)", -EBADMSG);
-    request =
-        request_new(gateway, QUERY_DEPENDENCIES, &entry->job, wanted->after, 0, LIMIT_RESULTS_PAGE);
+    request = request_new(gateway, QUERY_DEPENDENCIES, entry, wanted->after, 0, LIMIT_RESULTS_PAGE);
     memcpy(request->job_key, key, sizeof request->job_key);
     request->n_ranges = dependency_ranges(gateway, entry, &lease, &request->ranges);
     submit(gateway, request);
@@ -169,8 +175,10 @@ static void answered(struct gateway *gateway, struct query_request *request)
     gateway->mark = journal_mark(gateway->with.journal);
     if (gateway_asker(gateway, &request->peer, false) != 0)
         return;
-    if (!catalogue_find(&gateway->catalogue, &request->job)) {
-        gateway_unknown_job(gateway); /* forgotten meanwhile: what was read is only a part */
+    /* Forgotten meanwhile: what was read is only a part. Or it is not the asker's any more. */
+    if (request->kind != QUERY_DEPENDENCIES ? !gateway_seen(gateway, &request->job)
+                                            : !catalogue_find(&gateway->catalogue, &request->job)) {
+        gateway_unknown_job(gateway);
         return;
     }
     if (request->result < 0) {
@@ -195,6 +203,8 @@ void gateway_answered(struct gateway *gateway)
     struct query_request *request;
 
     while ((request = query_completed(gateway->with.query))) {
+        gateway_waits(gateway, request->studio)->queries--;
+        gateway->n_queries--;
         answered(gateway, request);
         gateway->ask = (struct ask){0};
         query_request_free(request);

@@ -24,8 +24,7 @@ bool gateway_past_quota(struct gateway *gateway, const Wl__Submit *submit)
     struct job_id job;
 
     memcpy(job.bytes, submit->job.data, sizeof job.bytes);
-    if (!quota_exceeded(used, row->quota_bytes, QUOTA_INPUTS) ||
-        catalogue_find(&gateway->catalogue, &job) ||
+    if (!quota_exceeded(used, row->quota_bytes, QUOTA_INPUTS) || gateway_seen(gateway, &job) ||
         gateway_remembers(gateway, &submit->request_id))
         return false;
     gateway_refuse(gateway, CODE_QUOTA, "the submission", quota_why(used, row->quota_bytes, why),

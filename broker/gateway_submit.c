@@ -21,30 +21,30 @@ static void spec_free(struct job_spec *spec)
     free(spec);
 }
 
-static uint32_t *pins_of(struct gateway *gateway, struct studio_id studio)
+struct waits *gateway_waits(struct gateway *gateway, struct studio_id studio)
 {
-    if (studio.value >= gateway->n_pins_of) {
+    if (studio.value >= gateway->n_waits) {
         size_t n = 2 * (size_t)studio.value + 16;
-        uint32_t *more = reallocarray(gateway->pins_of, n, sizeof *more);
+        struct waits *more = reallocarray(gateway->waits, n, sizeof *more);
 
         if (!more)
             gateway_die("memory", -ENOMEM);
-        memset(more + gateway->n_pins_of, 0, (n - gateway->n_pins_of) * sizeof *more);
-        gateway->pins_of = more;
-        gateway->n_pins_of = n;
+        memset(more + gateway->n_waits, 0, (n - gateway->n_waits) * sizeof *more);
+        gateway->waits = more;
+        gateway->n_waits = n;
     }
-    return &gateway->pins_of[studio.value];
+    return &gateway->waits[studio.value];
 }
 
 bool gateway_pin_room(struct gateway *gateway, struct studio_id studio)
 {
-    return *pins_of(gateway, studio) + gateway->n_pins + 2 <= GATEWAY_PINS_MAX;
+    return gateway_waits(gateway, studio)->pins + gateway->n_pins + 2 <= GATEWAY_PINS_MAX;
 }
 
 static void pin_free(struct gateway *gateway, struct pin *pin)
 {
     gateway->n_pins--;
-    --*pins_of(gateway, pin->request.studio);
+    gateway_waits(gateway, pin->request.studio)->pins--;
     if (pin->envelope)
         wire_free(pin->envelope);
     spec_free(pin->spec);
@@ -114,7 +114,7 @@ void gateway_pin(struct gateway *gateway, struct studio_id studio, const Protobu
     pin->envelope = TAKE_PTR(ask->envelope);
     pin->spec = spec;
     gateway->n_pins++;
-    ++*pins_of(gateway, studio);
+    gateway_waits(gateway, studio)->pins++;
     vault_submit(gateway->with.vault, &pin->request);
 }
 

@@ -78,7 +78,6 @@ void gateway_on_uploading(struct gateway *gateway)
 {
     const Wl__Uploading *said = gateway->ask.envelope->uploading;
     struct studio_id studio = studio_here(gateway);
-    const struct catalogue_job *entry;
     struct job_id job;
 
     if (studio.value == 0 || !id_of(&said->job, &job)) {
@@ -86,8 +85,7 @@ void gateway_on_uploading(struct gateway *gateway)
                        "allow it with a studio (westlight-broker allow --studio NAME)");
         return;
     }
-    entry = catalogue_find(&gateway->catalogue, &job);
-    if (entry && entry->studio.value == studio.value) {
+    if (catalogue_own(&gateway->catalogue, studio, &job)) {
         say_done(gateway, "the job is accepted");
         return;
     }

@@ -32,7 +32,8 @@ struct query_request {
     struct link_route route;
     uint64_t request;
     struct job_id job;
-    struct task_id task; /* ATTEMPTS */
+    struct studio_id studio; /* the job's */
+    struct task_id task;     /* ATTEMPTS */
     uint64_t after;      /* a sequence; DEPENDENCIES: range << 32 | offset in it */
     size_t limit;
     struct task_range *ranges; /* DEPENDENCIES: what the task waits for; owned */

@@ -32,7 +32,7 @@ enum room_level room_look(const struct room *room, uint64_t coming_bytes, uint64
 
 const char *room_why(uint64_t free_bytes, char text[64])
 {
-    snprintf(text, 64, "the farm's disk is full (%llu MB left)",
+    snprintf(text, 64, ROOM_WHY " (%llu MB left)",
              (unsigned long long)(free_bytes / 1000000));
     return text;
 }

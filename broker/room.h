@@ -30,6 +30,8 @@ int room_init(struct room *room, const char *state, uint64_t reserve_bytes);
 /* `coming_bytes` are accepted and not yet written. *ret_free_bytes (may be NULL) is without them.
  */
 enum room_level room_look(const struct room *room, uint64_t coming_bytes, uint64_t *ret_free_bytes);
-/* "the farm's disk is full (12 MB left)" */
+/* What everybody is told: how much is left says how much others bring. */
+#define ROOM_WHY "the farm's disk is full"
+/* For operators and the log: "the farm's disk is full (12 MB left)". */
 const char *room_why(uint64_t free_bytes, char text[64]);
 #define ROOM_NEXT "nothing new is taken until the operator frees space; what runs goes on"

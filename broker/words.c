@@ -38,24 +38,21 @@ static void no_pool(const char *pool, char *text, size_t size)
 
 static void unwilling(const struct why *why, char *text, size_t size)
 {
-    uint32_t workers = why->drained + why->aside;
-    char who[64] = "the worker that could run it is";
-
-    if (workers > 1)
-        snprintf(who, sizeof who, "the %" PRIu32 " workers that could run it are", workers);
     if (why->aside == 0)
-        snprintf(text, size,
-                 "%s drained: it waits for westlight workers undrain, or another worker", who);
+        snprintf(
+            text, size,
+            "every worker that could run it is drained: it waits for westlight workers undrain, or "
+            "another worker");
     else if (why->drained == 0)
-        snprintf(text, size,
-                 "%s set aside, because too many tasks failed in a row: tried again by itself, or "
-                 "at once after westlight workers clear",
-                 who);
+        snprintf(
+            text, size,
+            "every worker that could run it is set aside, because too many tasks failed in a row: "
+            "tried again by itself, or at once after westlight workers clear");
     else
         snprintf(text, size,
-                 "%s drained (%" PRIu32 ") or set aside (%" PRIu32
-                 "): it waits for westlight workers undrain or clear, or another worker",
-                 who, why->drained, why->aside);
+                 "every worker that could run it is drained or set aside: it waits for westlight "
+                 "workers "
+                 "undrain or clear, or another worker");
 }
 
 static void no_attribute(const struct why *why, char *text, size_t size)
@@ -117,8 +114,7 @@ void words_why(const struct why *why, const char *about, char *text, size_t size
                  "all of them: compare westlight workers with what the step asks for");
         return;
     case WHY_BUSY:
-        snprintf(text, size, "%" PRIu32 " worker%s could run it and %s busy: it waits its turn",
-                 why->workers, plural(why->workers), why->workers == 1 ? "is" : "are");
+        snprintf(text, size, "every worker that could run it is busy: it waits its turn");
         return;
     case WHY_UNWILLING:
         unwilling(why, text, size);

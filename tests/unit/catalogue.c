@@ -132,6 +132,24 @@ static void a_prefix_may_end_within_a_byte_and_finds_own_jobs_only(void **state)
     assert_int_equal(catalogue_prefix(&catalogue, (struct studio_id){0}, prefix, 2, found, 8), 4);
 }
 
+static void what_a_studio_finds_does_not_depend_on_what_others_have(void **state)
+{
+    const uint8_t prefix[16] = {0xa0};
+    struct job_id job = {{0xaf}}, foreign = {{0xa0}}, found[8];
+
+    (void)state;
+    for (unsigned i = 0; i < 2000; i++)
+        add((uint8_t)(0xa0 + i / 256), (uint8_t)i, 1 + i % 2);
+    add(0xaf, 0, 3);
+    assert_int_equal(catalogue_prefix(&catalogue, (struct studio_id){3}, prefix, 1, found, 8), 1);
+    assert_memory_equal(&found[0], &job, sizeof job);
+    assert_non_null(catalogue_own(&catalogue, (struct studio_id){3}, &job));
+    assert_null(catalogue_own(&catalogue, (struct studio_id){3}, &foreign));
+    assert_null(catalogue_own(&catalogue, (struct studio_id){0}, &job));
+    catalogue_remove(&catalogue, &job);
+    assert_null(catalogue_own(&catalogue, (struct studio_id){3}, &job));
+}
+
 static void a_job_key_comes_back_with_its_own_master_key_only(void **state)
 {
     const uint8_t other_master[32] = {8};
@@ -219,6 +237,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_job_is_found_by_its_id_among_many),
         TEST(a_prefix_may_end_within_a_byte_and_finds_own_jobs_only),
+        TEST(what_a_studio_finds_does_not_depend_on_what_others_have),
         TEST(a_job_key_comes_back_with_its_own_master_key_only),
         TEST(a_stored_submission_that_is_none_is_refused),
         TEST(a_step_depends_backward_and_task_by_task_evenly),
