@@ -26,11 +26,12 @@ enum { PATIENCE_MS = 10000, QUIET_MS = 200 };
 enum who { ANN, BOB, OPS, BOX1, BOX2, NOBODY, WHO_COUNT };
 
 static struct {
-    char state[64], ready[96], control[128];
+    char state[64], ready[96], control[128], bulk[128];
     struct link_keypair keys[WHO_COUNT];
     struct link_key server;
     pid_t pid;
-    int64_t lease_ns; /* 0: as usual */
+    int64_t lease_ns;       /* 0: as usual */
+    uint64_t reserve_bytes; /* 0: as usual */
     uint32_t slots;   /* of who joins; 0: one */
 } broker;
 
@@ -50,6 +51,7 @@ static inline void broker_start(void)
                                    .bulk_memory_bytes = 16 << 20,
                                    .vault_threads = 1,
                                    .lease_ns = broker.lease_ns,
+                                   .reserve_bytes = broker.reserve_bytes,
                                    .ready_fd = -1,
                                    .ready_file = broker.ready};
     int64_t until_ns = clock_monotonic_ns() + PATIENCE_MS * NS_PER_MS;
@@ -71,7 +73,9 @@ static inline void broker_start(void)
     }
     assert_int_equal(bytes_append(&line, "", 1), 0);
     assert_int_equal(
-        sscanf((char *)line.data, "ready control=%127s bulk=%*s key=%63s", broker.control, key), 2);
+        sscanf((char *)line.data, "ready control=%127s bulk=%127s key=%63s", broker.control,
+               broker.bulk, key),
+        3);
     assert_int_equal(identity_key_parse(key, &broker.server), 0);
 }
 
