@@ -258,6 +258,9 @@ static int recover(struct broker *broker, struct bytes *why)
                                     .bulk = broker->bulk_advertised,
                                     .epoch = core_config.epoch,
                                     .fence = store_fence(broker->store),
+                                    .messages_per_s = broker->config.messages_per_s
+                                                          ? broker->config.messages_per_s
+                                                          : LIMIT_MESSAGES_PER_S,
                                     .beat_ns = beat_ns(core_config.lease_ns),
                                     .grace_ns = broker->config.grace_ns};
     int64_t begun_ns = clock_monotonic_ns();
@@ -547,13 +550,14 @@ int broker_run(const struct broker_config *config)
         r = tell_ready(broker, &why);
     if (r == 0) {
         r = loop(broker);
-        log_info("ended", "batches=%llu messages=%llu refused=%llu dropped=%llu unsent=%llu forged=%llu",
+        log_info("ended", "batches=%llu messages=%llu refused=%llu dropped=%llu unsent=%llu forged=%llu unheard=%llu",
                  (unsigned long long)journal_batches(broker->journal),
                  (unsigned long long)broker->gateway.counters.messages,
                  (unsigned long long)broker->gateway.counters.refused,
                  (unsigned long long)broker->gateway.counters.dropped,
                  (unsigned long long)broker->gateway.counters.unsent,
-                 (unsigned long long)broker->gateway.counters.forged);
+                 (unsigned long long)broker->gateway.counters.forged,
+                 (unsigned long long)broker->gateway.counters.unheard);
     }
     if (r != 0)
         fprintf(stderr, "westlight-broker: %s\n",

@@ -18,6 +18,7 @@ struct broker_config {
     size_t bulk_memory_bytes;
     uint64_t reserve_bytes; /* of the disk, see room.h; 0: as it sees fit */
     unsigned vault_threads;
+    uint32_t messages_per_s; /* of one person's key; 0: limits.h */
     int64_t licence_ns; /* first wait of a task that found no licence */
     int64_t retain_s, retain_delivered_s; /* how long what is over is kept; 0: limits.h */
     int64_t grace_ns;   /* how long a block that nobody refers to is kept */

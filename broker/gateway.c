@@ -87,7 +87,7 @@ void gateway_deinit(struct gateway *gateway)
         free(gateway->studios[i]);
     free(gateway->studios);
     free(gateway->quotas);
-    free(gateway->waits);
+    free(gateway->tallies);
 }
 
 void gateway_studio(struct gateway *gateway, const struct key_row *row)
@@ -398,24 +398,23 @@ static size_t read_some(const struct gateway *gateway, struct wire_each *each, s
     return n;
 }
 
-/* Peers have their turns message by message, and a thousand requests of a studio are seconds. What
- * a worker says costs little more than its bytes. */
-static bool may_gather(struct gateway *gateway, const struct link_key *key)
-{
-    struct peer *peer = NULL;
-
-    return gateway_known(gateway, key, false, &peer) == 0 && peer->row.role == ROLE_WORKER;
-}
-
 static void handle_all(struct gateway *gateway, const struct link_key *key,
                        const struct link_route *route, zmq_msg_t *message)
 {
+    struct peer *peer = NULL;
+    bool known = gateway_known(gateway, key, false, &peer) == 0;
     struct said said[SAID];
     struct wire_each each;
     int r = 0;
 
     wire_each_init(&each, zmq_msg_data(message), zmq_msg_size(message));
-    if (!each.bare && !may_gather(gateway, key)) {
+    /* Peers have their turns message by message, and a thousand requests of a studio are seconds.
+     * What a worker says costs little more than its bytes. */
+    if (!each.bare && (!known || peer->row.role != ROLE_WORKER)) {
+        if (!gateway_hears(gateway, peer)) {
+            gateway_unheard(gateway, peer, route, NULL, 0);
+            return;
+        }
         handle(gateway, key, route, NULL, 0, "several in one, which only a worker may send");
         return;
     }
@@ -423,7 +422,9 @@ static void handle_all(struct gateway *gateway, const struct link_key *key,
         size_t n = read_some(gateway, &each, said, ARRAY_SIZE(said), &r);
 
         for (size_t i = 0; i < n; i++)
-            if (!said[i].plain || !handle_plain(gateway, key, route, &said[i].result))
+            if (!gateway_hears(gateway, peer))
+                gateway_unheard(gateway, peer, route, said[i].data, said[i].size);
+            else if (!said[i].plain || !handle_plain(gateway, key, route, &said[i].result))
                 handle(gateway, key, route, said[i].data, said[i].size, NULL);
     } while (r == 0);
     if (r != WIRE_E_END)

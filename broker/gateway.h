@@ -8,7 +8,7 @@
  *          gateway_upload.c, gateway_edit.c, gateway_look.c and gateway_farm.c for studios and
  *          operators, gateway_tend.c for operators alone, gateway_worker.c for workers,
  *          gateway_page.c for what the query thread answers; gateway_hello.c greets, gateway_full.c
- *          and gateway_quota.c refuse, gateway_retain.c forgets jobs, gateway_record.c follows
+ *          and gateway_quota.c refuse, gateway_rate.c does not hear, gateway_retain.c forgets jobs, gateway_record.c follows
  *          records, gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.
  * Owns:    what its init made; core, store, vault, query and sockets are the broker's.
@@ -59,7 +59,7 @@ struct verdicts {
 };
 
 struct counters {
-    uint64_t messages, refused, dropped, unsent, forged;
+    uint64_t messages, refused, dropped, unsent, forged, unheard;
 };
 
 struct gateway_config {
@@ -75,6 +75,7 @@ struct gateway_config {
     const char *bulk;        /* as Welcome says it; "" */
     uint32_t epoch;
     uint32_t fence; /* the first epoch whose leases count */
+    uint32_t messages_per_s; /* of one person's key */
     int64_t beat_ns;  /* how often a worker speaks at the least */
     int64_t grace_ns; /* as Pass says it */
 };
@@ -98,10 +99,12 @@ struct gateway {
     uint64_t cookie; /* of the ask at hand */
     uint64_t mark;   /* the journal's, for what is said now */
     size_t n_pins, n_queries;
-    struct waits {
+    struct tally {
         uint32_t pins, queries;
-    } *waits; /* by studio */
-    size_t n_waits;
+        struct rate rate;
+    } *tallies; /* by studio */
+    struct rate strangers, strangers_told; /* keys that were never heard of */
+    size_t n_tallies;
     char **studios; /* names by id */
     size_t studios_capacity;
     struct studio_quota {
@@ -170,6 +173,15 @@ void gateway_unknown_job(struct gateway *gateway); /* that refusal */
 /* Of those jobs that the asker may see: others are not looked at. */
 struct catalogue_job *gateway_seen(struct gateway *gateway, const struct job_id *job);
 
+/* Whether one more message of this peer (NULL: nobody known) is heard; what is not is told of here. */
+bool gateway_hears(struct gateway *gateway, struct peer *peer);
+void gateway_unheard(struct gateway *gateway, struct peer *peer, const struct link_route *route,
+                     const void *data, size_t size);
+void gateway_lease_paid(struct peer *peer); /* what is to be said of one more lease */
+/* Past the journal: what depends on nothing. */
+void gateway_say_at_once(struct gateway *gateway, const struct link_route *route,
+                         const Wl__Envelope *envelope);
+
 /* The message at hand, while the store waits for space. */
 void gateway_while_full(struct gateway *gateway, const struct link_key *key);
 /* True where the submission at hand is new and there is no room: it is refused. */
@@ -205,8 +217,9 @@ struct pin {
     Wl__Envelope *envelope;
     struct job_spec *spec; /* of a submission */
 };
-/* What a studio has in the queues to the vault and to the query thread. */
-struct waits *gateway_waits(struct gateway *gateway, struct studio_id studio);
+/* What a studio has of what all share: in the queues to the vault and to the query thread, and what
+ * it may still say. */
+struct tally *gateway_tally(struct gateway *gateway, struct studio_id studio);
 /* No studio has more in the queue to the vault than it leaves free for all others. */
 bool gateway_pin_room(struct gateway *gateway, struct studio_id studio);
 /* How many are to be had from the vault only, so that refs name them and are pinned; `ret_ids` (may

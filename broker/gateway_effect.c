@@ -294,6 +294,7 @@ static void assign(struct gateway *gateway, const struct effect *effect)
     struct link_route route = worker_route(gateway, effect->worker, &peer);
 
     CHECK(entry && peer);
+    gateway_lease_paid(peer);
     grant_make(gateway, effect, &peer->key, entry, &grant);
     wire_lease_set(&shape, &grant.lease);
     message.lease = &shape;

@@ -14,13 +14,14 @@
 #include <proto/base/log.h>
 #include <broker/gateway.h>
 
-static void say_at_once(struct gateway *gateway, const Wl__Envelope *envelope)
+void gateway_say_at_once(struct gateway *gateway, const struct link_route *route,
+                         const Wl__Envelope *envelope)
 {
     zmq_msg_t message;
 
     if (wire_pack(envelope, &message) < 0)
         gateway_die("memory", -ENOMEM);
-    if (link_send(gateway->with.control, &gateway->ask.route, &message, NULL) != 0)
+    if (link_send(gateway->with.control, route, &message, NULL) != 0)
         zmq_msg_close(&message);
 }
 
@@ -37,7 +38,7 @@ static void refuse_at_once(struct gateway *gateway)
     envelope.request = gateway->ask.request;
     envelope.body_case = WL__ENVELOPE__BODY_REFUSAL;
     envelope.refusal = &refusal;
-    say_at_once(gateway, &envelope);
+    gateway_say_at_once(gateway, &gateway->ask.route, &envelope);
 }
 
 void gateway_while_full(struct gateway *gateway, const struct link_key *key)

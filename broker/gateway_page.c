@@ -29,11 +29,11 @@ static struct query_request *request_new(struct gateway *gateway, enum query_kin
 /* No studio has more in the queue than it leaves free for all others. */
 static void submit(struct gateway *gateway, struct query_request *request)
 {
-    struct waits *waits = gateway_waits(gateway, request->studio);
+    struct tally *tally = gateway_tally(gateway, request->studio);
 
-    if (waits->queries + gateway->n_queries + 2 <= QUERY_WAITING &&
+    if (tally->queries + gateway->n_queries + 2 <= QUERY_WAITING &&
         query_submit(gateway->with.query, request) == 0) {
-        waits->queries++;
+        tally->queries++;
         gateway->n_queries++;
         return;
     }
@@ -203,7 +203,7 @@ void gateway_answered(struct gateway *gateway)
     struct query_request *request;
 
     while ((request = query_completed(gateway->with.query))) {
-        gateway_waits(gateway, request->studio)->queries--;
+        gateway_tally(gateway, request->studio)->queries--;
         gateway->n_queries--;
         answered(gateway, request);
         gateway->ask = (struct ask){0};

@@ -21,30 +21,30 @@ static void spec_free(struct job_spec *spec)
     free(spec);
 }
 
-struct waits *gateway_waits(struct gateway *gateway, struct studio_id studio)
+struct tally *gateway_tally(struct gateway *gateway, struct studio_id studio)
 {
-    if (studio.value >= gateway->n_waits) {
+    if (studio.value >= gateway->n_tallies) {
         size_t n = 2 * (size_t)studio.value + 16;
-        struct waits *more = reallocarray(gateway->waits, n, sizeof *more);
+        struct tally *more = reallocarray(gateway->tallies, n, sizeof *more);
 
         if (!more)
             gateway_die("memory", -ENOMEM);
-        memset(more + gateway->n_waits, 0, (n - gateway->n_waits) * sizeof *more);
-        gateway->waits = more;
-        gateway->n_waits = n;
+        memset(more + gateway->n_tallies, 0, (n - gateway->n_tallies) * sizeof *more);
+        gateway->tallies = more;
+        gateway->n_tallies = n;
     }
-    return &gateway->waits[studio.value];
+    return &gateway->tallies[studio.value];
 }
 
 bool gateway_pin_room(struct gateway *gateway, struct studio_id studio)
 {
-    return gateway_waits(gateway, studio)->pins + gateway->n_pins + 2 <= GATEWAY_PINS_MAX;
+    return gateway_tally(gateway, studio)->pins + gateway->n_pins + 2 <= GATEWAY_PINS_MAX;
 }
 
 static void pin_free(struct gateway *gateway, struct pin *pin)
 {
     gateway->n_pins--;
-    gateway_waits(gateway, pin->request.studio)->pins--;
+    gateway_tally(gateway, pin->request.studio)->pins--;
     if (pin->envelope)
         wire_free(pin->envelope);
     spec_free(pin->spec);
@@ -114,7 +114,7 @@ void gateway_pin(struct gateway *gateway, struct studio_id studio, const Protobu
     pin->envelope = TAKE_PTR(ask->envelope);
     pin->spec = spec;
     gateway->n_pins++;
-    gateway_waits(gateway, studio)->pins++;
+    gateway_tally(gateway, studio)->pins++;
     vault_submit(gateway->with.vault, &pin->request);
 }
 

@@ -60,6 +60,7 @@ enum {
     MEMORY,
     RESERVE,
     THREADS,
+    MESSAGES,
     LEASE,
     LICENCE,
     RETAIN_DELIVERED,
@@ -80,6 +81,8 @@ static const struct args_option run_options[] = {
      "free space below which nothing new is taken and what runs is finished, as 20G (256M, or 1 % "
      "of a smaller disk)"},
     {THREADS, "vault-threads", "N", "reading and writing blocks (4)"},
+    {MESSAGES, "messages", "N",
+     "a second that one person's key may say, and all of a studio four times as many (1000)"},
     {LEASE, "lease-seconds", "N", "silence after which a worker's frames go to others (30)"},
     {LICENCE, "licence-seconds", "N",
      "a task that found no licence waits so long, then twice as long, up to 10 minutes (30)"},
@@ -226,6 +229,11 @@ static int take_option(void *user, int option, const char *value)
         r = number("--vault-threads", value, 1, 64, &n);
         if (r == 0)
             config->vault_threads = (unsigned)n;
+        break;
+    case MESSAGES:
+        r = number("--messages", value, 1, 100000000, &n);
+        if (r == 0)
+            config->messages_per_s = (uint32_t)n;
         break;
     case LEASE:
         r = number("--lease-seconds", value, 2, 3600, &n);

@@ -17,6 +17,7 @@
 
 #include <broker/store/store.h>
 #include <broker/map.h>
+#include <broker/rate.h>
 #include <proto/link.h>
 #include <proto/westlight.pb-c.h>
 
@@ -32,6 +33,7 @@ struct peer {
     uint64_t version; /* when it was read */
     struct list connections; /* the longest unused first */
     size_t n_connections;
+    struct rate rate, told; /* what it may say, and may be told of what is too much */
 
     /* A worker's. */
     bool joined; /* the core knows it */

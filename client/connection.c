@@ -196,8 +196,7 @@ static int refused(struct westlight *westlight, const Wl__Refusal *refusal)
         [CODE_MISSING] = WESTLIGHT_E_MISSING, [CODE_BUSY] = WESTLIGHT_E_BUSY,
         [CODE_STATE] = WESTLIGHT_E_STATE,     [CODE_PROTOCOL] = WESTLIGHT_E_REFUSED,
         [CODE_STALE] = WESTLIGHT_E_STATE,     [CODE_ALREADY] = WESTLIGHT_E_STATE,
-        [CODE_FULL] = WESTLIGHT_E_BUSY,
-        [CODE_QUOTA] = WESTLIGHT_E_BUSY,
+        [CODE_FULL] = WESTLIGHT_E_BUSY,       [CODE_QUOTA] = WESTLIGHT_E_BUSY,
     };
     int code = refusal->code < CODES_COUNT ? codes[refusal->code] : 0;
 
@@ -356,6 +355,9 @@ static int connection_turn(struct westlight *westlight, int64_t deadline_ns,
             westlight->greeted = false;
             westlight->disk_full = true;
             westlight->hello_ns = clock_monotonic_ns() + FULL_NS;
+        } else if (envelope->refusal->again_ms) {
+            westlight->greeted = false;
+            westlight->hello_ns = clock_monotonic_ns() + envelope->refusal->again_ms * NS_PER_MS;
         } else {
             r = refused(westlight, envelope->refusal);
         }
@@ -440,6 +442,16 @@ static bool reads(const Wl__Envelope *request)
              request->pass_request->write_bytes > 0);
 }
 
+/* Before it is asked again; 0: that is the answer. */
+static int64_t wait_of(const Wl__Envelope *request, const Wl__Envelope *answer)
+{
+    if (answer->body_case != WL__ENVELOPE__BODY_REFUSAL)
+        return 0;
+    if (answer->refusal->again_ms)
+        return answer->refusal->again_ms * NS_PER_MS;
+    return answer->refusal->code == CODE_FULL && reads(request) ? FULL_NS : 0;
+}
+
 int connection_call(struct westlight *westlight, Wl__Envelope *request,
                     Wl__Envelope__BodyCase expected, int64_t timeout_ns, Wl__Envelope **ret_answer)
 {
@@ -468,9 +480,9 @@ int connection_call(struct westlight *westlight, Wl__Envelope *request,
             greet_anew(westlight);
             continue;
         }
-        if (answer->body_case == WL__ENVELOPE__BODY_REFUSAL && answer->refusal->code == CODE_FULL &&
-            reads(request) && remaining_ns(deadline_ns) > FULL_NS) {
-            r = connection_sleep(westlight, FULL_NS);
+        int64_t wait_ns = wait_of(request, answer);
+        if (wait_ns > 0 && remaining_ns(deadline_ns) > wait_ns) {
+            r = connection_sleep(westlight, wait_ns);
             if (r != 0)
                 return r;
             generation = 0;
@@ -566,10 +578,19 @@ int connection_watch(struct westlight *westlight, const uint8_t job[16],
             return no_answer(westlight);
         if (r != 0)
             return r;
-        if (answer && answer->body_case == WL__ENVELOPE__BODY_REFUSAL && answer->request == number)
-            return refused(westlight, answer->refusal);
-        if (answer && answer->request == number)
+        if (!answer || answer->request != number)
+            continue;
+        if (answer->body_case != WL__ENVELOPE__BODY_REFUSAL)
             break;
+        int64_t wait_ns = answer->refusal->again_ms * NS_PER_MS;
+        if (wait_ns == 0 || remaining_ns(deadline_ns) < wait_ns)
+            return refused(westlight, answer->refusal);
+        r = connection_sleep(westlight, wait_ns);
+        if (r == 0)
+            r = send_watch(westlight, watch, false);
+        if (r != 0)
+            return r;
+        number = westlight->request;
     }
     return 0;
 }

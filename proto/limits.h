@@ -78,6 +78,11 @@
 #define LIMIT_PAGE                   (200) /* rows in one page of a list */
 #define LIMIT_UPLOADS                (32)  /* of one studio that the broker lists; the oldest makes room */
 #define LIMIT_TEND_WORKERS           (128) /* in one operator's request: its answer names each */
+#define LIMIT_MESSAGES_PER_S         (1000) /* heard of one person's key; a quarter of them at once */
+#define LIMIT_STUDIO_KEYS            (4)    /* so many times that of all keys of a studio together */
+#define LIMIT_WORKER_MESSAGES_PER_S  (2000) /* 256 slots' progress, four times a second, and as much again */
+#define LIMIT_LEASE_MESSAGES         (8)    /* more for each lease: that it starts, its result, passes, pages */
+#define LIMIT_WORKER_MESSAGES        (1u << 17) /* at once: eight of every lease that one may hold */
 #define LIMIT_RESULTS_PAGE           (48)  /* rows of up to ~1.3 KiB, mostly; 64 KiB end a page, too */
 
 /* Time. */

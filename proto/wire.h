@@ -23,6 +23,8 @@ void wire_free(Wl__Envelope *envelope); /* wipes keys it carried */
 void wire_free_made(Wl__Envelope *envelope); /* one that was made of parts from malloc; likewise */
 DEFINE_CLEANUP(Wl__Envelope *, wire_free)
 
+uint64_t wire_request(const void *data, size_t size); /* of an envelope, not unpacked; 0: none is seen */
+
 /* Several envelopes in one message, at most LIMIT_PACKET of them: a byte 0x00, which begins no
  * envelope, then of each a varint of its size and its bytes. One alone is sent as it is. */
 struct wire_packet {

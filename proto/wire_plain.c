@@ -224,3 +224,11 @@ void wire_plain_stored(const struct wire_plain *plain, void *ret_stored)
     memcpy(ret_stored, plain->lease_form, plain->lease_size);
     memcpy((char *)ret_stored + plain->lease_size, plain->rest, plain->rest_size);
 }
+
+uint64_t wire_request(const void *data, size_t size)
+{
+    struct at at = {data, (const uint8_t *)data + size};
+    uint64_t tag, request;
+
+    return varint(&at, &tag) && tag == 1 << 3 && varint(&at, &request) ? request : 0;
+}

@@ -160,6 +160,8 @@ static int launch(struct private_broker *broker)
                     (char[]){"tcp://127.0.0.1:*"},
                     (char[]){"--log"},
                     (char[]){"info"},
+                    (char[]){"--messages"}, /* one key stands for many people */
+                    (char[]){"100000000"},
                     (char[]){"--ready-fd"},
                     number,
                     NULL};

@@ -211,6 +211,8 @@ static void take_refusal(struct load *load, const Wl__Envelope *envelope)
             return;
         load->studio.greeted = load->studio.hello_said = false;
         submit_again(load);
+    } else if (refusal->again_ms && envelope->request >= ASK_REQUEST) {
+        load->studio.again_ns = load->now_ns + refusal->again_ms * NS_PER_MS;
     } else if (refusal->code == CODE_BUSY && envelope->request < ASK_REQUEST) {
         load->studio.again_ns = load->now_ns + BUSY_NS;
         submit_again(load);
@@ -266,18 +268,19 @@ void studio_take(struct load *load, const void *data, size_t size)
 /* Asks until there is an answer; over a restart of the broker as well. */
 static int ask(struct load *load, Wl__Envelope *envelope, unsigned body, Wl__Envelope **ret_answer)
 {
-    int64_t until_ns = load->now_ns + ANSWER_NS, again_ns = 0;
+    int64_t until_ns = load->now_ns + ANSWER_NS;
     int r = 0;
 
+    load->studio.again_ns = 0;
     load->studio.request =
         load->studio.request < ASK_REQUEST ? ASK_REQUEST : load->studio.request + 1;
     envelope->request = load->studio.request;
     while (r == 0 && !load->studio.answer && load->now_ns < until_ns) {
         if (!load->studio.greeted)
-            again_ns = 0; /* it was not heard */
-        else if (load->now_ns >= again_ns) {
+            load->studio.again_ns = 0; /* it was not heard */
+        else if (load->now_ns >= load->studio.again_ns) {
             r = load_say(load, load->config.workers, envelope);
-            again_ns = load->now_ns + ANSWER_NS / 6;
+            load->studio.again_ns = load->now_ns + ANSWER_NS / 6;
         }
         if (r == 0 || r == LINK_E_AGAIN)
             r = load_turn(load, false);

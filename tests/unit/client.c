@@ -38,6 +38,7 @@ struct fake {
     fake_handler *handle;
     bool crash; /* asked for by the handler */
     unsigned hellos, seen;
+    unsigned busy; /* so many are told to wait */
     uint8_t request_id[16], job_key[32];
     struct bytes recipe;
 };
@@ -91,6 +92,20 @@ static void fake_welcome(struct fake *fake, uint64_t request)
     fake_answer(fake, &envelope);
 }
 
+static void fake_busy(struct fake *fake, uint64_t request)
+{
+    Wl__Refusal refusal = WL__REFUSAL__INIT;
+    Wl__Envelope answer = WL__ENVELOPE__INIT;
+
+    fake->busy--;
+    refusal.code = CODE_BUSY;
+    refusal.again_ms = 30;
+    answer.request = request;
+    answer.body_case = WL__ENVELOPE__BODY_REFUSAL;
+    answer.refusal = &refusal;
+    fake_answer(fake, &answer);
+}
+
 static void fake_turn(struct fake *fake)
 {
     zmq_pollitem_t item = {.socket = fake->socket, .events = ZMQ_POLLIN};
@@ -101,7 +116,9 @@ static void fake_turn(struct fake *fake)
     zmq_poll(&item, 1, 20);
     if (wire_next(&fake->inbox, fake->socket, &key, &fake->route, &envelope, &why) != 0)
         return;
-    if (envelope->body_case == WL__ENVELOPE__BODY_HELLO)
+    if (fake->busy > 0)
+        fake_busy(fake, envelope->request);
+    else if (envelope->body_case == WL__ENVELOPE__BODY_HELLO)
         fake_welcome(fake, envelope->request);
     else if (fake->handle)
         fake->handle(fake, envelope);
@@ -334,6 +351,37 @@ static void a_list_goes_on_past_an_empty_page(void **state)
     assert_int_equal(rows, 1);
     assert_int_equal(westlight_resolve(westlight, "last", id), 0);
     assert_int_equal(fake.seen, 4);
+    westlight_close(westlight);
+    fake_stop(&fake);
+}
+
+static void busy_then_done(struct fake *fake, const Wl__Envelope *envelope)
+{
+    Wl__Done done = WL__DONE__INIT;
+    Wl__Envelope answer = WL__ENVELOPE__INIT;
+
+    if (fake->seen++ == 0) {
+        fake->busy = 2; /* of which this is one */
+        fake_busy(fake, envelope->request);
+        return;
+    }
+    answer.request = envelope->request;
+    answer.body_case = WL__ENVELOPE__BODY_DONE;
+    answer.done = &done;
+    fake_answer(fake, &answer);
+}
+
+static void who_is_told_to_wait_asks_again(void **state)
+{
+    struct fake fake = {.busy = 2};
+    int64_t begun_ns = clock_monotonic_ns();
+
+    fake_start(&fake, busy_then_done);
+    struct westlight *westlight = open_farm();
+    assert_int_equal(westlight_do(westlight, SESSION_JOB, WESTLIGHT_PAUSE, NULL, 0, NULL), 0);
+    assert_int_equal(fake.hellos, 1);
+    assert_int_equal(fake.seen, 2);
+    assert_true(clock_monotonic_ns() - begun_ns >= 4 * 30 * NS_PER_MS);
     westlight_close(westlight);
     fake_stop(&fake);
 }
@@ -611,6 +659,7 @@ int main(void)
         cmocka_unit_test(a_request_survives_a_broker_that_dies),
         cmocka_unit_test(an_edit_survives_it_too),
         cmocka_unit_test(a_list_goes_on_past_an_empty_page),
+        cmocka_unit_test(who_is_told_to_wait_asks_again),
         cmocka_unit_test(a_forgotten_connection_is_greeted_anew_and_a_refusal_is_a_sentence),
         cmocka_unit_test(the_newest_notice_is_kept_while_a_request_is_on_its_way),
         cmocka_unit_test(a_stop_ends_one_call),

@@ -32,6 +32,7 @@ static struct {
     pid_t pid;
     int64_t lease_ns;       /* 0: as usual */
     uint64_t reserve_bytes; /* 0: as usual */
+    uint32_t messages_per_s; /* 0: any number: one key stands for many */
     uint32_t slots;   /* of who joins; 0: one */
 } broker;
 
@@ -52,6 +53,8 @@ static inline void broker_start(void)
                                    .vault_threads = 1,
                                    .lease_ns = broker.lease_ns,
                                    .reserve_bytes = broker.reserve_bytes,
+                                   .messages_per_s =
+                                       broker.messages_per_s ? broker.messages_per_s : 1000000,
                                    .ready_fd = -1,
                                    .ready_file = broker.ready};
     int64_t until_ns = clock_monotonic_ns() + PATIENCE_MS * NS_PER_MS;
