@@ -401,10 +401,10 @@ static void check_alike(const ProtobufCFieldDescriptor *body, enum as as, struct
 static void row_of(const ProtobufCFieldDescriptor *body)
 {
     for (enum as as = 0; as < AS_COUNT; as++) {
-        struct bytes list[WHICH_COUNT] = {0}, before = anns();
-
         if (as == GONE && rule_of(body)->brokers)
             continue;
+        struct bytes list[WHICH_COUNT] = {0}, before = anns();
+
         for (enum which which = 0; which < WHICH_COUNT; which++)
             list[which] = told(body, as, which);
         check_alike(body, as, list);
