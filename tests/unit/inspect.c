@@ -207,6 +207,29 @@ static void a_picture_cut_short_is_broken_wherever_it_is_cut(void **state)
     }
 }
 
+/* Where its data window ends, on the right. */
+static void *window_end(const struct bytes *exr)
+{
+    uint8_t *type = memmem(exr->data, exr->size, "box2i", 6);
+
+    assert_non_null(type);
+    return type + 6 + 4 + 8;
+}
+
+static void a_few_bytes_are_not_looked_at_as_a_billion_samples(void **state)
+{
+    _cleanup_(bytes_deinit) struct bytes exr = {0};
+    const float green[] = {0, 0, 0, 1};
+    const int32_t end = 0x30000008;
+    struct picture picture;
+
+    make_exr(&exr, green, 0);
+    memcpy(window_end(&exr), &end, sizeof(end));
+    put("a.exr", exr.data, exr.size);
+    picture = look("a.exr");
+    assert_non_null(strstr(picture.broken, "OpenEXR"));
+}
+
 static void what_is_no_picture_is_said(void **state)
 {
     put("a.png", "P6 1 1", 6);
@@ -325,6 +348,7 @@ int main(void)
         TEST(a_black_picture_is_black_and_one_dot_makes_it_none),
         TEST(a_colour_that_is_no_number_is_found_and_an_infinite_depth_is_not),
         TEST(a_picture_cut_short_is_broken_wherever_it_is_cut),
+        TEST(a_few_bytes_are_not_looked_at_as_a_billion_samples),
         TEST(what_is_no_picture_is_said),
         TEST(warnings_count_and_failures_do_not),
         TEST(a_looker_that_dies_condemns_the_picture_it_died_of_and_no_other),
