@@ -88,6 +88,9 @@ struct scan_blender {
     "        if getattr(render, name):\n"                                                          \
     "            yield name, what\n"
 int scan_blender(const char *scene, struct inputs *inputs, struct scan_blender *ret_scan);
+/* What it printed, which is cut up by reading it: SCAN_E_SAID where there is no answer in it. */
+enum { SCAN_E_SAID = -1 };
+int scan_blender_read(char *said, struct inputs *inputs, struct scan_blender *ret_scan);
 
 /* `folder` is where POV-Ray runs; `libraries` are further folders in which names are looked for,
  * absolute, ended by NULL. *ret_inexact gets why tiles would differ from the frame: what words of

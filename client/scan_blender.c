@@ -217,14 +217,33 @@ static int take(json_t *json, struct inputs *inputs, struct scan_blender *scan)
     return r;
 }
 
+int scan_blender_read(char *said, struct inputs *inputs, struct scan_blender *ret_scan)
+{
+    struct scan_blender scan = {0};
+    char *line = strstr(said, "\n" SAID_PREFIX);
+    json_t *json;
+
+    if (!line)
+        return SCAN_E_SAID;
+    line += 1 + strlen(SAID_PREFIX);
+    line[strcspn(line, "\n")] = '\0';
+    json = json_loads(line, 0, NULL);
+    if (!json)
+        return SCAN_E_SAID;
+    int r = take(json, inputs, &scan);
+    json_decref(json);
+    if (r)
+        inputs_list_deinit(&scan.inexact);
+    else
+        *ret_scan = scan;
+    return r;
+}
+
 int scan_blender(const char *scene, struct inputs *inputs, struct scan_blender *ret_scan)
 {
     const char *named = getenv("WESTLIGHT_BLENDER"), *program = named && *named ? named : "blender";
     _cleanup_(bytes_deinit) struct bytes said = {0};
-    struct scan_blender scan = {0};
-    json_t *json = NULL;
     int status = 0, r;
-    char *line;
 
     r = run_blender(program, scene, &said, &status);
     if (r < 0) {
@@ -232,27 +251,15 @@ int scan_blender(const char *scene, struct inputs *inputs, struct scan_blender *
         return EXIT_USAGE;
     }
     if (status == 127) {
-        *ret_scan = scan;
+        *ret_scan = (struct scan_blender){0};
         return 0;
     }
-    line = strstr((char *)said.data, "\n" SAID_PREFIX);
-    if (line) {
-        line += 1 + strlen(SAID_PREFIX);
-        line[strcspn(line, "\n")] = '\0';
-        json = json_loads(line, 0, NULL);
-    }
-    if (!json) {
+    r = scan_blender_read((char *)said.data, inputs, ret_scan);
+    if (r == SCAN_E_SAID) {
         complain("%s: %s cannot open it (exit code %d): open it there and save it again, or set "
                  "WESTLIGHT_BLENDER to the Blender that made it",
                  scene, program, status);
         return EXIT_USAGE;
     }
-    r = take(json, inputs, &scan);
-    json_decref(json);
-    if (r) {
-        inputs_list_deinit(&scan.inexact);
-        return r;
-    }
-    *ret_scan = scan;
-    return 0;
+    return r;
 }

@@ -4,7 +4,7 @@
 #   sh tests/check.sh [--no-install]
 #
 # build/ is as it ships and runs every suite; build-asan/ has AddressSanitizer and UBSan and runs
-# unit, sim and e2e again. Exit code 0 only where nothing failed.
+# unit, sim, e2e and fuzz again. Exit code 0 only where nothing failed.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/install.sh
@@ -29,7 +29,7 @@ NICE='nice -n 19' build_ready build-asan -Dwerror=true -Dbuildtype=debugoptimize
   -Db_sanitize=address,undefined -Db_lundef=false &
 building=$!
 
-# The simulation's seeds are the commit's own.
+# The simulation's seeds, and the mutants of the fuzz targets, are the commit's own.
 WESTLIGHT_COMMIT=$(git rev-parse HEAD 2>/dev/null || :)
 export WESTLIGHT_COMMIT
 
@@ -48,6 +48,6 @@ run build tidy unit sim e2e load fuzz
 wait $building || finish
 # A report of either sanitizer is a failure; the abort shows its stack.
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-  run build-asan unit sim e2e
+  run build-asan unit sim e2e fuzz
 
 exec python3 tests/count.py build build-asan
