@@ -296,15 +296,29 @@ static int walk_field(const ProtobufCMessage *message, const struct entry *entry
     return r;
 }
 
+/* Fields of newer programs are kept, and stored with the message. One of the number 0, which none
+ * has, is read where its tag is written long, and written so that it is never read again. */
+static int check_unknown(const ProtobufCMessage *message)
+{
+    for (unsigned i = 0; i < message->n_unknown_fields; i++)
+        if (message->unknown_fields[i].tag == 0) {
+            wire_say(message->descriptor->short_name, "a field has the number 0");
+            return WIRE_E_FORM;
+        }
+    return 0;
+}
+
 /* As deep as the schema, which has no recursive type. Of an envelope's bodies one is there. */
 static int walk(const ProtobufCMessage *message, visitor *visit, bool wiping)
 {
     const ProtobufCMessageDescriptor *descriptor = message->descriptor;
     const struct plan *plan = plan_of(descriptor);
     unsigned n = descriptor->n_fields;
-    int r = 0;
+    int r = wiping ? 0 : check_unknown(message);
 
     CHECK(plan->descriptor);
+    if (r)
+        return r;
     if (descriptor == &wl__envelope__descriptor) {
         const ProtobufCFieldDescriptor *body = protobuf_c_message_descriptor_get_field(
             descriptor, ((const Wl__Envelope *)message)->body_case);

@@ -216,6 +216,13 @@ static int bounds_read(int argc, char **argv, struct bounds *bounds)
     return make_folder ? 0 : 2;
 }
 
+/* The first bound that is reached ends it; without one there are no mutants. */
+static bool goes_on(const struct bounds *bounds, uint64_t i, int64_t until_ns)
+{
+    return (bounds->runs || bounds->seconds > 0) && (!bounds->runs || i < bounds->runs) &&
+           (bounds->seconds <= 0 || i % CLOCK_EVERY || clock_monotonic_ns() < until_ns);
+}
+
 int main(int argc, char **argv)
 {
     const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0];
@@ -238,10 +245,7 @@ int main(int argc, char **argv)
     struct fuzz_random random = {bounds.seed};
     for (size_t i = 0; i < n_inputs; i++)
         run(inputs[i].data, inputs[i].size);
-    for (uint64_t i = 0;
-         (bounds.runs && i < bounds.runs) ||
-         (bounds.seconds > 0 && (i % CLOCK_EVERY || clock_monotonic_ns() < until_ns));
-         i++)
+    for (uint64_t i = 0; goes_on(&bounds, i, until_ns); i++)
         run_mutant(&random);
     double took = (double)(clock_monotonic_ns() - begun_ns) / 1e9;
     printf("%s: %" PRIu64 " executions in %.1f s (%.0f/s), seed %" PRIu64

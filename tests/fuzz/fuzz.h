@@ -4,8 +4,8 @@
  * The idea: an input of several parts is written as protobuf is (field, length, bytes), whatever the
  * parts are. So one kind of mutation takes any input apart, and the lengths stay right.
  *
- * Shape:   driver.c runs a target, mutate.c changes its inputs, schema.c makes messages; with
- *          -Dfuzz=libfuzzer the engine takes the place of the first two.
+ * Shape:   driver.c runs a target, mutate.c changes its inputs, schema.c makes messages; libFuzzer
+ *          takes the place of the driver where there is clang (engine.c).
  * Errors:  a target dies of what is wrong: a CHECK, a sanitiser, a signal.
  */
 #pragma once

@@ -6,8 +6,10 @@
  * may name them. The registry, the vault and the reading thread are real, and outlive inputs; the
  * links are this file; the store is its seam, which says at once that all is durable.
  *
- * Holds:   the core's audit; and whatever the broker says is a message that its peer can read.
+ * Holds:   the core's audit; whatever the broker says is a message that its peer can read; whatever
+ * it stores is what a broker that is started later can read, and makes the same of.
  */
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +50,8 @@ static struct {
     const uint8_t *data;
     size_t size;
     Wl__Envelope *assign; /* the first that was said */
+    struct core *again;   /* what a broker makes of what was stored */
+    struct gateway recovered;
 } farm;
 
 /* ---- in the place of links, store and exit ---- */
@@ -143,6 +147,8 @@ int __wrap_store_submit(struct store *store, uint64_t batch, const struct record
 {
     (void)store;
     CHECK(records && n_records > 0);
+    for (size_t i = 0; i < n_records; i++)
+        CHECK(gateway_recover(&farm.recovered, &records[i]) == 0);
     farm.batch = batch;
     return 0;
 }
@@ -162,6 +168,17 @@ _noreturn_ void __wrap__exit(int code)
 }
 
 /* ---- the world ---- */
+
+static void wait_for(int fd)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    int n;
+
+    do
+        n = poll(&wait, 1, WAIT_MS);
+    while (n < 0 && errno == EINTR);
+    CHECK(n == 1);
+}
 
 static void allow(unsigned who, enum role role, const char *studio, const char *name)
 {
@@ -190,7 +207,6 @@ static void vault_put(const void *data, size_t size, bool plain, struct block_id
                                     .n_ids = 1,
                                     .plain = plain,
                                     .size = size};
-    struct pollfd wait = {.fd = vault_port_fd(world.port), .events = POLLIN};
     struct vault_request *done;
 
     digest(data, size, ret_id);
@@ -200,7 +216,7 @@ static void vault_put(const void *data, size_t size, bool plain, struct block_id
     memcpy(request.data, data, size);
     vault_submit(world.vault, &request);
     while (!(done = vault_completed(world.port)))
-        CHECK(poll(&wait, 1, WAIT_MS) == 1);
+        wait_for(vault_port_fd(world.port));
     CHECK(done == &request && request.result == 0);
 }
 
@@ -249,13 +265,6 @@ static void world_begin(void)
 }
 
 /* ---- a farm for one input ---- */
-
-static void wait_for(int fd)
-{
-    struct pollfd wait = {.fd = fd, .events = POLLIN};
-
-    CHECK(poll(&wait, 1, WAIT_MS) == 1);
-}
 
 /* As the broker's loop, once around. */
 static void turn(int64_t passed_ns)
@@ -404,6 +413,9 @@ static void farm_begin(void)
         gateway_studio(&farm.gateway, &row);
     }
     core_recovered(farm.core, farm.now_ns);
+    core.epoch = config.epoch = 2;
+    farm.again = config.core = core_new(&core);
+    CHECK(farm.again && gateway_init(&farm.recovered, &config) == 0);
     greet();
     submit();
 }
@@ -411,6 +423,12 @@ static void farm_begin(void)
 static void farm_end(void)
 {
     core_audit(farm.core);
+    CHECK(core_digest(farm.again) == core_digest(farm.core));
+    core_recovered(farm.again, farm.now_ns);
+    core_audit(farm.again);
+    farm.recovered.with.port = NULL; /* the other's */
+    gateway_deinit(&farm.recovered);
+    core_free(farm.again);
     gateway_deinit(&farm.gateway);
     journal_free(farm.journal);
     core_free(farm.core);

@@ -147,9 +147,9 @@ static void add_scene(fuzz_add *add)
     step.on_run = &action;
     step.inputs = uses;
     step.n_inputs = 1;
-    root.path = (char *)"/home/ada/shot";
+    root.path = (char *)"/jobs/shot";
     scene.name = (char *)"Scene";
-    scene.value = (char *)"/home/ada/shot/shot.pov";
+    scene.value = (char *)"/jobs/shot/shot.pov";
     scene.type = SPACE_PATH;
     recipe.parameters = parameters;
     recipe.roots = roots;

@@ -742,8 +742,8 @@ static void hand_result(struct by_hand *envelope)
     hand_bytes(envelope, WL__ENVELOPE__BODY_RESULT, result.bytes, result.size);
 }
 
-/* protobuf-c reads at most five bytes of a field's number or size: what is stored as it came must be
- * what can be read again. */
+/* protobuf-c reads at most five bytes of a field's number or size: what is stored as it came must
+ * be what can be read again. */
 static void a_result_with_a_number_that_is_too_long_is_not_plain(void **state)
 {
     struct by_hand hand;
@@ -800,6 +800,23 @@ static void what_is_too_large_for_a_frame_is_neither_sent_nor_read(void **state)
     assert_int_equal(wire_unpack("\377\377\377", 3, &again, &why), WIRE_E_FORM);
     free(data);
     free(text);
+}
+
+/* protobuf-c reads a tag of 0 that is two bytes long, keeps it, and writes it in one. */
+static void a_field_that_could_not_be_read_again_is_refused(void **state)
+{
+    static const uint8_t within[] = {0xa2, 2, 5, 0x80, 0, 0, 0x18, 1},
+                         beside[] = {0xa2, 2, 2, 0x18, 1, 0x80, 0, 0},
+                         newer[] = {0xa2, 2, 5, 0xf8, 7, 0, 0x18, 1};
+    Wl__Envelope *envelope;
+    const char *why;
+
+    assert_int_equal(wire_unpack(within, sizeof(within), &envelope, &why), WIRE_E_FORM);
+    assert_string_equal(why, "Done: a field has the number 0");
+    assert_int_equal(wire_unpack(beside, sizeof(beside), &envelope, &why), WIRE_E_FORM);
+    assert_int_equal(wire_unpack(newer, sizeof(newer), &envelope, &why), 0);
+    assert_int_equal(envelope->done->base.n_unknown_fields, 1);
+    wire_free(envelope);
 }
 
 static void empty_entries_cannot_take_memory_without_bound(void **state)
@@ -894,6 +911,7 @@ int main(void)
         cmocka_unit_test(a_result_with_a_number_that_is_too_long_is_not_plain),
         cmocka_unit_test(a_body_needs_nothing_of_the_bodies_beside_it),
         cmocka_unit_test(what_is_too_large_for_a_frame_is_neither_sent_nor_read),
+        cmocka_unit_test(a_field_that_could_not_be_read_again_is_refused),
         cmocka_unit_test(empty_entries_cannot_take_memory_without_bound),
         cmocka_unit_test(a_space_survives_the_wire),
         cmocka_unit_test(leases_and_block_references_survive_the_wire),
