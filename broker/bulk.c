@@ -452,6 +452,19 @@ static void wait_for_work(struct bulk *bulk)
         CHECK(errno == EAGAIN || errno == EINTR);
 }
 
+void bulk_turn(struct bulk *bulk)
+{
+    bulk->now_ns = clock_monotonic_ns();
+    take_completions(bulk);
+    receive_some(bulk);
+    bulk_flush(bulk);
+    feed_gets(bulk);
+    if (bulk->now_ns - bulk->expired_ns > 10 * NS_PER_S) {
+        bulk->expired_ns = bulk->now_ns;
+        peers_expire(&bulk->peers, bulk->now_ns, clock_wall_ns() / NS_PER_S);
+    }
+}
+
 static void *bulk_main(void *user)
 {
     struct bulk *bulk = user;
@@ -459,15 +472,7 @@ static void *bulk_main(void *user)
     pthread_setname_np(pthread_self(), "bulk");
     while (!atomic_load(&bulk->stopping)) {
         wait_for_work(bulk);
-        bulk->now_ns = clock_monotonic_ns();
-        take_completions(bulk);
-        receive_some(bulk);
-        bulk_flush(bulk);
-        feed_gets(bulk);
-        if (bulk->now_ns - bulk->expired_ns > 10 * NS_PER_S) {
-            bulk->expired_ns = bulk->now_ns;
-            peers_expire(&bulk->peers, bulk->now_ns, clock_wall_ns() / NS_PER_S);
-        }
+        bulk_turn(bulk);
     }
     return NULL;
 }

@@ -40,6 +40,7 @@ struct task {
     size_t bytes;        /* counted in in_bytes or out_bytes meanwhile */
 };
 
+void bulk_turn(struct bulk *bulk); /* once around its loop, without waiting */
 void bulk_wake(struct bulk *bulk);
 /* Takes over `data`, which may be NULL. */
 void bulk_answer(struct bulk *bulk, struct peer *peer, const Wl__Bulk *message, zmq_msg_t *data);

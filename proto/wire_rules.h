@@ -1,6 +1,6 @@
 /* wire_rules.h - what a message may hold: for wire.c, which lets nothing through that was not looked at.
  *
- * Errors:  WIRE_E_LIMIT, and a sentence that is valid until the thread's next call.
+ * Errors:  WIRE_E_LIMIT, WIRE_E_FORM, and a sentence that is valid until the thread's next call.
  */
 #pragma once
 
