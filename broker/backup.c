@@ -229,7 +229,11 @@ static int copy_keys(const char *from, const char *to)
     int r = folder_make(to, 0700);
     if (r == 0)
         r = copy_file(from, to, "broker.key");
-    return r == 0 ? copy_file(from, to, "master.key") : r;
+    if (r == 0)
+        r = copy_file(from, to, "master.key");
+    if (r == 0)
+        r = copy_file(from, to, "enrol.key");
+    return r == -ENOENT && there(to, "master.key") ? 0 : r; /* an older state has no enrol.key */
 }
 
 /* ---- backup ---- */

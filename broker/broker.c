@@ -20,14 +20,15 @@
 #include <proto/base/log.h>
 #include <broker/broker.h>
 #include <broker/bulk.h>
+#include <broker/enrol.h>
 #include <broker/gateway.h>
 #include <broker/room.h>
 
-enum { BATCH_MESSAGES = 1000, ENDPOINT_BYTES = 128, START_RETRY_MS = 500 };
+enum { BATCH_MESSAGES = 1000, ENDPOINT_BYTES = TOKEN_ENDPOINT_BYTES, START_RETRY_MS = 500 };
 
 struct broker {
     struct broker_config config;
-    struct link_keypair keys;
+    struct link_keypair keys, enrol_keys;
     struct identity_signer signer;
     struct store *store;
     struct store_reader *registry;          /* the control thread's */
@@ -41,6 +42,7 @@ struct broker {
     struct vault *vault;
     struct vault_port *port;
     struct bulk *bulk;
+    struct enrol *enrol;
     struct room room;
     void *context, *control;
     struct link_zap *zap;
@@ -49,55 +51,10 @@ struct broker {
     int signals;
     char control_endpoint[ENDPOINT_BYTES];
     char bulk_advertised[ENDPOINT_BYTES];
+    struct broker_endpoints told; /* to newcomers */
 };
 
-/* ---- the state folder ---- */
-
-static int path_in(const char *state, const char *name, char path[LIMIT_PATH_BYTES],
-                   struct bytes *why)
-{
-    if (snprintf(path, LIMIT_PATH_BYTES, "%s/%s", state, name) < LIMIT_PATH_BYTES)
-        return 0;
-    bytes_printf(why, "%.64s...: the path is too long: choose a shorter one", state);
-    return -ENAMETOOLONG;
-}
-
-int broker_state(const char *state, struct bytes *why)
-{
-    struct stat there;
-    int r = folder_make(state, 0700);
-
-    if (r == 0 && stat(state, &there) < 0)
-        r = -errno;
-    if (r == 0 && (there.st_mode & 077) != 0 && chmod(state, 0700) < 0)
-        r = -errno;
-    if (r < 0)
-        bytes_printf(why, "%s: %s: choose a folder that is yours and can be written", state,
-                     strerror(-r));
-    return r;
-}
-
-int broker_keys(const char *state, struct link_keypair *ret_keys, struct bytes *why)
-{
-    char path[LIMIT_PATH_BYTES];
-    int r = path_in(state, "broker.key", path, why);
-
-    if (r < 0)
-        return r;
-    r = identity_key_load(path, ret_keys);
-    if (r == -ENOENT) {
-        r = identity_key_new(ret_keys);
-        if (r == 0)
-            r = identity_key_save(path, ret_keys);
-        if (r == -EEXIST) /* another command made it just now */
-            r = identity_key_load(path, ret_keys);
-    }
-    if (r != 0)
-        bytes_printf(why,
-                     "%s: %s: put the broker's own key back, or move it away to have a new one",
-                     path, r < 0 ? strerror(-r) : "it is no key file");
-    return r > 0 ? -EBADMSG : r;
-}
+/* ---- beginning ---- */
 
 static int open_secrets(struct broker *broker, struct bytes *why)
 {
@@ -106,9 +63,11 @@ static int open_secrets(struct broker *broker, struct bytes *why)
     int r = broker_state(broker->config.state, why);
 
     if (r == 0)
-        r = broker_keys(broker->config.state, &broker->keys, why);
+        r = broker_keys(broker->config.state, BROKER_KEY_FILE, &broker->keys, why);
     if (r == 0)
-        r = path_in(broker->config.state, "master.key", path, why);
+        r = broker_keys(broker->config.state, BROKER_ENROL_KEY_FILE, &broker->enrol_keys, why);
+    if (r == 0)
+        r = broker_path(broker->config.state, "master.key", path, why);
     if (r != 0)
         return r;
     r = identity_secret_load_or_new(path, master);
@@ -121,8 +80,6 @@ static int open_secrets(struct broker *broker, struct bytes *why)
     wipe(master, sizeof master);
     return 0;
 }
-
-/* ---- beginning ---- */
 
 /* A start writes a little. Where there is no space for that, it waits, as it would have waited had
  * it not been ended. */
@@ -166,7 +123,7 @@ static int open_store(struct broker *broker, struct bytes *why)
     if (r == 0)
         r = journal_new(broker->store, &broker->journal);
     if (r == 0)
-        r = path_in(state, "vault", path, why);
+        r = broker_path(state, "vault", path, why);
     if (r == 0)
         r = folder_make(path, 0700);
     if (r == 0)
@@ -339,19 +296,15 @@ static int on_bulk_quota(void *user, struct studio_id studio, uint64_t *ret_byte
     return r;
 }
 
-/* What Welcome says. A host of * is the one by which a peer reached control. */
-static void advertise(struct broker *broker)
+/* As peers are told. A host of * is the one by which a peer reached what told it. */
+static void advertise(const char *bound, char told[ENDPOINT_BYTES])
 {
-    const char *bound = bulk_endpoint(broker->bulk), *port = strrchr(bound, ':');
+    const char *port = strrchr(bound, ':');
     bool any_host = strncmp(bound, "tcp://0.0.0.0:", 14) == 0 ||
                     strncmp(bound, "tcp://[::]:", 11) == 0 || strncmp(bound, "tcp://*:", 8) == 0;
-    char *told = broker->bulk_advertised;
 
-    if (broker->config.bulk_advertise)
-        snprintf(told, sizeof broker->bulk_advertised, "%s", broker->config.bulk_advertise);
-    else
-        snprintf(told, sizeof broker->bulk_advertised, "%s%s", any_host ? "tcp://*" : bound,
-                 any_host && port ? port : "");
+    snprintf(told, ENDPOINT_BYTES, "%s%s", any_host ? "tcp://*" : bound,
+             any_host && port ? port : "");
 }
 
 static int bind_failed(const char *what, const char *endpoint, int r, struct bytes *why)
@@ -360,6 +313,26 @@ static int bind_failed(const char *what, const char *endpoint, int r, struct byt
                  r == -EADDRINUSE ? "end what listens there, or choose another port"
                                   : "give an address of this machine, as tcp://*:7420");
     return r < 0 ? r : -EINVAL;
+}
+
+/* Last: what newcomers are told is true by then. */
+static int open_enrol(struct broker *broker, struct bytes *why)
+{
+    struct enrol_config config = {.endpoint = broker->config.enrol,
+                                  .state = broker->config.state,
+                                  .keys = &broker->enrol_keys,
+                                  .server_key = &broker->keys.public_key,
+                                  .control = broker->told.control};
+    int r;
+
+    if (!config.endpoint)
+        return 0;
+    advertise(broker->control_endpoint, broker->told.control);
+    r = enrol_start(&config, &broker->enrol);
+    if (r != 0)
+        return bind_failed("enrol", config.endpoint, r, why);
+    advertise(enrol_endpoint(broker->enrol), broker->told.enrol);
+    return broker_endpoints_keep(broker->config.state, &broker->told, why);
 }
 
 /* Bulk first: once control is bound, what Welcome says of it is true. */
@@ -381,7 +354,10 @@ static int open_endpoints(struct broker *broker, struct bytes *why)
 
     if (r != 0)
         return bind_failed("bulk", bulk.endpoint, r, why);
-    advertise(broker);
+    if (broker->config.bulk_advertise)
+        snprintf(broker->bulk_advertised, ENDPOINT_BYTES, "%s", broker->config.bulk_advertise);
+    else
+        advertise(bulk_endpoint(broker->bulk), broker->bulk_advertised);
     crash_point("broker.bulk");
     r = link_context_new(1, &broker->context);
     if (r == 0)
@@ -393,7 +369,7 @@ static int open_endpoints(struct broker *broker, struct bytes *why)
         return bind_failed("control", broker->config.control, r, why);
     crash_point("broker.bound");
     broker->gateway.with.control = broker->control;
-    return 0;
+    return open_enrol(broker, why);
 }
 
 /* One line for whoever started it: where it listens, and who it is. */
@@ -404,8 +380,9 @@ static int tell_ready(struct broker *broker, struct bytes *why)
     int r;
 
     identity_key_text(&broker->keys.public_key, key);
-    r = bytes_printf(&line, "ready control=%s bulk=%s key=%s\n", broker->control_endpoint,
-                     bulk_endpoint(broker->bulk), key);
+    r = bytes_printf(&line, "ready control=%s bulk=%s key=%s%s%s\n", broker->control_endpoint,
+                     bulk_endpoint(broker->bulk), key, broker->enrol ? " enrol=" : "",
+                     broker->enrol ? enrol_endpoint(broker->enrol) : "");
     if (r == 0)
         r = fd_write_all(STDOUT_FILENO, line.data, line.size);
     if (r == 0 && broker->config.ready_fd >= 0) {
@@ -481,6 +458,7 @@ static int loop(struct broker *broker)
 
 static void close_all(struct broker *broker)
 {
+    enrol_stop(broker->enrol);
     link_close(broker->control);
     link_zap_free(broker->zap);
     link_context_free(broker->context);
@@ -504,6 +482,7 @@ static void close_all(struct broker *broker)
     store_reader_free(broker->history);
     wipe(&broker->signer, sizeof broker->signer);
     wipe(&broker->keys, sizeof broker->keys);
+    wipe(&broker->enrol_keys, sizeof broker->enrol_keys);
     if (broker->signals >= 0)
         close(broker->signals);
 }

@@ -12,7 +12,7 @@
 
 enum { FAILED = 1, USAGE = 2 };
 
-static int usage(const char *what, const char *why, const char *next)
+int command_usage(const char *what, const char *why, const char *next)
 {
     fprintf(stderr, "westlight-broker: %s: %s: %s\n", what, why, next);
     return USAGE;
@@ -86,7 +86,7 @@ static int parse_words(const struct args_option *rows, int argc, char **argv,
     int r = command_args(rows, argc, argv, take_option, options, ret_word);
 
     if (r == 0 && !options->state)
-        r = usage(argv[0], "--state is missing", "give the broker's state folder");
+        r = command_usage(argv[0], "--state is missing", "give the broker's state folder");
     return r;
 }
 
@@ -98,18 +98,18 @@ static int parse(const struct args_option *rows, int argc, char **argv, bool wan
     if (r != 0)
         return r;
     if (options->from && word != argc)
-        return usage(argv[word], "with --from the keys are in the file", "leave it out");
+        return command_usage(argv[word], "with --from the keys are in the file", "leave it out");
     if (wants_key && !options->from && word + 1 != argc)
-        return usage(argv[0], "it takes one key",
-                     "give a public key (40 characters) or the path of a key file");
+        return command_usage(argv[0], "it takes one key",
+                             "give a public key (40 characters) or the path of a key file");
     if (!wants_key && word != argc)
-        return usage(argv[0], "it takes no further argument", "leave it out");
+        return command_usage(argv[0], "it takes no further argument", "leave it out");
     options->key = wants_key && !options->from ? argv[word] : NULL;
     return 0;
 }
 
 /* A public key as text, or the file that holds it. */
-static int parse_key(const char *text, struct worker_key *ret_key)
+int command_key_parse(const char *text, struct worker_key *ret_key)
 {
     struct link_keypair pair;
     struct link_key key;
@@ -132,28 +132,32 @@ static int parse_key(const char *text, struct worker_key *ret_key)
     return 0;
 }
 
-static int copy_name(const char *option, const char *text, char name[LIMIT_NAME_BYTES + 1])
+int command_copy_name(const char *option, const char *text, char name[LIMIT_NAME_BYTES + 1])
 {
     if (!text)
         return 0;
     if (strlen(text) > LIMIT_NAME_BYTES)
-        return usage(option, "it is longer than 256 bytes", "choose a shorter one");
+        return command_usage(option, "it is longer than 256 bytes", "choose a shorter one");
     for (const char *c = text; *c; c++)
         if ((unsigned char)*c < ' ' || *c == 127)
-            return usage(option, "it holds a control character", "leave it out");
+            return command_usage(option, "it holds a control character", "leave it out");
     snprintf(name, LIMIT_NAME_BYTES + 1, "%s", text);
     return 0;
 }
 
-static int parse_role(const struct options *options, struct key_row *row)
+int command_role_parse(const char *text, const char *studio, enum role *ret_role)
 {
-    for (unsigned i = ROLE_OPERATOR; options->role && i < ROLES_COUNT; i++)
-        if (strcmp(options->role, role_name(i)) == 0)
-            row->role = (enum role)i;
-    if (row->role == ROLE_NONE)
-        return usage("--role", "a key is one of operator, studio, worker", "give one of them");
-    if (row->role == ROLE_STUDIO && !row->studio_name[0])
-        return usage("--studio", "a studio's key belongs to a studio", "give its name");
+    enum role role = ROLE_NONE;
+
+    for (unsigned i = ROLE_OPERATOR; text && i < ROLES_COUNT; i++)
+        if (strcmp(text, role_name(i)) == 0)
+            role = (enum role)i;
+    if (role == ROLE_NONE)
+        return command_usage("--role", "a key is one of operator, studio, worker",
+                             "give one of them");
+    if (role == ROLE_STUDIO && !studio[0])
+        return command_usage("--studio", "a studio's key belongs to a studio", "give its name");
+    *ret_role = role;
     return 0;
 }
 
@@ -166,21 +170,21 @@ static int parse_weight(const char *text, uint32_t *ret_weight)
         errno = 0;
         weight = strtoul(text, &end, 10);
         if (errno || *end || end == text || text[0] == '-' || weight == 0 || weight > 1000000)
-            return usage("--weight", "it is no whole number from 1 to 1000000",
-                         "give the studio's share against the others', as 1");
+            return command_usage("--weight", "it is no whole number from 1 to 1000000",
+                                 "give the studio's share against the others', as 1");
     }
     *ret_weight = (uint32_t)weight;
     return 0;
 }
 
-static int failed(const struct bytes *why)
+int command_failed(const struct bytes *why)
 {
     fprintf(stderr, "westlight-broker: %s\n", why->size ? (const char *)why->data : "failed");
     return FAILED;
 }
 
 /* A mistyped folder must not become a broker's that nobody runs. */
-static int state_exists(const char *state)
+int command_state_exists(const char *state)
 {
     char path[LIMIT_PATH_BYTES];
 
@@ -228,7 +232,7 @@ static int parse_line(const char *file, size_t number, char *line, struct key_ro
         return FAILED;
     }
     memcpy(ret_row->key.bytes, key.bytes, sizeof ret_row->key.bytes);
-    return copy_name(file, *name ? name : NULL, ret_row->name);
+    return command_copy_name(file, *name ? name : NULL, ret_row->name);
 }
 
 static int read_keys(const char *file, struct bytes *ret_text)
@@ -276,7 +280,7 @@ static int allow_from(const struct options *options, const struct key_row *row, 
         return FAILED;
     }
     if (store_allow(options->state, rows, n, why) != 0)
-        return failed(why);
+        return command_failed(why);
     printf("allowed: %zu key%s, %s%s%s\n", n, plural(n), role_name(row->role),
            row->studio_name[0] ? " of " : "", row->studio_name);
     return 0;
@@ -290,25 +294,25 @@ int command_allow(int argc, char **argv)
     int r = parse(command_allow_options, argc, argv, true, &options);
 
     if (r == 0)
-        r = copy_name("--studio", options.studio, row.studio_name);
+        r = command_copy_name("--studio", options.studio, row.studio_name);
     if (r == 0)
-        r = copy_name("--name", options.name, row.name);
+        r = command_copy_name("--name", options.name, row.name);
     if (r == 0)
-        r = parse_role(&options, &row);
+        r = command_role_parse(options.role, row.studio_name, &row.role);
     if (r == 0)
         r = parse_weight(options.weight, &row.weight);
     if (r == 0 && !options.from)
-        r = parse_key(options.key, &row.key);
+        r = command_key_parse(options.key, &row.key);
     if (r == 0)
-        r = state_exists(options.state);
+        r = command_state_exists(options.state);
     if (r != 0)
         return r;
     if (broker_state(options.state, &why) != 0)
-        return failed(&why);
+        return command_failed(&why);
     if (options.from)
         return allow_from(&options, &row, &why);
     if (store_allow(options.state, &row, 1, &why) != 0)
-        return failed(&why);
+        return command_failed(&why);
     say_key("allowed", &row);
     return 0;
 }
@@ -321,13 +325,13 @@ int command_forbid(int argc, char **argv)
     int r = parse(command_state_options, argc, argv, true, &options);
 
     if (r == 0)
-        r = parse_key(options.key, &row.key);
+        r = command_key_parse(options.key, &row.key);
     if (r == 0)
-        r = state_exists(options.state);
+        r = command_state_exists(options.state);
     if (r != 0)
         return r;
     if (store_forbid(options.state, &row.key, &why) != 0)
-        return failed(&why);
+        return command_failed(&why);
     say_key("forbidden", &row);
     return 0;
 }
@@ -342,8 +346,9 @@ int command_key(int argc, char **argv)
 
     if (r != 0)
         return r;
-    if (broker_state(options.state, &why) != 0 || broker_keys(options.state, &keys, &why) != 0)
-        return failed(&why);
+    if (broker_state(options.state, &why) != 0 ||
+        broker_keys(options.state, BROKER_KEY_FILE, &keys, &why) != 0)
+        return command_failed(&why);
     identity_key_text(&keys.public_key, text);
     wipe(&keys, sizeof keys);
     printf("%s\n", text);
@@ -357,7 +362,7 @@ static int parse_quota(const char *text, uint64_t *ret_quota)
     *ret_quota = 0;
     if (strcmp(text, "none") == 0 || args_size(text, 1, 1ULL << 60, ret_quota))
         return 0;
-    return usage("--quota", "it is no size", "give one such as 500G or 2T, or none");
+    return command_usage("--quota", "it is no size", "give one such as 500G or 2T, or none");
 }
 
 struct listing {
@@ -425,17 +430,18 @@ int command_studio(int argc, char **argv)
     int word, r = parse_words(command_studio_options, argc, argv, &options, &word);
 
     if (r == 0 && word + 1 < argc)
-        r = usage(argv[word + 1], "it takes one name", "leave the rest out, or quote the name");
+        r = command_usage(argv[word + 1], "it takes one name",
+                          "leave the rest out, or quote the name");
     if (r == 0 && word < argc && !options.quota && !options.weight)
-        r = usage(argv[word], "nothing is to be changed", "add --quota SIZE or --weight N");
+        r = command_usage(argv[word], "nothing is to be changed", "add --quota SIZE or --weight N");
     if (r == 0 && word == argc && (options.quota || options.weight))
-        r = usage(argv[0], "which studio is not said", "add its name");
+        r = command_usage(argv[0], "which studio is not said", "add its name");
     if (r == 0)
         r = parse_weight(options.weight, &weight);
     if (r == 0 && options.quota)
         r = parse_quota(options.quota, &quota);
     if (r == 0)
-        r = state_exists(options.state);
+        r = command_state_exists(options.state);
     if (r != 0)
         return r;
     if (word == argc)
@@ -443,7 +449,7 @@ int command_studio(int argc, char **argv)
     r = store_studio_set(options.state, argv[word], options.weight ? &weight : NULL,
                          options.quota ? &quota : NULL, &why);
     if (r != 0)
-        return failed(&why);
+        return command_failed(&why);
     printf("changed: %s\n", argv[word]);
     return 0;
 }

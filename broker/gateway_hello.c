@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <proto/base/log.h>
 #include <broker/gateway.h>
@@ -126,6 +127,32 @@ static bool rival_stands(struct gateway *gateway, const Wl__Hello *hello)
     return r != LINK_E_GONE;
 }
 
+/* Once: from then on the pool is what operators say. The records borrow the text. */
+static void give_pool(struct gateway *gateway)
+{
+    const struct peer *peer = gateway->ask.peer;
+    struct event event = {.kind = EVENT_TEND};
+    char pool[LIMIT_NAME_BYTES + 1];
+    struct worker_key key;
+    struct block_id id;
+    char *text;
+
+    memcpy(key.bytes, peer->key.bytes, sizeof key.bytes);
+    if (store_pool_given(gateway->with.registry, &key, pool) != 0)
+        return;
+    text = strdup(pool);
+    if (!text || journal_keep(gateway->with.journal, text, free) < 0)
+        gateway_die("memory", -ENOMEM);
+    digest(key.bytes, sizeof key.bytes, &id);
+    event.tend.tend = TEND_POOL;
+    event.tend.workers = &key;
+    event.tend.n_workers = 1;
+    event.tend.text = text;
+    memcpy(event.tend.request.bytes, id.bytes, sizeof event.tend.request.bytes);
+    memcpy(event.tend.digest.bytes, id.bytes, sizeof event.tend.digest.bytes);
+    gateway_step(gateway, &event);
+}
+
 static void worker_hello(struct gateway *gateway, const Wl__Hello *hello)
 {
     struct ask *ask = &gateway->ask;
@@ -148,6 +175,7 @@ static void worker_hello(struct gateway *gateway, const Wl__Hello *hello)
                            .n_attributes = hello->offer->n_attributes,
                            .gpus = offer_gpus(gateway, hello->offer),
                            .n_gpus = hello->offer->n_gpus};
+    give_pool(gateway);
     memcpy(event.hello.key.bytes, peer->key.bytes, sizeof event.hello.key.bytes);
     memcpy(event.hello.boot, hello->boot.data, sizeof event.hello.boot);
     event.hello.session = hello->session;

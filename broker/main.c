@@ -56,6 +56,7 @@ enum {
     STATE = 256,
     CONTROL,
     BULK,
+    ENROL,
     ADVERTISE,
     MEMORY,
     RESERVE,
@@ -75,6 +76,8 @@ static const struct args_option run_options[] = {
     {STATE, "state", "DIR", "the broker's state; made where it is not there"},
     {CONTROL, "control", "ENDPOINT", "where peers connect (tcp://*:7420)"},
     {BULK, "bulk", "ENDPOINT", "where blocks go (tcp://*:7421)"},
+    {ENROL, "enrol", "ENDPOINT",
+     "where newcomers join by a token (tcp://*:7422; with --control, only where it is given)"},
     {ADVERTISE, "bulk-advertise", "ENDPOINT", "where peers find it, if not at control's host"},
     {MEMORY, "bulk-memory", "BYTES", "held for all peers while blocks move (256 MiB)"},
     {RESERVE, "reserve", "SIZE",
@@ -108,9 +111,32 @@ static const struct args_command COMMANDS[] = {
      "\n"
      "  ready control=tcp://HOST:PORT bulk=tcp://HOST:PORT key=PUBLIC-KEY\n"
      "\n"
+     "and enrol=tcp://HOST:PORT behind that, where newcomers may join.\n"
+     "\n"
      "SIGTERM ends it. So does SIGKILL: nothing that was accepted is lost. A failed write ends it "
      "too; it goes on where it was when it is started again. On a full disk it waits for space.",
      "  westlight-broker run --state /srv/westlight\n"},
+    {"token", command_token, "create|list|revoke [TOKEN]",
+     "make a string by which a newcomer lets itself in", command_token_options,
+     "create prints one string, which holds all that a newcomer needs: where the farm is, by which "
+     "keys it is known, and a secret. Whoever has it joins, as often as --uses says and as long as "
+     "--ttl: westlight join TOKEN, or westlight-worker join TOKEN --state DIR. The broker keeps "
+     "no more of it than it needs to know it again. list shows those that there are; revoke ends "
+     "one, named by its first column or the string; who has joined by it stays.\n"
+     "\n"
+     "With --approve the newcomer waits, and shows a fingerprint; keys shows the same one. Where "
+     "they agree: keys approve.",
+     "  westlight-broker token create --state /srv/westlight --role worker\n"
+     "  westlight-broker token create --state /srv/westlight --role studio \\\n"
+     "      --studio Aurora --ttl 7d --approve --host farm.example\n"
+     "  westlight-broker token list --state /srv/westlight\n"},
+    {"keys", command_keys, "[approve|revoke KEY]", "list the keys that are let in, or that wait",
+     command_state_options,
+     "KEY is a public key or its fingerprint, as the list has it. revoke is forbid: what the key "
+     "does is stopped within about a second, and no token that it joined by lets it in again.",
+     "  westlight-broker keys --state /srv/westlight\n"
+     "  westlight-broker keys approve ab12-cd34-ef56-7890-1234 \\\n"
+     "      --state /srv/westlight\n"},
     {"allow", command_allow, "KEY", "let a key in, also while the broker runs",
      command_allow_options,
      "--state and --role are needed, and --studio with the role studio. " COMMAND_KEY_TEXT "\n"
@@ -164,6 +190,8 @@ static const struct args_command COMMANDS[] = {
 static const struct args_topic TOPICS[] = {
     {"state", "STATE FOLDER", "what lies in the folder of --state",
      "broker.key\tthe key pair by which peers know the broker\n"
+     "enrol.key\tthe one by which newcomers know it\n"
+     "endpoints\twhere newcomers find it, for token create\n"
      "master.key\tsigns what workers show, and wraps the jobs' keys; keep its backup apart from "
      "the database's\n"
      "state.db\tjobs, keys, results: tables that sqlite3 can read while the broker runs\n"
@@ -212,6 +240,9 @@ static int take_option(void *user, int option, const char *value)
         break;
     case BULK:
         config->bulk = value;
+        break;
+    case ENROL:
+        config->enrol = value;
         break;
     case ADVERTISE:
         config->bulk_advertise = value;
@@ -275,8 +306,7 @@ static int take_option(void *user, int option, const char *value)
 
 static int command_run(int argc, char **argv)
 {
-    struct broker_config config = {.control = "tcp://*:7420",
-                                   .bulk = "tcp://*:7421",
+    struct broker_config config = {.bulk = "tcp://*:7421",
                                    .bulk_memory_bytes = 256 << 20,
                                    .vault_threads = 4,
                                    .lease_ns = LIMIT_LEASE_NS,
@@ -293,6 +323,10 @@ static int command_run(int argc, char **argv)
         return usage(argv[word], "run takes options only", "see westlight-broker help run");
     if (!config.state)
         return usage("run", "--state is missing", "give a folder for the broker's state");
+    if (!config.control && !config.enrol)
+        config.enrol = "tcp://*:7422";
+    if (!config.control)
+        config.control = "tcp://*:7420";
     return broker_run(&config) == 0 ? 0 : FAILED;
 }
 

@@ -27,6 +27,7 @@ int cmd_resubmit(int argc, char **argv);
 int cmd_archive(int argc, char **argv);
 int cmd_workers(int argc, char **argv);
 int cmd_key(int argc, char **argv);
+int cmd_join(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 
 /* What most commands take, of which each has some (commands.c), and words. */
@@ -45,6 +46,8 @@ int cmd_parse(struct cmd_args *args, int argc, char **argv, int min, int max);
 int cmd_read(int argc, char **argv, args_take *take, void *user, int *ret_word);
 void cmd_args_deinit(struct cmd_args *args);
 
+/* ~/.config/westlight, made where it is missing. */
+int cmd_config_folder(char *path, size_t size);
 /* Finds the farm of that name, else the default; "local" is the private one that runs now. */
 int cmd_farm(const char *farm, struct westlight_farm *ret_farm);
 #define CMD_OPEN_MS 5000 /* a handshake over a long link takes a tenth of a second */

@@ -10,8 +10,7 @@
 #include <proto/base/bytes.h>
 #include <proto/state.h>
 
-/* ~/.config/westlight, made where it is missing. */
-static int config_folder(char *path, size_t size)
+int cmd_config_folder(char *path, size_t size)
 {
     const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
 
@@ -94,7 +93,7 @@ int cmd_key(int argc, char **argv)
         complain("key: it makes a new one: write westlight key new");
         return EXIT_USAGE;
     }
-    if (!key_file && (r = config_folder(folder, sizeof(folder))) < 0) {
+    if (!key_file && (r = cmd_config_folder(folder, sizeof(folder))) < 0) {
         complain("key new: ~/.config/westlight: %s: name a file with --key FILE", strerror(-r));
         return EXIT_USAGE;
     }

@@ -138,6 +138,14 @@ static const struct args_option workers_options[] = {
     {0},
 };
 
+static const struct args_option join_options[] = {
+    {ID_NAME, "name", "NAME", "what others see of you (your login)"},
+    {ID_FARM, "farm", "NAME", "what the farm is called here (its host's name)"},
+    {ID_KEY, "key", "FILE",
+     "where your key lies, made if it is not there (beside the config file)"},
+    {0},
+};
+
 static const struct args_option key_options[] = {
     {ID_KEY, "key", "FILE", "where the key goes (~/.config/westlight/key)"},
     {ID_SECRET, "secret", "FILE",
@@ -173,10 +181,11 @@ static const struct args_command commands[] = {
     {"watch", cmd_watch, "JOB", "follow a job until it is finished", common_options,
      JOB_TEXT "\nCtrl-C ends the watching, not the job.", "  westlight watch last\n"},
     {"fetch", cmd_fetch, "JOB", "bring finished frames home", fetch_options,
-     JOB_TEXT "\nWhat is there already is skipped. A file that you changed is left as it is, and "
-              "named, unless you say --force. The lowest of the frames that "
-              "wait comes first. With --follow and --json each file is a line as it arrives, and the "
-              "last line is the sum.",
+     JOB_TEXT
+     "\nWhat is there already is skipped. A file that you changed is left as it is, and "
+     "named, unless you say --force. The lowest of the frames that "
+     "wait comes first. With --follow and --json each file is a line as it arrives, and the "
+     "last line is the sum.",
      "  westlight fetch last --follow\n"
      "  westlight fetch 3f2a9c -o frames\n"},
     {"log", cmd_log, "JOB", "what a task printed", log_options, JOB_TEXT,
@@ -226,6 +235,16 @@ static const struct args_command commands[] = {
      "  westlight workers\n"
      "  westlight workers drain node1 --note 'disk swap'\n"
      "  westlight workers pool node2 night\n"},
+    {"join", cmd_join, "[HOST] TOKEN", "become one of a farm's people, by its operator's token",
+     join_options,
+     "It makes a key for you, shows the token to the farm, and writes what the farm is into the "
+     "config file; then all commands work. Where the token asks for it, it waits until the "
+     "operator has compared the fingerprint that it shows. Ended before it is done, it is given "
+     "again, with the same token.\n"
+     "\n"
+     "HOST is the farm's name or address, with a port where it is not 7422; it is needed where the "
+     "token does not say it. A TOKEN of - is read from standard input.",
+     "  westlight join farm.example TOKEN --name Ada\n"},
     {"key", cmd_key, "new", "make a key for yourself, or for a worker", key_options,
      "It prints the public half, which goes to the farm's operator. The file stays with you.",
      "  westlight key new\n"

@@ -166,6 +166,19 @@ int identity_key_load(const char *path, struct link_keypair *ret_keys)
     return r;
 }
 
+int identity_key_load_or_new(const char *path, struct link_keypair *ret_keys)
+{
+    int r = identity_key_load(path, ret_keys);
+
+    if (r != -ENOENT)
+        return r;
+    r = identity_key_new(ret_keys);
+    if (r == 0)
+        r = identity_key_save(path, ret_keys);
+    /* Somebody else made it in between: theirs counts. */
+    return r == -EEXIST ? identity_key_load(path, ret_keys) : r;
+}
+
 int identity_secret_load(const char *path, uint8_t ret_secret[32])
 {
     _cleanup_(bytes_wipe_deinit) struct bytes file = {0};

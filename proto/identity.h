@@ -24,6 +24,7 @@ enum {
 int identity_key_new(struct link_keypair *ret_keys);
 int identity_key_load(const char *path, struct link_keypair *ret_keys);
 int identity_key_save(const char *path, const struct link_keypair *keys); /* refuses to overwrite: -EEXIST */
+int identity_key_load_or_new(const char *path, struct link_keypair *ret_keys);
 void identity_key_text(const struct link_key *key, char text[IDENTITY_Z85_SIZE]);
 int identity_key_parse(const char *text, struct link_key *ret_key);
 /* 32 random bytes in hexadecimal in a 0600 file: a studio's secret, a broker's master key. */

@@ -32,6 +32,12 @@
 #define LIMIT_LOG_BYTES              (8 * 1024 * 1024) /* kept of one attempt: head and tail */
 #define LIMIT_WINDOW_BYTES           (32 * 1024 * 1024) /* 16 ms at 10 Gbit/s is 20 MB */
 
+/* Joining: strangers with a token speak here, so all of it is small. */
+#define LIMIT_ENROL_BYTES            (4096)
+#define LIMIT_ENROL_PEERS            (1024)  /* that may hold a link before all of them are put out */
+#define LIMIT_ENROL_REFUSE_NS        (200LL * 1000000) /* every refusal takes as long */
+#define LIMIT_TOKEN_S                (30 * 86400) /* the longest that a token can be good for */
+
 /* Names, as a person types them. */
 #define LIMIT_NAME_BYTES             (256)
 #define LIMIT_NOTE_BYTES             (1024)

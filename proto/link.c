@@ -109,6 +109,23 @@ static const struct option options_bulk[] = {
     {ZMQ_RCVHWM, 64},
 };
 
+/* One question, one answer. */
+static const struct option options_enrol[] = {
+    {ZMQ_SNDHWM, 4},
+    {ZMQ_RCVHWM, 4},
+};
+
+/* What goes for a kind of socket, on both sides; the limit is of a frame. */
+static const struct {
+    const struct option *options;
+    size_t n;
+    int64_t frame_bytes;
+} kinds[] = {
+    [LINK_CONTROL] = {options_control, ARRAY_SIZE(options_control), LIMIT_CONTROL_BYTES},
+    [LINK_BULK] = {options_bulk, ARRAY_SIZE(options_bulk), LIMIT_BULK_BYTES},
+    [LINK_ENROL] = {options_enrol, ARRAY_SIZE(options_enrol), LIMIT_ENROL_BYTES},
+};
+
 /* A server has many peers, and what it has not read of them counts in no budget of its own: it keeps
  * as little as keeps the pipe moving. */
 static const struct option options_bulk_server[] = {
@@ -149,14 +166,12 @@ static int set_keys(void *socket, const struct link_keypair *keys)
 static int set_common(void *socket, enum link_kind kind, const char *endpoint,
                       const struct link_keypair *keys)
 {
-    const struct option *options = kind == LINK_CONTROL ? options_control : options_bulk;
-    size_t n = kind == LINK_CONTROL ? ARRAY_SIZE(options_control) : ARRAY_SIZE(options_bulk);
-    int64_t frame_bytes = (kind == LINK_CONTROL ? LIMIT_CONTROL_BYTES : LIMIT_BULK_BYTES) + CURVE_BYTES;
+    int64_t frame_bytes = kinds[kind].frame_bytes + CURVE_BYTES;
     const struct option ipv6 = {ZMQ_IPV6, strchr(endpoint, '[') != NULL};
     int r = set_options(socket, options_all, ARRAY_SIZE(options_all));
 
     if (r == 0)
-        r = set_options(socket, options, n);
+        r = set_options(socket, kinds[kind].options, kinds[kind].n);
     if (r == 0)
         r = set_options(socket, &ipv6, 1);
     if (r == 0 && zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &frame_bytes, sizeof(frame_bytes)) < 0)

@@ -42,7 +42,7 @@ struct link_route {
     uint8_t size;
 };
 
-enum link_kind { LINK_CONTROL, LINK_BULK };
+enum link_kind { LINK_CONTROL, LINK_BULK, LINK_ENROL };
 
 /* A ZeroMQ context with raised limits; seeds libzmq's randomness first. */
 int link_context_new(int io_threads, void **ret_context);

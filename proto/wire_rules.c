@@ -50,6 +50,8 @@ static const struct rule RULES[] = {
     {NULL, "job_key", EXACT(32)},
     {NULL, "submitter", EXACT(32), .empty = true},
     {NULL, "ticket", EXACT(32)},
+    {"Enrol", "secret", EXACT(32)},
+    {"Enrolled", "server_key", EXACT(32), .empty = true}, /* of who is let in */
     {"Assign", "pass", .max = PASS_BYTES, .empty = true},
     {NULL, "pass", .min = 1, .max = PASS_BYTES},
     {NULL, "refs", EXACT(32), .count = LIMIT_REFS_BLOCKS},
@@ -96,6 +98,7 @@ static const struct rule RULES[] = {
     {NULL, "model", .max = LIMIT_NAME_BYTES},
     {NULL, "uuid", .max = LIMIT_NAME_BYTES},
     {NULL, "bulk", .max = LIMIT_NAME_BYTES},
+    {NULL, "control", .max = LIMIT_NAME_BYTES},
     {NULL, "note", .max = LIMIT_NOTE_BYTES},
     {NULL, "reason", .max = LIMIT_NOTE_BYTES},
     {NULL, "what", .max = LIMIT_NOTE_BYTES},
@@ -224,6 +227,8 @@ static void plans_make(void)
     plan_make(&wl__bulk__descriptor);
     plan_make(&wl__recipe__descriptor);
     plan_make(&wl__manifest__descriptor);
+    plan_make(&wl__enrol__descriptor);
+    plan_make(&wl__enrolled__descriptor);
 }
 
 static bool rule_covers(const struct rule *rule, const ProtobufCFieldDescriptor *field)

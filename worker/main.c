@@ -17,6 +17,7 @@
 #include <worker/agent.h>
 #include <worker/assemble.h>
 #include <worker/inspect.h>
+#include <worker/join.h>
 #include <worker/offer.h>
 #include <worker/software.h>
 #include <worker/warden.h>
@@ -44,9 +45,12 @@ enum {
 };
 
 static const struct args_option table[] = {
-    {OPTION_BROKER, "broker", "ENDPOINT", "where the broker listens: tcp://HOST:7420"},
-    {OPTION_SERVER_KEY, "server-key", "KEY", "the broker's public key, 40 characters"},
-    {OPTION_KEY, "key", "FILE", "this worker's key, made by: westlight key new --key FILE"},
+    {OPTION_BROKER, "broker", "ENDPOINT",
+     "where the broker listens: tcp://HOST:7420 (as it joined)"},
+    {OPTION_SERVER_KEY, "server-key", "KEY",
+     "the broker's public key, 40 characters (as it joined)"},
+    {OPTION_KEY, "key", "FILE",
+     "this worker's key, made by: westlight key new --key FILE (key in the folder of --state)"},
     {OPTION_STATE, "state", "DIR", "for the cache, the sessions and results not yet delivered"},
     {OPTION_NAME, "name", "NAME", "as the operator sees it (the host's name)"},
     {OPTION_SLOTS, "slots", "N", "tasks at once (one per GPU, otherwise 1)"},
@@ -73,6 +77,8 @@ struct options {
     const char *extras[EXTRAS_MAX];
     uint64_t cache_bytes, reserve_bytes;
     bool no_probe;
+    struct join_farm joined;
+    char own_key[PATH_MAX];
 };
 
 enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
@@ -81,14 +87,25 @@ static int command_run(int argc, char **argv);
 
 static const struct args_command commands[] = {
     {"", command_run, "", "render what the broker leases to it", table,
-     "--broker, --server-key, --key and --state are needed. Cores, memory, NVIDIA cards, POV-Ray "
-     "and Blender are found by themselves.\n"
+     "--state is needed; and --broker, --server-key and --key where no join has put them there. "
+     "Cores, memory, NVIDIA cards, POV-Ray and Blender are found by themselves.\n"
      "\n"
      "SIGTERM ends it; what runs is begun again elsewhere. While the broker is away it goes on "
      "rendering, and keeps what it has until that is delivered.",
      "  westlight-worker --broker tcp://farm.example:7420 \\\n"
      "      --server-key 'SERVER-KEY' --key worker.key \\\n"
      "      --state /var/lib/westlight\n"},
+    {"join", join_command, "[HOST] TOKEN", "become one of a farm's workers, by an operator's token",
+     join_options,
+     "It makes a key of its own in the folder of --state, shows the token to the farm, and keeps "
+     "there where the farm is; afterwards --state is all that the worker needs. Where the token "
+     "asks for it, it waits until the operator has compared the fingerprint that it shows. Ended "
+     "before it is done, it is given again, with the same token.\n"
+     "\n"
+     "HOST is the farm's name or address, with a port where it is not 7422; it is needed where the "
+     "token does not say it. A TOKEN of - is read from standard input.",
+     "  westlight-worker join farm.example TOKEN --state /var/lib/westlight\n"
+     "  westlight-worker --state /var/lib/westlight\n"},
     {"inspect", inspect_command, "FILE...", "say of each picture what is looked at in a task's",
      NULL,
      "A line for each file: its format and size, and whether it is whole, black, or holds values "
@@ -128,6 +145,7 @@ static const struct args_topic topics[] = {
      "cache/\tsealed blocks, the least recently used out first; may be removed\n"
      "sessions/\twhere tasks run; emptied at the start\n"
      "spool/\tresults that are not yet delivered: keep it\n"
+     "key, farm\twho it is and where its farm is, made by join: keep them\n"
      "software\tthe software file, where --software names no other\n"
      "lock, session\tone worker at a time; keep them",
      NULL},
@@ -283,13 +301,35 @@ static int parse(int argc, char **argv, struct options *options)
     if (r != EXIT_OK)
         return r;
     if (word < argc)
-        return usage(argv[word], "it takes options only, or inspect or assemble");
-    if (!options->broker || !options->server_key || !options->key || !options->state)
-        return usage(!options->broker       ? "--broker"
-                     : !options->server_key ? "--server-key"
-                     : !options->key        ? "--key"
-                                            : "--state",
-                     "it is missing");
+        return usage(argv[word], "it takes options only, or join, inspect or assemble");
+    if (!options->state)
+        return usage("--state", "it is missing");
+    return EXIT_OK;
+}
+
+/* What is not said is as the worker joined. */
+static int as_joined(struct options *options)
+{
+    char why[1024] = "";
+    int r = 0;
+
+    if (!options->broker || !options->server_key)
+        r = join_farm_load(options->state, &options->joined, why, sizeof(why));
+    if (r == JOIN_FARM_E_FORM) {
+        fprintf(stderr, "westlight-worker: %s\n", why);
+        return EXIT_FAILED;
+    }
+    if (r < 0)
+        return usage(!options->broker ? "--broker" : "--server-key",
+                     "it is missing, and the worker has not joined a farm");
+    if (!options->broker)
+        options->broker = options->joined.broker;
+    if (!options->server_key)
+        options->server_key = options->joined.server_key;
+    if (!options->key) {
+        snprintf(options->own_key, sizeof(options->own_key), "%s/key", options->state);
+        options->key = options->own_key;
+    }
     return EXIT_OK;
 }
 
@@ -484,6 +524,9 @@ static int command_run(int argc, char **argv)
     int r;
 
     r = parse(argc, argv, &options);
+    if (r != EXIT_OK)
+        return r;
+    r = as_joined(&options);
     if (r != EXIT_OK)
         return r;
     r = load_keys(&options, &server, &keys);

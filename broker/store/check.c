@@ -207,6 +207,8 @@ static int mark_copy(sqlite3 *copy)
         " coalesce((SELECT max(sequence) FROM forgotten), 0),"
         " coalesce((SELECT max(sequence) FROM clocks), 0),"
         " coalesce((SELECT max(value) FROM meta WHERE name = 'sequence'), 0)) AS n);"
+        /* One that was used since would be good again. */
+        "DELETE FROM tokens;"
         "PRAGMA journal_mode = DELETE",
         NULL, NULL, NULL);
 }

@@ -164,3 +164,20 @@ int64_t checksum_studio(uint32_t id, const char *name, uint32_t weight, uint64_t
 {
     return (int64_t)add(add(add_text(add(102, id), name), weight), quota_bytes);
 }
+
+int64_t checksum_token(const struct token_row *row)
+{
+    uint64_t hash = add(add_bytes(105, row->digest, sizeof row->digest), row->role);
+
+    hash = add(add_text(add_text(hash, row->studio_name), row->pool), row->uses);
+    return (int64_t)add(add(hash, row->approve), (uint64_t)row->until_wall_s);
+}
+
+int64_t checksum_newcomer(const struct newcomer_row *row)
+{
+    uint64_t hash = add_bytes(106, row->key.key.bytes, sizeof row->key.key.bytes);
+
+    hash = add(add_bytes(hash, row->digest, sizeof row->digest), row->key.role);
+    return (int64_t)add_text(add_text(add_text(hash, row->key.studio_name), row->pool),
+                             row->key.name);
+}

@@ -10,7 +10,7 @@
  */
 #pragma once
 
-#include <broker/store/store.h>
+#include <broker/store/tokens.h>
 
 struct pack;
 
@@ -18,6 +18,8 @@ struct pack;
 int64_t checksum_record(const struct record *record, int64_t number);
 int64_t checksum_key(const struct key_row *row, int64_t added_wall_s);
 int64_t checksum_studio(uint32_t id, const char *name, uint32_t weight, uint64_t quota_bytes);
+int64_t checksum_token(const struct token_row *row);
+int64_t checksum_newcomer(const struct newcomer_row *row); /* but whether it waits */
 int64_t checksum_pack(const struct pack *pack);
 /* 56 bits of one result, so that those of a row of table done can be added up, by the database as
  * well, whatever their order. */

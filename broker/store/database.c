@@ -113,6 +113,15 @@ static const char *const schema_steps[] = {
     "CREATE TABLE tends(sequence INTEGER PRIMARY KEY, wall_s INTEGER NOT NULL,"
     " worker BLOB NOT NULL, kind INTEGER NOT NULL, text TEXT NOT NULL,"
     " until_wall_s INTEGER NOT NULL, checksum INTEGER NOT NULL);",
+    /* A token by the digest of its secret, and who came by one. Neither is the registry's: a key that
+     * waits is nobody's. */
+    "CREATE TABLE tokens(digest BLOB PRIMARY KEY, role INTEGER NOT NULL, studio TEXT NOT NULL,"
+    " pool TEXT NOT NULL, uses INTEGER NOT NULL, approve INTEGER NOT NULL,"
+    " until INTEGER NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE newcomers(public BLOB PRIMARY KEY, digest BLOB NOT NULL, role INTEGER NOT NULL,"
+    " studio TEXT NOT NULL, pool TEXT NOT NULL, name TEXT NOT NULL, pending INTEGER NOT NULL,"
+    " checksum INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE INDEX tends_of_worker ON tends(worker, kind);",
 };
 #define SCHEMA_VERSION ((int)ARRAY_SIZE(schema_steps))
 
@@ -358,6 +367,21 @@ static void configure(void)
     (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); /* refused, where it is in use already */
 }
 
+/* Made by us for its mode, which SQLite gives to the log and the index of the log as well. One that is
+ * there is not opened: closing it would let go of the locks that SQLite has on it for this process's
+ * other connections, and another program would take the log for one that nobody uses. */
+static int make_file(const char *path)
+{
+    struct stat status;
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+    if (fd >= 0)
+        return close(fd) < 0 ? -errno : 0;
+    if (errno != EEXIST || lstat(path, &status) < 0)
+        return -errno;
+    return S_ISLNK(status.st_mode) ? -ELOOP : 0;
+}
+
 int database_open(struct database *database, const char *folder, enum database_mode mode)
 {
     static pthread_once_t configured = PTHREAD_ONCE_INIT;
@@ -371,17 +395,14 @@ int database_open(struct database *database, const char *folder, enum database_m
                  "state folder: its path is too long: choose one of at most 4000 bytes");
         return -ENAMETOOLONG;
     }
-    /* Made by us for its mode, which SQLite gives to the log and the index of the log as well. */
     if (mode == DATABASE_WRITE) {
-        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0) {
-            int error = errno;
+        int error = make_file(path);
+        if (error) {
             snprintf(database->why, sizeof database->why,
                      "%.400s: %s: make the folder, writable by the broker's user", path,
-                     strerror(error));
-            return -error;
+                     strerror(-error));
+            return error;
         }
-        close(fd);
     }
     int code =
         sqlite3_open_v2(path, &database->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);

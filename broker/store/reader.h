@@ -16,6 +16,7 @@ enum reader_statement {
     STUDIOS,
     QUOTAS,
     REGISTRY,
+    POOL,
     READER_STATEMENTS
 };
 

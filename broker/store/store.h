@@ -121,6 +121,9 @@ struct key_row {
 };
 int store_key(struct store_reader *reader, const struct worker_key *key,
               struct key_row *ret_row); /* STORE_E_NONE */
+/* The pool that a token gave a worker, where nobody has said one of it yet; STORE_E_NONE. */
+int store_pool_given(struct store_reader *reader, const struct worker_key *key,
+                     char ret_pool[LIMIT_NAME_BYTES + 1]);
 /* A number that is another whenever any key or studio has changed since. */
 int store_registry(struct store_reader *reader, uint64_t *ret_version);
 typedef int store_key_each(void *user, const struct key_row *row);

@@ -309,7 +309,9 @@ static void every_field_with_a_size_has_a_rule(void **state)
 {
     const ProtobufCMessageDescriptor *roots[] = {&wl__envelope__descriptor, &wl__bulk__descriptor,
                                                  &wl__recipe__descriptor,
-                                                 &wl__manifest__descriptor};
+                                                 &wl__manifest__descriptor,
+                                                 &wl__enrol__descriptor,
+                                                 &wl__enrolled__descriptor};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(roots); i++) {
