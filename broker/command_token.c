@@ -287,7 +287,8 @@ static int on_active(void *user, const struct key_row *row)
 
 static int on_pending(void *user, const struct newcomer_row *row)
 {
-    on_one(user, &row->key, "pending");
+    if (row->pending)
+        on_one(user, &row->key, "pending");
     return 0;
 }
 

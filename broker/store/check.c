@@ -63,6 +63,26 @@ static int on_key(void *user, const struct key_row *row)
     return 0;
 }
 
+static int on_token(void *user _unused_, const struct token_row *row _unused_)
+{
+    return 0;
+}
+
+static int on_newcomer(void *user _unused_, const struct newcomer_row *row _unused_)
+{
+    return 0;
+}
+
+/* What newcomers come by. */
+static void check_tokens(struct look *look, const char *folder)
+{
+    _cleanup_(bytes_deinit) struct bytes why = {0};
+
+    if (store_tokens(folder, on_token, NULL, &why) != 0 ||
+        store_newcomers(folder, on_newcomer, NULL, &why) != 0)
+        found_why(look, (const char *)why.data);
+}
+
 static void check_keys(struct look *look, const char *folder)
 {
     struct store_reader *reader = NULL;
@@ -124,6 +144,7 @@ static void check_open(struct look *look, const char *folder)
     }
     check_pages(look);
     check_keys(look, folder);
+    check_tokens(look, folder);
     r = recover(&look->database, on_row, on_bad, look);
     if (r)
         found_why(look, look->database.why);

@@ -253,7 +253,7 @@ int store_newcomers(const char *folder, store_newcomer_each *each, void *user, s
 
     if (r == 0)
         code = sqlite3_prepare_v2(database.handle,
-                                  "SELECT " NEWCOMER_COLUMNS " FROM newcomers WHERE pending = 1",
+                                  "SELECT " NEWCOMER_COLUMNS " FROM newcomers",
                                   -1, &statement, NULL);
     while (r == 0 && code == SQLITE_OK && (code = sqlite3_step(statement)) == SQLITE_ROW) {
         struct newcomer_row row;

@@ -37,7 +37,7 @@ int store_token_add(const char *folder, const struct token_row *row, struct byte
 int store_token_revoke(const char *folder, const void *prefix, size_t size, struct bytes *why);
 typedef int store_token_each(void *user, const struct token_row *row);
 int store_tokens(const char *folder, store_token_each *each, void *user, struct bytes *why);
-/* Those that wait. */
+/* Whoever came by a token, of which some wait. */
 typedef int store_newcomer_each(void *user, const struct newcomer_row *row);
 int store_newcomers(const char *folder, store_newcomer_each *each, void *user, struct bytes *why);
 int store_approve(const char *folder, const struct worker_key *key, struct bytes *why);
