@@ -174,8 +174,8 @@ int westlight_farm_load(const char *name, struct westlight_farm *ret_farm, char 
     if (r < 0)
         return say(
             why, why_size,
-            "config %s: %s: write a [farm NAME] section there (see westlight help files), or "
-            "render with --local",
+            "config %s: %s: join a farm (westlight join TOKEN), write a [farm NAME] section there "
+            "(see westlight help files), or render with --local",
             path, strerror(-r));
     r = bytes_append(&text, "", 1);
     if (r < 0)

@@ -65,25 +65,22 @@ def finished(typist):
 def the_readmes_first_session_works_as_it_is_written():
     with Farm() as farm:
         typist = Typist(farm)
-        local, broker, keys, config, works, workers, studios, backup = blocks()
+        local, broker, tokens, joins, works, workers, studios, backup = blocks()
         os.symlink(os.path.join(SOURCE, "tests"), os.path.join(typist.desk, "tests"))
         check("24 of 24" in typist.type(local[0]), "24 frames")
         equal(len(tree(os.path.join(typist.desk, "lighthouse-frames"))), 24, "frames in lighthouse-frames")
 
         typist.put.update({"/srv/westlight": farm.path("srv"), "/var/lib/westlight": farm.path("worker")})
-        server_key = typist.type(broker[0]).split()[-1]
-        ready = farm.path("ready")
-        service = typist.leave_running(broker[1], "--control tcp://127.0.0.1:* --bulk tcp://127.0.0.1:* --ready-file " + ready)
+        ready, endpoints = farm.path("ready"), "--control tcp://127.0.0.1:%s --bulk tcp://127.0.0.1:* --ready-file " + farm.path("ready")
+        service = typist.leave_running(broker[0], endpoints % "*" + " --enrol tcp://127.0.0.1:*")
         until(lambda: read(ready, b"").endswith(b"\n"), "the broker is ready")
-        port = re.search(r"control=tcp://127\.0\.0\.1:(\d+)", read(ready).decode()).group(1)
-        typist.put.update({"farm.example:7420": "127.0.0.1:" + port, "SERVER-KEY": server_key})
-
-        typist.put["WORKER-KEY"] = typist.type(keys[0]).strip().split("\n")[0]
-        typist.put["ARTIST-KEY"] = typist.type(keys[1]).strip().split("\n")[0]
-        for line in keys[2:-1]:
-            typist.type(line)
-        typist.leave_running(keys[-1])
-        write(os.path.join(typist.env["HOME"], ".config/westlight/config"), typist.line("\n".join(config)) + "\n", 0o600)
+        port, door = (re.search(r"%s=tcp://127\.0\.0\.1:(\d+)" % name, read(ready).decode()).group(1) for name in ("control", "enrol"))
+        typist.put["farm.example"] = "127.0.0.1:" + door
+        tokens = [typist.type(line).strip() for line in tokens]
+        typist.put.update({"WORKER-TOKEN": tokens[0], "ARTIST-TOKEN": tokens[1]})
+        typist.type(joins[0])
+        typist.leave_running(joins[1])
+        typist.type(joins[2])
 
         run(["blender", "--background", "--factory-startup", "-noaudio", "--python-exit-code", "1", "--python-expr",
              "import bpy; s = bpy.context.scene; s.render.engine = 'CYCLES'; s.cycles.samples = 1; s.cycles.use_denoising = False; "
@@ -98,17 +95,17 @@ def the_readmes_first_session_works_as_it_is_written():
             typist.type(line)
         equal(sorted(tree(os.path.join(typist.desk, "frames"))), ["shot.%04d.png" % n for n in range(1, 13)], "frames fetched")
 
-        boss = typist.type("westlight key new --key operator.key").strip().split("\n")[0]
-        typist.put["OPERATOR-KEY"] = boss
-        typist.type("westlight-broker allow --state /srv/westlight --role operator --name Grace 'OPERATOR-KEY'")
-        second = typist.type("westlight key new --key second.key").strip().split("\n")[0]
-        typist.put["SECOND-KEY"] = second
-        typist.type("westlight-broker allow --state /srv/westlight --role worker --name node2 'SECOND-KEY'")
-        path = os.path.join(typist.env["HOME"], ".config/westlight/config")
-        write(path, read(path).decode().replace("~/.config/westlight/key", typist.desk + "/operator.key"), 0o600)
+        artist = typist.env["HOME"]
+        typist.env["HOME"] = farm.path("operator")
+        os.makedirs(typist.env["HOME"])
+        for role, join in (("operator", "westlight join farm.example TOKEN --name Grace"),
+                           ("worker", "westlight-worker join farm.example TOKEN --name node2 --state node2")):
+            typist.put["TOKEN"] = typist.type("westlight-broker token create --state /srv/westlight --role " + role).strip()
+            typist.type(join)
         for line in workers:
             typist.type(line)
         check("node1" in typist.type("westlight workers"), "its worker is listed")
+        typist.env["HOME"] = artist
 
         check(re.search(r"^Aurora .* none$", typist.type(studios[0]), re.M), "the studio is listed")
         typist.type(studios[1])
@@ -121,9 +118,8 @@ def the_readmes_first_session_works_as_it_is_written():
         os.rename(farm.path("srv"), farm.path("lost"))
         typist.type(backup[-1])
         os.unlink(ready)
-        typist.leave_running(broker[1], "--control tcp://127.0.0.1:%s --bulk tcp://127.0.0.1:* --ready-file %s" % (port, ready))
+        typist.leave_running(broker[0], endpoints % port)
         until(lambda: read(ready, b"").endswith(b"\n"), "the broker is ready")
-        write(path, read(path).decode().replace(typist.desk + "/operator.key", "~/.config/westlight/key"), 0o600)
         check("take two" in typist.type("westlight jobs --all"), "the jobs are back")
 
 
