@@ -30,12 +30,16 @@ def crashing(program):
     return program + "-crashing"
 
 
-def points_of(program):
+def listed_by(program):
     listed = subprocess.run([crashing(program)], env=dict(os.environ, WESTLIGHT_CRASH="list"), capture_output=True,
                             text=True, check=True).stdout.split()
     equal(len(listed), len(set(listed)), "points of %s with a name of their own" % program)
-    joining = {point for point in listed if point.startswith(("enrol.", "join."))}  # of no job: joining.py visits them
-    return sorted(set(listed) - joining - set(NEVER.get(program, ())))
+    return set(listed)
+
+
+def points_of(program):
+    """Those that a job passes; joining.py visits the others."""
+    return sorted(point for point in listed_by(program) - set(NEVER.get(program, ())) if not point.startswith(("enrol.", "join.")))
 
 
 def died_there(popen):
@@ -236,7 +240,7 @@ def a_new_state_folder_may_be_half_made():
                 equal(keys or read(farm.state + "/broker.key"), read(farm.state + "/broker.key"), "the broker's key")
                 farm.broker.kill()
                 files = {name for name in tree(farm.state) if "/" not in name} - {"state.db", "state.db-wal", "state.db-shm"}
-                equal(files, {"broker.key", "master.key", "lock"}, "files of a state that died at %s:%d" % (point, n))
+                equal(files, {"broker.key", "enrol.key", "master.key", "lock"}, "files of a state that died at %s:%d" % (point, n))
 
 
 # ---- the worker
@@ -375,7 +379,7 @@ def no_point_is_forgotten_and_what_ships_has_none():
                 found |= set(re.findall(rb'crash_point\("([^"]+)"\)', text))
     listed = set()
     for program in (BROKER, WORKER, CLIENT):
-        listed |= set(points_of(program)) | set(NEVER.get(program, ()))
+        listed |= listed_by(program)
         check(b"WESTLIGHT_CRASH" not in read(program), program, "has points of crash")
         check(b"WESTLIGHT_CRASH" in read(crashing(program)), program, "is searched in vain")
     equal({name.decode() for name in found}, listed, "points in the sources and in the programs")
