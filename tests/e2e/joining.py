@@ -157,8 +157,8 @@ def an_operators_pool_is_not_taken_back_by_the_token():
         box.stop()
         farm.broker.kill()
         farm.open()
-        farm.start("box", [WORKER, "--state", farm.path("box"), "--no-probe"])
-        until(lambda: "welcome" in farm.processes[-1].log() or pool() == ["day"], "the worker is back")
+        box = farm.start("box", [WORKER, "--state", farm.path("box"), "--no-probe"])
+        until(lambda: "info joined" in box.log(), "the worker is back")
         equal(pool(), ["day"], "its pool, after both were away")
 
 
