@@ -46,6 +46,7 @@ struct broker {
     struct room room;
     void *context, *control;
     struct link_zap *zap;
+    struct link_guard *guard;
     struct gateway gateway;
     bool has_gateway;
     int signals;
@@ -363,12 +364,14 @@ static int open_endpoints(struct broker *broker, struct bytes *why)
     if (r == 0)
         r = link_zap_new(broker->context, on_allow, broker->zap_registry, &broker->zap);
     if (r == 0)
-        r = link_listen(broker->context, LINK_CONTROL, broker->config.control, &broker->keys,
-                        &broker->control, broker->control_endpoint);
+        r = link_listen_guarded(broker->context, LINK_CONTROL, broker->config.control,
+                                &broker->keys, &broker->guard, &broker->control,
+                                broker->control_endpoint);
     if (r != 0)
         return bind_failed("control", broker->config.control, r, why);
     crash_point("broker.bound");
     broker->gateway.with.control = broker->control;
+    broker->gateway.with.guard = broker->gateway.roster.guard = broker->guard;
     return open_enrol(broker, why);
 }
 
@@ -398,19 +401,18 @@ static int tell_ready(struct broker *broker, struct bytes *why)
 
 /* ---- the loop ---- */
 
+/* Nothing tells of space that was freed, of a quota that was raised, or that nothing is left to
+ * read. */
 static long poll_ms(const struct broker *broker)
 {
-    int64_t deadline_ns = gateway_deadline_ns(&broker->gateway);
-    int64_t wait_ns = deadline_ns - clock_monotonic_ns();
+    int64_t wait_ns = gateway_deadline_ns(&broker->gateway) - clock_monotonic_ns();
 
-    if ((broker->gateway.room != ROOM_ENOUGH || broker->gateway.n_held > 0) && wait_ns > NS_PER_S)
-        return 1000; /* nothing tells of space that was freed, or of a quota that was raised */
-    if (deadline_ns == INT64_MAX)
-        return -1;
     if (wait_ns <= 0)
         return 0;
+    if (wait_ns >= LINK_GUARD_MS * NS_PER_MS)
+        return LINK_GUARD_MS;
     /* Up, so that it is past the deadline when it wakes. */
-    return wait_ns >= 60 * NS_PER_S ? 60 * 1000 : (long)((wait_ns + NS_PER_MS - 1) / NS_PER_MS);
+    return (long)((wait_ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
 static void pass(struct broker *broker)
@@ -428,6 +430,7 @@ static void pass(struct broker *broker)
     gateway_answered(gateway);
     gateway_forgotten(gateway);
     gateway_receive(gateway, BATCH_MESSAGES);
+    gateway_turns(gateway);
     gateway_tick(gateway);
     gateway_flush(gateway); /* may say more: of what could not be sent */
     r = journal_submit(broker->journal);
@@ -459,6 +462,7 @@ static int loop(struct broker *broker)
 static void close_all(struct broker *broker)
 {
     enrol_stop(broker->enrol);
+    link_guard_free(broker->guard);
     link_close(broker->control);
     link_zap_free(broker->zap);
     link_context_free(broker->context);

@@ -419,8 +419,10 @@ static void receive_some(struct bulk *bulk)
         struct link_route route;
         zmq_msg_t header, data;
         int r = link_receive(bulk->socket, &key, &route, &header, &data);
-        if (r == LINK_E_AGAIN)
+        if (r == LINK_E_AGAIN) {
+            link_guard_drained(bulk->guard);
             return;
+        }
         if (r < 0) {
             log_limited(LOG_ERROR, "bulk_receive", "error=%d", -r);
             return;
@@ -430,6 +432,7 @@ static void receive_some(struct bulk *bulk)
                         r == LINK_E_FRAMES ? "too many frames" : "no key");
             continue;
         }
+        link_guard_heard(bulk->guard, &header);
         on_message(bulk, &key, &route, &header, &data);
         zmq_msg_close(&header);
         zmq_msg_close(&data);
@@ -447,7 +450,7 @@ static void wait_for_work(struct bulk *bulk)
     };
     uint64_t count;
 
-    (void)zmq_poll(items, 3, list_empty(&bulk->blocked) ? 1000 : RETRY_MS);
+    (void)zmq_poll(items, 3, list_empty(&bulk->blocked) ? LINK_GUARD_MS : RETRY_MS);
     if (read(bulk->wake_fd, &count, sizeof count) < 0)
         CHECK(errno == EAGAIN || errno == EINTR);
 }
@@ -514,8 +517,8 @@ int bulk_start(const struct bulk_config *config, struct bulk **ret_bulk)
     if (r == 0)
         r = link_zap_new(bulk->context, config->allow, config->allow_user, &bulk->zap);
     if (r == 0)
-        r = link_listen(bulk->context, LINK_BULK, config->endpoint, config->keys, &bulk->socket,
-                        bulk->endpoint);
+        r = link_listen_guarded(bulk->context, LINK_BULK, config->endpoint, config->keys,
+                                &bulk->guard, &bulk->socket, bulk->endpoint);
     if (r == 0)
         r = -pthread_create(&bulk->thread, NULL, bulk_main, bulk);
     if (r)
@@ -536,6 +539,7 @@ void bulk_stop(struct bulk *bulk)
     }
     if (bulk->port)
         finish_tasks(bulk);
+    link_guard_free(bulk->guard);
     link_close(bulk->socket);
     if (bulk->zap)
         link_zap_free(bulk->zap);

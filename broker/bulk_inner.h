@@ -9,12 +9,14 @@
 
 #include <pthread.h>
 #include <broker/bulk_peer.h>
+#include <proto/link_guard.h>
 #include <proto/state.h>
 
 struct bulk {
     struct bulk_config config;
     char endpoint[128];
     void *context, *socket;
+    struct link_guard *guard;
     struct link_zap *zap;
     struct vault_port *port;
     pthread_t thread;

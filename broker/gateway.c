@@ -60,6 +60,7 @@ int gateway_init(struct gateway *gateway, const struct gateway_config *config)
     *gateway = (struct gateway){.with = *config};
     outbox_init(&gateway->outbox);
     list_init(&gateway->forgotten);
+    list_init(&gateway->turns);
     r = catalogue_init(&gateway->catalogue, config->signer);
     if (r == 0)
         r = roster_init(&gateway->roster, config->registry, on_forget, gateway);
@@ -75,6 +76,7 @@ int gateway_init(struct gateway *gateway, const struct gateway_config *config)
 void gateway_deinit(struct gateway *gateway)
 {
     gateway_pins_drop(gateway);
+    gateway_turns_drop(gateway);
     gateway_forgotten_drop(gateway);
     roster_deinit(&gateway->roster);
     watch_deinit(&gateway->watch);
@@ -162,6 +164,8 @@ void gateway_refuse(struct gateway *gateway, enum code code, const char *what, c
     char name[64] = "?";
 
     gateway->counters.refused++;
+    if (gateway->ask.peer)
+        gateway_offence(gateway, gateway->ask.peer);
     log_limited(LOG_INFO, "refused", "peer=\"%s\" code=\"%s\" what=\"%s\" why=\"%s\"",
                 gateway->ask.peer ? roster_name(gateway->ask.peer, name) : name, code_name(code),
                 what, why);
@@ -192,6 +196,9 @@ static void flush_unsent(void *user, const struct link_route *route,
 
     gateway->counters.unsent++;
     log_limited(LOG_DEBUG, "unsent", "why=%d", why);
+    /* A person's program reads what it asked for: what waits for one that does not is let go. */
+    if (connection && why == LINK_E_AGAIN && connection->peer->row.role != ROLE_WORKER)
+        link_guard_shut(gateway->with.guard, connection->seat);
     if (connection && (why == LINK_E_GONE || (!assign && connection->peer->current == connection)))
         roster_drop(&gateway->roster, connection);
     if (assign) {
@@ -267,7 +274,9 @@ static void dispatch(struct gateway *gateway)
                                                 : "use a key with the right role "
                                                   "(westlight-broker allow)");
     } else if (!ask->connection->greeted && body != WL__ENVELOPE__BODY_HELLO) {
-        /* The broker was started anew, or forgot a connection that was long unused. */
+        /* The broker was started anew, or forgot a connection that was long unused. All that came
+         * with this is in vain, too, and said once. */
+        gateway->skip = true;
         gateway_refuse(gateway, CODE_STATE, "the connection", "the broker does not know it",
                        "say Hello first");
     } else {
@@ -324,16 +333,18 @@ static int admit(struct gateway *gateway, const struct link_key *key)
     r = roster_connection(&gateway->roster, ask->peer, &ask->route, &ask->connection);
     if (r < 0)
         gateway_die("memory", r);
+    ask->connection->seat = ask->seat;
     return 0;
 }
 
 /* `why`: nothing of it is read, and why. */
 static void handle(struct gateway *gateway, const struct link_key *key,
-                   const struct link_route *route, const void *data, size_t size, const char *why)
+                   const struct link_route *route, struct link_seat seat, const void *data,
+                   size_t size, const char *why)
 {
     int r = why ? WIRE_E_FORM : 0;
 
-    gateway->ask = (struct ask){.route = *route};
+    gateway->ask = (struct ask){.route = *route, .seat = seat};
     gateway->cookie++;
     gateway->mark = journal_mark(gateway->with.journal);
     gateway->counters.messages++;
@@ -398,37 +409,42 @@ static size_t read_some(const struct gateway *gateway, struct wire_each *each, s
     return n;
 }
 
-static void handle_all(struct gateway *gateway, const struct link_key *key,
-                       const struct link_route *route, zmq_msg_t *message)
+void gateway_handle(struct gateway *gateway, const struct link_key *key,
+                    const struct link_route *route, struct link_seat seat, zmq_msg_t *message)
 {
     struct peer *peer = NULL;
     bool known = gateway_known(gateway, key, false, &peer) == 0;
+    bool worker = known && peer->row.role == ROLE_WORKER, person = known && !worker;
     struct said said[SAID];
     struct wire_each each;
     int r = 0;
 
+    gateway->skip = false;
     wire_each_init(&each, zmq_msg_data(message), zmq_msg_size(message));
-    /* Peers have their turns message by message, and a thousand requests of a studio are seconds.
-     * What a worker says costs little more than its bytes. */
-    if (!each.bare && (!known || peer->row.role != ROLE_WORKER)) {
-        if (!gateway_hears(gateway, peer)) {
-            gateway_unheard(gateway, peer, route, NULL, 0);
+    if (!each.bare && !worker) {
+        if (!known && !gateway_hears(gateway, NULL)) {
+            gateway_unheard(gateway, NULL, route, NULL, 0);
             return;
         }
-        handle(gateway, key, route, NULL, 0, "several in one, which only a worker may send");
+        handle(gateway, key, route, seat, NULL, 0, "several in one, which only a worker may send");
         return;
     }
     do {
         size_t n = read_some(gateway, &each, said, ARRAY_SIZE(said), &r);
 
-        for (size_t i = 0; i < n; i++)
-            if (!gateway_hears(gateway, peer))
+        if (worker && gateway_offends(gateway, peer)) {
+            gateway->counters.dropped++;
+            link_guard_shut(gateway->with.guard, seat);
+            return;
+        }
+        for (size_t i = 0; i < n && !gateway->skip; i++)
+            if (!person && !gateway_hears(gateway, peer))
                 gateway_unheard(gateway, peer, route, said[i].data, said[i].size);
             else if (!said[i].plain || !handle_plain(gateway, key, route, &said[i].result))
-                handle(gateway, key, route, said[i].data, said[i].size, NULL);
-    } while (r == 0);
-    if (r != WIRE_E_END)
-        handle(gateway, key, route, NULL, 0, "too many messages in one, or one is cut short");
+                handle(gateway, key, route, seat, said[i].data, said[i].size, NULL);
+    } while (r == 0 && !gateway->skip);
+    if (r != WIRE_E_END && r != 0)
+        handle(gateway, key, route, seat, NULL, 0, "too many messages in one, or one is cut short");
 }
 
 bool gateway_receive(struct gateway *gateway, size_t max)
@@ -438,6 +454,7 @@ bool gateway_receive(struct gateway *gateway, size_t max)
     for (size_t i = 0; i < max && gateway->counters.messages < until; i++) {
         struct link_key key;
         struct link_route route;
+        struct link_seat seat;
         zmq_msg_t message;
         int r;
 
@@ -447,6 +464,7 @@ bool gateway_receive(struct gateway *gateway, size_t max)
         }
         r = link_receive(gateway->with.control, &key, &route, &message, NULL);
         if (r == LINK_E_AGAIN) {
+            link_guard_drained(gateway->with.guard);
             gateway->unread = gateway->full;
             return false;
         }
@@ -461,7 +479,10 @@ bool gateway_receive(struct gateway *gateway, size_t max)
             continue;
         }
         crash_point("gateway.received");
-        handle_all(gateway, &key, &route, &message);
+        seat = link_guard_heard(gateway->with.guard, &message);
+        if (gateway_waits(gateway, &key, &route, seat, &message))
+            continue;
+        gateway_handle(gateway, &key, &route, seat, &message);
         zmq_msg_close(&message);
     }
     return true;
@@ -483,5 +504,7 @@ int64_t gateway_deadline_ns(const struct gateway *gateway)
     int64_t core_ns = core_deadline_ns(gateway->with.core);
     int64_t watch_ns = watch_deadline_ns(&gateway->watch);
 
+    if (!list_empty(&gateway->turns) && !journal_full(gateway->with.journal))
+        return 0;
     return core_ns < watch_ns ? core_ns : watch_ns;
 }

@@ -7,8 +7,9 @@
  * Shape:   one thread. The handlers of one kind of peer share a file: gateway_submit.c,
  *          gateway_upload.c, gateway_edit.c, gateway_look.c and gateway_farm.c for studios and
  *          operators, gateway_tend.c for operators alone, gateway_worker.c for workers,
- *          gateway_page.c for what the query thread answers; gateway_hello.c greets, gateway_full.c
- *          and gateway_quota.c refuse, gateway_rate.c does not hear, gateway_retain.c forgets jobs, gateway_record.c follows
+ *          gateway_page.c for what the query thread answers; gateway_hello.c greets, gateway_turns.c has
+ *          people wait for their turns, gateway_full.c and gateway_quota.c refuse, gateway_rate.c does not
+ *          hear, gateway_retain.c forgets jobs, gateway_record.c follows
  *          records, gateway_effect.c is the way out.
  * Time:    now_ns and wall_s are set by the loop before it calls; nothing here reads a clock.
  * Owns:    what its init made; core, store, vault, query and sockets are the broker's.
@@ -28,6 +29,7 @@
 #include <broker/vault/vault.h>
 #include <broker/watch.h>
 #include <proto/identity.h>
+#include <proto/link_guard.h>
 #include <proto/wire.h>
 
 enum {
@@ -43,6 +45,7 @@ struct ask {
     struct peer *peer;
     struct connection *connection; /* NULL where the answer waited and the connection is gone */
     struct link_route route;
+    struct link_seat seat;
     uint64_t request;
     Wl__Envelope *envelope; /* a handler that keeps it takes it */
     const struct worker_key *workers; /* that a Tend names */
@@ -71,6 +74,7 @@ struct gateway_config {
     struct store_reader *registry;
     const struct identity_signer *signer;
     void *control;
+    struct link_guard *guard; /* of that socket; NULL: none */
     const struct room *room; /* NULL: nothing is refused for want of space */
     const char *bulk;        /* as Welcome says it; "" */
     uint32_t epoch;
@@ -84,6 +88,7 @@ struct gateway {
     struct gateway_config with;
     int64_t now_ns, wall_s;
     bool unread; /* the journal was full, and the socket has not been read to its end since */
+    bool skip;   /* what else is in the message at hand */
     bool full;   /* the store waits for space: see gateway_full.c */
     enum room_level room;
     uint64_t free_bytes;
@@ -94,6 +99,7 @@ struct gateway {
     struct watch watch;
     struct outbox outbox;
     struct verdicts verdicts;
+    struct list turns;     /* peers of which messages wait */
     struct list forgotten; /* jobs that the vault is to let go of, in order */
     struct ask ask;
     uint64_t cookie; /* of the ask at hand */
@@ -127,6 +133,7 @@ int gateway_recover(struct gateway *gateway, const struct record *record);
 vault_history gateway_history; /* `user` is a store_reader: what recovery did not read of results */
 /* Reads and handles `max` messages and what else came with the last; true where more may wait. */
 bool gateway_receive(struct gateway *gateway, size_t max);
+void gateway_turns(struct gateway *gateway);    /* some of what people asked for, each in turn */
 void gateway_pinned(struct gateway *gateway);   /* completions of the vault */
 void gateway_answered(struct gateway *gateway); /* completions of queries */
 void gateway_forgotten(struct gateway *gateway); /* what is durably gone goes from the vault */
@@ -136,6 +143,16 @@ void gateway_flush(struct gateway *gateway);                             /* send
 void gateway_disk(struct gateway *gateway, bool full); /* looks at it; `full`: the store waits */
 void gateway_quotas(struct gateway *gateway);          /* looks who has used them up */
 void gateway_studio(struct gateway *gateway, const struct key_row *row); /* its name and weight */
+
+/* A message as it came, with all that is in it. */
+void gateway_handle(struct gateway *gateway, const struct link_key *key,
+                    const struct link_route *route, struct link_seat seat, zmq_msg_t *message);
+/* True: it is a person's, and was taken over for gateway_turns, or dropped. */
+bool gateway_waits(struct gateway *gateway, const struct link_key *key,
+                   const struct link_route *route, struct link_seat seat, zmq_msg_t *message);
+void gateway_turns_drop(struct gateway *gateway); /* at the end */
+void gateway_offence(struct gateway *gateway, struct peer *peer); /* what it said was refused */
+bool gateway_offends(const struct gateway *gateway, const struct peer *peer); /* too often */
 
 /* ---- for the handlers ---- */
 _noreturn_ void gateway_die(const char *what, int error);

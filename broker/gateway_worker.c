@@ -18,14 +18,13 @@ static bool current(struct gateway *gateway, uint64_t session)
     return false;
 }
 
-bool gateway_ticket(struct gateway *gateway, const Wl__Lease *message,
-                    const ProtobufCBinaryData *ticket, struct lease_id *ret_lease)
+/* What was leased before a backup was restored may be of frames that this past does not have. */
+static bool ticket_right(struct gateway *gateway, const Wl__Lease *message,
+                         const ProtobufCBinaryData *ticket, struct lease_id *ret_lease)
 {
     char name[64];
     struct lease lease;
 
-    /* What was leased before a backup was restored may be of frames that this past does not have.
-     */
     if (wire_lease(message, &lease) == 0 && lease.epoch >= gateway->with.fence &&
         ticket_valid(gateway->with.signer, &lease, &gateway->ask.peer->key, ticket->data,
                      ticket->len)) {
@@ -34,6 +33,15 @@ bool gateway_ticket(struct gateway *gateway, const Wl__Lease *message,
     }
     gateway->counters.forged++;
     log_limited(LOG_WARN, "forged", "peer=\"%s\"", roster_name(gateway->ask.peer, name));
+    return false;
+}
+
+bool gateway_ticket(struct gateway *gateway, const Wl__Lease *message,
+                    const ProtobufCBinaryData *ticket, struct lease_id *ret_lease)
+{
+    if (ticket_right(gateway, message, ticket, ret_lease))
+        return true;
+    gateway_offence(gateway, gateway->ask.peer);
     return false;
 }
 
@@ -73,7 +81,8 @@ void gateway_on_inventory(struct gateway *gateway)
     for (size_t i = 0; i < inventory->n_items; i++) {
         const Wl__InventoryItem *item = inventory->items[i];
 
-        if (!gateway_ticket(gateway, item->lease, &item->ticket, &items[n].lease)) {
+        /* An honest one's list may be full of what a restored broker never gave. */
+        if (!ticket_right(gateway, item->lease, &item->ticket, &items[n].lease)) {
             drop_invalid(gateway, item);
             continue;
         }

@@ -122,6 +122,8 @@ int roster_get(struct roster *roster, const struct link_key *key, int64_t now_ns
             return -ENOMEM;
         peer->key = *key;
         list_init(&peer->connections);
+        list_init(&peer->waiting);
+        list_init(&peer->turn);
         map_insert(&roster->by_key, hash, &peer->node);
     }
     if (peer->row.role != row.role || peer->row.studio.value != row.studio.value)
@@ -162,6 +164,7 @@ static void make_room(struct roster *roster, struct peer *peer)
             break;
         }
     }
+    link_guard_shut(roster->guard, list_entry(oldest, struct connection, in_peer)->seat);
     connection_free(roster, list_entry(oldest, struct connection, in_peer));
 }
 

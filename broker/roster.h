@@ -8,8 +8,8 @@
  *
  * Shape:   a peer for each key that ever spoke; a studio's key has up to ROSTER_CONNECTIONS (each
  *          command is one), a worker's the one of its newest session. A ROUTER is not told of a
- *          lost connection: the longest unused one is forgotten when room is needed, one that
- *          watches a job last.
+ *          lost connection: the longest unused one is put out and forgotten when room is needed,
+ *          one that watches a job last.
  * Owns:    peers and connections; both live until roster_deinit, a connection also until forgotten.
  * Errors:  -errno; ROSTER_E_UNKNOWN.
  */
@@ -18,7 +18,7 @@
 #include <broker/store/store.h>
 #include <broker/map.h>
 #include <broker/rate.h>
-#include <proto/link.h>
+#include <proto/link_guard.h>
 #include <proto/westlight.pb-c.h>
 
 enum { ROSTER_E_UNKNOWN = 1 };
@@ -35,7 +35,13 @@ struct peer {
     size_t n_connections;
     struct rate rate, told; /* what it may say, and may be told of what is too much */
 
+    /* A person's: of gateway_turns.c. */
+    struct list turn, waiting;
+    size_t n_waiting, waiting_bytes;
+
     /* A worker's. */
+    int64_t offended_ns; /* the second in which were: */
+    unsigned n_offences; /* messages that were refused */
     bool joined; /* the core knows it */
     struct worker_id worker;
     uint64_t session;
@@ -49,6 +55,7 @@ struct connection {
     struct list watches; /* of watch.h */
     size_t n_watches;
     struct link_route route;
+    struct link_seat seat;
     struct peer *peer;
     bool greeted; /* said Hello */
 };
@@ -58,6 +65,7 @@ typedef void roster_forget(void *user, struct connection *connection);
 struct roster {
     struct map by_key, by_route;
     struct store_reader *registry; /* borrowed */
+    struct link_guard *guard;      /* likewise, once there is one */
     uint64_t version;              /* of the registry, as of: */
     int64_t version_ns;            /* 0: not looked at yet */
     struct peer **by_worker;       /* index: worker_id */

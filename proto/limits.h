@@ -8,6 +8,7 @@
 /* Wire. Control messages stay small so that one peer cannot hold the loop; 64 KiB also bounds
  * what libzmq will buffer for a peer before it has proved who it is. */
 #define LIMIT_CONTROL_BYTES          (64 * 1024)
+#define LIMIT_NEWCOMERS              (4096) /* connections that have said nothing yet: as many as are greeted in 5 s */
 #define LIMIT_PACKET                 (1024) /* envelopes in one control message */
 /* A block is at most 1 MiB of data; the bulk frame adds a header, the body header and a tag. */
 #define LIMIT_BLOCK_BYTES            (1024 * 1024)

@@ -82,8 +82,8 @@ struct option {
 };
 
 static const struct option options_all[] = {
-    {ZMQ_LINGER, 1000},          /* a farewell may still leave; a dead peer holds nobody up */
-    {ZMQ_HANDSHAKE_IVL, 5000},   /* who connects and says nothing is put out */
+    {ZMQ_LINGER, 1000},        /* a farewell may still leave; a dead peer holds nobody up */
+    {ZMQ_HANDSHAKE_IVL, 5000}, /* who connects and says nothing is put out */
     {ZMQ_RECONNECT_IVL, 100},
     {ZMQ_RECONNECT_IVL_MAX, 5000}, /* ten thousand workers do not hammer a broker that is away */
     {ZMQ_CONNECT_TIMEOUT, 10000},
@@ -91,7 +91,7 @@ static const struct option options_all[] = {
     {ZMQ_TCP_KEEPALIVE_IDLE, 10},
     {ZMQ_TCP_KEEPALIVE_INTVL, 5},
     {ZMQ_TCP_KEEPALIVE_CNT, 3},
-    {ZMQ_TCP_MAXRT, 30000},      /* bytes nobody acknowledges for this long: the link is dead */
+    {ZMQ_TCP_MAXRT, 30000}, /* bytes nobody acknowledges for this long: the link is dead */
 };
 
 /* No heartbeats of libzmq's on either: 4.3.4 may abort over one on a broken connection, and takes a
@@ -103,7 +103,8 @@ static const struct option options_control[] = {
     {ZMQ_RCVHWM, 512},
 };
 
-/* A queue of 64 blocks is 64 MiB for one peer; the window of transfer.h keeps it at half of that. */
+/* A queue of 64 blocks is 64 MiB for one peer; the window of transfer.h keeps it at half of that.
+ */
 static const struct option options_bulk[] = {
     {ZMQ_SNDHWM, 64},
     {ZMQ_RCVHWM, 64},
@@ -126,10 +127,15 @@ static const struct {
     [LINK_ENROL] = {options_enrol, ARRAY_SIZE(options_enrol), LIMIT_ENROL_BYTES},
 };
 
-/* A server has many peers, and what it has not read of them counts in no budget of its own: it keeps
- * as little as keeps the pipe moving. */
+/* A server has many peers, and what it has not read of them counts in no budget of its own: it
+ * keeps as little as keeps the pipe moving. */
+static const struct option options_control_server[] = {
+    {ZMQ_RCVHWM, LINK_QUEUE_CONTROL},
+    {ZMQ_SNDHWM, 128},
+};
 static const struct option options_bulk_server[] = {
-    {ZMQ_RCVHWM, 4},
+    {ZMQ_RCVHWM, LINK_QUEUE_BULK},
+    {ZMQ_SNDHWM, 64},
 };
 
 /* ENFORCE_DOMAIN: without it a ZAP handler that is missing lets everyone in. */
@@ -190,8 +196,9 @@ static int listen_on(void *socket, enum link_kind kind, const char *endpoint,
 
     if (r == 0)
         r = set_options(socket, options_server, ARRAY_SIZE(options_server));
-    if (r == 0 && kind == LINK_BULK)
-        r = set_options(socket, options_bulk_server, ARRAY_SIZE(options_bulk_server));
+    if (r == 0 && kind != LINK_ENROL)
+        r = set_options(socket, kind == LINK_CONTROL ? options_control_server : options_bulk_server,
+                        2);
     if (r < 0)
         return r;
     if (zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, ZAP_DOMAIN, strlen(ZAP_DOMAIN)) < 0 ||
@@ -204,21 +211,38 @@ static int listen_on(void *socket, enum link_kind kind, const char *endpoint,
     return 0;
 }
 
-int link_listen(void *context, enum link_kind kind, const char *endpoint,
-                const struct link_keypair *keys, void **ret_socket, char *ret_endpoint)
+/* The guard comes first: it hears of the first connection, too. */
+int link_listen_guarded(void *context, enum link_kind kind, const char *endpoint,
+                        const struct link_keypair *keys, struct link_guard **ret_guard,
+                        void **ret_socket, char *ret_endpoint)
 {
     void *socket = zmq_socket(context, ZMQ_ROUTER);
-    int r;
+    struct link_guard *guard = NULL;
+    int r = 0;
 
     if (!socket)
         return -errno;
-    r = listen_on(socket, kind, endpoint, keys, ret_endpoint);
+    if (ret_guard)
+        r = link_guard_new(context, socket, kind, &guard);
+    if (r == 0)
+        r = listen_on(socket, kind, endpoint, keys, ret_endpoint);
+    if (r == 0 && guard)
+        r = link_guard_start(guard);
     if (r < 0) {
+        link_guard_free(guard);
         zmq_close(socket);
         return r;
     }
+    if (ret_guard)
+        *ret_guard = guard;
     *ret_socket = socket;
     return 0;
+}
+
+int link_listen(void *context, enum link_kind kind, const char *endpoint,
+                const struct link_keypair *keys, void **ret_socket, char *ret_endpoint)
+{
+    return link_listen_guarded(context, kind, endpoint, keys, NULL, ret_socket, ret_endpoint);
 }
 
 static int connect_to(void *socket, enum link_kind kind, const char *endpoint,
@@ -236,7 +260,8 @@ static int connect_to(void *socket, enum link_kind kind, const char *endpoint,
     return 0;
 }
 
-/* The monitor comes first: on a fast link the handshake is over before a caller could ask for one. */
+/* The monitor comes first: on a fast link the handshake is over before a caller could ask for one.
+ */
 int link_connect(void *context, enum link_kind kind, const char *endpoint,
                  const struct link_key *server, const struct link_keypair *keys, void **ret_socket)
 {
