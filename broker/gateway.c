@@ -164,7 +164,7 @@ void gateway_refuse(struct gateway *gateway, enum code code, const char *what, c
     char name[64] = "?";
 
     gateway->counters.refused++;
-    if (gateway->ask.peer)
+    if (gateway->ask.peer && !gateway->skip)
         gateway_offence(gateway, gateway->ask.peer);
     log_limited(LOG_INFO, "refused", "peer=\"%s\" code=\"%s\" what=\"%s\" why=\"%s\"",
                 gateway->ask.peer ? roster_name(gateway->ask.peer, name) : name, code_name(code),

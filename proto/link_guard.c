@@ -77,8 +77,13 @@ static bool alive(unsigned life)
     return life % 2 == 1;
 }
 
+/* What was not sent goes with it: for a peer that does not read, it would stay in the kernel, and
+ * the peer would not hear of the end. */
 static void shut(struct link_guard *guard, int fd, atomic_ullong *why)
 {
+    const struct linger none = {.l_onoff = 1};
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
     if (shutdown(fd, SHUT_RDWR) == 0)
         atomic_fetch_add(why, 1);
 }

@@ -341,6 +341,8 @@ def who_floods_with_a_key_disturbs_nobody():
     with siege() as s:
         s.judge("submits, lists, forged tickets", lambda: s.keyed("submits", "mallet"), lambda: s.keyed("lists", "mallets2"),
                 lambda: s.keyed("forger", "mallory"))
+        for line in ('flooded peer="mallet"', 'forged peer="mallory"', "put_out endpoint=control"):
+            until(lambda line=line: line in s.farm.broker.log(), lambda: s.farm.broker.log()[-2000:])
         equal(limited(s.farm.broker.log()), {}, "lines a second")
 
 

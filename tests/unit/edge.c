@@ -257,6 +257,95 @@ static void a_worker_that_missed_a_message_is_told_to_say_hello(void **state)
     disconnect(&box);
 }
 
+/* ---- floods ---- */
+
+static void say_beat(struct peer_link *link)
+{
+    Wl__Beat beat = WL__BEAT__INIT;
+
+    beat.session = link->session;
+    say(link, &ENVELOPE(BEAT, beat, &beat));
+}
+
+/* It comes back by another connection, by which it has not said Hello. */
+static void wait_put_out(struct peer_link *link)
+{
+    int64_t until_ns = clock_monotonic_ns() + PATIENCE_MS * NS_PER_MS;
+
+    for (bool out = false; !out;) {
+        Wl__Envelope *answer = hear_within(link, 50);
+
+        assert_true(clock_monotonic_ns() < until_ns);
+        if (!answer) {
+            say_beat(link);
+            continue;
+        }
+        out =
+            answer->body_case == WL__ENVELOPE__BODY_REFUSAL && answer->refusal->code == CODE_STATE;
+        wire_free(answer);
+    }
+}
+
+static void say_started(struct peer_link *link)
+{
+    uint8_t job[16] = {1}, ticket[32] = {1};
+    Wl__Lease lease = WL__LEASE__INIT;
+    Wl__Started started = WL__STARTED__INIT;
+
+    lease.job = (ProtobufCBinaryData){16, job};
+    lease.epoch = 1;
+    started.session = link->session;
+    started.lease = &lease;
+    started.ticket = (ProtobufCBinaryData){32, ticket};
+    say(link, &ENVELOPE(STARTED, started, &started));
+}
+
+static void
+a_worker_with_a_few_forged_tickets_is_answered_and_one_with_many_is_put_out(void **state)
+{
+    enum { FEW = 20, MANY = 200 };
+    struct peer_link box;
+
+    (void)state;
+    worker_join(&box, BOX1, 1);
+    for (int i = 0; i < FEW; i++) {
+        say_started(&box);
+        hear_refusal(&box, CODE_REFUSED);
+    }
+    for (int i = 0; i < MANY; i++)
+        say_started(&box);
+    wait_put_out(&box);
+    disconnect(&box);
+}
+
+static void of_a_packet_that_comes_before_hello_one_message_is_answered(void **state)
+{
+    enum { BEATS = 100 };
+    struct wire_packet packet = {0};
+    struct peer_link box;
+    zmq_msg_t message;
+
+    (void)state;
+    connect_as(&box, BOX1);
+    for (int i = 0; i < BEATS; i++) {
+        Wl__Beat beat = WL__BEAT__INIT;
+        Wl__Envelope envelope = ENVELOPE(BEAT, beat, &beat);
+
+        envelope.request = ++box.request;
+        assert_int_equal(wire_packet_add(&packet, &envelope), 0);
+    }
+    box.request = 1; /* the one that is answered */
+    assert_int_equal(wire_packet_message(&packet, &message), 0);
+    while (link_send(box.socket, NULL, &message, NULL) != 0)
+        usleep(1000);
+    hear_refusal(&box, CODE_STATE);
+    assert_null(hear_within(&box, QUIET_MS));
+    wire_packet_deinit(&packet);
+    disconnect(&box);
+}
+
+/* ---- lists ---- */
+
 static void say_cancel(struct peer_link *link, uint32_t request, uint32_t job)
 {
     uint8_t id[16] = {(uint8_t)job, (uint8_t)(job >> 8)};
@@ -423,6 +512,8 @@ int main(void)
         TEST(a_worker_forbidden_and_allowed_again_is_told_to_say_hello),
         TEST(an_inventory_is_answered_in_one_message),
         TEST(a_worker_that_missed_a_message_is_told_to_say_hello),
+        TEST(a_worker_with_a_few_forged_tickets_is_answered_and_one_with_many_is_put_out),
+        TEST(of_a_packet_that_comes_before_hello_one_message_is_answered),
         TEST(what_is_finished_hides_no_older_job_that_is_not),
         TEST(what_could_be_submitted_can_be_shown),
         TEST(allow_without_a_weight_leaves_the_studios),
