@@ -443,6 +443,8 @@ void gateway_handle(struct gateway *gateway, const struct link_key *key,
             else if (!said[i].plain || !handle_plain(gateway, key, route, &said[i].result))
                 handle(gateway, key, route, seat, said[i].data, said[i].size, NULL);
     } while (r == 0 && !gateway->skip);
+    if (gateway->skip && peer && !each.bare)
+        gateway_offence(gateway, peer); /* a message of many costs as much as many */
     if (r != WIRE_E_END && r != 0)
         handle(gateway, key, route, seat, NULL, 0, "too many messages in one, or one is cut short");
 }
