@@ -281,6 +281,8 @@ static void turn(int64_t passed_ns)
     gateway_answered(gateway);
     gateway_forgotten(gateway);
     gateway_receive(gateway, MESSAGES_MAX);
+    for (int i = 0; i < MESSAGES_MAX && !list_empty(&gateway->turns); i++)
+        gateway_turns(gateway);
     gateway_tick(gateway);
     gateway_flush(gateway);
     CHECK(journal_submit(farm.journal) == 0);

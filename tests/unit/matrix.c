@@ -5,6 +5,7 @@
  * The messages are the schema's, read from its descriptor: one without a row in matrix_rows.h
  * fails, and so does one that names things of a kind that its row does not tell of.
  */
+#include <poll.h>
 #include <tests/unit/matrix_rows.h>
 
 /* What bytes name, in whichever message; a name of a worker is text. */
@@ -71,6 +72,7 @@ static struct peer_link links[AS_COUNT], box2;
 static Wl__Envelope *leases[2]; /* of box1 and box2 */
 static uint16_t number;         /* of the cell: requests and unknown ids are new in each */
 
+enum { REFUSED_A_SECOND = 50 };
 enum { ANNS = 0x11, BOBS = 0x22, ANNS_UPLOAD = 0x33, BOBS_UPLOAD = 0x44, NOBODYS = 0x55 };
 
 static void cell_of(enum as as, enum which which)
@@ -218,6 +220,9 @@ static Wl__Envelope *ask(struct peer_link *link, Wl__Envelope *envelope, bool qu
     uint64_t asked = ++link->request;
     zmq_msg_t message;
 
+    /* Of whom more is refused in a second is put out. */
+    if (link == &links[WORKER] && asked % REFUSED_A_SECOND == 0)
+        (void)poll(NULL, 0, 1100);
     envelope->request = envelope->body_case == WL__ENVELOPE__BODY_RESULT ? 0 : asked;
     assert_int_equal(wire_pack(envelope, &message), 0);
     assert_int_equal(link_send(link->socket, NULL, &message, NULL), 0);
