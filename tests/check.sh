@@ -41,7 +41,7 @@ run() { # folder, suites...: meson says how it goes; what counts is in testlog.j
   echo "$folder: $*"
   rm -f "$folder/meson-logs/testlog.json"
   # shellcheck disable=SC2086
-  meson test -C "$folder" --no-rebuild --num-processes $((2 * $(nproc))) --print-errorlogs $suites || :
+  meson test -C "$folder" --no-rebuild --num-processes $((3 * $(nproc))) --print-errorlogs $suites || :
 }
 
 run build tidy unit sim e2e load fuzz
