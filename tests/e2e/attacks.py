@@ -1,7 +1,8 @@
 """Attacks on a broker's sockets, with an honest load beside them: its frames wait no longer than twice as long as without,
 none is lost and none comes twice, and the broker stays within a bound that follows from limits.h.
 
-The attackers run on this machine, at nice 19. --seconds N: each attack lasts so long; --strangers N: so many unknown keys; --each: one attack at a time.
+The attackers run on this machine, at nice 19. --seconds N: each attack lasts so long; --strangers N: so many unknown keys; --each: one attack at a time;
+--told: the load's 99th percentile is told, not judged, since other tests run beside.
 """
 import contextlib
 import json
@@ -21,7 +22,7 @@ from curve import GREETING
 from farm import BROKER, HOSTILE, Farm, check, equal, scenario, until, write
 
 LOAD = os.environ.get("WESTLIGHT_LOAD", "westlight-load")
-SECONDS, STRANGERS, TRIES, EACH = 1.5, 2000, 3, False
+SECONDS, STRANGERS, TRIES, EACH, TOLD = 1.5, 2000, 3, False, False
 WORKERS, TASK_MS = 20, 10
 MIB = 1 << 20
 # 4,096 newcomers of 24 KiB; what is sent in pieces until it is seen, three times 16 MiB and as much again in what is
@@ -254,7 +255,7 @@ class Siege:
                     stack.enter_context(enter())
                 yield
         tried = []
-        for _ in range(TRIES):
+        for _ in range(1 if TOLD else TRIES):
             before = self.load()
             write_over("/proc/%d/clear_refs" % self.farm.broker.pid, "5")
             began = self.memory()
@@ -267,7 +268,8 @@ class Siege:
             print("        %-28s p99 %6.2f ms, without %6.2f; at most %3d MiB more" % (name, with_it, before, grown // MIB), flush=True)
             if with_it < 2 * before:
                 return
-        raise farms.Failed("%s: p99 (without, with): %s" % (name, tried))
+        if not TOLD:
+            raise farms.Failed("%s: p99 (without, with): %s" % (name, tried))
 
 
 def write_over(path, text):
@@ -383,8 +385,8 @@ def a_broker_that_aborts_in_the_middle_is_back_at_once_and_nothing_is_lost():
 def main():
     global SECONDS, STRANGERS, EACH
     words = sys.argv[1:]
-    EACH = "--each" in words
-    words = [word for word in words if word != "--each"]
+    EACH, TOLD = "--each" in words, "--told" in words
+    words = [word for word in words if word not in ("--each", "--told")]
     for name in ("--seconds", "--strangers"):
         if name in words:
             at = words.index(name)

@@ -94,30 +94,44 @@ static void others_are_heard_beside_it(void **state)
     disconnect(&bob);
 }
 
+/* More than a studio may in a moment, of keys of which each says what it may. */
+static struct told ask_by_all(struct peer_link *links, size_t n)
+{
+    struct told told, sum = {0};
+
+    assert_int_equal(kill(broker.pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(broker.pid, NULL, WUNTRACED), broker.pid);
+    for (size_t i = 0; i < n; i++)
+        ask_times(&links[i], AT_ONCE - 1);
+    assert_int_equal(kill(broker.pid, SIGCONT), 0);
+    for (size_t i = 0; i < n; i++) {
+        told = hear_all(&links[i], AT_ONCE - 1, PATIENCE_MS);
+        sum.heard += told.heard;
+        sum.wait += told.wait;
+    }
+    return sum;
+}
+
 static void many_keys_of_a_studio_are_heard_as_four(void **state)
 {
     static const enum who keys[] = {ANN, BOB, OPS, BOX1, BOX2, NOBODY};
+    enum { TRIES = 10 }; /* where the machine takes long, nobody need wait */
     struct peer_link links[ARRAY_SIZE(keys)];
-    struct told told, sum = {0};
+    struct told told = {0};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
         allow(keys[i], ROLE_STUDIO, "acme", "one of many");
     for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
         join_as(&links[i], keys[i]);
-    assert_int_equal(kill(broker.pid, SIGSTOP), 0);
-    assert_int_equal(waitpid(broker.pid, NULL, WUNTRACED), broker.pid);
-    for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-        ask_times(&links[i], AT_ONCE - 1); /* within what one key may */
-    assert_int_equal(kill(broker.pid, SIGCONT), 0);
-    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-        told = hear_all(&links[i], AT_ONCE - 1, PATIENCE_MS);
-        sum.heard += told.heard;
-        sum.wait += told.wait;
-        disconnect(&links[i]);
+    for (int i = 0; i < TRIES && told.wait == 0; i++) {
+        usleep(1000000); /* all may speak again */
+        told = ask_by_all(links, ARRAY_SIZE(keys));
     }
-    assert_true(sum.wait > 0);
-    assert_true(sum.heard >= LIMIT_STUDIO_KEYS * (PER_S / 4) - ARRAY_SIZE(keys));
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+        disconnect(&links[i]);
+    assert_true(told.wait > 0);
+    assert_true(told.heard >= LIMIT_STUDIO_KEYS * (PER_S / 4) - ARRAY_SIZE(keys));
 }
 
 /* ---- workers ---- */

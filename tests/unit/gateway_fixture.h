@@ -51,6 +51,7 @@ static inline void broker_start(void)
                                    .bulk = "tcp://127.0.0.1:*",
                                    .bulk_memory_bytes = 16 << 20,
                                    .vault_threads = 1,
+                                   .grace_ns = LIMIT_GRACE_NS,
                                    .lease_ns = broker.lease_ns,
                                    .reserve_bytes = broker.reserve_bytes,
                                    .messages_per_s =
@@ -183,7 +184,8 @@ static inline Wl__Envelope *hear(struct peer_link *link, Wl__Envelope__BodyCase 
         assert_non_null(envelope);
         if (envelope->body_case == body)
             return envelope;
-        assert_int_not_equal(envelope->body_case, WL__ENVELOPE__BODY_REFUSAL);
+        if (envelope->body_case == WL__ENVELOPE__BODY_REFUSAL)
+            fail_msg("refused: %s: %s", envelope->refusal->what, envelope->refusal->why);
         wire_free(envelope);
     }
 }

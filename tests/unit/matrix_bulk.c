@@ -335,14 +335,26 @@ static void person_join(enum as as, enum who who)
     open_as(as);
 }
 
+static void have_block(enum as as, const void *data, size_t size, bool plain)
+{
+    Wl__Bulk *answer = put(as, data, size, plain);
+
+    struct block_id id;
+
+    digest(data, size, &id);
+    assert_int_equal(answer->body_case, WL__BULK__BODY_STORED);
+    assert_memory_equal(answer->stored->id.data, id.bytes, sizeof id);
+    wl__bulk__free_unpacked(answer, NULL);
+}
+
 static void have_scene(enum as as, uint8_t n, uint8_t job)
 {
     struct block block = block_at(n);
     uint8_t refs[40];
 
     (void)refs_of(n, refs);
-    wl__bulk__free_unpacked(put(as, block.bytes, sizeof block.bytes, false), NULL);
-    wl__bulk__free_unpacked(put(as, refs, 8 + sizeof block.id, true), NULL);
+    have_block(as, block.bytes, sizeof block.bytes, false);
+    have_block(as, refs, 8 + sizeof block.id, true);
     submit_refs(as, job, n);
     wire_free(hear(&controls[as], WL__ENVELOPE__BODY_ACCEPTED));
 }
