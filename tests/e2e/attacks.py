@@ -343,8 +343,8 @@ def who_floods_with_a_key_disturbs_nobody():
     with siege() as s:
         s.judge("submits, lists, forged tickets", lambda: s.keyed("submits", "mallet"), lambda: s.keyed("lists", "mallets2"),
                 lambda: s.keyed("forger", "mallory"))
-        for line in ('flooded peer="mallet"', 'forged peer="mallory"', "put_out endpoint=control"):
-            until(lambda line=line: line in s.farm.broker.log(), lambda: s.farm.broker.log()[-2000:])
+        for line in ('(flooded|unheard) peer="mallet"', 'forged peer="mallory"', "put_out endpoint=control"):
+            until(lambda line=line: re.search(line, s.farm.broker.log()), lambda: s.farm.broker.log()[-2000:])
         equal(limited(s.farm.broker.log()), {}, "lines a second")
 
 
@@ -383,7 +383,7 @@ def a_broker_that_aborts_in_the_middle_is_back_at_once_and_nothing_is_lost():
 
 
 def main():
-    global SECONDS, STRANGERS, EACH
+    global SECONDS, STRANGERS, EACH, TOLD
     words = sys.argv[1:]
     EACH, TOLD = "--each" in words, "--told" in words
     words = [word for word in words if word not in ("--each", "--told")]
