@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -66,6 +67,7 @@ static inline void broker_start(void)
     broker.pid = fork();
     assert_true(broker.pid >= 0);
     if (broker.pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves none behind */
         log_level_set(LOG_ERROR);
         if (!freopen("/dev/null", "w", stdout))
             _exit(2);
